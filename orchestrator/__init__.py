@@ -1,0 +1,1 @@
+"""Ray Tune, Optuna and MLflow run prompt-tuning trials: plan, schedule, record, track, export."""

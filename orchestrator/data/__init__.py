@@ -1,0 +1,1 @@
+"""Tasks on disk: layouts, checks, and the decoded images that every trial maps."""

@@ -1,0 +1,1 @@
+"""Search spaces as YAML pages, shipped with the package; no code lives here."""

@@ -1,0 +1,189 @@
+"""The frozen plan of a sweep: one study per (task, search space), and all that a trial needs.
+
+`sweep.yaml` is this plan. Nothing else is needed to understand or to resume a sweep.
+"""
+
+import dataclasses
+import platform
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from orchestrator.space import SearchSpace, Value, parse_space
+from orchestrator.yaml_io import dump_yaml, read_yaml
+
+FORMAT = 1
+PLAN_FILE = "sweep.yaml"
+STORAGE_FILE = "studies.db"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackbonePlan:
+    """Which frozen network, and how images are prepared for it."""
+
+    name: str
+    weights: str | None
+    """Absolute path of the weights file; None: timm's own weights, or the embedded ones."""
+    weights_sha256: str
+    image_size: int
+    num_parameters: int
+    resize: str
+    interpolation: str
+    crop_fraction: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """One task as it was when the sweep was planned."""
+
+    name: str
+    group: str
+    num_classes: int
+    num_train: int
+    num_val: int
+    root: str
+    fingerprint: str
+    """Of the decoded images, labels and order of train and val."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunerPlan:
+    """How weak trials are stopped: the name of an Optuna pruner and when it is asked."""
+
+    name: str = "successive_halving"
+    """successive_halving, median, hyperband, or none."""
+    reduction_factor: int = 4
+    """Of the trials at a rung, one in this many goes on (successive halving, hyperband)."""
+    first_rung_epochs: int
+    """No trial is stopped before this epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """One search space on one task."""
+
+    task: str
+    space: str
+    num_trials: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}.{self.space}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """Everything a sweep was started with."""
+
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    suite: str
+    """vtab, fgvc, quickstart, or the absolute path of a folder."""
+    data_root: str | None
+    tasks: tuple[TaskPlan, ...]
+    backbone: BackbonePlan
+    spaces: Mapping[str, Mapping[str, Any]]
+    """Each search space in full, by name."""
+    studies: tuple[StudyPlan, ...]
+    seed: int
+    sampler: str
+    """tpe or random."""
+    pruner: PrunerPlan
+    versions: Mapping[str, str]
+
+    @cached_property
+    def parsed_spaces(self) -> dict[str, SearchSpace]:
+        return {
+            name: parse_space(document, name=name, source=f"{PLAN_FILE}: spaces: {name}")
+            for name, document in self.spaces.items()
+        }
+
+    @property
+    def num_trials(self) -> int:
+        return sum(study.num_trials for study in self.studies)
+
+    def study(self, name: str) -> StudyPlan:
+        return next(study for study in self.studies if study.name == name)
+
+    def task(self, name: str) -> TaskPlan:
+        return next(task for task in self.tasks if task.name == name)
+
+    def trial_seed(self, study: str, number: int) -> int:
+        """The seed of everything random in a trial; depends on nothing but its arguments."""
+        return zlib.crc32(f"{self.seed}/{study}/{number}".encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One configuration, complete: with the plan's backbone and a task's images it can run."""
+
+    study: str
+    task: str
+    number: int
+    method: str
+    config: Mapping[str, Value]
+    """Values for fields of the method and of its recipe; what is absent has its default."""
+    seed: int
+
+
+def save_plan(plan: SweepPlan, folder: Path) -> None:
+    """Write `sweep.yaml`; refuses to replace another plan."""
+    document = {"format": FORMAT, **dataclasses.asdict(plan)}
+    text = dump_yaml(_plain(document))
+    with (folder / PLAN_FILE).open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def load_plan(folder: Path) -> SweepPlan:
+    """The plan of a sweep folder; ValueError if it is none or was written by a newer version."""
+    path = folder / PLAN_FILE
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such sweep folder")
+    if not path.is_file():
+        raise ValueError(f"{folder}: is not a sweep folder (it has no {PLAN_FILE})")
+    document = read_yaml(path)
+    if not isinstance(document, dict) or "format" not in document:
+        raise ValueError(f"{path}: is not a sweep plan (no `format` line)")
+    if document.pop("format") != FORMAT:
+        raise ValueError(f"{path}: was written in another format than {FORMAT}, which we read")
+    try:
+        backbone = document.pop("backbone")
+        return SweepPlan(
+            backbone=BackbonePlan(
+                **{**backbone, "mean": tuple(backbone["mean"]), "std": tuple(backbone["std"])}
+            ),
+            tasks=tuple(TaskPlan(**task) for task in document.pop("tasks")),
+            studies=tuple(StudyPlan(**study) for study in document.pop("studies")),
+            pruner=PrunerPlan(**document.pop("pruner")),
+            **document,
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path}: is not a complete sweep plan: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Of what a result may depend on."""
+    packages = ("torch", "timm", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
+    found = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def default_first_rung_epochs(epochs: int, warmup_epochs: int) -> int:
+    """After the warm-up, when learning rates can be told apart, plus a twentieth of the epochs."""
+    return min(epochs, warmup_epochs + max(1, round(0.05 * epochs)))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and mappings as YAML's lists and dicts."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value

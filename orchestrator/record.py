@@ -1,0 +1,299 @@
+"""The Optuna storage: the one truth about a sweep.
+
+Every ask, report, prune decision and result is written here, by the driver alone, before anything
+else hears of it. Tracking, results table and exports are made from it and can be made again.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.plan import SweepPlan, TrialConfig
+
+EpochRow = Mapping[str, float]
+"""Metrics of one epoch; has `epoch` (1, 2, ...) and `val_accuracy`."""
+
+STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.WAITING: "waiting",
+}
+FINISHED = ("complete", "pruned", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """What the storage knows of one trial."""
+
+    study: str
+    number: int
+    state: str
+    """running, complete, pruned, failed (or waiting)."""
+    config: Mapping[str, Any]
+    """Drawn and fixed values together."""
+    val_accuracy: float | None
+    """At the last epoch if complete, else at the last epoch reported; in [0, 1]."""
+    curve: Sequence[EpochRow]
+    """One row per epoch; while a trial runs only `epoch` and `val_accuracy`."""
+    failure: str | None
+    seed: int
+    started: datetime | None
+    finished: datetime | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """wall_seconds, images_per_second, num_tuned_parameters, device, ...: told by the worker."""
+
+
+class Record:
+    """Studies and trials of one sweep in an Optuna storage."""
+
+    def __init__(self, plan: SweepPlan, storage_url: str) -> None:
+        self.plan = plan
+        self._storage = _open_storage(storage_url)
+        self._studies = {
+            study.name: optuna.create_study(
+                study_name=self._name_in_storage(study.name),
+                storage=self._storage,
+                direction="maximize",
+                pruner=make_pruner(plan),
+                load_if_exists=True,
+            )
+            for study in plan.studies
+        }
+        self._trial_ids: dict[tuple[str, int], int] = {}
+
+    def ask(self, study: str) -> TrialConfig:
+        """A new trial of `study`, drawn by the plan's sampler and written as running."""
+        return self._draw(study, self._studies[study].ask()._trial_id)
+
+    def interrupted(self) -> list[TrialConfig]:
+        """Trials that were running when their driver ended, to be run again under their number."""
+        return [
+            self._draw(name, trial._trial_id)
+            for name, study in self._studies.items()
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+
+    def report(self, study: str, number: int, rows: Iterable[EpochRow]) -> bool:
+        """Write the epochs; True if the pruner stops the trial.
+
+        An epoch that was reported before, by a run of the trial that was interrupted, is not
+        written again.
+        """
+        trial_id = self._trial_id(study, number)
+        for row in rows:
+            epoch, accuracy = int(row["epoch"]), row["val_accuracy"]
+            if epoch in self._storage.get_trial(trial_id).intermediate_values:
+                continue
+            self._storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
+            if epoch >= self.plan.pruner.first_rung_epochs and self._should_prune(study, trial_id):
+                return True
+        return False
+
+    def complete(
+        self, study: str, number: int, *, curve: Sequence[EpochRow], facts: Mapping[str, Any]
+    ) -> None:
+        """The trial ran to its last epoch; its value is the last epoch's accuracy."""
+        accuracy = curve[-1]["val_accuracy"]
+        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+            self.fail(
+                study,
+                number,
+                reason=f"val_accuracy {accuracy} is not in [0, 1]",
+                curve=curve,
+                facts=facts,
+            )
+            return
+        self._end(study, number, TrialState.COMPLETE, curve, facts, value=accuracy)
+
+    def prune(
+        self, study: str, number: int, *, curve: Sequence[EpochRow], facts: Mapping[str, Any]
+    ) -> None:
+        """The pruner stopped the trial."""
+        self._end(study, number, TrialState.PRUNED, curve, facts)
+
+    def fail(
+        self,
+        study: str,
+        number: int,
+        *,
+        reason: str,
+        curve: Sequence[EpochRow] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The trial cannot be finished; `reason` says why."""
+        trial_id = self._trial_id(study, number)
+        self._storage.set_trial_user_attr(trial_id, "failure", reason)
+        self._end(study, number, TrialState.FAIL, curve, facts or {})
+
+    def trials(self, study: str) -> list[TrialRecord]:
+        """All trials of a study, by number."""
+        return [
+            self._as_record(study, trial) for trial in self._studies[study].get_trials(False)
+        ]
+
+    def trial(self, study: str, number: int) -> TrialRecord:
+        return self._as_record(study, self._storage.get_trial(self._trial_id(study, number)))
+
+    def all_trials(self) -> list[TrialRecord]:
+        return [trial for study in self._studies for trial in self.trials(study)]
+
+    def num_asked(self, study: str) -> int:
+        return len(self._studies[study].get_trials(deepcopy=False))
+
+    def best(self, study: str) -> TrialRecord | None:
+        """The complete trial with the highest accuracy, or None; see `best_of`."""
+        return best_of(self.trials(study))
+
+    def optuna_study(self, study: str) -> optuna.Study:
+        """For Optuna's own plots and importances."""
+        return self._studies[study]
+
+    def _name_in_storage(self, study: str) -> str:
+        # One database may hold many sweeps.
+        return f"{self.plan.name}/{study}"
+
+    def _trial_id(self, study: str, number: int) -> int:
+        key = (study, number)
+        if key not in self._trial_ids:
+            study_id = self._studies[study]._study_id
+            found = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            self._trial_ids[key] = found
+        return self._trial_ids[key]
+
+    def _draw(self, study_name: str, trial_id: int) -> TrialConfig:
+        """Values already in the storage stay; a trial cut off while it was drawn gets the rest."""
+        plan, study = self.plan, self._studies[study_name]
+        number = self._storage.get_trial(trial_id).number
+        seed = plan.trial_seed(study_name, number)
+        # A sampler seeded anew for each trial decides by the storage alone: after a crash the
+        # decisions are those of an undisturbed run.
+        study.sampler = make_sampler(plan.sampler, seed)
+        study_plan = plan.study(study_name)
+        space = plan.parsed_spaces[study_plan.space]
+        config = space.draw(optuna.Trial(study, trial_id))
+        self._storage.set_trial_user_attr(trial_id, "seed", seed)
+        return TrialConfig(
+            study=study_name,
+            task=study_plan.task,
+            number=number,
+            method=space.method,
+            config=config,
+            seed=seed,
+        )
+
+    def _should_prune(self, study: str, trial_id: int) -> bool:
+        # The pruner itself writes which rungs a trial has passed, hence once per epoch.
+        return self._studies[study].pruner.prune(
+            self._studies[study], self._storage.get_trial(trial_id)
+        )
+
+    def _end(
+        self,
+        study: str,
+        number: int,
+        state: TrialState,
+        curve: Sequence[EpochRow],
+        facts: Mapping[str, Any],
+        value: float | None = None,
+    ) -> None:
+        trial_id = self._trial_id(study, number)
+        self._storage.set_trial_user_attr(trial_id, "facts", dict(facts))
+        self._storage.set_trial_user_attr(trial_id, "curve", _columns(curve))
+        if state is TrialState.PRUNED:
+            value = curve[-1]["val_accuracy"]
+        self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+
+    def _as_record(self, study: str, trial: FrozenTrial) -> TrialRecord:
+        space = self.plan.parsed_spaces[self.plan.study(study).space]
+        reported = trial.intermediate_values
+        curve = _rows(trial.user_attrs.get("curve", {})) or [
+            {"epoch": epoch, "val_accuracy": reported[epoch]} for epoch in sorted(reported)
+        ]
+        last = curve[-1]["val_accuracy"] if curve else None
+        return TrialRecord(
+            study=study,
+            number=trial.number,
+            state=STATES[trial.state],
+            config={**space.fixed, **trial.params},
+            val_accuracy=trial.value if trial.state is TrialState.COMPLETE else last,
+            curve=curve,
+            failure=trial.user_attrs.get("failure"),
+            seed=self.plan.trial_seed(study, trial.number),
+            started=trial.datetime_start,
+            finished=trial.datetime_complete,
+            facts=trial.user_attrs.get("facts", {}),
+        )
+
+
+def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the highest last-epoch accuracy.
+
+    Ties, frequent with 200 validation images, go to the smaller learning rate as in the protocol
+    of Jia et al. 2022, then to the earlier trial.
+    """
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if not complete:
+        return None
+    return min(
+        complete, key=lambda t: (-(t.val_accuracy or 0.0), t.config.get("lr", 0.0), t.number)
+    )
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """`tpe` or `random`."""
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        # `group` lets conditional names be sampled jointly; it is marked experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, group=True)
+
+
+def make_pruner(plan: SweepPlan) -> optuna.pruners.BasePruner:
+    """The Optuna pruner that the plan names."""
+    pruner = plan.pruner
+    match pruner.name:
+        case "none":
+            return optuna.pruners.NopPruner()
+        case "successive_halving":
+            return optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=pruner.first_rung_epochs, reduction_factor=pruner.reduction_factor
+            )
+        case "median":
+            return optuna.pruners.MedianPruner(n_warmup_steps=pruner.first_rung_epochs)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(
+                min_resource=pruner.first_rung_epochs, reduction_factor=pruner.reduction_factor
+            )
+    raise AssertionError(pruner.name)
+
+
+def _open_storage(url: str) -> optuna.storages.BaseStorage:
+    options: dict[str, Any] = {}
+    if url.startswith("sqlite:"):
+        options = {"connect_args": {"timeout": 60}}
+    return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
+
+
+def _columns(rows: Sequence[EpochRow]) -> dict[str, list[float]]:
+    """Rows as columns; beside the accuracy, which must stay exact, numbers are cut to 6 digits."""
+    if not rows:
+        return {}
+    exact = ("epoch", "val_accuracy")
+    return {
+        name: [row[name] if name in exact else float(f"{row[name]:.6g}") for row in rows]
+        for name in rows[0]
+    }
+
+
+def _rows(columns: Mapping[str, Sequence[float]]) -> list[EpochRow]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+

@@ -1,0 +1,79 @@
+"""YAML as a scientist writes it, read safely: `1e-4` is a number, aliases and tags are refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2 floats, without aliases and with unique keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # An alias is how a few lines expand to gigabytes; no file of ours needs one.
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not allowed", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands here twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where "1e-4" without a dot is a string.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+_MAX_BYTES = 1_000_000
+
+
+def read_yaml(path: Path) -> Any:
+    """The document in `path`. ValueError names file, line and reason."""
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ValueError(f"{path}: {size} bytes; a file of this kind has at most {_MAX_BYTES}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    return parse_yaml(text, source=str(path))
+
+
+def parse_yaml(text: str, *, source: str) -> Any:
+    """The document in `text`; `source` is named in errors."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ValueError(f"{where}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"{source}: is not YAML: {error}") from error
+    finally:
+        loader.dispose()
+
+
+def dump_yaml(document: Any) -> str:
+    """`document` as YAML in the given key order."""
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,26 @@
+"""How a method changes a frozen Vision Transformer."""
+
+from methods.backbones import Backbone, load_backbone
+from methods.base import Method, TunedViT, tune
+from methods.linear import Linear
+from methods.recipe import Recipe, build_optimizer, lr_factor, peak_lr, with_epochs
+from methods.vpt import VPT
+
+METHODS: dict[str, type[Method]] = {
+    "linear": Linear,
+    "vpt": VPT,
+}
+
+__all__ = [
+    "METHODS",
+    "Backbone",
+    "Method",
+    "Recipe",
+    "TunedViT",
+    "build_optimizer",
+    "load_backbone",
+    "lr_factor",
+    "peak_lr",
+    "tune",
+    "with_epochs",
+]

@@ -1,0 +1,551 @@
+"""What all methods share: the protocol, the walk through a frozen ViT, the prompts.
+
+A method never copies the ViT. It hands over a `Tuning`: what it adds before, beside, inside and
+after the blocks. The walk (`TunedViT`) calls the submodules of each timm block itself and asks
+the tuning at a few places, so that nothing is computed that nobody reads:
+
+* Ephemeral prompts (deep prompting) are thrown away after their block, so they act only as extra
+  keys and values. These do not depend on the image: they are computed once per step and shared.
+* The last block runs only for the tokens that the readout reads.
+* Blocks in front of the first trained tensor are a constant of the image (`TunedViT.prefix`).
+
+All of this is exact; `tests/plain_form.py` has the plain definition that it must equal.
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
+from timm.layers.drop import drop_path
+from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from methods.recipe import Recipe
+
+Images = Any
+"""What a method may look at before training: a batch of normalised images (B, 3, H, W), an
+iterable of such batches, or what the method itself computed from them before."""
+
+
+class Method(Protocol):
+    """A frozen dataclass of hyper-parameters that says what it adds to a ViT and how it is trained.
+
+    Its fields are the names that a search space may use beside those of the `Recipe`.
+    """
+
+    title: ClassVar[str]
+    """Of the paper."""
+    paper: ClassVar[str]
+    """Address of the paper."""
+    needs_images: ClassVar[bool] = False
+    """Its initialisation looks at training images."""
+    reconstruction: ClassVar[bool] = False
+    """Neither code nor the full paper is public: built from what is known, not reproduced."""
+    trains_backbone: ClassVar[bool] = False
+    """The whole backbone learns and runs in training mode, with its own dropout if it has any."""
+
+    def recipe(self) -> Recipe:
+        """How the authors train it, as far as it is known."""
+        ...
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> "Tuning":
+        """What it adds to the walk through `vit`, at its initial values."""
+        ...
+
+    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+        """The weights of the backbone itself that it trains."""
+        return ()
+
+
+class Tuning(nn.Module):
+    """What a method adds to the walk. Each hook does nothing until a method overrides it."""
+
+    num_prompts: int = 0
+    """Prompt tokens per block, for a readout that reads them."""
+    persistent: bool = False
+    """The prompts live in the sequence from the first block to the end."""
+
+    def __init__(self, *, first_block: int = 0) -> None:
+        super().__init__()
+        self.first_block = first_block
+        """Blocks before this one run as they are."""
+
+    def begin(self) -> None:
+        """Called at the start of every forward pass."""
+
+    def prompts(self, index: int, batch_size: int) -> Tensor | None:
+        """Prompts that enter block `index`: (P, d) for all images, or (B, P, d).
+
+        Asked once, at the first block, where they are persistent; otherwise at every block.
+        """
+        return None
+
+    def temperature(self, index: int) -> Tensor | float | None:
+        """Divides the attention scores of the block."""
+        return None
+
+    def query_update(self, index: int, normed: Tensor) -> Tensor | None:
+        """Added to the queries of the normed tokens (B, T, d)."""
+        return None
+
+    def value_update(self, index: int, normed: Tensor) -> Tensor | None:
+        """Added to the values of the normed tokens (B, T, d)."""
+        return None
+
+    def after_attention(self, index: int, normed: Tensor, attended: Tensor) -> Tensor:
+        """From the normed tokens and the projected attention output, what is added to the tokens.
+
+        Both are (B, T, d), for the tokens that ask in this block.
+        """
+        return attended
+
+    def after_mlp(self, index: int, output: Tensor) -> Tensor:
+        """From the output of the MLP (B, T, d), what is added to the tokens."""
+        return output
+
+    def between(
+        self, index: int, before: Tensor, after: Tensor, patches: Tensor, memory: Any
+    ) -> tuple[Tensor | None, Any]:
+        """Persistent prompts as the next block shall see them (None: as they are), and a memory.
+
+        `before` and `after` are the prompt rows (B, P, d) that entered and left block `index`,
+        `patches` the patch rows (B, N, d) that left it. The memory starts as None.
+        """
+        return None, None
+
+
+_UNTOUCHED = Tuning()
+
+
+class Prompts(Tuning):
+    """Prompt tokens: one set that stays in the sequence, or a new set before every block."""
+
+    def __init__(
+        self,
+        prompt: Tensor,
+        *,
+        deep: bool,
+        dropout: float = 0.0,
+        projection: nn.Linear | None = None,
+    ) -> None:
+        """`prompt` is (1, P, width), or (depth, P, width) where `deep`."""
+        super().__init__()
+        self.prompt = nn.Parameter(prompt)
+        self.projection = projection
+        self.dropout = dropout
+        self.persistent = not deep
+        self.num_prompts = prompt.shape[1]
+
+    def prompts(self, index: int, batch_size: int) -> Tensor:
+        prompt = self.prompt[index]
+        if self.projection is not None:
+            prompt = self.projection(prompt)
+        if self.training and self.dropout > 0:  # every image has its own mask
+            return F.dropout(prompt.expand(batch_size, -1, -1), self.dropout)
+        return prompt
+
+
+def tuned_dtype(vit: VisionTransformer) -> torch.dtype:
+    """Type of what is trained: as the backbone, but never below float32."""
+    return torch.promote_types(vit.patch_embed.proj.weight.dtype, torch.float32)
+
+
+def blank_linear(
+    in_features: int, out_features: int, *, dtype: torch.dtype, bias: bool = True
+) -> nn.Linear:
+    """A layer without values, made without the global random generator."""
+    layer = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=bias, dtype=dtype)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def uniform_prompts(
+    vit: VisionTransformer, shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """VPT's initial distribution: Xavier's for a patch embedding, over the prompt's own width."""
+    height, width = vit.patch_embed.patch_size
+    bound = math.sqrt(6 / (3 * height * width + shape[-1]))
+    prompt = torch.empty(shape, dtype=tuned_dtype(vit))
+    return prompt.uniform_(-bound, bound, generator=generator)
+
+
+def check_supported(vit: nn.Module) -> None:
+    """Refuse what the walk would compute wrongly, by name and with the reason."""
+    reason = None
+    if type(vit) is not VisionTransformer:
+        reason = f"it is a {type(vit).__name__}, not a plain timm VisionTransformer"
+    else:
+        for index, block in enumerate(vit.blocks):
+            if type(block) is not Block:
+                reason = f"block {index} is a {type(block).__name__}, not a plain timm Block"
+            elif type(block.attn) is not Attention:
+                reason = f"block {index} attends with {type(block.attn).__name__}, not Attention"
+            if reason:
+                break
+        if not isinstance(vit.patch_drop, nn.Identity):
+            reason = "it drops patches at random"
+        if vit.global_pool not in POOLINGS:
+            reason = f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
+    if reason:
+        raise ValueError(f"this backbone cannot be tuned: {reason}. {SUPPORTED}")
+
+
+POOLINGS = {"token": "cls", "avg": "mean_no_cls", "map": "attn_pool"}
+"""The readout of a backbone, by timm's name of its pooling."""
+
+SUPPORTED = (
+    "Supported are the plain ViTs of timm: vit_* and deit_* (ImageNet, MAE, MoCo-v3, DINO),"
+    " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_* and vit_*_siglip_*;"
+    " not those with rotary or relative positions, parallel blocks, distillation tokens or"
+    " convolutional stems."
+)
+
+
+def tune(
+    vit: VisionTransformer,
+    method: Method,
+    images: Images | None = None,
+    *,
+    num_classes: int,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+) -> "TunedViT":
+    """A ViT adapted by `method` to a task of `num_classes`, at its initial values.
+
+    `vit` stays untouched and its frozen weights are shared, not copied; only backbone weights
+    that the method trains are cloned. `images` is for methods that look at training images.
+    Everything random comes from `seed`; the global generators are left alone.
+    """
+    check_supported(vit)
+    recipe = recipe or method.recipe()
+    generator = torch.Generator().manual_seed(seed)
+    tuning = method.tuning(vit, generator, images)
+    trained = {id(weight) for weight in method.trained_weights(vit)}
+    return TunedViT(
+        _share(vit, trained),
+        tuning,
+        method=method,
+        recipe=recipe,
+        num_classes=num_classes,
+        generator=generator,
+    )
+
+
+def _share(vit: VisionTransformer, trained: set[int]) -> VisionTransformer:
+    """The same ViT with frozen weights that share their memory, and clones of the trained ones."""
+    memo: dict[int, Any] = {}
+    for weight in vit.parameters():
+        if id(weight) in trained:
+            own = weight.detach().clone().to(tuned_dtype(vit))
+        else:
+            own = weight.detach()
+        memo[id(weight)] = nn.Parameter(own, requires_grad=id(weight) in trained)
+    shared = copy.deepcopy(vit, memo)
+    shared.head = nn.Identity()
+    return shared
+
+
+class TunedViT(nn.Module):
+    """A frozen ViT, what a method adds to it, and a new head.
+
+    `forward(images)` equals `forward_from(prefix(images))`: the prefix is what is constant for an
+    image, so a caller may compute it once and keep it. It may be in another floating type than
+    the tuned tensors.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        tuning: Tuning,
+        *,
+        method: Method,
+        recipe: Recipe,
+        num_classes: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes={num_classes}: a task has at least two classes")
+        device, dtype = vit.patch_embed.proj.weight.device, tuned_dtype(vit)
+        self.method = method
+        self.recipe = recipe
+        self.num_classes = num_classes
+        self.checkpoint_blocks = False
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        self.vit = vit
+        self.tuning = tuning.to(device)
+        self.readout = _readout(vit, tuning, recipe)
+        self._prepare_final_norm()
+        self.head = _head(vit.embed_dim, num_classes, recipe, generator, dtype).to(device)
+        self._constant_blocks = self._count_constant_blocks()
+        self._drop_path = torch.linspace(0, recipe.drop_path, len(vit.blocks)).tolist()
+        self.train()
+
+    # What is trained
+
+    def tuned_state(self) -> dict[str, Tensor]:
+        """The trained tensors by name, detached: all that has to be saved."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_tuned_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `tuned_state` of an equally configured model gave."""
+        own = self.tuned_state()
+        differences = [f"{name} is missing" for name in own.keys() - state.keys()]
+        differences += [f"{name} is unknown" for name in state.keys() - own.keys()]
+        differences += [
+            f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own.keys() & state.keys()
+            if own[name].shape != state[name].shape
+        ]
+        if differences:
+            raise ValueError(
+                f"this state does not fit {self.method} with {self.num_classes} classes: "
+                + "; ".join(sorted(differences))
+            )
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    @property
+    def num_tuned_parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.tuned_state().values())
+
+    def train(self, mode: bool = True) -> "TunedViT":
+        """A frozen backbone stays in evaluation mode: no dropout or stochastic depth of its own."""
+        super().train(mode)
+        if not self.method.trains_backbone:
+            self.vit.eval()
+        return self
+
+    # The pass
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of normalised images (B, 3, H, W)."""
+        return self.forward_from(self.prefix(images))
+
+    @property
+    def prefix_key(self) -> tuple[str | int, ...] | None:
+        """Equal keys on one backbone mean equal prefixes; None where nothing is constant."""
+        if self._constant_blocks is None:
+            return None
+        if self._constant_blocks < len(self.vit.blocks):
+            return ("blocks", self._constant_blocks)
+        if self.recipe.final_norm == "trainable":
+            return ("rows", self.readout)
+        return ("features", self.readout, self.recipe.final_norm)
+
+    @torch.no_grad()
+    def prefix(self, images: Tensor) -> Tensor:
+        """What no trained tensor changes: tokens (B, T, d) after some blocks, the features (B, d),
+        or the images themselves where already the first layer is trained."""
+        constant = self._constant_blocks
+        if constant is None:
+            return images
+        tokens = self._embed(images)
+        memory = None
+        for index in range(constant):
+            tokens, memory = self._step(index, tokens, memory)
+        if constant == len(self.vit.blocks) and self.recipe.final_norm != "trainable":
+            return self._features(tokens)
+        return tokens
+
+    def forward_from(self, prefix: Tensor) -> Tensor:
+        """Logits (B, C) from what `prefix` gave."""
+        features = prefix if prefix.ndim == 2 else self.features_from(prefix)
+        return self.head(features.to(self.head.weight.dtype))
+
+    def features_from(self, prefix: Tensor) -> Tensor:
+        """What the head reads (B, d), from a prefix that is not yet the features."""
+        self.tuning.begin()
+        start = self._constant_blocks
+        tokens = prefix
+        if start is None:
+            tokens, start = self._embed(prefix), 0
+        memory = None
+        for index in range(start, len(self.vit.blocks)):
+            if self.tuning.persistent and index == self.tuning.first_block:
+                prompts = self.tuning.prompts(index, len(tokens))
+                assert prompts is not None, "persistent prompts are asked for once, here"
+                tokens = self._insert(tokens, prompts)
+            if self.checkpoint_blocks and self.training:
+                tokens, memory = checkpoint(self._step, index, tokens, memory, use_reentrant=False)
+            else:
+                tokens, memory = self._step(index, tokens, memory)
+        return self._features(tokens)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Patches with position, behind class token and registers, as timm's forward begins."""
+        vit = self.vit
+        return vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+
+    def _insert(self, tokens: Tensor, prompts: Tensor) -> Tensor:
+        """Prompts (P, d) or (B, P, d) behind class token and registers."""
+        prefix = self.vit.num_prefix_tokens
+        prompts = prompts.expand(len(tokens), -1, -1).to(tokens.dtype)
+        return torch.cat([tokens[:, :prefix], prompts, tokens[:, prefix:]], dim=1)
+
+    def _step(self, index: int, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """One block; of the last one only the tokens that the readout reads."""
+        block = self._block(index)
+        tuning = self.tuning if index >= self.tuning.first_block else _UNTOUCHED
+        is_last = index == len(self.vit.blocks) - 1
+        in_sequence = tuning.num_prompts if tuning.persistent else 0
+        prompts = None if tuning.persistent else tuning.prompts(index, len(tokens))
+        if is_last and prompts is not None and self.readout in ("mean_no_cls", "prompt_pool"):
+            tokens, in_sequence, prompts = self._insert(tokens, prompts), tuning.num_prompts, None
+        asking = self._readout_rows(in_sequence) if is_last else slice(None)
+
+        normed = block.norm1(tokens)
+        attended = self._attend(index, tuning, normed, asking, prompts)
+        attended = tuning.after_attention(index, normed[:, asking], attended)
+        result = tokens[:, asking] + self._drop(index, block.drop_path1(block.ls1(attended)))
+        output = tuning.after_mlp(index, block.mlp(block.norm2(result)))
+        result = result + self._drop(index, block.drop_path2(block.ls2(output)))
+
+        if tuning.persistent and not is_last:
+            start = self.vit.num_prefix_tokens
+            end = start + in_sequence
+            edited, memory = tuning.between(
+                index, tokens[:, start:end], result[:, start:end], result[:, end:], memory
+            )
+            if edited is not None:
+                result = torch.cat([result[:, :start], edited, result[:, end:]], dim=1)
+        return result, memory
+
+    def _attend(
+        self, index: int, tuning: Tuning, normed: Tensor, asking: slice, prompts: Tensor | None
+    ) -> Tensor:
+        """Attention of the asking tokens to all tokens and to `prompts`, projected."""
+        block = self._block(index)
+        attn = block.attn
+        assert isinstance(attn, Attention)
+        width = attn.num_heads * attn.head_dim
+        weight, bias = attn.qkv.weight, attn.qkv.bias
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:width], bias[width:])
+        asking_normed = normed[:, asking]
+        if asking_normed.shape[1] == normed.shape[1]:
+            q, k, v = attn.qkv(normed).split(width, dim=-1)
+        else:
+            q = F.linear(asking_normed, weight[:width], q_bias)
+            k, v = F.linear(normed, weight[width:], kv_bias).split(width, dim=-1)
+        if (update := tuning.query_update(index, asking_normed)) is not None:
+            q = q + update
+        if (update := tuning.value_update(index, normed)) is not None:
+            v = v + update
+        if prompts is not None:
+            normed_prompts = block.norm1(prompts.to(normed.dtype))
+            both = F.linear(normed_prompts, weight[width:], kv_bias).expand(len(normed), -1, -1)
+            prompt_k, prompt_v = both.split(width, dim=-1)
+            k = torch.cat([prompt_k, k], dim=1)
+            v = torch.cat([prompt_v, v], dim=1)
+
+        q, k, v = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        q, k = attn.q_norm(q), attn.k_norm(k)
+        if (temperature := tuning.temperature(index)) is not None:
+            q = q / temperature
+        attended = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0, scale=attn.scale
+        )
+        attended = attn.norm(attended.transpose(1, 2).flatten(2))
+        if (gate := getattr(attn, "gate", None)) is not None:
+            attended = attended * gate(asking_normed).sigmoid()
+        return attn.proj_drop(attn.proj(attended))
+
+    def _block(self, index: int) -> Block:
+        block = self.vit.blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    def _drop(self, index: int, branch: Tensor) -> Tensor:
+        return drop_path(branch, self._drop_path[index], self.training)
+
+    # The readout
+
+    def _readout_rows(self, num_prompts: int) -> slice:
+        """The tokens that the readout reads, where `num_prompts` stand in the sequence."""
+        first_prompt = self.vit.num_prefix_tokens
+        first_patch = first_prompt + num_prompts
+        return {
+            "cls": slice(0, 1),
+            "mean_no_cls": slice(first_prompt, None),
+            "img_pool": slice(first_patch, None),
+            "prompt_pool": slice(first_prompt, first_patch),
+            "attn_pool": slice(first_patch, None),
+        }[self.readout]
+
+    def _features(self, rows: Tensor) -> Tensor:
+        """From the rows that the readout reads, what the head reads."""
+        vit = self.vit
+        if self.readout == "attn_pool":
+            assert vit.attn_pool is not None
+            return vit.fc_norm(vit.attn_pool(vit.norm(rows)))
+        if self.readout == "cls":
+            return vit.fc_norm(vit.norm(rows[:, 0]))
+        if vit.global_pool == "avg":  # timm has put the norm where the pretraining had it
+            return vit.fc_norm(vit.norm(rows).mean(dim=1))
+        return vit.fc_norm(vit.norm(rows.mean(dim=1)))
+
+    def _prepare_final_norm(self) -> None:
+        choice = self.recipe.final_norm
+        if choice == "pretrained_frozen":
+            return
+        norms = [norm for norm in (self.vit.norm, self.vit.fc_norm) if list(norm.parameters())]
+        if not norms:
+            raise ValueError(f"Recipe: final_norm={choice!r}, but the backbone has no final norm")
+        for norm in norms:
+            for name, weight in list(norm.named_parameters()):
+                own = weight.detach().clone().to(tuned_dtype(self.vit))
+                if choice == "fresh_frozen":
+                    own = torch.full_like(weight, 0.0 if name == "bias" else 1.0)
+                setattr(norm, name, nn.Parameter(own, requires_grad=choice == "trainable"))
+
+    def _count_constant_blocks(self) -> int | None:
+        """Blocks that no trained tensor and nothing random changes; None: not even the patches."""
+        vit = self.vit
+        behind_embedding = (vit.blocks, vit.norm, vit.fc_norm, vit.attn_pool)
+        behind = {id(p) for part in behind_embedding if part for p in part.parameters()}
+        if any(p.requires_grad and id(p) not in behind for p in vit.parameters()):
+            return None
+        if self.recipe.drop_path > 0:
+            return 0
+        trained = [
+            index
+            for index, block in enumerate(vit.blocks)
+            if any(p.requires_grad for p in block.parameters())
+        ]
+        return min([self.tuning.first_block, len(vit.blocks), *trained])
+
+
+def _readout(vit: VisionTransformer, tuning: Tuning, recipe: Recipe) -> str:
+    readout = POOLINGS[vit.global_pool] if recipe.readout == "auto" else recipe.readout
+    reason = None
+    if readout == "cls" and not vit.has_class_token:
+        reason = "the backbone has no class token"
+    elif readout == "prompt_pool" and not tuning.num_prompts:
+        reason = "the method has no prompts in the sequence"
+    elif readout == "attn_pool" and vit.global_pool != "map":
+        reason = "the backbone has no attention pooling"
+    if reason:
+        raise ValueError(f"Recipe: readout={readout!r}, but {reason}")
+    return readout
+
+
+def _head(
+    width: int, num_classes: int, recipe: Recipe, generator: torch.Generator, dtype: torch.dtype
+) -> nn.Linear:
+    head = blank_linear(width, num_classes, dtype=dtype)
+    if recipe.head_init == "prior":
+        nn.init.kaiming_normal_(head.weight, mode="fan_out", generator=generator)
+        nn.init.constant_(head.bias, -math.log(99))
+    else:
+        std = recipe.head_init_std
+        nn.init.trunc_normal_(head.weight, std=std, generator=generator)
+        nn.init.zeros_(head.bias)
+    return head

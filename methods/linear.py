@@ -1,0 +1,29 @@
+"""Linear probe: a new head on the frozen features.
+
+The baseline that every prompt method must beat; no part of the backbone is touched.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.models import VisionTransformer
+
+from methods.base import Images, Method, Tuning
+from methods.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Method):
+    """Only the head is trained."""
+
+    title: ClassVar[str] = "Linear probe (baseline of Visual Prompt Tuning)"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+
+    def recipe(self) -> Recipe:
+        return Recipe(batch_size=1024)
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> Tuning:
+        return Tuning(first_block=len(vit.blocks))

@@ -1,0 +1,57 @@
+"""Visual Prompt Tuning (VPT), shallow and deep.
+
+Jia et al., "Visual Prompt Tuning", ECCV 2022, https://arxiv.org/abs/2203.12119
+Prompts carry no position embedding and stand between the class token and the patches.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.models import VisionTransformer
+from torch import nn
+
+from methods.base import Images, Method, Prompts, blank_linear, tuned_dtype, uniform_prompts
+from methods.checks import check_flag, check_number, check_whole
+from methods.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class VPT(Method):
+    """Learnable prompt tokens before the first block, or new ones before every block."""
+
+    title: ClassVar[str] = "Visual Prompt Tuning"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+
+    num_tokens: int = 50
+    """Prompts per block."""
+    deep: bool = True
+    """True: VPT-Deep. False: VPT-Shallow, first block only, kept to the end."""
+    dropout: float = 0.0
+    """On the prompts of each image. The paper's deep runs use 0.1."""
+    projection: int | None = None
+    """Width of the prompts before a learnt projection, shared by all blocks, to the width of the
+    backbone; None: no projection."""
+
+    def __post_init__(self) -> None:
+        check_whole(self, "num_tokens", 1)
+        check_flag(self, "deep")
+        check_number(self, "dropout", 0, 1, below_high=True)
+        check_whole(self, "projection", 1, optional=True)
+
+    def recipe(self) -> Recipe:
+        return Recipe(batch_size=64 if self.num_tokens >= 100 else 128)
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> Prompts:
+        num_blocks = len(vit.blocks) if self.deep else 1
+        width = self.projection or vit.embed_dim
+        prompt = uniform_prompts(vit, (num_blocks, self.num_tokens, width), generator)
+        projection = None
+        if self.projection is not None:
+            projection = blank_linear(self.projection, vit.embed_dim, dtype=tuned_dtype(vit))
+            nn.init.kaiming_normal_(projection.weight, mode="fan_out", generator=generator)
+            bound = self.projection**-0.5
+            nn.init.uniform_(projection.bias, -bound, bound, generator=generator)
+        return Prompts(prompt, deep=self.deep, dropout=self.dropout, projection=projection)

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 import platform
 import zlib
 from collections.abc import Mapping
@@ -62,6 +63,17 @@ class PrunerPlan:
     """Of the trials at a rung, one in this many goes on (successive halving, hyperband)."""
     first_rung_epochs: int
     """No trial is stopped before this epoch."""
+
+    def asked_at(self, epoch: int) -> bool:
+        """Whether the pruner may decide after this epoch (1, 2, ...)."""
+        if self.name == "none" or epoch < self.first_rung_epochs:
+            return False
+        if self.name != "successive_halving":
+            return True
+        rung = self.first_rung_epochs
+        while rung < epoch:
+            rung *= self.reduction_factor
+        return rung == epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +187,9 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def default_first_rung_epochs(epochs: int, warmup_epochs: int) -> int:
+def default_first_rung_epochs(epochs: int, warmup_epochs: float) -> int:
     """After the warm-up, when learning rates can be told apart, plus a twentieth of the epochs."""
-    return min(epochs, warmup_epochs + max(1, round(0.05 * epochs)))
+    return min(epochs, math.ceil(warmup_epochs) + max(1, round(0.05 * epochs)))
 
 
 def _plain(value: Any) -> Any:

@@ -81,21 +81,30 @@ class Record:
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         ]
 
-    def report(self, study: str, number: int, rows: Iterable[EpochRow]) -> bool:
-        """Write the epochs; True if the pruner stops the trial.
+    def report(
+        self, study: str, number: int, rows: Iterable[EpochRow], *, finished: bool
+    ) -> int | None:
+        """Write the epochs; the epoch after which the pruner stops the trial, or None.
 
         An epoch that was reported before, by a run of the trial that was interrupted, is not
-        written again.
+        written again. After the last epoch of a finished trial there is nothing left to prune.
         """
         trial_id = self._trial_id(study, number)
+        rows = list(rows)
+        stored = self._storage.get_trial(trial_id)
+        if "pruned_after" in stored.user_attrs:
+            return stored.user_attrs["pruned_after"]  # decided, but the driver ended before tell
+        known = stored.intermediate_values
         for row in rows:
-            epoch, accuracy = int(row["epoch"]), row["val_accuracy"]
-            if epoch in self._storage.get_trial(trial_id).intermediate_values:
+            epoch = int(row["epoch"])
+            if epoch in known:
                 continue
-            self._storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
-            if epoch >= self.plan.pruner.first_rung_epochs and self._should_prune(study, trial_id):
-                return True
-        return False
+            self._storage.set_trial_intermediate_value(trial_id, epoch, row["val_accuracy"])
+            last = finished and row is rows[-1]
+            if not last and self.plan.pruner.asked_at(epoch) and self._prunes(study, trial_id):
+                self._storage.set_trial_user_attr(trial_id, "pruned_after", epoch)
+                return epoch
+        return None
 
     def complete(
         self, study: str, number: int, *, curve: Sequence[EpochRow], facts: Mapping[str, Any]
@@ -189,7 +198,7 @@ class Record:
             seed=seed,
         )
 
-    def _should_prune(self, study: str, trial_id: int) -> bool:
+    def _prunes(self, study: str, trial_id: int) -> bool:
         # The pruner itself writes which rungs a trial has passed, hence once per epoch.
         return self._studies[study].pruner.prune(
             self._studies[study], self._storage.get_trial(trial_id)

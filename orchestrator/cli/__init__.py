@@ -1,0 +1,38 @@
+"""The commands. Heavy imports stay inside them, so that `--help` answers at once."""
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+
+from orchestrator.cli import catalogue, data, files, sweeps, ui
+
+app = typer.Typer(
+    help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(sweeps.sweep)
+app.command()(sweeps.resume)
+app.command()(sweeps.status)
+app.command()(files.export)
+app.command()(files.train)
+app.command()(files.predict)
+app.command()(catalogue.methods)
+app.add_typer(catalogue.spaces, name="spaces")
+app.add_typer(data.app, name="data")
+app.command()(ui.ui)
+
+USER_ERROR = 2
+
+
+def main() -> None:
+    """Run a command; what the user can mend is one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except ValueError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(USER_ERROR)

@@ -1,0 +1,39 @@
+# Two commands: `make quickstart` runs the main job, `make test` passes the tests.
+# Everything lives in this checkout: the environment in .venv, sweeps in sweeps/, images in cache/.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export ORCHESTRATOR_CACHE ?= $(CURDIR)/cache
+
+.PHONY: help quickstart test check install clean
+
+help:
+	@echo "make quickstart   install into .venv and run a small real sweep (about 10 minutes)"
+	@echo "make test         install into .venv, check style and types, run all tests"
+	@echo "make check        style and types only"
+	@echo "make clean        remove .venv, cache and build leftovers (sweeps stay)"
+
+quickstart: $(VENV)/installed
+	$(BIN)/orchestrator sweep quickstart
+
+test: $(VENV)/installed check
+	$(BIN)/pytest
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else \
+	  f"Python 3.11, 3.12 or 3.13 is needed, found {sys.version.split()[0]}; try make PYTHON=python3.12")'
+	@echo "installing into $(VENV): torch and its friends, about 3 minutes and 7 GB the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,194 @@
+"""A bundle: the configuration of a trained trial and its tuned weights, as two files.
+
+    from orchestrator.bundle import load_bundle
+    predictions = load_bundle("best/digits.yaml").predict(["image.png"])
+
+Loading needs torch, timm, safetensors and this distribution: neither Ray nor MLflow.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from methods import METHODS, TunedViT, tune
+from methods.recipe import Recipe
+from orchestrator.data.transform import ImageTransform
+from orchestrator.plan import BackbonePlan, TrialConfig
+from orchestrator.space import split_config
+from orchestrator.trial import image_transform, load_planned_backbone
+from orchestrator.yaml_io import dump_yaml, read_yaml
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What `<task>.yaml` says: enough to run the trial again and to load its weights."""
+
+    task: str
+    suite: str
+    data_root: str | None
+    data_seed: int
+    class_names: tuple[str, ...]
+    data_fingerprint: str
+    backbone: BackbonePlan
+    trial: TrialConfig
+    recipe: Mapping[str, Any]
+    """As trained, for reading: the method's published recipe with the trial's values."""
+    val_accuracy: float
+    num_tuned_parameters: int
+    device: str
+    cpu_threads: int
+    tensors_sha256: str
+    sweep: str
+    versions: Mapping[str, str]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The most probable class of one image."""
+
+    image: str
+    label: int
+    class_name: str
+    probability: float
+
+
+def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, Path]:
+    """Write `<task>.yaml` and `<task>.safetensors`, each complete or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{bundle.task}.safetensors"
+    _write(weights, tensors.read_bytes())
+    document = {"format": FORMAT, **asdict(bundle)}
+    document["class_names"] = list(bundle.class_names)
+    for name in ("mean", "std"):
+        document["backbone"][name] = list(document["backbone"][name])
+    description = folder / f"{bundle.task}.yaml"
+    _write(description, dump_yaml(document).encode())
+    return description, weights
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The description alone. ValueError if the file is no bundle of ours."""
+    document = read_yaml(path)
+    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+        raise ValueError(f"{path}: is not a bundle of format {FORMAT}")
+    try:
+        backbone = document.pop("backbone")
+        names = document.pop("class_names")
+        return Bundle(
+            backbone=BackbonePlan(
+                **{**backbone, "mean": tuple(backbone["mean"]), "std": tuple(backbone["std"])}
+            ),
+            class_names=tuple(str(name) for name in names),
+            trial=TrialConfig(**document.pop("trial")),
+            **document,
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is not a complete bundle: {error}") from error
+
+
+class PromptedModel:
+    """A loaded bundle: takes images, gives classes."""
+
+    def __init__(self, bundle: Bundle, model: TunedViT, device: str) -> None:
+        self.bundle = bundle
+        self.model = model.eval()
+        self._device = device
+        self._transform: ImageTransform = image_transform(bundle.backbone)
+
+    def logits(self, images: Sequence[Image.Image]) -> Tensor:
+        """(N, num_classes) for PIL images of any size."""
+        backbone = self.bundle.backbone
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
+        pixels = torch.stack(
+            [torch.from_numpy(self._transform.apply(image).copy()) for image in images]
+        )
+        normalised = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        with torch.no_grad():
+            return self.model(normalised.to(self._device)).float().cpu()
+
+    def predict(
+        self, paths: Sequence[str | Path], *, batch_size: int = 64
+    ) -> list[Prediction]:
+        """One prediction per image file, in order. ValueError names a file that is no image."""
+        found = []
+        for start in range(0, len(paths), batch_size):
+            part = paths[start : start + batch_size]
+            probabilities = self.logits([_open(Path(path)) for path in part]).softmax(dim=1)
+            for path, row in zip(part, probabilities, strict=True):
+                label = int(row.argmax())
+                found.append(
+                    Prediction(
+                        image=str(path),
+                        label=label,
+                        class_name=self.bundle.class_names[label],
+                        probability=float(row[label]),
+                    )
+                )
+        return found
+
+
+def load_bundle(
+    path: str | Path, *, weights: str | Path | None = None, device: str = "cpu"
+) -> PromptedModel:
+    """The model of `<task>.yaml` and the safetensors file beside it.
+
+    `weights` is where the frozen backbone's file is now, if not where it was; it must have the
+    content that the bundle was trained on.
+    """
+    path = Path(path)
+    bundle = read_bundle(path)
+    tensors = path.with_suffix(".safetensors")
+    if not tensors.is_file():
+        raise ValueError(f"{tensors}: the tuned weights of {path.name} are missing")
+    if sha256_of(tensors) != bundle.tensors_sha256:
+        raise ValueError(f"{tensors}: is not the file that {path.name} was written with")
+    plan = bundle.backbone
+    if weights is not None:
+        plan = replace(plan, weights=str(Path(weights).absolute()))
+    backbone = load_planned_backbone(plan, device)
+    own, _ = split_config(bundle.trial.method, bundle.trial.config)
+    model = tune(
+        backbone.vit,
+        METHODS[bundle.trial.method](**own),
+        num_classes=bundle.num_classes,
+        recipe=Recipe(**bundle.recipe),
+        seed=bundle.trial.seed,
+    )
+    try:
+        model.load_tuned_state(load_file(tensors))
+    except SafetensorError as error:
+        raise ValueError(f"{tensors}: is not a safetensors file: {error}") from error
+    return PromptedModel(bundle, model.to(device), device)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)

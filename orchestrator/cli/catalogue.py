@@ -1,0 +1,98 @@
+"""`methods`, `spaces`: what can be searched."""
+
+import json
+import math
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+spaces = typer.Typer(help="Search spaces that come with the package.", no_args_is_help=True)
+
+
+def methods(as_json: Json = False) -> None:
+    """The methods, their hyper-parameters with defaults, and their papers."""
+    from dataclasses import fields
+
+    from methods import METHODS
+
+    found = [
+        {
+            "method": name,
+            "title": cls.title + (" (reconstruction)" if cls.reconstruction else ""),
+            "paper": cls.paper,
+            "hyperparameters": {f.name: f.default for f in fields(cls)},
+        }
+        for name, cls in METHODS.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, default=str))
+        return
+    table = Table("method", "title", "hyper-parameters (default)", "paper", box=None, pad_edge=False)
+    for row in found:
+        defaults = ", ".join(f"{k}={v}" for k, v in row["hyperparameters"].items())
+        table.add_row(row["method"], row["title"], defaults, row["paper"])
+    console.print(table)
+
+
+@spaces.command("list")
+def list_spaces(as_json: Json = False) -> None:
+    """Names, methods and sizes."""
+    from orchestrator.space import load_space, shipped_spaces
+
+    found = []
+    for name in shipped_spaces():
+        space = load_space(name)
+        found.append(
+            {
+                "space": name,
+                "method": space.method,
+                "searched": [d.name for d in space.dimensions],
+                "configurations": _count(space.num_combinations()),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("space", "method", "configurations", "searched", box=None, pad_edge=False)
+    for row in found:
+        searched = ", ".join(row["searched"])
+        table.add_row(row["space"], row["method"], str(row["configurations"]), searched)
+    console.print(table)
+
+
+@spaces.command("show")
+def show_space(
+    name: Annotated[str, typer.Argument(help="A name from `spaces list`, or a .yaml file.")],
+    as_json: Json = False,
+) -> None:
+    """A space as a table."""
+    from orchestrator.space import load_space
+
+    space = load_space(name)
+    if as_json:
+        typer.echo(json.dumps(space.document, indent=2))
+        return
+    table = Table("hyper-parameter", "values", "when", box=None, pad_edge=False)
+    for key, value in space.fixed.items():
+        table.add_row(key, str(value), "always (fixed)")
+    for dimension in space.dimensions:
+        line = space.document["search"][dimension.name]
+        values = ", ".join(f"{k} {v}" for k, v in line.items() if k not in ("when", "choices"))
+        if "choices" in line:
+            values = ", ".join(map(str, line["choices"]))
+        when = ", ".join(
+            f"{k} = {' or '.join(map(str, v))}" for k, v in dimension.when.items()
+        )
+        table.add_row(dimension.name, values, when or "always")
+    console.print(f"{space.name}: method {space.method}, "
+                  f"{_count(space.num_combinations())} configurations")
+    console.print(table)
+
+
+def _count(number: float) -> int | str:
+    return "continuous" if math.isinf(number) else int(number)

@@ -1,0 +1,103 @@
+"""`export`, `train`, `predict`: the best configurations and prompts as files, and their use."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+
+DataOption = Annotated[
+    Path | None, typer.Option(help="Where the suite is now, if not where it was.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Where the backbone's weights are now, if not where they were.")
+]
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
+    to: Annotated[Path | None, typer.Option(help="Default: best/ in the sweep folder.")] = None,
+    storage: Annotated[str | None, typer.Option(envvar="ORCHESTRATOR_STORAGE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Write `<task>.yaml` and `<task>.safetensors` of the best trial of every task."""
+    from orchestrator.export import export_best, exported_table
+    from orchestrator.plan import load_plan
+    from orchestrator.prepare import planned_suite
+    from orchestrator.sweep import BEST_FOLDER, TRIALS_FOLDER, open_record
+
+    plan = load_plan(folder)
+    target = to or folder / BEST_FOLDER
+    exported = export_best(
+        plan,
+        open_record(plan, folder, storage),
+        planned_suite(plan),
+        trials_folder=folder / TRIALS_FOLDER,
+        folder=target,
+    )
+    rows = list(exported_table(plan, exported.best))
+    names = ("task", "method", "val %", "tuned parameters", "configuration")
+    if as_json:
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        typer.echo(json.dumps({"best": found, "missing": exported.missing}, indent=2))
+    else:
+        table = Table(*names, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        for line in exported.missing:
+            console.print(f"missing: {line}", markup=False, soft_wrap=True)
+        console.print(f"written to {target}", markup=False, soft_wrap=True)
+    if len(exported.best) < len(plan.tasks):
+        raise typer.Exit(1)
+
+
+def train(
+    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Train an exported configuration again and compare its validation accuracy."""
+    from orchestrator.bundle import read_bundle
+    from orchestrator.rerun import train_again
+
+    description = read_bundle(bundle)
+    accuracy = train_again(description, data=data, weights=weights)
+    if as_json:
+        typer.echo(json.dumps({"val_accuracy": accuracy, "recorded": description.val_accuracy}))
+        return
+    console.print(
+        f"{description.task}: validation accuracy {accuracy:.4f}, "
+        f"recorded {description.val_accuracy:.4f} "
+        f"on {description.device} with {description.cpu_threads} CPU threads"
+    )
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    weights: WeightsOption = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Classify images with an exported bundle."""
+    from orchestrator.bundle import load_bundle
+    from orchestrator.data.image_folder import image_files
+
+    paths = [file for path in images for file in (image_files(path) if path.is_dir() else [path])]
+    if not paths:
+        raise ValueError(f"no images in {', '.join(map(str, images))}")
+    predictions = load_bundle(bundle, weights=weights, device=device).predict(paths)
+    if as_json:
+        typer.echo(json.dumps([asdict(p) for p in predictions], indent=2))
+        return
+    table = Table("image", "class", "probability", box=None, pad_edge=False)
+    for p in predictions:
+        table.add_row(p.image, p.class_name, f"{p.probability:.3f}")
+    console.print(table)

@@ -1,0 +1,109 @@
+"""The view of a running sweep: a table that renews itself, or plain lines in a log."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.progress import Progress
+from orchestrator.record import EpochRow, TrialRecord
+
+
+def duration(seconds: float) -> str:
+    """`2:05` or `1:02:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class LiveView:
+    """Shows a Progress; as an observer it also writes a line per finished trial to a log."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress = progress
+        self._console = console
+        self._live = (
+            Live(get_renderable=self._render, console=console, refresh_per_second=2)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> "LiveView":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        """Nothing to say yet."""
+
+    def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
+        """Too much for a log."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        if self._live:
+            return
+        progress = self._progress
+        best = progress.studies[trial.study].best
+        accuracy = "" if trial.val_accuracy is None else f" val {100 * trial.val_accuracy:.1f} %"
+        epochs = f" after {len(trial.curve)} epochs" if trial.curve else ""
+        note = f": {trial.failure}" if trial.failure else ""
+        left = progress.seconds_left()
+        self._console.print(
+            f"[{duration(progress.elapsed_seconds)}] {trial.study} #{trial.number} {trial.state}"
+            f"{epochs}{accuracy}{note}"
+            f"{f' (best {100 * (best.val_accuracy or 0):.1f} % by #{best.number})' if best else ''}"
+            f" · {progress.finished}/{progress.plan.num_trials} trials"
+            f"{f', about {duration(left)} left' if left is not None else ''}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _render(self) -> Group:
+        progress = self._progress
+        with progress.lock:
+            table = study_table(progress)
+            left = progress.seconds_left()
+            line = (
+                f"{progress.finished} of {progress.plan.num_trials} trials · "
+                f"{duration(progress.elapsed_seconds)} elapsed"
+                f"{f' · about {duration(left)} left' if left is not None else ''}"
+                " · Ctrl-C stops, and `orchestrator resume` goes on"
+            )
+        return Group(table, Text(line))
+
+
+def study_table(progress: Progress) -> Table:
+    """Per study: how many trials are where, and the best so far."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("study")
+    for name in ("done", "running", "complete", "pruned", "failed"):
+        table.add_column(name, justify="right")
+    table.add_column("best val", justify="right")
+    table.add_column("now")
+    for study in progress.studies.values():
+        best = study.best
+        now = ", ".join(f"#{n} epoch {e}" for n, e in sorted(study.running.items())[:3])
+        table.add_row(
+            study.name,
+            f"{study.finished}/{study.planned}",
+            str(len(study.running)),
+            str(study.complete),
+            str(study.pruned),
+            Text(str(study.failed), style="red" if study.failed else ""),
+            f"{100 * (best.val_accuracy or 0):.1f} %" if best else "",
+            now,
+        )
+    return table

@@ -1,0 +1,290 @@
+"""`sweep`, `resume`, `status`: a sweep from its start to its table."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from orchestrator.data.cache import ImageCache
+    from orchestrator.plan import SweepPlan
+    from orchestrator.record import Record
+    from orchestrator.slots import Slots
+    from orchestrator.suites import Suite
+    from orchestrator.sweep import Outcome
+
+console = Console(highlight=False)
+
+INTERRUPTED = 130
+SOME_FAILED = 1
+
+Folder = Annotated[Path, typer.Argument(help="The folder of a sweep.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ORCHESTRATOR_STORAGE",
+        help="Optuna storage instead of the folder's SQLite file, e.g. postgresql://host/studies.",
+    ),
+]
+MaxHours = Annotated[
+    float | None, typer.Option(help="Stop after this long; `resume` goes on.", min=0)
+]
+NumSlots = Annotated[int | None, typer.Option("--slots", help="Trials side by side.")]
+CpusPerTrial = Annotated[int | None, typer.Option(help="CPU threads of a trial.")]
+GpusPerTrial = Annotated[float | None, typer.Option(help="GPUs of a trial, fractions allowed.")]
+RayAddress = Annotated[
+    str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. auto.")
+]
+
+
+def sweep(
+    suite: Annotated[str, typer.Argument(help="vtab, fgvc, quickstart, or a folder of images.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Where the suite's folders are (default: ./data).")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A search space by name or .yaml path; may be given several times."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials of each study.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a trial; the warm-up keeps its share.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the search and of every trial.")] = 0,
+    backbone: Annotated[
+        str | None, typer.Option(help="A timm VisionTransformer, e.g. vit_base_patch16_224.mae.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights: .safetensors, .pth or .npz.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; default: the backbone's.")] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="squash (whole image, the default) or center_crop.")
+    ] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help="imagenet, inception or none; default: the backbone's.")
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
+    pruner: Annotated[
+        str, typer.Option(help="successive_halving, median, hyperband or none.")
+    ] = "successive_halving",
+    reduction: Annotated[
+        int, typer.Option(help="Of the trials at a rung, one in so many goes on.")
+    ] = 4,
+    first_rung: Annotated[
+        int | None, typer.Option(help="First epoch at which a trial may be stopped.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Sweep folder (default: sweeps/<suite>-<time>).")
+    ] = None,
+    max_hours: MaxHours = None,
+    slots: NumSlots = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    storage: Storage = None,
+    ray_address: RayAddress = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
+    ] = False,
+) -> None:
+    """Search the best configuration of every method on every task of a suite."""
+    from orchestrator.data.cache import ImageCache
+    from orchestrator.plan import save_plan
+    from orchestrator.prepare import SweepRequest, plan_sweep
+    from orchestrator.sweep import claim_folder
+
+    folder = claim_folder(out or _default_folder(suite))
+    cache = ImageCache()
+    chosen = _slots(slots, cpus_per_trial, gpus_per_trial, ray_address)
+    request = SweepRequest(
+        suite=suite,
+        data_root=data,
+        tasks=tasks.split(",") if tasks else None,
+        methods=method,
+        num_trials=trials,
+        epochs=epochs,
+        seed=seed,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        resize=resize,
+        normalisation=normalization,
+        sampler=sampler,
+        pruner=pruner,
+        reduction_factor=reduction,
+        first_rung_epochs=first_rung,
+    )
+    plan, opened = plan_sweep(request, name=folder.name, cache=cache, say=_say)
+    _show_plan(plan, chosen)
+    if dry_run:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    save_plan(plan, folder)
+    _say(f"sweep folder {folder}")
+    _run(plan, opened, folder, chosen, cache, storage, ray_address, max_hours)
+
+
+def resume(
+    folder: Folder,
+    max_hours: MaxHours = None,
+    slots: NumSlots = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    storage: Storage = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Go on with a sweep that was stopped or killed; finished trials count, others run again."""
+    from orchestrator.data.cache import ImageCache
+    from orchestrator.plan import load_plan
+    from orchestrator.prepare import reopen_suite
+
+    plan = load_plan(folder)
+    cache = ImageCache()
+    chosen = _slots(slots, cpus_per_trial, gpus_per_trial, ray_address)
+    suite = reopen_suite(plan, cache)
+    _say(f"resuming {folder} with {chosen}")
+    _run(plan, suite, folder, chosen, cache, storage, ray_address, max_hours)
+
+
+def status(
+    folder: Folder,
+    storage: Storage = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Trials done, running, pruned and failed per study, and the best so far."""
+    from orchestrator.plan import load_plan
+    from orchestrator.results import summary_table
+    from orchestrator.sweep import open_record
+
+    plan = load_plan(folder)
+    record = open_record(plan, folder, storage)
+    if as_json:
+        typer.echo(json.dumps([row.as_json() for row in summary_table(plan, record)], indent=2))
+        return
+    _show_summary(plan, record)
+
+
+def _run(
+    plan: "SweepPlan",
+    suite: "Suite",
+    folder: Path,
+    slots: "Slots",
+    cache: "ImageCache",
+    storage: str | None,
+    ray_address: str | None,
+    max_hours: float | None,
+) -> None:
+    from orchestrator.cli.live import LiveView
+    from orchestrator.sweep import open_record, run_sweep
+
+    outcome = run_sweep(
+        plan,
+        suite,
+        folder,
+        slots,
+        cache=cache,
+        storage_url=storage,
+        ray_address=ray_address,
+        max_seconds=None if max_hours is None else 3600 * max_hours,
+        view=lambda progress: LiveView(progress, console),
+    )
+    record = open_record(plan, folder, storage)
+    _show_summary(plan, record)
+    _show_end(outcome, folder)
+
+
+def _show_end(outcome: "Outcome", folder: Path) -> None:
+    if not outcome.tracked:
+        _say(f"MLflow was away: `orchestrator resume {folder}` sends it what it missed")
+    if outcome.num_finished < outcome.num_planned:
+        left = outcome.num_planned - outcome.num_finished
+        _say(f"stopped with {left} trials left; go on with: orchestrator resume {folder}")
+        raise typer.Exit(INTERRUPTED)
+    _say(f"results {folder / 'results.parquet'}, best configurations and prompts {folder / 'best'}")
+    _say(f"review with: orchestrator ui {folder}")
+    if outcome.num_failed:
+        _say(f"{outcome.num_failed} trials failed; `orchestrator status {folder}` names the reasons")
+        raise typer.Exit(SOME_FAILED)
+
+
+def _slots(
+    num_slots: int | None,
+    cpu_threads: int | None,
+    gpus_per_trial: float | None,
+    ray_address: str | None,
+) -> "Slots":
+    from orchestrator.slots import available_cpus, choose_slots
+
+    if ray_address:
+        from orchestrator.schedule import cluster_size
+
+        cpus, gpus = cluster_size(ray_address)
+    else:
+        import torch
+
+        cpus, gpus = available_cpus(), torch.cuda.device_count()
+    return choose_slots(
+        cpus=cpus,
+        gpus=gpus,
+        num_slots=num_slots,
+        cpu_threads=cpu_threads,
+        gpus_per_trial=gpus_per_trial,
+    )
+
+
+def _default_folder(suite: str) -> Path:
+    name = Path(suite).name or "sweep"
+    return Path("sweeps") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _show_plan(plan: "SweepPlan", slots: "Slots") -> None:
+    pruner = plan.pruner
+    _say(
+        f"plan: {len(plan.studies)} studies, {plan.num_trials} trials on {slots}; "
+        f"sampler {plan.sampler}, pruner {pruner.name}"
+        + (f" from epoch {pruner.first_rung_epochs}" if pruner.name != "none" else "")
+    )
+
+
+def _show_summary(plan: "SweepPlan", record: "Record") -> None:
+    from orchestrator.results import summary_table
+
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (
+        ("task", "left"),
+        ("method", "left"),
+        ("complete", "right"),
+        ("pruned", "right"),
+        ("failed", "right"),
+        ("left", "right"),
+        ("best val %", "right"),
+        ("configuration", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in summary_table(plan, record):
+        table.add_row(
+            row.task,
+            row.space,
+            str(row.complete),
+            str(row.pruned),
+            Text(str(row.failed), style="red" if row.failed else ""),
+            str(row.planned - row.complete - row.pruned - row.failed),
+            row.best_text,
+            row.config_text,
+        )
+    console.print(table)
+    failed = [trial for trial in record.all_trials() if trial.state == "failed"]
+    for trial in failed[:10]:
+        _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")
+    if len(failed) > 10:
+        _say(f"and {len(failed) - 10} more, see results.parquet")
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

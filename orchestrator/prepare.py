@@ -1,0 +1,253 @@
+"""From a command's arguments to a frozen plan: everything is checked before compute is spent."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from methods import load_backbone, with_epochs
+from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
+from orchestrator.data.check import check_task
+from orchestrator.data.task import Task
+from orchestrator.plan import (
+    BackbonePlan,
+    PrunerPlan,
+    StudyPlan,
+    SweepPlan,
+    TaskPlan,
+    default_first_rung_epochs,
+    versions,
+)
+from orchestrator.space import SearchSpace, build, load_space
+from orchestrator.suggest import unknown
+from orchestrator.suites import Suite, load_suite
+from orchestrator.trial import image_transform
+
+logger = logging.getLogger(__name__)
+
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and standard deviation of pixel values in [0, 1]."""
+
+QUICKSTART_METHODS = ("linear", "vpt_deep")
+PRUNERS = ("successive_halving", "median", "hyperband", "none")
+SAMPLERS = ("tpe", "random")
+SHOWN_PROBLEMS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What the user asked for; None where a default is to be found."""
+
+    suite: str
+    data_root: Path | None = None
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    num_trials: int | None = None
+    epochs: int | None = None
+    seed: int = 0
+    backbone: str | None = None
+    weights: Path | None = None
+    image_size: int | None = None
+    resize: str | None = None
+    normalisation: str | None = None
+    sampler: str = "tpe"
+    pruner: str = "successive_halving"
+    reduction_factor: int = 4
+    first_rung_epochs: int | None = None
+
+
+def plan_sweep(
+    request: SweepRequest, *, name: str, cache: ImageCache, say: Callable[[str], None]
+) -> tuple[SweepPlan, Suite]:
+    """Check suite, spaces, backbone and every image; decode what is not cached yet.
+
+    ValueError says what is wrong, before anything is started.
+    """
+    _check_choices(request)
+    spaces = [load_space(entry) for entry in _method_names(request)]
+    spaces = [_with_epochs(space, _epochs(request)) for space in spaces]
+    suite = load_suite(
+        request.suite, data_root=request.data_root, tasks=request.tasks, seed=request.seed
+    )
+    backbone = _plan_backbone(request, suite)
+    say(f"backbone {backbone.name}: {backbone.num_parameters:,} parameters, "
+        f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}")
+    _check_tasks(suite)
+    tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
+    studies = tuple(
+        StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
+        for task in tasks
+        for space in spaces
+    )
+    plan = SweepPlan(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        suite=_absolute(request.suite),
+        data_root=str(request.data_root.absolute()) if request.data_root else None,
+        tasks=tasks,
+        backbone=backbone,
+        spaces={space.name: space.document for space in spaces},
+        studies=studies,
+        seed=request.seed,
+        sampler=request.sampler,
+        pruner=_plan_pruner(request, spaces),
+        versions=versions(),
+    )
+    return plan, suite
+
+
+def reopen_suite(plan: SweepPlan, cache: ImageCache) -> Suite:
+    """The suite of a plan as it is now; ValueError if its images changed since."""
+    suite = planned_suite(plan)
+    transform = image_transform(plan.backbone)
+    for task, planned in zip(suite.tasks, plan.tasks, strict=True):
+        now = task_fingerprint(task, transform)
+        if now != planned.fingerprint:
+            raise ValueError(
+                f"{task.root}: the images or labels of {task.name} changed since the sweep was "
+                f"planned (fingerprint {now[:12]} now, {planned.fingerprint[:12]} then)"
+            )
+        open_search_splits(task, transform, cache)
+    return suite
+
+
+def planned_suite(plan: SweepPlan) -> Suite:
+    """The suite of a plan, as it lies on the disk now."""
+    return load_suite(
+        plan.suite,
+        data_root=Path(plan.data_root) if plan.data_root else None,
+        tasks=[task.name for task in plan.tasks],
+        seed=plan.seed,
+    )
+
+
+def _method_names(request: SweepRequest) -> Sequence[str]:
+    if request.methods:
+        if len(set(request.methods)) != len(request.methods):
+            raise ValueError(f"--method names one twice: {', '.join(request.methods)}")
+        return request.methods
+    return QUICKSTART_METHODS
+
+
+def _epochs(request: SweepRequest) -> int | None:
+    if request.epochs is None and request.suite == "quickstart":
+        return 20
+    return request.epochs
+
+
+def _num_trials(request: SweepRequest, space: SearchSpace) -> int:
+    wanted = request.num_trials or (8 if request.suite == "quickstart" else 30)
+    return int(min(wanted, space.num_combinations()))
+
+
+def _with_epochs(space: SearchSpace, epochs: int | None) -> SearchSpace:
+    """The space with another number of epochs, and the warm-up shortened in proportion."""
+    if epochs is None:
+        return space
+    _, recipe = build(space.method, space.fixed, source=space.name)
+    warmup = with_epochs(recipe, epochs).warmup_epochs
+    return space.with_fixed({"epochs": epochs, "warmup_epochs": warmup})
+
+
+def _plan_backbone(request: SweepRequest, suite: Suite) -> BackbonePlan:
+    name = request.backbone or suite.default_backbone
+    if name is None:
+        raise ValueError(
+            f"suite {request.suite!r} needs --backbone, the name of a timm VisionTransformer "
+            "(for example vit_base_patch16_224.orig_in21k)"
+        )
+    backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
+    mean, std = tuple(backbone.mean), tuple(backbone.std)
+    if request.normalisation is not None:
+        mean, std = NORMALISATIONS[request.normalisation]
+    return BackbonePlan(
+        name=name,
+        weights=str(request.weights.absolute()) if request.weights else None,
+        weights_sha256=backbone.weights_sha256,
+        image_size=backbone.image_size,
+        num_parameters=backbone.num_parameters,
+        resize=request.resize or "squash",
+        interpolation=backbone.interpolation,
+        crop_fraction=1.0,
+        mean=mean,
+        std=std,
+    )
+
+
+def _check_tasks(suite: Suite) -> None:
+    problems = [p for task in suite.tasks for p in check_task(task, decode=True)]
+    for problem in problems:
+        if problem.severity == "warning":
+            logger.warning("%s", problem)
+    errors = [str(p) for p in problems if p.severity == "error"]
+    if errors:
+        more = len(errors) - SHOWN_PROBLEMS
+        raise ValueError(
+            "the data cannot be used as it is:\n  "
+            + "\n  ".join(errors[:SHOWN_PROBLEMS])
+            + (f"\n  and {more} more (see `orchestrator data check`)" if more > 0 else "")
+        )
+
+
+def _plan_task(
+    task: Task, backbone: BackbonePlan, cache: ImageCache, say: Callable[[str], None]
+) -> TaskPlan:
+    transform = image_transform(backbone)
+    before = cache.decoded_images
+    splits = open_search_splits(task, transform, cache)
+    fresh = cache.decoded_images - before
+    say(f"task {task.name}: {task.num_classes} classes, {len(splits['train'].labels)} train and "
+        f"{len(splits['val'].labels)} val images, "
+        + (f"{fresh} decoded" if fresh else "all decoded before"))
+    return TaskPlan(
+        name=task.name,
+        group=task.group,
+        num_classes=task.num_classes,
+        num_train=len(splits["train"].labels),
+        num_val=len(splits["val"].labels),
+        root=str(task.root),
+        fingerprint=task_fingerprint(task, transform),
+    )
+
+
+def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> PrunerPlan:
+    recipes = [build(space.method, space.fixed, source=space.name)[1] for space in spaces]
+    first = request.first_rung_epochs or default_first_rung_epochs(
+        min(r.epochs for r in recipes), max(r.warmup_epochs for r in recipes)
+    )
+    return PrunerPlan(
+        name=request.pruner, reduction_factor=request.reduction_factor, first_rung_epochs=first
+    )
+
+
+def _check_choices(request: SweepRequest) -> None:
+    for kind, value, known in (
+        ("--pruner", request.pruner, PRUNERS),
+        ("--sampler", request.sampler, SAMPLERS),
+        ("--resize", request.resize or "squash", ("squash", "center_crop")),
+        ("--normalization", request.normalisation or "none", tuple(NORMALISATIONS)),
+    ):
+        if value not in known:
+            raise ValueError(unknown(f"value of {kind}", value, known))
+    for name, number in (
+        ("--trials", request.num_trials),
+        ("--epochs", request.epochs),
+        ("--first-rung", request.first_rung_epochs),
+        ("--image-size", request.image_size),
+    ):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, found {number}")
+    if request.reduction_factor < 2:
+        raise ValueError(f"--reduction must be at least 2, found {request.reduction_factor}")
+
+
+def _absolute(suite: str) -> str:
+    """A suite by name stays a name; a path is kept absolute, so that resume works anywhere."""
+    path = Path(suite)
+    return str(path.absolute()) if path.exists() else suite
+

@@ -1,0 +1,345 @@
+"""One Ray Tune run over all studies of a sweep.
+
+A Searcher hands out trials of all studies in turn, a TrialScheduler lets each study's Optuna
+pruner decide, and warm actors train. All state is in the record; Tune's own snapshots are never
+read.
+"""
+
+import logging
+import math
+import os
+import signal
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+# Before Ray is imported: its own loggers write files that nobody reads, and phone home.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.plan import TrialConfig
+from orchestrator.record import EpochRow, Record, TrialRecord
+from orchestrator.residents import Residents
+from orchestrator.slots import Slots
+from orchestrator.trial import Trial, TrialContext, TrialFailed
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 1.0
+"""A worker reports after the first epoch that ends later than this, or at a rung."""
+
+WORKER_DEATHS_ALLOWED = 2
+"""A trial whose worker died is run again this often before it counts as failed."""
+
+
+class Observer(Protocol):
+    """Hears of what happened after it was recorded; must neither block nor raise."""
+
+    def trial_started(self, trial: TrialRecord) -> None: ...
+    def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None: ...
+    def trial_ended(self, trial: TrialRecord) -> None: ...
+
+
+def run_schedule(
+    record: Record,
+    context: TrialContext,
+    slots: Slots,
+    *,
+    trials_folder: Path,
+    observers: Sequence[Observer],
+    max_seconds: float | None = None,
+) -> None:
+    """Run what is left of the plan; returns when done, out of time, or interrupted.
+
+    Trials that were not finished by then stay running in the record, to be run again.
+    """
+    core = _Core(record, trials_folder, observers)
+    if core.num_left == 0:
+        return
+    with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, _sigterm_as_sigint():
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(
+                    _WarmWorker, context=context, trials_folder=str(trials_folder)
+                ),
+                {"cpu": slots.cpu_threads, "gpu": slots.gpus_per_trial},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=_StudySearcher(core),
+                scheduler=_OptunaPruning(core),
+                num_samples=core.num_left,
+                max_concurrent_trials=slots.num_slots,
+                reuse_actors=True,
+                time_budget_s=max_seconds,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
+            ),
+        )
+        tuner.fit()
+
+
+def start_ray(slots: Slots, address: str | None) -> None:
+    """Connect to the cluster at `address`, or start Ray on this machine for these slots."""
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    for name in ("ray.tune", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if address:
+        ray.init(address=address, **quiet)
+        return
+    ray.init(
+        num_cpus=slots.num_slots * slots.cpu_threads,
+        num_gpus=math.ceil(slots.num_slots * slots.gpus_per_trial),
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+def cluster_size(address: str) -> tuple[float, float]:
+    """CPUs and GPUs of a running cluster."""
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    total = ray.cluster_resources()
+    ray.shutdown()
+    return total.get("CPU", 0.0), total.get("GPU", 0.0)
+
+
+@dataclass
+class _Running:
+    config: TrialConfig
+    curve: list[EpochRow] = field(default_factory=list)
+    ended: bool = False
+
+
+class _Core:
+    """What searcher and scheduler share: they are two doors to the same record."""
+
+    def __init__(self, record: Record, trials_folder: Path, observers: Sequence[Observer]) -> None:
+        self.record = record
+        self._trials_folder = trials_folder
+        self._observers = observers
+        self._running: dict[str, _Running] = {}
+        self._interrupted = deque(record.interrupted())
+        self._to_ask = {
+            study.name: study.num_trials - record.num_asked(study.name)
+            for study in record.plan.studies
+        }
+
+    @property
+    def num_left(self) -> int:
+        return len(self._interrupted) + sum(max(0, n) for n in self._to_ask.values())
+
+    def next_trial(self, tune_id: str) -> TrialConfig | None:
+        config = self._choose()
+        if config is None:
+            return None
+        self._running[tune_id] = _Running(config)
+        self._tell("trial_started", self.record.trial(config.study, config.number))
+        return config
+
+    def _choose(self) -> TrialConfig | None:
+        if self._interrupted:
+            return self._interrupted.popleft()
+        # The study with most left to do: all of them advance together.
+        study = max(self._to_ask, key=lambda name: self._to_ask[name], default=None)
+        if study is None or self._to_ask[study] <= 0:
+            return None
+        self._to_ask[study] -= 1
+        return self.record.ask(study)
+
+    def reported(self, tune_id: str, result: dict[str, Any]) -> str:
+        running = self._running[tune_id]
+        study, number = running.config.study, running.config.number
+        rows: list[EpochRow] = result["rows"]
+        if rows and rows[0]["epoch"] == 1:
+            running.curve.clear()  # a trial whose worker died begins again
+        stop_after = self.record.report(study, number, rows, finished=result["finished"])
+        if stop_after is not None:
+            rows = [row for row in rows if row["epoch"] <= stop_after]
+        running.curve += rows
+        self._tell("trial_epochs", study, number, rows)
+        facts = {
+            key.removeprefix("facts/"): value
+            for key, value in result.items()
+            if key.startswith("facts/")
+        }
+        end = {"curve": running.curve, "facts": facts}
+        if stop_after is not None:
+            self.record.prune(study, number, **end)
+        elif result["failure"]:
+            self.record.fail(study, number, reason=result["failure"], **end)
+        elif result["finished"]:
+            self.record.complete(study, number, **end)
+            self._keep_best(study)
+        else:
+            return TrialScheduler.CONTINUE
+        self._ended(running)
+        return TrialScheduler.STOP
+
+    def worker_lost(self, tune_id: str) -> None:
+        """Tune gave the trial up: its worker died too often."""
+        running = self._running[tune_id]
+        if not running.ended:
+            self.record.fail(
+                running.config.study,
+                running.config.number,
+                reason=f"its worker died {WORKER_DEATHS_ALLOWED + 1} times",
+                curve=running.curve,
+            )
+            self._ended(running)
+
+    def forget(self, tune_id: str) -> None:
+        self._running.pop(tune_id, None)
+
+    def _ended(self, running: _Running) -> None:
+        running.ended = True
+        self._tell("trial_ended", self.record.trial(running.config.study, running.config.number))
+
+    def _keep_best(self, study: str) -> None:
+        """Of the tuned weights of a study only those of its best trial are kept."""
+        best = self.record.best(study)
+        for path in (self._trials_folder / study).glob("*.safetensors"):
+            if best is None or path.stem != str(best.number):
+                path.unlink()
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for observer in self._observers:
+            getattr(observer, event)(*arguments)
+
+
+class _Door:
+    """Tune pickles searcher and scheduler into snapshots that we never read: leave the core out."""
+
+    core: _Core
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StudySearcher(_Door, Searcher):
+    def __init__(self, core: _Core) -> None:
+        super().__init__()
+        self.core = core
+
+    def suggest(self, trial_id: str) -> Any:
+        config = self.core.next_trial(trial_id)
+        return Searcher.FINISHED if config is None else {"trial": asdict(config)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if error:
+            self.core.worker_lost(trial_id)
+        self.core.forget(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the record is what a sweep resumes from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
+
+
+class _OptunaPruning(_Door, FIFOScheduler):
+    def __init__(self, core: _Core) -> None:
+        super().__init__()
+        self.core = core
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return self.core.reported(trial.trial_id, result)
+
+
+class _WarmWorker(tune.Trainable):
+    """An actor that keeps backbone, images and frozen features from trial to trial."""
+
+    def setup(
+        self, config: dict[str, Any], context: TrialContext, trials_folder: str
+    ) -> None:
+        self._context = context
+        self._trials_folder = Path(trials_folder)
+        self._residents = Residents(resident_bytes(context.device))
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._trial = Trial(TrialConfig(**config["trial"]), self._context, self._residents)
+        self._epochs = self._trial.epochs()
+
+    def step(self) -> dict[str, Any]:
+        """Train until it is time to report."""
+        rows: list[EpochRow] = []
+        failure, finished = "", False
+        report_at = time.monotonic() + REPORT_SECONDS
+        try:
+            for row in self._epochs:
+                rows.append(row)
+                if self._asks_pruner(int(row["epoch"])) or time.monotonic() > report_at:
+                    break
+            else:
+                trial = self._trial.config
+                self._trial.save(self._trials_folder / trial.study / f"{trial.number}.safetensors")
+                finished = True
+        except TrialFailed as error:
+            failure = str(error)
+        except Exception as error:
+            # Whatever is wrong with one configuration must not take the worker or the sweep along.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            failure = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+            logger.exception("trial failed")
+        return {
+            "rows": rows,
+            "finished": finished,
+            "failure": failure,
+            "facts": self._trial.facts(),
+        }
+
+    def _asks_pruner(self, epoch: int) -> bool:
+        return self._context.pruner.asked_at(epoch)
+
+    def cleanup(self) -> None:
+        self._epochs.close()
+
+
+def resident_bytes(device: str) -> int:
+    """Half of the free memory of the device, or of this worker's share of the machine's."""
+    if device != "cpu":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        return free // 2
+    import psutil
+
+    share = psutil.virtual_memory().available // (2 * max(1, len(os.sched_getaffinity(0))))
+    return min(share, 8 * 2**30)
+
+
+class _sigterm_as_sigint:
+    """Tune ends a run cleanly on SIGINT; a cluster's stop signal should do the same."""
+
+    def __enter__(self) -> None:
+        def interrupt(number: int, frame: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+        self._before = signal.signal(signal.SIGTERM, interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)

@@ -1,0 +1,125 @@
+"""A sweep from its plan to its files: record, schedule, tracking, table and bundles together."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.data.cache import ImageCache
+from orchestrator.export import export_best
+from orchestrator.plan import STORAGE_FILE, SweepPlan
+from orchestrator.progress import Progress
+from orchestrator.record import Record
+from orchestrator.results import write_results
+from orchestrator.schedule import Observer, run_schedule, start_ray
+from orchestrator.slots import Slots
+from orchestrator.suites import Suite
+from orchestrator.tracking import Tracker, reconcile, tracking_uri
+from orchestrator.trial import TrialContext
+
+logger = logging.getLogger(__name__)
+
+RESULTS_FILE = "results.parquet"
+TRIALS_FOLDER = "trials"
+BEST_FOLDER = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run of the schedule ended."""
+
+    num_finished: int
+    num_planned: int
+    num_failed: int
+    tracked: bool
+    """False: MLflow was away; `resume` fills in what is missing there."""
+
+
+def default_storage(folder: Path) -> str:
+    return f"sqlite:///{folder.absolute() / STORAGE_FILE}"
+
+
+def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -> Record:
+    """The record of a sweep folder, or of a storage elsewhere."""
+    return Record(plan, storage_url or default_storage(folder))
+
+
+def run_sweep(
+    plan: SweepPlan,
+    suite: Suite,
+    folder: Path,
+    slots: Slots,
+    *,
+    cache: ImageCache,
+    storage_url: str | None = None,
+    ray_address: str | None = None,
+    max_seconds: float | None = None,
+    view: Callable[[Progress], AbstractContextManager[Observer]] | None = None,
+) -> Outcome:
+    """Run what is left of the plan, then write table, bundles and what MLflow still lacks."""
+    record = open_record(plan, folder, storage_url)
+    progress = Progress(plan, record)
+    uri = tracking_uri(folder)
+    tracker = Tracker(plan, uri, artifacts=folder / "mlartifacts")
+    context = TrialContext(
+        backbone=plan.backbone,
+        tasks={task.name: task.for_search() for task in suite.tasks},
+        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+        pruner=plan.pruner,
+        cache_folder=str(cache.root),
+        device=slots.device,
+        cpu_threads=slots.cpu_threads,
+    )
+    try:
+        start_ray(slots, ray_address)
+        with view(progress) if view else nullcontext() as shown:
+            observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
+            run_schedule(
+                record,
+                context,
+                slots,
+                trials_folder=folder / TRIALS_FOLDER,
+                observers=observers,
+                max_seconds=max_seconds,
+            )
+    finally:
+        # Whatever happens to the schedule, what was recorded is written out.
+        tracked = _write_out(plan, record, suite, folder, tracker, uri)
+    trials = record.all_trials()
+    return Outcome(
+        num_finished=progress.finished,
+        num_planned=plan.num_trials,
+        num_failed=sum(trial.state == "failed" for trial in trials),
+        tracked=tracked,
+    )
+
+
+def _write_out(
+    plan: SweepPlan, record: Record, suite: Suite, folder: Path, tracker: Tracker, uri: str
+) -> bool:
+    write_results(plan, record, folder / RESULTS_FILE)
+    exported = export_best(
+        plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
+    )
+    if not tracker.close(timeout_seconds=30):
+        return False
+    try:
+        reconcile(plan, record, uri, best_files=lambda study: exported.files.get(study, []))
+    except Exception as error:
+        # The sweep itself is safe in the record; the reason is told, the exit is not spoilt.
+        logger.warning("MLflow could not be brought up to date: %s", error)
+        return False
+    return True
+
+
+def claim_folder(folder: Path) -> Path:
+    """A new, empty sweep folder; ValueError if there is something in it already."""
+    if (folder / "sweep.yaml").exists():
+        raise ValueError(
+            f"{folder}: belongs to another sweep; `orchestrator resume {folder}` goes on with it, "
+            "or choose another --out"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: is not empty and is not a sweep; choose another --out")
+    return folder

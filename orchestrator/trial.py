@@ -1,0 +1,229 @@
+"""One configuration on one slot: from a TrialConfig to rows of metrics and tuned weights.
+
+Needs torch, timm and the data layer only, so that a machine without Ray can run it.
+"""
+
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from methods import Backbone, TunedViT, load_backbone, tune
+from orchestrator.data.cache import ImageCache, open_search_splits
+from orchestrator.data.task import Task
+from orchestrator.data.transform import ImageTransform
+from orchestrator.plan import BackbonePlan, PrunerPlan, TrialConfig
+from orchestrator.residents import Residents
+from orchestrator.space import build
+from orchestrator.train import Inputs, Pixels, TrialFailed, frozen_prefix, train_epochs
+
+__all__ = ["Trial", "TrialContext", "TrialFailed", "load_planned_backbone"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialContext:
+    """What all trials of a sweep share. Holds no test images and cannot open any."""
+
+    backbone: BackbonePlan
+    tasks: Mapping[str, Task]
+    fingerprints: Mapping[str, str]
+    """By task, as planned: a task whose images changed since is refused."""
+    pruner: PrunerPlan
+    """So that a worker reports when the pruner wants to know."""
+    cache_folder: str
+    device: str
+    cpu_threads: int
+
+    @property
+    def transform(self) -> ImageTransform:
+        return image_transform(self.backbone)
+
+
+def image_transform(backbone: BackbonePlan) -> ImageTransform:
+    return ImageTransform(
+        image_size=backbone.image_size,
+        resize=backbone.resize,
+        interpolation=backbone.interpolation,
+        crop_fraction=backbone.crop_fraction,
+    )
+
+
+class Trial:
+    """A configuration that is being trained."""
+
+    def __init__(self, config: TrialConfig, context: TrialContext, residents: Residents) -> None:
+        self.config = config
+        self.context = context
+        self._residents = residents
+        self._began = time.perf_counter()
+        self._epochs_run = 0
+        self._train_seconds = 0.0
+        self._eval_seconds = 0.0
+        self._num_train = 0
+        self.model: TunedViT | None = None
+        self.setup_seconds = 0.0
+
+    def epochs(self) -> Iterator[dict[str, float]]:
+        """Train, one row of metrics per epoch. Raises TrialFailed or ValueError."""
+        torch.set_num_threads(self.context.cpu_threads)
+        backbone = self._backbone()
+        train, val = self._pixels("train"), self._pixels("val")
+        self.model = model = self._model(backbone, train)
+        inputs = [
+            Inputs(pixels=pixels, prefix=self._prefix(model, pixels, split))
+            for split, pixels in (("train", train), ("val", val))
+        ]
+        self._num_train = len(train)
+        self.setup_seconds = time.perf_counter() - self._began
+        key = ("micro_batch", self.config.method, self.config.config.get("num_tokens"))
+        for row in train_epochs(
+            model,
+            *inputs,
+            seed=self.config.seed,
+            micro_batch=self._residents.micro_batches.get(key),
+            on_micro_batch=lambda size: self._residents.micro_batches.update({key: size}),
+        ):
+            self._epochs_run += 1
+            self._train_seconds += row["train_seconds"]
+            self._eval_seconds += row["eval_seconds"]
+            yield row
+
+    def facts(self) -> dict[str, Any]:
+        """What is worth keeping beside the metrics."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if self.context.device != "cpu":
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        images = self._num_train * self._epochs_run
+        return {
+            "wall_seconds": time.perf_counter() - self._began,
+            "setup_seconds": self.setup_seconds,
+            "train_seconds": self._train_seconds,
+            "eval_seconds": self._eval_seconds,
+            "images_per_second": images / self._train_seconds if self._train_seconds else 0.0,
+            "num_tuned_parameters": self.model.num_tuned_parameters if self.model else 0,
+            "peak_memory_mib": peak,
+            "readout": self.model.recipe.readout if self.model else None,
+            "device": device_name(self.context.device),
+            "cpu_threads": self.context.cpu_threads,
+        }
+
+    def save(self, path: Path) -> None:
+        """The trained tensors as safetensors, complete or not there at all."""
+        assert self.model is not None, "epochs() comes first"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        state = {k: v.detach().cpu().contiguous() for k, v in self.model.tuned_state().items()}
+        save_file(state, unfinished)
+        unfinished.replace(path)
+
+    def _backbone(self) -> Backbone:
+        plan, device = self.context.backbone, self.context.device
+        return self._residents.get(
+            ("backbone", plan.name, plan.weights_sha256, plan.image_size, device),
+            lambda: load_planned_backbone(plan, device),
+            lambda backbone: sum(p.nbytes for p in backbone.vit.parameters()),
+        )
+
+    def _pixels(self, split: str) -> Pixels:
+        context, name = self.context, self.config.task
+        return self._residents.get(
+            ("pixels", context.fingerprints[name], split, context.backbone.mean, context.device),
+            lambda: load_pixels(context, name, split),
+            lambda pixels: pixels.num_bytes,
+        )
+
+    def _model(self, backbone: Backbone, train: Pixels) -> TunedViT:
+        where = f"{self.config.study} #{self.config.number}"
+        method, recipe = build(self.config.method, self.config.config, source=where)
+        if recipe.readout == "auto":
+            recipe = replace(recipe, readout=backbone.readout)
+        images = None
+        if method.needs_images:
+            images = (
+                train.normalised(slice(start, start + 64)) for start in range(0, len(train), 64)
+            )
+        model = tune(
+            backbone.vit,
+            method,
+            images,
+            num_classes=self.context.tasks[self.config.task].num_classes,
+            recipe=recipe,
+            seed=self.config.seed,
+        )
+        return model.to(self.context.device)
+
+    def _prefix(self, model: TunedViT, pixels: Pixels, split: str) -> Tensor | None:
+        """Computed once for all trials of a task that share it, unless it would not be kept."""
+        if model.prefix_key is None:
+            return None
+        one = model.prefix(pixels.normalised(slice(0, 1)))
+        # Half of what may be kept is left for the other tasks.
+        if one.nbytes * len(pixels) > self._residents.max_bytes // 2:
+            return None
+        backbone = self.context.backbone
+        return self._residents.get(
+            (
+                "prefix",
+                self.context.fingerprints[self.config.task],
+                split,
+                backbone.weights_sha256,
+                backbone.mean,
+                model.prefix_key,
+            ),
+            lambda: frozen_prefix(model, pixels),
+            lambda prefix: prefix.nbytes,
+        )
+
+
+def load_planned_backbone(plan: BackbonePlan, device: str) -> Backbone:
+    """The backbone of a plan; ValueError if its weights are no longer those that were planned."""
+    backbone = load_backbone(
+        plan.name,
+        weights=Path(plan.weights) if plan.weights else None,
+        image_size=plan.image_size,
+    )
+    if backbone.weights_sha256 != plan.weights_sha256:
+        raise ValueError(
+            f"{plan.weights or plan.name}: the weights changed since this was planned "
+            f"(sha256 {backbone.weights_sha256[:12]} now, {plan.weights_sha256[:12]} then)"
+        )
+    backbone.vit.to(device)
+    return backbone
+
+
+def load_pixels(context: TrialContext, task: str, split: str) -> Pixels:
+    """A search split on the device. There is no way from here to the test split."""
+    splits = open_search_splits(
+        context.tasks[task], context.transform, ImageCache(Path(context.cache_folder))
+    )
+    decoded = splits[split]
+    mean, std = (
+        torch.tensor(values, device=context.device).view(3, 1, 1)
+        for values in (context.backbone.mean, context.backbone.std)
+    )
+    return Pixels(
+        # A copy: the mapped file must not be held, nor be writable through the tensor.
+        images=torch.from_numpy(decoded.images.copy()).to(context.device),
+        labels=torch.from_numpy(decoded.labels.copy()).to(context.device),
+        mean=mean,
+        std=std,
+    )
+
+
+def device_name(device: str) -> str:
+    return "cpu" if device == "cpu" else torch.cuda.get_device_name()
+
+
+def run_trial(
+    config: TrialConfig, context: TrialContext, residents: Residents
+) -> tuple[Trial, list[dict[str, float]]]:
+    """Train one configuration to its end."""
+    trial = Trial(config, context, residents)
+    return trial, list(trial.epochs())
+

@@ -1,0 +1,105 @@
+"""The definition that the walk in `methods/base.py` must equal.
+
+Prompts are tokens of the sequence in every block, deep prompts replace the rows of the block
+before, and each timm block is called as it is. Everything a method does inside a block is done
+through module hooks. Nothing is left out that the readout does not need.
+"""
+
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+
+def plain_logits(model, images):
+    """Logits (B, C) of a `TunedViT` in the plain token form."""
+    vit, tuning = model.vit, model.tuning
+    tuning.begin()
+    prefix = vit.num_prefix_tokens
+    tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    end = prefix  # of the prompt rows
+    memory = None
+    for index, block in enumerate(vit.blocks):
+        if index >= tuning.first_block and (index == tuning.first_block or not tuning.persistent):
+            prompts = tuning.prompts(index, len(images))
+            if prompts is not None:
+                rows = prompts.expand(len(images), -1, -1)
+                tokens = torch.cat([tokens[:, :prefix], rows, tokens[:, end:]], dim=1)
+                end = prefix + rows.shape[1]
+        before = tokens
+        with _inside(block, tuning, index):
+            tokens = block(tokens)
+        if tuning.persistent and index < len(vit.blocks) - 1:
+            edited, memory = tuning.between(
+                index, before[:, prefix:end], tokens[:, prefix:end], tokens[:, end:], memory
+            )
+            if edited is not None:
+                tokens = torch.cat([tokens[:, :prefix], edited, tokens[:, end:]], dim=1)
+    return model.head(_features(model, tokens, prefix, end))
+
+
+def _features(model, tokens, prefix, end):
+    vit = model.vit
+    if model.readout == "attn_pool":
+        return vit.fc_norm(vit.attn_pool(vit.norm(tokens)[:, end:]))
+    if model.readout == "cls":
+        return vit.fc_norm(vit.norm(tokens)[:, 0])
+    rows = {
+        "mean_no_cls": tokens[:, prefix:],
+        "img_pool": tokens[:, end:],
+        "prompt_pool": tokens[:, prefix:end],
+    }[model.readout]
+    if vit.global_pool == "avg":
+        return vit.fc_norm(vit.norm(rows).mean(dim=1))
+    return vit.fc_norm(vit.norm(rows.mean(dim=1)))
+
+
+@contextmanager
+def _inside(block, tuning, index):
+    """The block, changed by what the tuning does inside it."""
+    if index < tuning.first_block:
+        yield
+        return
+    seen = {}
+
+    def see_normed(module, arguments, normed):
+        seen["normed"] = normed
+
+    def update_qkv(module, arguments, qkv):
+        normed = arguments[0]
+        q, k, v = qkv.chunk(3, dim=-1)
+        for_q, for_v = tuning.query_update(index, normed), tuning.value_update(index, normed)
+        q = q if for_q is None else q + for_q
+        v = v if for_v is None else v + for_v
+        return torch.cat([q, k, v], dim=-1)
+
+    def heat(module, arguments, q):
+        temperature = tuning.temperature(index)
+        return q if temperature is None else q / temperature
+
+    def after_attention(module, arguments, attended):
+        return tuning.after_attention(index, seen["normed"], attended)
+
+    def after_mlp(module, arguments, output):
+        return tuning.after_mlp(index, output)
+
+    attn = block.attn
+    hooks = [
+        (block.norm1, see_normed),
+        (attn.qkv, update_qkv),
+        (attn.q_norm, heat),
+        (attn.proj, after_attention),
+        (block.mlp, after_mlp),
+    ]
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+def loss_and_gradients(model, logits, labels):
+    """Mean cross-entropy and the gradient of every tuned tensor, by name."""
+    loss = nn.functional.cross_entropy(logits, labels)
+    tuned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(loss, list(tuned.values()))
+    return loss.detach(), dict(zip(tuned, gradients, strict=True))

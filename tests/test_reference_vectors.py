@@ -1,0 +1,119 @@
+"""The authors' own code on tiny networks: logits, features, loss and every gradient.
+
+The vectors (made outside this repository, see their README) are read from the shared folder;
+without it these tests skip. Tolerances are those of the README.
+"""
+
+import numpy as np
+import pytest
+import torch
+from plain_form import loss_and_gradients
+from timm.models import VisionTransformer
+
+from methods import METHODS, tune
+from methods.recipe import Recipe
+
+CASES = {
+    "vpt_sup": "deep deep_large_values deep_project deep_small linear shallow shallow_project",
+    "vpt_mae": "deep deep_img_pool deep_large_values deep_prompt_pool deep_small shallow",
+    "vpt_moco": "deep deep_large_values deep_small shallow",
+}
+ALL = [(file, case) for file, cases in CASES.items() for case in cases.split()]
+
+
+class Vectors:
+    """One file, read case by case."""
+
+    def __init__(self, shared, file):
+        self.data = np.load(shared / "reference_vectors" / f"{file}.npz", allow_pickle=False)
+
+    def tensors(self, prefix, dtype):
+        found = {
+            key.removeprefix(prefix): torch.from_numpy(self.data[key])
+            for key in self.data.files
+            if key.startswith(prefix)
+        }
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in found.items()}
+
+    def settings(self, case):
+        prefix = f"case/{case}/set/"
+        return {
+            key.removeprefix(prefix): self.data[key].item()
+            for key in self.data.files
+            if key.startswith(prefix)
+        }
+
+    def vit(self, dtype):
+        meta = {key: self.data[f"meta/{key}"].item() for key in ("img", "patch", "dim", "depth")}
+        vit = VisionTransformer(
+            img_size=meta["img"],
+            patch_size=meta["patch"],
+            embed_dim=meta["dim"],
+            depth=meta["depth"],
+            num_heads=self.data["meta/heads"].item(),
+            mlp_ratio=self.data["meta/mlp"].item() / meta["dim"],
+            num_classes=0,
+        )
+        vit.load_state_dict(self.tensors("backbone/", torch.float32))  # strictly
+        return vit.requires_grad_(False).eval().to(dtype)
+
+
+def build_vpt(settings, given):
+    if settings["mode"] == "none":
+        return METHODS["linear"](), {}
+    prompt = given["prompt"]
+    projection = prompt.shape[-1] if "proj/weight" in given else None
+    method = METHODS["vpt"](
+        num_tokens=prompt.shape[1], deep=settings["mode"] == "deep", projection=projection
+    )
+    return method, {
+        "prompt": "tuning.prompt",
+        "proj/weight": "tuning.projection.weight",
+        "proj/bias": "tuning.projection.bias",
+    }
+
+
+BUILD = {"vpt": build_vpt}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(("file", "case"), ALL, ids=["-".join(pair) for pair in ALL])
+def test_equals_the_published_code(shared, file, case, dtype):
+    vectors = Vectors(shared, file)
+    settings = vectors.settings(case)
+    given = vectors.tensors(f"case/{case}/param/", dtype)
+    method, names = BUILD[file.partition("_")[0]](settings, given)
+    names |= {"head/weight": "head.weight", "head/bias": "head.bias"}
+    recipe = Recipe(readout=settings["readout"])
+    model = tune(vectors.vit(dtype), method, num_classes=7, recipe=recipe).eval()
+    model.load_tuned_state({names[key]: value for key, value in given.items()})
+    images, labels = (vectors.tensors(key, dtype)[""] for key in ("image", "label"))
+    expected = vectors.tensors(
+        f"case/{case}/{'out64' if dtype == torch.float64 else 'out'}/", dtype
+    )
+
+    logits = model(images)
+    prefix = model.prefix(images)
+    features = prefix if prefix.ndim == 2 else model.features_from(prefix)
+    loss, gradients = loss_and_gradients(model, logits, labels)
+
+    tight, loose = (1e-11, 1e-9) if dtype == torch.float64 else (1e-5, 1e-4)
+    for name, value in {"logits": logits, "features": features, "loss": loss}.items():
+        close(name, value, expected[name], tight, at_least=1.0)
+    for key, name in names.items():
+        if key in given:
+            close(key, gradients[name], expected[f"grad/{key}"], loose, at_least=1e-6)
+
+
+def close(name, value, expected, tolerance, at_least):
+    assert value.shape == expected.shape, name
+    scale = max(at_least, expected.abs().max().item())
+    difference = (value - expected).abs().max().item()
+    assert difference <= tolerance * scale, f"{name}: {difference:.2e} of {scale:.2e}"
+
+
+def test_every_case_is_tried(shared):
+    """A file of vectors that gains a case is not passed over in silence."""
+    for file, cases in CASES.items():
+        present = {k.split("/")[1] for k in Vectors(shared, file).data.files if "case/" in k}
+        assert present == set(cases.split()), file

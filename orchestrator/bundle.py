@@ -120,9 +120,7 @@ class PromptedModel:
         with torch.no_grad():
             return self.model(normalised.to(self._device)).float().cpu()
 
-    def predict(
-        self, paths: Sequence[str | Path], *, batch_size: int = 64
-    ) -> list[Prediction]:
+    def predict(self, paths: Sequence[str | Path], *, batch_size: int = 64) -> list[Prediction]:
         """One prediction per image file, in order. ValueError names a file that is no image."""
         found = []
         for start in range(0, len(paths), batch_size):

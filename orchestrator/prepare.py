@@ -75,8 +75,10 @@ def plan_sweep(
         request.suite, data_root=request.data_root, tasks=request.tasks, seed=request.seed
     )
     backbone = _plan_backbone(request, suite)
-    say(f"backbone {backbone.name}: {backbone.num_parameters:,} parameters, "
-        f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}")
+    say(
+        f"backbone {backbone.name}: {backbone.num_parameters:,} parameters, "
+        f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}"
+    )
     _check_tasks(suite)
     tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
     studies = tuple(
@@ -201,9 +203,11 @@ def _plan_task(
     before = cache.decoded_images
     splits = open_search_splits(task, transform, cache)
     fresh = cache.decoded_images - before
-    say(f"task {task.name}: {task.num_classes} classes, {len(splits['train'].labels)} train and "
+    say(
+        f"task {task.name}: {task.num_classes} classes, {len(splits['train'].labels)} train and "
         f"{len(splits['val'].labels)} val images, "
-        + (f"{fresh} decoded" if fresh else "all decoded before"))
+        + (f"{fresh} decoded" if fresh else "all decoded before")
+    )
     return TaskPlan(
         name=task.name,
         group=task.group,
@@ -250,4 +254,3 @@ def _absolute(suite: str) -> str:
     """A suite by name stays a name; a path is kept absolute, so that resume works anywhere."""
     path = Path(suite)
     return str(path.absolute()) if path.exists() else suite
-

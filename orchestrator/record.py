@@ -144,9 +144,7 @@ class Record:
 
     def trials(self, study: str) -> list[TrialRecord]:
         """All trials of a study, by number."""
-        return [
-            self._as_record(study, trial) for trial in self._studies[study].get_trials(False)
-        ]
+        return [self._as_record(study, trial) for trial in self._studies[study].get_trials(False)]
 
     def trial(self, study: str, number: int) -> TrialRecord:
         return self._as_record(study, self._storage.get_trial(self._trial_id(study, number)))
@@ -304,5 +302,5 @@ def _columns(rows: Sequence[EpochRow]) -> dict[str, list[float]]:
 
 
 def _rows(columns: Mapping[str, Sequence[float]]) -> list[EpochRow]:
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -210,13 +210,17 @@ class _Core:
 
     def _ended(self, running: _Running) -> None:
         running.ended = True
+        config = running.config
+        (self._trials_folder / config.study / f"{config.number}.checkpoint").unlink(missing_ok=True)
         self._tell("trial_ended", self.record.trial(running.config.study, running.config.number))
 
     def _keep_best(self, study: str) -> None:
         """Of the tuned weights of a study only those of its best trial are kept."""
         best = self.record.best(study)
+        running = {r.config.number for r in self._running.values() if r.config.study == study}
         for path in (self._trials_folder / study).glob("*.safetensors"):
-            if best is None or path.stem != str(best.number):
+            number = int(path.stem)
+            if (best is None or number != best.number) and number not in running:
                 path.unlink()
 
     def _tell(self, event: str, *arguments: Any) -> None:
@@ -268,9 +272,7 @@ class _OptunaPruning(_Door, FIFOScheduler):
 class _WarmWorker(tune.Trainable):
     """An actor that keeps backbone, images and frozen features from trial to trial."""
 
-    def setup(
-        self, config: dict[str, Any], context: TrialContext, trials_folder: str
-    ) -> None:
+    def setup(self, config: dict[str, Any], context: TrialContext, trials_folder: str) -> None:
         self._context = context
         self._trials_folder = Path(trials_folder)
         self._residents = Residents(resident_bytes(context.device))
@@ -281,7 +283,11 @@ class _WarmWorker(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._trial = Trial(TrialConfig(**config["trial"]), self._context, self._residents)
+        trial = TrialConfig(**config["trial"])
+        self._files = self._trials_folder / trial.study / str(trial.number)
+        self._trial = Trial(
+            trial, self._context, self._residents, checkpoint=self._files.with_suffix(".checkpoint")
+        )
         self._epochs = self._trial.epochs()
 
     def step(self) -> dict[str, Any]:
@@ -295,15 +301,14 @@ class _WarmWorker(tune.Trainable):
                 if self._asks_pruner(int(row["epoch"])) or time.monotonic() > report_at:
                     break
             else:
-                trial = self._trial.config
-                self._trial.save(self._trials_folder / trial.study / f"{trial.number}.safetensors")
+                self._trial.save(self._files.with_suffix(".safetensors"))
                 finished = True
         except TrialFailed as error:
             failure = str(error)
         except Exception as error:
-            # Whatever is wrong with one configuration must not take the worker or the sweep along.
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            failure = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+            # Whatever is wrong with one configuration must not take worker or sweep along.
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            failure = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
             logger.exception("trial failed")
         return {
             "rows": rows,

@@ -157,9 +157,7 @@ def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
 
 def hyperparameters(method: str) -> dict[str, Any]:
     """Every name a space of this method may use, with its type: the method's and the recipe's."""
-    return {
-        f.name: f.type for cls in (METHODS[method], Recipe) for f in fields(cls) if f.init
-    }
+    return {f.name: f.type for cls in (METHODS[method], Recipe) for f in fields(cls) if f.init}
 
 
 def split_config(method: str, config: Mapping[str, Value]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,6 +3,8 @@
 Needs torch, timm and the data layer only, so that a machine without Ray can run it.
 """
 
+import json
+import logging
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -15,13 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from methods import Backbone, TunedViT, load_backbone, tune
+from orchestrator.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.task import Task
 from orchestrator.data.transform import ImageTransform
 from orchestrator.plan import BackbonePlan, PrunerPlan, TrialConfig
 from orchestrator.residents import Residents
 from orchestrator.space import build
-from orchestrator.train import Inputs, Pixels, TrialFailed, frozen_prefix, train_epochs
+from orchestrator.train import Inputs, Pixels, Training, TrialFailed, frozen_prefix
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 30.0
+"""At most so much of a running trial is lost."""
 
 __all__ = ["Trial", "TrialContext", "TrialFailed", "load_planned_backbone"]
 
@@ -57,11 +65,22 @@ def image_transform(backbone: BackbonePlan) -> ImageTransform:
 class Trial:
     """A configuration that is being trained."""
 
-    def __init__(self, config: TrialConfig, context: TrialContext, residents: Residents) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        context: TrialContext,
+        residents: Residents,
+        *,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """`checkpoint` is where the trial goes on from, if it was begun before."""
         self.config = config
         self.context = context
         self._residents = residents
+        self._checkpoint = checkpoint
+        self._training: Training | None = None
         self._began = time.perf_counter()
+        self._saved = 0.0
         self._epochs_run = 0
         self._train_seconds = 0.0
         self._eval_seconds = 0.0
@@ -82,17 +101,45 @@ class Trial:
         self._num_train = len(train)
         self.setup_seconds = time.perf_counter() - self._began
         key = ("micro_batch", self.config.method, self.config.config.get("num_tokens"))
-        for row in train_epochs(
+        self._training = training = Training(
             model,
             *inputs,
             seed=self.config.seed,
             micro_batch=self._residents.micro_batches.get(key),
             on_micro_batch=lambda size: self._residents.micro_batches.update({key: size}),
-        ):
-            self._epochs_run += 1
-            self._train_seconds += row["train_seconds"]
-            self._eval_seconds += row["eval_seconds"]
+        )
+        yield from self._restored(training)
+        for row in training.epochs():
+            self._count(row)
             yield row
+            self._save_checkpoint(training)
+
+    def _restored(self, training: Training) -> list[dict[str, float]]:
+        """Epochs of an earlier run of this trial, from its checkpoint."""
+        self._saved = time.monotonic()
+        state = self._checkpoint and load_checkpoint(self._checkpoint, owner=self._owner)
+        if not state:
+            return []
+        training.restore(state)
+        logger.info("%s goes on after epoch %d", self._owner, len(training.rows))
+        for row in training.rows:
+            self._count(row)
+        return list(training.rows)
+
+    def _save_checkpoint(self, training: Training) -> None:
+        if self._checkpoint and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            save_checkpoint(training.state(), self._checkpoint, owner=self._owner)
+            self._saved = time.monotonic()
+
+    @property
+    def _owner(self) -> str:
+        config = json.dumps(dict(self.config.config), sort_keys=True)
+        return f"{self.config.study} #{self.config.number} seed {self.config.seed} {config}"
+
+    def _count(self, row: Mapping[str, float]) -> None:
+        self._epochs_run += 1
+        self._train_seconds += row["train_seconds"]
+        self._eval_seconds += row["eval_seconds"]
 
     def facts(self) -> dict[str, Any]:
         """What is worth keeping beside the metrics."""
@@ -226,4 +273,3 @@ def run_trial(
     """Train one configuration to its end."""
     trial = Trial(config, context, residents)
     return trial, list(trial.epochs())
-

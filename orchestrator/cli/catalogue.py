@@ -32,7 +32,9 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2, default=str))
         return
-    table = Table("method", "title", "hyper-parameters (default)", "paper", box=None, pad_edge=False)
+    table = Table(
+        "method", "title", "hyper-parameters (default)", "paper", box=None, pad_edge=False
+    )
     for row in found:
         defaults = ", ".join(f"{k}={v}" for k, v in row["hyperparameters"].items())
         table.add_row(row["method"], row["title"], defaults, row["paper"])
@@ -85,12 +87,11 @@ def show_space(
         values = ", ".join(f"{k} {v}" for k, v in line.items() if k not in ("when", "choices"))
         if "choices" in line:
             values = ", ".join(map(str, line["choices"]))
-        when = ", ".join(
-            f"{k} = {' or '.join(map(str, v))}" for k, v in dimension.when.items()
-        )
+        when = ", ".join(f"{k} = {' or '.join(map(str, v))}" for k, v in dimension.when.items())
         table.add_row(dimension.name, values, when or "always")
-    console.print(f"{space.name}: method {space.method}, "
-                  f"{_count(space.num_combinations())} configurations")
+    console.print(
+        f"{space.name}: method {space.method}, {_count(space.num_combinations())} configurations"
+    )
     console.print(table)
 
 

@@ -181,19 +181,21 @@ def _run(
     max_hours: float | None,
 ) -> None:
     from orchestrator.cli.live import LiveView
+    from orchestrator.owner import owned
     from orchestrator.sweep import open_record, run_sweep
 
-    outcome = run_sweep(
-        plan,
-        suite,
-        folder,
-        slots,
-        cache=cache,
-        storage_url=storage,
-        ray_address=ray_address,
-        max_seconds=None if max_hours is None else 3600 * max_hours,
-        view=lambda progress: LiveView(progress, console),
-    )
+    with owned(folder):
+        outcome = run_sweep(
+            plan,
+            suite,
+            folder,
+            slots,
+            cache=cache,
+            storage_url=storage,
+            ray_address=ray_address,
+            max_seconds=None if max_hours is None else 3600 * max_hours,
+            view=lambda progress: LiveView(progress, console),
+        )
     record = open_record(plan, folder, storage)
     _show_summary(plan, record)
     _show_end(outcome, folder)
@@ -209,7 +211,9 @@ def _show_end(outcome: "Outcome", folder: Path) -> None:
     _say(f"results {folder / 'results.parquet'}, best configurations and prompts {folder / 'best'}")
     _say(f"review with: orchestrator ui {folder}")
     if outcome.num_failed:
-        _say(f"{outcome.num_failed} trials failed; `orchestrator status {folder}` names the reasons")
+        _say(
+            f"{outcome.num_failed} trials failed; `orchestrator status {folder}` names the reasons"
+        )
         raise typer.Exit(SOME_FAILED)
 
 

@@ -1,0 +1,48 @@
+"""What a running trial needs to go on: written whole or not at all, and checked when read."""
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"orchestrator checkpoint 1\n"
+
+
+def save_checkpoint(state: Any, path: Path, *, owner: str) -> None:
+    """Replace the checkpoint at `path`; `owner` says which configuration it belongs to."""
+    buffer = io.BytesIO()
+    torch.save({"owner": owner, "state": state}, buffer)
+    content = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        file.write(_MAGIC + hashlib.sha256(content).digest() + content)
+        file.flush()
+    unfinished.replace(path)
+
+
+def load_checkpoint(path: Path, *, owner: str) -> Any | None:
+    """The state at `path`, or None if there is none that is whole and of this configuration.
+
+    A checkpoint that cannot be used costs the epochs it held, never the trial: the reason is
+    logged and the trial begins again.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    head = len(_MAGIC) + hashlib.sha256().digest_size
+    digest, body = content[len(_MAGIC) : head], content[head:]
+    if not content.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
+        logger.warning("%s: is damaged, the trial begins again", path)
+        return None
+    document = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    if document["owner"] != owner:
+        logger.warning("%s: belongs to another configuration, the trial begins again", path)
+        return None
+    return document["state"]

@@ -1,0 +1,33 @@
+"""Small image suites on disk, made by the tests that need them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def write_task(root: Path, *, num_classes: int = 3, per_class: int = 8, seed: int = 0) -> Path:
+    """A task in the VTAB layout whose classes differ in colour, with noise; 24 images a split."""
+    generator = np.random.default_rng(seed)
+    colours = generator.integers(60, 190, size=(num_classes, 3))
+    lists: dict[str, list[str]] = {}
+    for split, folder in (("train800", "train"), ("val200", "val"), ("test", "test")):
+        (root / "images" / folder).mkdir(parents=True)
+        for index in range(num_classes * per_class):
+            label = index % num_classes
+            noise = generator.normal(0, 40, size=(20, 24, 3))
+            pixels = np.clip(colours[label] + noise, 0, 255).astype(np.uint8)
+            name = f"images/{folder}/{index:06}.png"
+            Image.fromarray(pixels).save(root / name)
+            lists.setdefault(split, []).append(f"{name} {label}")
+    lists["train800val200"] = lists["train800"] + lists["val200"]
+    for split, lines in lists.items():
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def write_suite(root: Path, names: tuple[str, ...] = ("colours_a", "colours_b")) -> Path:
+    """A folder of tasks in the VTAB layout."""
+    for seed, name in enumerate(names):
+        write_task(root / name, seed=seed)
+    return root

@@ -1,0 +1,161 @@
+"""The epoch loop gives the same numbers however it is cut up, and never pretends."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from timm.models import VisionTransformer
+
+from methods import METHODS, TunedViT, tune
+from orchestrator.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.train import Inputs, Pixels, Training, TrialFailed, evaluate, frozen_prefix
+
+
+@pytest.fixture(scope="module")
+def vit() -> VisionTransformer:
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0
+    )
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Pixels:
+    """Two classes that differ in brightness."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 2
+    images = torch.randint(0, 128, (60, 16, 16, 3), generator=generator)
+    images += 100 * labels[:, None, None, None]
+    half = torch.full((3, 1, 1), 0.5)
+    return Pixels(images=images.to(torch.uint8), labels=labels, mean=half, std=half)
+
+
+def model_of(vit: VisionTransformer, name: str = "vpt", dropout: float = 0.0, **recipe) -> TunedViT:
+    options = {"num_tokens": 3, "dropout": dropout} if name == "vpt" else {}
+    method = METHODS[name](**options)
+    settings = {"epochs": 4, "warmup_epochs": 1, "batch_size": 16, "lr": 0.5, **recipe}
+    return tune(vit, method, num_classes=2, recipe=replace(method.recipe(), **settings), seed=1)
+
+
+def rows_of(model: TunedViT, pixels: Pixels, cached: bool = False, **options) -> list[dict]:
+    prefix = frozen_prefix(model, pixels) if cached else None
+    inputs = Inputs(pixels=pixels, prefix=prefix)
+    return untimed(list(Training(model, inputs, inputs, seed=3, **options).epochs()))
+
+
+def untimed(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
+
+
+def test_a_trial_learns_and_reports_every_epoch(vit, pixels):
+    rows = rows_of(model_of(vit, lr=20.0, epochs=12), pixels)
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["val_accuracy"] > 0.9
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[0]["lr"] == 0  # the warm-up begins at zero, as the authors' code does
+
+
+@pytest.mark.parametrize("name", ["linear", "vpt"])
+def test_the_same_seed_gives_the_same_numbers(vit, pixels, name):
+    assert rows_of(model_of(vit, name), pixels) == rows_of(model_of(vit, name), pixels)
+
+
+@pytest.mark.parametrize("name", ["linear", "vpt"])
+def test_a_cached_prefix_changes_nothing(vit, pixels, name):
+    plain = rows_of(model_of(vit, name), pixels)
+    cached = rows_of(model_of(vit, name), pixels, cached=True)
+    for a, b in zip(plain, cached, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", [1, 5, 16])
+def test_a_split_step_equals_the_whole_one(vit, pixels, part):
+    whole = rows_of(model_of(vit), pixels)
+    split = rows_of(model_of(vit), pixels, micro_batch=part)
+    for a, b in zip(whole, split, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("left_after", [1, 3])
+def test_training_left_and_taken_up_again_gives_the_same_numbers(
+    vit, pixels, optimizer, left_after, tmp_path
+):
+    inputs = Inputs(pixels=pixels, prefix=None)
+    settings = {"optimizer": optimizer, "lr": 0.1}
+
+    def begin() -> tuple[TunedViT, Training]:
+        model = model_of(vit, dropout=0.3, **settings)
+        return model, Training(model, inputs, inputs, seed=3)
+
+    whole_model, whole = begin()
+    rows = untimed(list(whole.epochs()))
+    _, first = begin()
+    epochs = first.epochs()
+    for _ in range(left_after):
+        next(epochs)
+    save_checkpoint(first.state(), tmp_path / "0.checkpoint", owner="me")
+    torch.manual_seed(99)
+    model, second = begin()
+    second.restore(load_checkpoint(tmp_path / "0.checkpoint", owner="me"))
+    list(second.epochs())
+    assert untimed(second.rows) == rows
+    for name, tensor in whole_model.tuned_state().items():
+        assert tensor.equal(model.tuned_state()[name]), name
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
+def test_a_checkpoint_that_cannot_be_used_is_not_used(damage, tmp_path, caplog):
+    path = tmp_path / "0.checkpoint"
+    save_checkpoint({"rows": [1, 2]}, path, owner="me")
+    content = path.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    path.write_bytes({"cut": content[:-1], "flipped": flipped, "empty": b""}.get(damage, content))
+    assert load_checkpoint(path, owner="other" if damage == "other" else "me") is None
+    assert "begins again" in caplog.text
+
+
+class _ShortOfMemory(torch.nn.Module):
+    """A head that has memory for so many images only."""
+
+    def __init__(self, head: torch.nn.Linear, room: int) -> None:
+        super().__init__()
+        self.linear, self.weight, self.room = head, head.weight, room
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if self.training and len(features) > self.room:
+            raise torch.OutOfMemoryError(f"{len(features)} images")
+        return self.linear(features)
+
+
+def test_out_of_memory_splits_the_step_and_is_remembered(vit, pixels):
+    whole = rows_of(model_of(vit), pixels)
+    model = model_of(vit)
+    model.head = _ShortOfMemory(model.head, room=5)
+    sizes: list[int] = []
+    split = rows_of(model, pixels, on_micro_batch=sizes.append)
+    assert sizes == [8, 4]
+    for a, b in zip(whole, split, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_fails_with_its_place(vit, pixels):
+    with pytest.raises(TrialFailed, match=r"loss is (nan|inf) at epoch \d, step \d of 4, lr "):
+        rows_of(model_of(vit, lr=1e30), pixels)
+
+
+def test_accuracy_counts_images(vit, pixels):
+    model = model_of(vit)
+    inputs = Inputs(pixels=pixels, prefix=None)
+    with torch.no_grad():
+        model.eval()
+        expected = (model(pixels.normalised(slice(None))).argmax(1) == pixels.labels).float().mean()
+    assert evaluate(model, inputs)[1] == pytest.approx(expected.item())
+
+
+def test_normalisation_happens_on_the_device(pixels):
+    images = pixels.normalised(slice(0, 2))
+    assert images.shape == (2, 3, 16, 16)
+    expected = (pixels.images[1, 3, 4, 2].item() / 255 - 0.5) / 0.5
+    assert images[1, 2, 3, 4].item() == pytest.approx(expected)

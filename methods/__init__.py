@@ -2,12 +2,18 @@
 
 from methods.backbones import Backbone, load_backbone
 from methods.base import Method, TunedViT, tune
+from methods.bias import Bias
+from methods.full import Full
 from methods.linear import Linear
+from methods.partial import Partial
 from methods.recipe import Recipe, build_optimizer, lr_factor, peak_lr, with_epochs
 from methods.vpt import VPT
 
 METHODS: dict[str, type[Method]] = {
     "linear": Linear,
+    "full": Full,
+    "partial": Partial,
+    "bias": Bias,
     "vpt": VPT,
 }
 

@@ -240,14 +240,24 @@ def tune(
 
 
 def _share(vit: VisionTransformer, trained: set[int]) -> VisionTransformer:
-    """The same ViT with frozen weights that share their memory, and clones of the trained ones."""
+    """The same ViT with frozen weights that share their memory, and clones of the trained ones.
+
+    A layer with a trained weight is held in the type of what is trained, whole: not all kernels
+    take a norm in two types.
+    """
+    learning: set[int] = set()
+    for module in vit.modules():
+        own = {id(weight) for weight in module.parameters(recurse=False)}
+        if own & trained:
+            learning |= own
     memo: dict[int, Any] = {}
     for weight in vit.parameters():
+        values = weight.detach()
+        if id(weight) in learning:
+            values = values.to(tuned_dtype(vit))
         if id(weight) in trained:
-            own = weight.detach().clone().to(tuned_dtype(vit))
-        else:
-            own = weight.detach()
-        memo[id(weight)] = nn.Parameter(own, requires_grad=id(weight) in trained)
+            values = values.clone()
+        memo[id(weight)] = nn.Parameter(values, requires_grad=id(weight) in trained)
     shared = copy.deepcopy(vit, memo)
     shared.head = nn.Identity()
     return shared

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from methods import METHODS, Recipe, build_optimizer, tune
 
 VARIANTS = {
+    "partial": [{"num_blocks": 3}],
     "vpt": [{"deep": False}, {"projection": 8}, {"dropout": 0.5}, {"deep": False, "dropout": 0.5}],
 }
 """Beside its defaults, the settings that make a method compute something else."""

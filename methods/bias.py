@@ -1,0 +1,39 @@
+"""Bias tuning (BitFit): every bias of the backbone and the head.
+
+Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
+Language-models", ACL 2022, https://arxiv.org/abs/2106.10199; a baseline of VPT's tables.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.models import VisionTransformer
+from torch import nn
+
+from methods.base import Images, Method, Tuning
+from methods.full import FINE_TUNING
+from methods.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bias(Method):
+    """The biases of all layers and norms, the patch embedding's too, and the head are trained."""
+
+    title: ClassVar[str] = "BitFit"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2106.10199"
+
+    def recipe(self) -> Recipe:
+        return FINE_TUNING
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> Tuning:
+        return Tuning(first_block=len(vit.blocks))
+
+    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+        for module in vit.modules():
+            bias = getattr(module, "bias", None)
+            if isinstance(bias, nn.Parameter):
+                yield bias

@@ -1,0 +1,46 @@
+"""Full fine-tuning: every weight of the backbone, from its pretrained value.
+
+The yardstick of all tables. Recipe: that of VPT's comparison (AdamW with decay 0.01), whose
+published numbers are known to be weak; a search over `lr` does better.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.models import VisionTransformer
+from torch import nn
+
+from methods.base import Images, Method, Tuning
+from methods.recipe import Recipe
+
+FINE_TUNING = Recipe(
+    batch_size=384,
+    optimizer="adamw",
+    lr=1e-3,
+    eps=1e-6,
+    weight_decay=0.01,
+    decay_exempt="bias",
+)
+"""How VPT's authors train what changes the backbone's own weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full(Method):
+    """The whole backbone and the head are trained."""
+
+    title: ClassVar[str] = "Full fine-tuning (baseline of Visual Prompt Tuning)"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    trains_backbone: ClassVar[bool] = True
+
+    def recipe(self) -> Recipe:
+        return FINE_TUNING
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> Tuning:
+        return Tuning()
+
+    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+        return vit.parameters()

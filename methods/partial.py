@@ -1,0 +1,44 @@
+"""Partial fine-tuning: the last blocks and the final norm, a baseline of VPT's tables."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.models import VisionTransformer
+from torch import nn
+
+from methods.base import Images, Method, Tuning
+from methods.checks import check_whole
+from methods.full import FINE_TUNING
+from methods.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial(Method):
+    """The last blocks, the final norm and the head are trained; what comes before is computed once
+    per image."""
+
+    title: ClassVar[str] = "Partial fine-tuning (baseline of Visual Prompt Tuning)"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+
+    num_blocks: int = 1
+    """How many blocks, counted from the end."""
+
+    def __post_init__(self) -> None:
+        check_whole(self, "num_blocks", 1)
+
+    def recipe(self) -> Recipe:
+        return FINE_TUNING
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> Tuning:
+        depth = len(vit.blocks)
+        if self.num_blocks > depth:
+            raise ValueError(f"Partial: num_blocks={self.num_blocks}, the backbone has {depth}")
+        return Tuning(first_block=depth)
+
+    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+        for part in (*vit.blocks[-self.num_blocks :], vit.norm, vit.fc_norm):
+            yield from part.parameters()

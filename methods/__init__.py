@@ -7,6 +7,7 @@ from methods.full import Full
 from methods.linear import Linear
 from methods.partial import Partial
 from methods.recipe import Recipe, build_optimizer, lr_factor, peak_lr, with_epochs
+from methods.spt import SPT, TokenStatistics, token_statistics
 from methods.vpt import VPT
 
 METHODS: dict[str, type[Method]] = {
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Method]] = {
     "partial": Partial,
     "bias": Bias,
     "vpt": VPT,
+    "spt": SPT,
 }
 
 __all__ = [
@@ -22,11 +24,13 @@ __all__ = [
     "Backbone",
     "Method",
     "Recipe",
+    "TokenStatistics",
     "TunedViT",
     "build_optimizer",
     "load_backbone",
     "lr_factor",
     "peak_lr",
+    "token_statistics",
     "tune",
     "with_epochs",
 ]

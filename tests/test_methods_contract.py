@@ -13,6 +13,11 @@ from torch.nn.functional import cross_entropy
 from methods import METHODS, Recipe, build_optimizer, tune
 
 VARIANTS = {
+    "spt": [
+        {"deep": False, "num_tokens": 6},
+        *({"init": init, "num_tokens": 6} for init in ("mean_pool", "max_pool", "kmeans")),
+        {"init": "uniform"},
+    ],
     "partial": [{"num_blocks": 3}],
     "vpt": [{"deep": False}, {"projection": 8}, {"dropout": 0.5}, {"deep": False, "dropout": 0.5}],
 }

@@ -4,11 +4,10 @@ The vectors (made outside this repository, see their README) are read from the s
 without it these tests skip. Tolerances are those of the README.
 """
 
-import numpy as np
 import pytest
 import torch
 from plain_form import loss_and_gradients
-from timm.models import VisionTransformer
+from reference_vectors import Vectors
 
 from methods import METHODS, tune
 from methods.recipe import Recipe
@@ -17,45 +16,10 @@ CASES = {
     "vpt_sup": "deep deep_large_values deep_project deep_small linear shallow shallow_project",
     "vpt_mae": "deep deep_img_pool deep_large_values deep_prompt_pool deep_small shallow",
     "vpt_moco": "deep deep_large_values deep_small shallow",
+    "spt_cls": "deep deep_small shallow",
+    "spt_mae": "deep deep_small shallow",
 }
 ALL = [(file, case) for file, cases in CASES.items() for case in cases.split()]
-
-
-class Vectors:
-    """One file, read case by case."""
-
-    def __init__(self, shared, file):
-        self.data = np.load(shared / "reference_vectors" / f"{file}.npz", allow_pickle=False)
-
-    def tensors(self, prefix, dtype):
-        found = {
-            key.removeprefix(prefix): torch.from_numpy(self.data[key])
-            for key in self.data.files
-            if key.startswith(prefix)
-        }
-        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in found.items()}
-
-    def settings(self, case):
-        prefix = f"case/{case}/set/"
-        return {
-            key.removeprefix(prefix): self.data[key].item()
-            for key in self.data.files
-            if key.startswith(prefix)
-        }
-
-    def vit(self, dtype):
-        meta = {key: self.data[f"meta/{key}"].item() for key in ("img", "patch", "dim", "depth")}
-        vit = VisionTransformer(
-            img_size=meta["img"],
-            patch_size=meta["patch"],
-            embed_dim=meta["dim"],
-            depth=meta["depth"],
-            num_heads=self.data["meta/heads"].item(),
-            mlp_ratio=self.data["meta/mlp"].item() / meta["dim"],
-            num_classes=0,
-        )
-        vit.load_state_dict(self.tensors("backbone/", torch.float32))  # strictly
-        return vit.requires_grad_(False).eval().to(dtype)
 
 
 def build_vpt(settings, given):
@@ -73,7 +37,15 @@ def build_vpt(settings, given):
     }
 
 
-BUILD = {"vpt": build_vpt}
+def build_spt(settings, given):
+    prompt = given["prompt"]
+    method = METHODS["spt"](
+        num_tokens=prompt.shape[1], deep=settings["mode"] == "deep", init="uniform"
+    )
+    return method, {"prompt": "tuning.prompt"}
+
+
+BUILD = {"vpt": build_vpt, "spt": build_spt}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

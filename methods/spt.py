@@ -1,0 +1,233 @@
+"""Self-Prompt Tuning (SPT), shallow and deep: prompts that start as patch tokens of the task.
+
+Wang et al., "Revisiting the Power of Prompt for Visual Tuning", ICML 2024,
+https://arxiv.org/abs/2402.02382
+
+The prompts of block i start from the tokens that enter it: patch embeddings without position for
+the first block, the patch rows of block i-1's output for the others. Where we leave the released
+code, and why:
+
+* Its pooling windows are P-1 of floor(N / (P-1)) patches and one of the last N mod that many. With
+  196 patches and P = 20 they tile the image and we use them. Often they do not: with P = 5 the
+  last window is the whole image, with P = 100 the lower half of the image is never seen. There we
+  cut the patches into P windows of nearly equal size.
+* It stacks all training images in one batch, drawn with replacement. We keep a uniform sample of
+  tokens and of whole images in one pass (`token_statistics`), with memory that does not grow.
+* Shallow prompts ignore its sampling type and are always random tokens. Ours obey `init`, whose
+  default is random tokens.
+* Its clustering is not released: ours is mini-batch k-means on the sampled tokens of each block.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor
+
+from methods.base import Images, Method, Prompts, tuned_dtype, uniform_prompts
+from methods.checks import check_choice, check_flag, check_whole
+from methods.recipe import Recipe
+
+INITS = ("random", "mean_pool", "max_pool", "kmeans", "uniform")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SPT(Method):
+    """Prompts that start as tokens of the task's own images, shallow or deep."""
+
+    title: ClassVar[str] = "Revisiting the Power of Prompt for Visual Tuning"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2402.02382"
+    needs_images: ClassVar[bool] = True
+
+    num_tokens: int = 20
+    """Prompts per block. The paper has 20 deep, 100 shallow."""
+    deep: bool = True
+    """True: new prompts before every block. False: first block only, kept to the end."""
+    init: str = "random"
+    """Where the prompts start: random (tokens), mean_pool or max_pool (of windows of an image),
+    kmeans (prototypes of the tokens), or uniform (VPT's noise, as a control)."""
+
+    def __post_init__(self) -> None:
+        check_whole(self, "num_tokens", 1)
+        check_flag(self, "deep")
+        check_choice(self, "init", INITS)
+
+    def recipe(self) -> Recipe:
+        # Of the authors' two known recipes the supervised one (Dogs, deep, 20 prompts). The other,
+        # MAE on CUB: lr 5e-2, head_weight_decay 0.5. Tokens are far larger than VPT's noise,
+        # which is why rates that high work.
+        return Recipe(
+            batch_size=32,
+            drop_last=True,
+            optimizer="adamw",
+            lr=1e-3,
+            scale_lr=False,
+            weight_decay=1e-2,
+            head_weight_decay=3.0,
+            decay_exempt="vectors",
+            schedule_step="iteration",
+            final_lr=1e-8,
+            head_init="zero_bias",
+        )
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> Prompts:
+        num_blocks = len(vit.blocks) if self.deep else 1
+        if self.init == "uniform":
+            shape = (num_blocks, self.num_tokens, vit.embed_dim)
+            return Prompts(uniform_prompts(vit, shape, generator), deep=self.deep)
+        if images is None:
+            raise ValueError(
+                "SPT: init looks at training images: give tune a normalised batch, an iterable of"
+                " batches, or token_statistics computed from them before; or init='uniform'"
+            )
+        if not isinstance(images, TokenStatistics):
+            images = token_statistics(vit, images)
+        starts = [self._start(images, block, generator) for block in range(num_blocks)]
+        return Prompts(torch.stack(starts).to(tuned_dtype(vit)), deep=self.deep)
+
+    def _start(self, seen: "TokenStatistics", block: int, generator: torch.Generator) -> Tensor:
+        """The first values (P, d) of one block's prompts."""
+        if self.init == "kmeans":
+            return seen.prototypes(block, self.num_tokens)
+        if self.init == "random":
+            candidates = seen.tokens[block]
+        else:
+            windows = _windows(seen.maps.shape[2], self.num_tokens)
+            pooled = [seen.maps[block][:, window] for window in windows]
+            pool = torch.mean if self.init == "mean_pool" else torch.amax
+            candidates = torch.cat([pool(tokens, dim=1) for tokens in pooled])
+        if len(candidates) < self.num_tokens:
+            raise ValueError(
+                f"SPT: num_tokens={self.num_tokens}, but {seen.num_images} images gave only"
+                f" {len(candidates)} tokens to choose from"
+            )
+        rows = torch.randperm(len(candidates), generator=generator)[: self.num_tokens]
+        return candidates[rows]
+
+
+def _windows(num_patches: int, num_windows: int) -> list[slice]:
+    """Runs of patches that tile the image: those of the released code where they do."""
+    if num_windows > num_patches:
+        raise ValueError(
+            f"SPT: num_tokens={num_windows} windows cannot be pooled from {num_patches} patches"
+        )
+    if num_windows > 1:
+        width = num_patches // (num_windows - 1)
+        rest = num_patches - (num_windows - 1) * width
+        if 0 < rest < width:
+            starts = range(0, num_patches, width)
+            return [slice(start, min(start + width, num_patches)) for start in starts]
+    edges = [round(i * num_patches / num_windows) for i in range(num_windows + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenStatistics:
+    """What SPT keeps of a task's images, for every block: enough for any strategy and length."""
+
+    tokens: Tensor
+    """(blocks, R, d): patch tokens, a uniform sample without replacement."""
+    maps: Tensor
+    """(blocks, S, N, d): all patch tokens of a few images, a uniform sample of the images."""
+    num_images: int
+    """How many images were looked at."""
+    _prototypes: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    def prototypes(self, block: int, count: int) -> Tensor:
+        """Centres (count, d) of the block's tokens; kept, as they depend on the task alone."""
+        if (block, count) not in self._prototypes:
+            self._prototypes[block, count] = _cluster(self.tokens[block], count)
+        return self._prototypes[block, count]
+
+
+def _cluster(tokens: Tensor, count: int) -> Tensor:
+    from sklearn.cluster import MiniBatchKMeans  # imported here: a second of start-up
+
+    if len(tokens) < count:
+        raise ValueError(f"SPT: {count} prototypes cannot be found among {len(tokens)} tokens")
+    means = MiniBatchKMeans(count, init="k-means++", batch_size=1024, random_state=0)
+    means.fit(tokens.numpy())
+    return torch.from_numpy(means.cluster_centers_)
+
+
+@torch.no_grad()
+def token_statistics(
+    vit: VisionTransformer,
+    images: Tensor | Iterable[Tensor],
+    *,
+    max_tokens: int = 4096,
+    max_maps: int = 16,
+    seed: int = 0,
+) -> TokenStatistics:
+    """Look once at normalised training images, a batch (B, 3, H, W) or an iterable of batches.
+
+    Compute it once per task, backbone and transform and give it to `tune` in place of the images.
+    It holds blocks * d * (max_tokens + max_maps * N) numbers however many images there are: 270 MB
+    for ViT-B/16 at 224 pixels.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tokens, maps = _Reservoir(max_tokens, generator), _Reservoir(max_maps, generator)
+    weight = vit.patch_embed.proj.weight
+    num_images = 0
+    for batch in [images] if isinstance(images, Tensor) else images:
+        batch = batch.to(weight)
+        num_images += len(batch)
+        token_rows = tokens.draw(len(batch) * vit.patch_embed.num_patches)
+        map_rows = maps.draw(len(batch))
+        if not len(token_rows) and not len(map_rows):
+            continue
+        chosen_tokens, chosen_maps = [], []
+        for entering in _entering(vit, batch):
+            chosen_tokens.append(entering.flatten(0, 1)[token_rows].to("cpu", tuned_dtype(vit)))
+            chosen_maps.append(entering[map_rows].to("cpu", tuned_dtype(vit)))
+        tokens.put(torch.stack(chosen_tokens, dim=1))
+        maps.put(torch.stack(chosen_maps, dim=1))
+    if not num_images:
+        raise ValueError("SPT: no images to look at")
+    return TokenStatistics(
+        tokens=tokens.kept.transpose(0, 1).contiguous(),
+        maps=maps.kept.transpose(0, 1).contiguous(),
+        num_images=num_images,
+    )
+
+
+def _entering(vit: VisionTransformer, images: Tensor) -> Iterator[Tensor]:
+    """The patch tokens (B, N, d) that enter each block; those of the first without position."""
+    patches = vit.patch_embed(images)
+    yield patches.reshape(len(images), -1, vit.embed_dim)
+    tokens = vit.norm_pre(vit._pos_embed(patches))
+    for block in vit.blocks[:-1]:
+        tokens = block(tokens)
+        yield tokens[:, vit.num_prefix_tokens :]
+
+
+class _Reservoir:
+    """A uniform sample of a stream: every item has a random key, those with the smallest stay."""
+
+    def __init__(self, capacity: int, generator: torch.Generator) -> None:
+        self.capacity = capacity
+        self.generator = generator
+        self.keys = torch.empty(0, dtype=torch.float64)
+        self.kept = torch.empty(0)
+        self._drawn = self.keys
+
+    def draw(self, count: int) -> Tensor:
+        """Which of the next `count` items may stay: their indices, to be `put` in this order."""
+        keys = torch.rand(count, dtype=torch.float64, generator=self.generator)
+        keys, indices = keys.topk(min(count, self.capacity), largest=False)
+        if len(self.keys) == self.capacity:
+            better = keys < self.keys.max()
+            keys, indices = keys[better], indices[better]
+        self._drawn = keys
+        return indices
+
+    def put(self, items: Tensor) -> None:
+        keys = torch.cat([self.keys, self._drawn])
+        items = torch.cat([self.kept, items]) if len(self.keys) else items
+        self.keys, order = keys.topk(min(len(keys), self.capacity), largest=False)
+        self.kept = items[order]

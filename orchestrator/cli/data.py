@@ -1,0 +1,141 @@
+"""`orchestrator data`: which tasks are on this machine, and what is wrong with them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from orchestrator.data.task import Problem, Task
+    from orchestrator.suites import Suite
+
+app = typer.Typer(help="Tasks on this machine: list and check.", no_args_is_help=True)
+console = Console(highlight=False)
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Where the suites' folders are (default: $ORCHESTRATOR_DATA, then ./data)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def check(
+    suite: Annotated[str, typer.Argument(help="vtab, fgvc, quickstart, or a folder of images.")],
+    data: Data = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    decode: Annotated[bool, typer.Option(help="Decode every image, too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Find corrupt images, wrong labels, missing files, leaks between splits.
+
+    Exit code 2 if anything must be mended before a sweep.
+    """
+    from orchestrator.data.check import check_task
+    from orchestrator.suites import load_suite
+
+    names = tasks.split(",") if tasks else None
+    loaded = load_suite(suite, data_root=data, tasks=names, strict=False)
+    problems: list[Problem] = []
+    with Console(stderr=True).status("") as status:
+        for number, task in enumerate(loaded.tasks, start=1):
+            status.update(Text(f"checking {task.name} ({number} of {len(loaded.tasks)})"))
+            problems += check_task(task, decode=decode)
+    if as_json:
+        typer.echo(json.dumps([_problem_row(problem) for problem in problems], indent=2))
+    else:
+        _print_problems(problems, loaded)
+    if any(problem.severity == "error" for problem in problems):
+        raise typer.Exit(2)
+
+
+@app.command("list")
+def list_tasks(
+    suite: Annotated[
+        str | None, typer.Argument(help="A suite or a folder; without one, every known suite.")
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Show the tasks that are here, and whether they are complete. Opens no image."""
+    from orchestrator.suites import PUBLISHED_SUITES, QUICKSTART, load_suite
+
+    rows, absent = [], []
+    for name in [suite] if suite else [QUICKSTART, *PUBLISHED_SUITES]:
+        try:
+            loaded = load_suite(name, data_root=data, strict=False)
+        except ValueError as error:
+            if suite:
+                raise
+            absent.append({"suite": name, "state": "not found"})
+            if not as_json:
+                console.print(Text(f"{error}\n"))
+            continue
+        rows += [_task_row(task, loaded) for task in loaded.tasks]
+        rows += [{"suite": name, "task": task, "state": "not found"} for task in loaded.missing]
+    if as_json:
+        typer.echo(json.dumps(rows + absent, indent=2))
+        return
+    columns = ("suite", "task", "group", "classes", "train", "val", "test", "state")
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        is_number = column in ("classes", "train", "val", "test")
+        table.add_column(column, justify="right" if is_number else "left")
+    for row in rows:
+        table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
+    console.print(table)
+
+
+def _problem_row(problem: "Problem") -> dict[str, object]:
+    return {
+        "task": problem.task,
+        "split": problem.split,
+        "file": str(problem.file),
+        "line": problem.line,
+        "severity": problem.severity,
+        "message": problem.message,
+    }
+
+
+def _print_problems(problems: list["Problem"], suite: "Suite") -> None:
+    by_severity = {
+        severity: [problem for problem in problems if problem.severity == severity]
+        for severity in ("error", "warning")
+    }
+    for severity, style in (("error", "bold red"), ("warning", "yellow")):
+        for problem in by_severity[severity]:
+            # Lines and not a table: a path must stay in one piece to be clicked or copied.
+            console.print(Text.assemble((severity, style), f"  {problem}"), soft_wrap=True)
+    num_images = sum(len(task.splits[name]) for task in suite.tasks for name in _disjoint(task))
+    console.print(
+        f"{len(suite.tasks)} tasks, {num_images:,} images: "
+        f"{len(by_severity['error'])} errors, {len(by_severity['warning'])} warnings"
+    )
+
+
+def _disjoint(task: "Task") -> list[str]:
+    return [name for name in ("train", "val", "test") if name in task.splits]
+
+
+def _task_row(task: "Task", suite: "Suite") -> dict[str, object]:
+    errors = task.errors()
+    warnings = [problem.message for problem in task.problems if problem.severity == "warning"]
+    if errors:
+        state = f"{len(errors)} errors, first: {errors[0]}"
+    else:
+        state = "; ".join(["incomplete", *warnings[:2]]) if warnings else "complete"
+    sizes = {name: len(task.splits[name]) for name in _disjoint(task)}
+    return {
+        "suite": suite.name,
+        "task": task.name,
+        "group": task.group,
+        "classes": task.num_classes,
+        **sizes,
+        "split_rule": task.split_rule,
+        "state": state,
+        "root": str(task.root),
+    }

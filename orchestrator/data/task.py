@@ -1,0 +1,109 @@
+"""What a task is: a data set on disk, its splits, and what was found wrong while reading it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+Group = Literal["natural", "specialized", "structured", "fine_grained", ""]
+Layout = Literal["vtab", "image_folder", "fgvc"]
+
+GROUPS: tuple[Group, ...] = ("natural", "specialized", "structured", "fine_grained")
+SEARCH_SPLITS = ("train", "val")
+FINAL_SPLITS = ("trainval", "test")
+
+MAX_PROBLEMS_SHOWN = 20
+"""Per list or split: a broken file of a million lines must not make a million messages."""
+
+
+class DataError(ValueError):
+    """The data cannot be used as it is; the message says where and what would work."""
+
+
+class Example(NamedTuple):
+    """One labelled image, small enough that a task may hold a hundred thousand."""
+
+    root: str
+    """The folder that the file must not leave, as an absolute path."""
+    file: str
+    """Relative to the root."""
+    label: int
+    line: int
+    """In the list that names it; 0 where no list does."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.root, self.file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something wrong with a task, and where."""
+
+    task: str
+    split: str
+    """Empty for what concerns the whole task."""
+    file: Path
+    line: int
+    """0 where no single line is to blame."""
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.file}{f':{self.line}' if self.line else ''}: {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Examples in the order of their list."""
+
+    name: str
+    source: Path
+    """The list file, or the folder, that says which examples these are."""
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Plain data: reading a task opens its lists and none of its images."""
+
+    name: str
+    """The official name where there is one: folders called cifar and cifar100 are one task."""
+    group: Group
+    num_classes: int
+    class_names: tuple[str, ...]
+    root: Path
+    layout: Layout
+    splits: dict[str, Split]
+    """Of train, val, trainval, test: those that could be read."""
+    official: bool = False
+    """A task of a published suite, under its own name and classes."""
+    split_rule: str = ""
+    """How we split, where the data came unsplit: seed and fractions."""
+    problems: tuple[Problem, ...] = ()
+    """Found while reading. A split with an error here is never opened."""
+
+    def errors(self, splits: Iterable[str] | None = None) -> list[Problem]:
+        """Errors of these splits and of the task as a whole; of all splits if none are named."""
+        wanted = None if splits is None else {"", *splits}
+        return [
+            problem
+            for problem in self.problems
+            if problem.severity == "error" and (wanted is None or problem.split in wanted)
+        ]
+
+    def for_search(self) -> Self:
+        """The same task without its final splits: all that a trial may hold."""
+        kept = {name: split for name, split in self.splits.items() if name in SEARCH_SPLITS}
+        return replace(self, splits=kept)
+
+
+def data_error(what: str, problems: Sequence[Problem]) -> DataError:
+    """One error for many problems: the first few with their places, then how many more."""
+    shown = [f"  {problem}" for problem in problems[:MAX_PROBLEMS_SHOWN]]
+    if len(problems) > MAX_PROBLEMS_SHOWN:
+        shown.append(f"  ... and {len(problems) - MAX_PROBLEMS_SHOWN} more")
+    return DataError("\n".join([f"{what}:", *shown]))

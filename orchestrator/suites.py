@@ -1,0 +1,240 @@
+"""From a name or a path to tasks: what `orchestrator sweep` takes as its first argument."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from orchestrator.data import fgvc, vtab
+from orchestrator.data.cache import default_cache_root
+from orchestrator.data.image_folder import is_image_folder, read_image_folder_task
+from orchestrator.data.locks import exclusive
+from orchestrator.data.task import DataError, Task, data_error
+from orchestrator.suggest import unknown
+
+logger = logging.getLogger(__name__)
+
+QUICKSTART = "quickstart"
+QUICKSTART_BACKBONE = "vit_quickstart"
+VTAB_GROUP_FOLDERS = ("natural", "specialized", "structured")
+"""Some repositories sort the tasks into folders of these names, in any case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSuite:
+    """A suite known by name, somewhere below the user's data folder."""
+
+    name: str
+    folders: tuple[str, ...]
+    task_names: tuple[str, ...]
+    official_name: Callable[[str], str | None]
+    contents: str
+    """What to put there."""
+
+
+PUBLISHED_SUITES = {
+    suite.name: suite
+    for suite in (
+        PublishedSuite(
+            name="vtab",
+            folders=("vtab-1k", "VTAB-1K", "vtab1k", "vtab"),
+            task_names=tuple(vtab.OFFICIAL_TASKS),
+            official_name=vtab.official_name,
+            contents="<task>/{train800,val200,train800val200,test}.txt and the images they name",
+        ),
+        PublishedSuite(
+            name="fgvc",
+            folders=("fgvc", "FGVC"),
+            task_names=tuple(fgvc.FINE_GRAINED_TASKS),
+            official_name=fgvc.official_name,
+            contents="<task>/{train,val,test}.json and the images they name",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    name: str
+    tasks: tuple[Task, ...]
+    root: Path | None
+    default_backbone: str | None
+    """For a suite that brings its own."""
+    seed: int
+    """Of the splits that are ours: see `Task.split_rule`."""
+    missing: tuple[str, ...] = ()
+    """Official tasks that are not on this disk."""
+
+
+def load_suite(
+    name_or_path: str,
+    *,
+    data_root: Path | None = None,
+    tasks: Sequence[str] | None = None,
+    seed: int = 0,
+    strict: bool = True,
+) -> Suite:
+    """Read a published suite by name, `quickstart`, or a folder.
+
+    A folder may hold tasks, be one task, or hold class folders with images. `tasks` names those to
+    keep, in their order, under any name that their folders have somewhere. Unless `strict`, faults
+    in the lists do not raise and stand in `Task.problems`.
+    """
+    default_backbone = None
+    expected: tuple[str, ...] = ()
+    if name_or_path == QUICKSTART:
+        name, root = QUICKSTART, _quickstart_folder()
+        default_backbone = QUICKSTART_BACKBONE
+    elif name_or_path in PUBLISHED_SUITES:
+        published = PUBLISHED_SUITES[name_or_path]
+        name, root = published.name, _find(published, data_root)
+        expected = published.task_names
+    else:
+        root = Path(name_or_path).expanduser()
+        if not root.is_dir():
+            names = (QUICKSTART, *PUBLISHED_SUITES)
+            if os.sep in name_or_path or root.exists():
+                raise DataError(f"{root} is not a folder; a suite is one, or {', '.join(names)}")
+            raise DataError(f"{unknown('suite', name_or_path, names)}, and no folder has this name")
+        name = Path(os.path.realpath(root)).name
+
+    readers = _task_readers(root, seed)
+    if not readers:
+        raise DataError(
+            f"{root} holds no task: neither folders with {' or '.join(vtab.LISTS.values())}, nor "
+            f"with {' or '.join(fgvc.LISTS.values())}, nor class folders with images"
+        )
+    if expected:
+        readers = {task: reader for task, reader in readers.items() if task in expected}
+    found = tuple(reader() for reader in _select(readers, tasks, expected, root).values())
+    if strict and (errors := [error for task in found for error in task.errors()]):
+        raise data_error(f"the lists in {root} cannot be used as they are", errors)
+    missing = tuple(task for task in expected if task not in readers)
+    if missing and not tasks:
+        logger.warning(
+            "%s: %d of %d tasks are there; not %s",
+            root,
+            len(found),
+            len(expected),
+            ", ".join(missing),
+        )
+    return Suite(
+        name=name,
+        tasks=found,
+        root=root,
+        default_backbone=default_backbone,
+        seed=seed,
+        missing=missing,
+    )
+
+
+Readers = dict[str, Callable[[], Task]]
+
+
+def _task_readers(root: Path, seed: int) -> Readers:
+    """How to read each task in a folder, by name; none is read yet."""
+    folders = [root, *_subfolders(root)]
+    folders += [
+        task
+        for group in folders[1:]
+        if group.name.lower() in VTAB_GROUP_FOLDERS
+        for task in _subfolders(group)
+    ]
+    readers: Readers = {}
+    places: dict[str, Path] = {}
+    for folder in folders:
+        if vtab.is_vtab_task(folder):
+            name = vtab.official_name(folder.absolute().name) or folder.absolute().name
+            reader = partial(vtab.read_vtab_task, folder)
+        elif fgvc.is_fgvc_task(folder):
+            name = fgvc.official_name(folder.absolute().name) or folder.absolute().name
+            reader = partial(fgvc.read_fgvc_task, folder)
+        else:
+            continue
+        if name in readers:
+            raise DataError(f"{places[name]} and {folder} are both the task {name!r}; keep one")
+        readers[name], places[name] = reader, folder
+        if folder == root:
+            return readers
+    if not readers and is_image_folder(root):
+        readers[root.absolute().name] = partial(read_image_folder_task, root, seed=seed)
+    return readers
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _select(
+    readers: Readers, tasks: Sequence[str] | None, expected: Sequence[str], root: Path
+) -> Readers:
+    if tasks is None:
+        return readers
+    selected: Readers = {}
+    for wanted in tasks:
+        names = (wanted, vtab.official_name(wanted), fgvc.official_name(wanted))
+        name = next((name for name in names if name in readers), None)
+        if name is None:
+            if absent := next((name for name in names if name in expected), None):
+                raise DataError(
+                    f"task {absent!r} is not in {root}; there are: {', '.join(readers)}"
+                )
+            raise DataError(f"{unknown('task', wanted, readers)} (in {root})")
+        if name in selected:
+            raise DataError(f"task {name!r} is named twice")
+        selected[name] = readers[name]
+    return selected
+
+
+def _find(published: PublishedSuite, data_root: Path | None) -> Path:
+    configured = os.environ.get("ORCHESTRATOR_DATA")
+    if data_root is not None:
+        places = [data_root]
+    else:
+        places = [*([Path(configured)] if configured else []), Path("data")]
+    candidates = [
+        place.expanduser() / folder for place in places for folder in (*published.folders, ".")
+    ]
+    for folder in candidates:
+        if folder.is_dir() and _task_readers(folder, 0).keys() & set(published.task_names):
+            return folder
+    looked = "\n".join(f"  {folder.absolute()}" for folder in candidates)
+    raise DataError(
+        f"suite {published.name!r} is not on this machine. Looked in:\n{looked}\n"
+        f"Put {published.contents} into {published.folders[0]} below one of them, name another "
+        f"data folder with --data or ORCHESTRATOR_DATA, or fetch it: `orchestrator data prepare "
+        f"{published.name}`"
+    )
+
+
+def _quickstart_folder() -> Path:
+    """The tasks of the quickstart, written on first use and again when their source changed."""
+    spec = importlib.util.find_spec("orchestrator.quickstart.tasks")
+    assert spec is not None and spec.origin is not None
+    version = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
+    root = default_cache_root()
+    folder = root / f"quickstart-{version}"
+    if folder.is_dir():
+        return folder
+    from orchestrator.quickstart.tasks import write_quickstart
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / "quickstart.lock"):
+            if not folder.is_dir():
+                part = root / f"quickstart-{version}.part"
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                write_quickstart(part)
+                part.rename(folder)
+    except OSError as error:
+        raise DataError(
+            f"the quickstart's images cannot be written to {root}: {error.strerror or error}; "
+            "another folder can be named with ORCHESTRATOR_CACHE"
+        ) from error
+    return folder

@@ -1,0 +1,159 @@
+"""`ui`: MLflow's pages on one sweep, on this machine only unless told otherwise."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+START_SECONDS = 120
+STOP_SECONDS = 5
+
+
+def ui(
+    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
+    port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 5000,
+    host: Annotated[
+        str, typer.Option(help="Which interface; the pages have no password.")
+    ] = "127.0.0.1",
+) -> None:
+    """Open the MLflow pages of a sweep: studies, trials, curves, best files. Ctrl-C stops them."""
+    from orchestrator.plan import load_plan
+    from orchestrator.tracking import MLFLOW_FILE, find_experiment, redacted, tracking_uri
+
+    plan = load_plan(folder)
+    folder = folder.absolute()
+    own = (folder / MLFLOW_FILE).is_file()
+    uri = f"sqlite:///{folder / MLFLOW_FILE}" if own else tracking_uri(folder)
+    if not own and uri.startswith("sqlite:"):
+        raise ValueError(
+            f"{folder}: has no {MLFLOW_FILE} yet; `orchestrator resume {folder}` writes one "
+            "(or set MLFLOW_TRACKING_URI to the server that the sweep was sent to)"
+        )
+    experiment = find_experiment(plan, uri)
+    page = f"#/experiments/{experiment}/runs" if experiment else ""
+    if uri.startswith("http"):
+        typer.echo(f"sweep {plan.name} is on the server: {redacted(uri).rstrip('/')}/{page}")
+        return
+    _refuse_taken(host, port)
+    base = f"http://{host}:{port}"
+    with _interruptible(), _server(folder, uri, host, port) as (server, output):
+        typer.echo("MLflow is starting ...")
+        _wait_until_ready(server, f"{base}/health", output)
+        typer.echo(f"sweep {plan.name}: {base}/{page}   (Ctrl-C stops)")
+        server.wait()
+        raise ValueError(f"the MLflow server ended by itself:\n{_tail(output)}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and a stop signal end the block, and the program, in order."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _server(
+    folder: Path, uri: str, host: str, port: int
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    from orchestrator.tracking import ARTIFACTS_FOLDER, MLFLOW_ENVIRONMENT
+
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--host", host, "--port", str(port), "--backend-store-uri", uri]
+    command += ["--artifacts-destination", str(folder / ARTIFACTS_FOLDER)]
+    # Jobs are of no use here, and cost nine processes.
+    settings = {**MLFLOW_ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with tempfile.TemporaryFile() as output:
+        server = subprocess.Popen(  # noqa: S603 (our own interpreter)
+            command,
+            cwd=folder,
+            env={**settings, **os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone, and we stop it with its children
+        )
+        try:
+            yield server, output
+        finally:
+            _stop(server.pid)
+
+
+def _stop(pid: int) -> None:
+    import psutil
+
+    try:
+        parent = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    processes = [parent, *parent.children(recursive=True)]
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+
+
+def _signal(process: Any, number: signal.Signals) -> None:
+    import psutil
+
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    if not _is_free(host, port):
+        other = next((p for p in range(port + 1, port + 100) if _is_free(host, p)), None)
+        advice = f"; try --port {other}" if other else ""
+        raise ValueError(f"port {port} of {host} is taken or not ours to use{advice}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    if port > 65535:
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], health: str, output: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise ValueError(f"the MLflow server did not start:\n{_tail(output)}")
+        try:
+            with urllib.request.urlopen(health, timeout=5):  # noqa: S310 (http, always)
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise ValueError(f"the MLflow server was not ready after {START_SECONDS} s:\n{_tail(output)}")
+
+
+def _tail(output: IO[bytes]) -> str:
+    output.seek(0)
+    return "\n".join(output.read().decode(errors="replace").splitlines()[-15:])

@@ -1,0 +1,278 @@
+"""The results of a sweep as a table: `results.parquet`, one row per trial, and a summary per study.
+
+    import pandas
+    trials = pandas.read_parquet("sweeps/mine/results.parquet")
+    trials[trials.state == "complete"].plot.scatter("param.lr", "val_accuracy", logx=True)
+
+Beside the columns of RESULTS_SCHEMA there is a `param.<name>` for every hyper-parameter that a
+space of the sweep names; a trial whose space does not use it has null there.
+"""
+
+import json
+import math
+import os
+import typing
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.plan import SweepPlan
+from orchestrator.record import Record, TrialRecord, best_of
+from orchestrator.space import hyperparameters
+
+PARAM_PREFIX = "param."
+
+_TIME = pa.timestamp("us", tz="UTC")
+_EPOCH = pa.struct(
+    [
+        pa.field("epoch", pa.int32()),
+        pa.field("lr", pa.float64()),
+        pa.field("train_loss", pa.float64()),
+        pa.field("val_loss", pa.float64()),
+        pa.field("val_accuracy", pa.float64()),
+        pa.field("train_seconds", pa.float64()),
+        pa.field("eval_seconds", pa.float64()),
+    ]
+)
+
+
+def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        _column("sweep", pa.string(), "name of the sweep"),
+        _column("study", pa.string(), "<task>.<space>"),
+        _column("task", pa.string(), "data set"),
+        _column("group", pa.string(), "group of the task in its suite; empty if it has none"),
+        _column("method", pa.string(), "how the frozen network is changed"),
+        _column("space", pa.string(), "search space of the study"),
+        _column("backbone", pa.string(), "timm name of the frozen network"),
+        _column("backbone_weights_sha256", pa.string(), "of its weights"),
+        _column("number", pa.int32(), "of the trial in its study, from 0"),
+        _column("state", pa.string(), "running, complete, pruned or failed"),
+        _column(
+            "val_accuracy",
+            pa.float64(),
+            "share of val images that are right, in [0, 1], after the last epoch that was run",
+        ),
+        _column("num_val", pa.int32(), "val images that val_accuracy was measured on"),
+        _column("epochs_run", pa.int32(), "epochs until the trial ended"),
+        _column("failure", pa.string(), "why the trial failed"),
+        _column("seed", pa.int64(), "of everything random in the trial"),
+        _column("started", _TIME, "when the trial was drawn"),
+        _column("finished", _TIME, "when it ended"),
+        _column("wall_seconds", pa.float64(), "in the worker, from setup to end"),
+        _column("setup_seconds", pa.float64(), "before the first step: model, images, features"),
+        _column("train_seconds", pa.float64(), "in training steps"),
+        _column("eval_seconds", pa.float64(), "in validation"),
+        _column("images_per_second", pa.float64(), "trained, over train_seconds"),
+        _column("num_tuned_parameters", pa.int64(), "trained, head included"),
+        _column("peak_memory_mib", pa.float64(), "of the device, or of the worker on a CPU"),
+        _column("readout", pa.string(), "what the head reads"),
+        _column("device", pa.string(), "name of the GPU, or cpu"),
+        _column("cpu_threads", pa.int32(), "of the trial"),
+        _column("data_fingerprint", pa.string(), "of the decoded train and val images and labels"),
+        _column("config", pa.string(), "searched and fixed hyper-parameters, JSON"),
+        _column("curve", pa.list_(_EPOCH), "metrics after every epoch"),
+    ]
+)
+"""The columns every results table has; their descriptions are in the metadata of the fields."""
+
+_FACTS = (
+    "wall_seconds",
+    "setup_seconds",
+    "train_seconds",
+    "eval_seconds",
+    "images_per_second",
+    "num_tuned_parameters",
+    "peak_memory_mib",
+    "readout",
+    "device",
+    "cpu_threads",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """One study in a line."""
+
+    study: str
+    task: str
+    group: str
+    space: str
+    planned: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    seconds: float
+    """In workers, over all trials."""
+    best_number: int | None
+    best_val_accuracy: float | None
+    """Of the best complete trial, in [0, 1]."""
+    best_standard_error: float | None
+    """Of that accuracy, for the finite number of val images."""
+    best_config: Mapping[str, Any] | None
+    """Its searched values."""
+
+    @property
+    def best_text(self) -> str:
+        """`93.5 ± 1.7`, in percent."""
+        if self.best_val_accuracy is None or self.best_standard_error is None:
+            return ""
+        return f"{100 * self.best_val_accuracy:.1f} ± {100 * self.best_standard_error:.1f}"
+
+    @property
+    def config_text(self) -> str:
+        """`lr=0.0123 num_tokens=10`."""
+        return " ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in (self.best_config or {}).items()
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summary_table(plan: SweepPlan, record: Record) -> list[StudySummary]:
+    """A line per study, in the order of the plan."""
+    return [_summary(plan, study.name, record.trials(study.name)) for study in plan.studies]
+
+
+def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
+    """Write the table of all trials; a reader finds the old file or the new one, never a part."""
+    table = results_table(plan, record.all_trials())
+    unfinished = path.with_name(f".{path.name}.part")
+    with unfinished.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name too must survive a power cut
+    finally:
+        os.close(folder)
+
+
+def read_results(path: Path) -> pa.Table:
+    """The table of a sweep; ValueError if the file is none."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such results file") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path}: is not a results table: {error}") from error
+    missing = [name for name in RESULTS_SCHEMA.names if name not in table.schema.names]
+    if missing:
+        raise ValueError(f"{path}: is not a results table: it lacks {', '.join(missing)}")
+    return table
+
+
+def results_table(plan: SweepPlan, trials: Sequence[TrialRecord]) -> pa.Table:
+    """One row per trial, with RESULTS_SCHEMA and a typed column per hyper-parameter."""
+    params = _params(plan)
+    schema = RESULTS_SCHEMA
+    for name, kind in params.items():
+        schema = schema.append(_column(PARAM_PREFIX + name, kind, f"hyper-parameter {name}"))
+    return pa.Table.from_pylist([_row(plan, trial, params) for trial in trials], schema=schema)
+
+
+def _row(plan: SweepPlan, trial: TrialRecord, params: Mapping[str, pa.DataType]) -> dict[str, Any]:
+    study = plan.study(trial.study)
+    task = plan.task(study.task)
+    # Arrow leaves out without a word what its schema does not know.
+    assert all(row.keys() <= {field.name for field in _EPOCH} for row in trial.curve)
+    return {
+        "sweep": plan.name,
+        "study": trial.study,
+        "task": task.name,
+        "group": task.group,
+        "method": plan.parsed_spaces[study.space].method,
+        "space": study.space,
+        "backbone": plan.backbone.name,
+        "backbone_weights_sha256": plan.backbone.weights_sha256,
+        "number": trial.number,
+        "state": trial.state,
+        "val_accuracy": trial.val_accuracy,
+        "num_val": task.num_val,
+        "epochs_run": len(trial.curve),
+        "failure": trial.failure,
+        "seed": trial.seed,
+        "started": _utc(trial.started),
+        "finished": _utc(trial.finished),
+        "data_fingerprint": task.fingerprint,
+        "config": json.dumps(dict(trial.config)),
+        "curve": [dict(row) for row in trial.curve],
+        **{name: trial.facts.get(name) for name in _FACTS},
+        **{
+            f"{PARAM_PREFIX}{name}": _as(kind, trial.config.get(name))
+            for name, kind in params.items()
+        },
+    }
+
+
+def _as(kind: pa.DataType, value: Any) -> Any:
+    return value if value is None or not pa.types.is_string(kind) else str(value)
+
+
+def _params(plan: SweepPlan) -> dict[str, pa.DataType]:
+    """Each hyper-parameter that is fixed or searched in any space of the plan, with its type."""
+    types: dict[str, set[Any]] = {}
+    for space in plan.parsed_spaces.values():
+        known = hyperparameters(space.method)
+        for name in [*space.fixed, *(dimension.name for dimension in space.dimensions)]:
+            parts = typing.get_args(known[name]) or (known[name],)
+            types.setdefault(name, set()).update(part for part in parts if part is not NoneType)
+    return {name: _arrow_type(found) for name, found in types.items()}
+
+
+def _arrow_type(types: set[Any]) -> pa.DataType:
+    if types == {bool}:
+        return pa.bool_()
+    if types == {int}:
+        return pa.int64()
+    return pa.float64() if types <= {int, float} else pa.string()
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    """Optuna writes local times without zone."""
+    return None if time is None else time.astimezone(UTC)
+
+
+def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> StudySummary:
+    study = plan.study(name)
+    task = plan.task(study.task)
+    states = Counter(trial.state for trial in trials)
+    best = best_of(trials)
+    accuracy = best.val_accuracy if best else None
+    searched = [dimension.name for dimension in plan.parsed_spaces[study.space].dimensions]
+    return StudySummary(
+        study=name,
+        task=task.name,
+        group=task.group,
+        space=study.space,
+        planned=study.num_trials,
+        complete=states["complete"],
+        pruned=states["pruned"],
+        failed=states["failed"],
+        running=states["running"],
+        seconds=sum(trial.facts.get("wall_seconds", 0.0) for trial in trials),
+        best_number=best.number if best else None,
+        best_val_accuracy=accuracy,
+        best_standard_error=(
+            None if accuracy is None else math.sqrt(accuracy * (1 - accuracy) / task.num_val)
+        ),
+        best_config=(
+            {name: best.config[name] for name in searched if name in best.config} if best else None
+        ),
+    )

@@ -51,6 +51,9 @@ class TrialRecord:
     """wall_seconds, images_per_second, num_tuned_parameters, device, ...: told by the worker."""
 
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
 class Record:
     """Studies and trials of one sweep in an Optuna storage."""
 

@@ -92,6 +92,8 @@ def run_schedule(
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
+                # Our trials write their own checkpoints; Tune's would be a second, lossy truth.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         tuner.fit()
@@ -109,6 +111,7 @@ def start_ray(slots: Slots, address: str | None) -> None:
         num_cpus=slots.num_slots * slots.cpu_threads,
         num_gpus=math.ceil(slots.num_slots * slots.gpus_per_trial),
         include_dashboard=False,
+        _node_ip_address="127.0.0.1",
         **quiet,
     )
 
@@ -298,7 +301,11 @@ class _WarmWorker(tune.Trainable):
         try:
             for row in self._epochs:
                 rows.append(row)
-                if self._asks_pruner(int(row["epoch"])) or time.monotonic() > report_at:
+                # After the last epoch nothing is left to prune: go on to the end.
+                is_last = row["epoch"] == self._trial.num_epochs
+                if not is_last and (
+                    self._context.pruner.asked_at(int(row["epoch"])) or time.monotonic() > report_at
+                ):
                     break
             else:
                 self._trial.save(self._files.with_suffix(".safetensors"))
@@ -316,9 +323,6 @@ class _WarmWorker(tune.Trainable):
             "failure": failure,
             "facts": self._trial.facts(),
         }
-
-    def _asks_pruner(self, epoch: int) -> bool:
-        return self._context.pruner.asked_at(epoch)
 
     def cleanup(self) -> None:
         self._epochs.close()

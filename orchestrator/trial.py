@@ -141,6 +141,12 @@ class Trial:
         self._train_seconds += row["train_seconds"]
         self._eval_seconds += row["eval_seconds"]
 
+    @property
+    def num_epochs(self) -> int:
+        """Of the whole trial; known once `epochs` has given the first."""
+        assert self.model is not None
+        return self.model.recipe.epochs
+
     def facts(self) -> dict[str, Any]:
         """What is worth keeping beside the metrics."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

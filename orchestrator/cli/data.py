@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -61,10 +61,14 @@ def list_tasks(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Show the tasks that are here, and whether they are complete. Opens no image."""
+    """Show the tasks that are here, and whether their lists are complete. Opens no image.
+
+    `differs`: usable, but not the images of the published task.
+    """
     from orchestrator.suites import PUBLISHED_SUITES, QUICKSTART, load_suite
 
-    rows, absent = [], []
+    rows: list[dict[str, Any]] = []
+    absent: list[dict[str, str]] = []
     for name in [suite] if suite else [QUICKSTART, *PUBLISHED_SUITES]:
         try:
             loaded = load_suite(name, data_root=data, strict=False)
@@ -80,14 +84,22 @@ def list_tasks(
     if as_json:
         typer.echo(json.dumps(rows + absent, indent=2))
         return
-    columns = ("suite", "task", "group", "classes", "train", "val", "test", "state")
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
+    for name in dict.fromkeys(row["suite"] for row in rows):
+        members = [row for row in rows if row["suite"] == name]
+        _print_tasks(name, members)
+
+
+def _print_tasks(suite: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=Text(suite), title_justify="left", box=None, pad_edge=False)
+    for column in ("task", "group", "classes", "train", "val", "test", "state"):
         is_number = column in ("classes", "train", "val", "test")
-        table.add_column(column, justify="right" if is_number else "left")
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
+        table.add_row(*(Text(str(row.get(column.header, ""))) for column in table.columns))
     console.print(table)
+    for note in (note for row in rows for note in row.get("notes", [])):
+        console.print(Text(note), soft_wrap=True)
+    console.print()
 
 
 def _problem_row(problem: "Problem") -> dict[str, object]:
@@ -121,13 +133,9 @@ def _disjoint(task: "Task") -> list[str]:
     return [name for name in ("train", "val", "test") if name in task.splits]
 
 
-def _task_row(task: "Task", suite: "Suite") -> dict[str, object]:
-    errors = task.errors()
-    warnings = [problem.message for problem in task.problems if problem.severity == "warning"]
-    if errors:
-        state = f"{len(errors)} errors, first: {errors[0]}"
-    else:
-        state = "; ".join(["incomplete", *warnings[:2]]) if warnings else "complete"
+def _task_row(task: "Task", suite: "Suite") -> dict[str, Any]:
+    is_whole = not task.official or not task.problems
+    state = "faulty" if task.errors() else "complete" if is_whole else "differs"
     sizes = {name: len(task.splits[name]) for name in _disjoint(task)}
     return {
         "suite": suite.name,
@@ -137,5 +145,6 @@ def _task_row(task: "Task", suite: "Suite") -> dict[str, object]:
         **sizes,
         "split_rule": task.split_rule,
         "state": state,
+        "notes": [str(problem) for problem in task.problems],
         "root": str(task.root),
     }

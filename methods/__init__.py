@@ -1,10 +1,15 @@
 """How a method changes a frozen Vision Transformer."""
 
+from methods.adapter import Adapter
+from methods.apt import APT
 from methods.backbones import Backbone, load_backbone
 from methods.base import Method, TunedViT, tune
 from methods.bias import Bias
 from methods.full import Full
+from methods.gatevpt import GateVPT
 from methods.linear import Linear
+from methods.lora import LoRA
+from methods.lspt import LSPT
 from methods.partial import Partial
 from methods.recipe import Recipe, build_optimizer, lr_factor, peak_lr, with_epochs
 from methods.spt import SPT, TokenStatistics, token_statistics
@@ -17,6 +22,11 @@ METHODS: dict[str, type[Method]] = {
     "bias": Bias,
     "vpt": VPT,
     "spt": SPT,
+    "gatevpt": GateVPT,
+    "lspt": LSPT,
+    "apt": APT,
+    "lora": LoRA,
+    "adapter": Adapter,
 }
 
 __all__ = [

@@ -111,6 +111,10 @@ class Tuning(nn.Module):
         """From the output of the MLP (B, T, d), what is added to the tokens."""
         return output
 
+    def after_block(self, index: int, tokens: Tensor) -> Tensor:
+        """From the tokens (B, T, d) that leave the block, those that leave it with the method."""
+        return tokens
+
     def between(
         self, index: int, before: Tensor, after: Tensor, patches: Tensor, memory: Any
     ) -> tuple[Tensor | None, Any]:
@@ -418,6 +422,7 @@ class TunedViT(nn.Module):
         result = tokens[:, asking] + self._drop(index, block.drop_path1(block.ls1(attended)))
         output = tuning.after_mlp(index, block.mlp(block.norm2(result)))
         result = result + self._drop(index, block.drop_path2(block.ls2(output)))
+        result = tuning.after_block(index, result)
 
         if tuning.persistent and not is_last:
             start = self.vit.num_prefix_tokens

@@ -83,6 +83,9 @@ def _inside(block, tuning, index):
     def after_mlp(module, arguments, output):
         return tuning.after_mlp(index, output)
 
+    def after_block(module, arguments, tokens):
+        return tuning.after_block(index, tokens)
+
     attn = block.attn
     hooks = [
         (block.norm1, see_normed),
@@ -90,6 +93,7 @@ def _inside(block, tuning, index):
         (attn.q_norm, heat),
         (attn.proj, after_attention),
         (block.mlp, after_mlp),
+        (block, after_block),
     ]
     with ExitStack() as stack:
         for module, hook in hooks:

@@ -1,0 +1,253 @@
+"""A sweep as the report sees it: studies with their trials, read once from the record."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from orchestrator.plan import StudyPlan, SweepPlan, TaskPlan
+from orchestrator.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.report.final import FinalResult
+from orchestrator.report.importance import Importance, importance
+from orchestrator.report.published import (
+    PublishedResult,
+    is_official,
+    published,
+    published_backbone,
+    published_method,
+)
+from orchestrator.report.statistics import mean_and_deviation, standard_error
+from orchestrator.space import SearchSpace, build, hyperparameters
+
+TIME_PARTS: tuple[str, ...] = ("setup", "train", "eval", "other")
+
+
+def learning_curve(trial: TrialRecord) -> list[tuple[int, float]]:
+    """(epoch, val accuracy), without epochs whose accuracy is not a number."""
+    rows = ((int(row["epoch"]), row["val_accuracy"]) for row in trial.curve)
+    return [(epoch, accuracy) for epoch, accuracy in rows if math.isfinite(accuracy)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """One study: its trials and what follows from them."""
+
+    plan: StudyPlan
+    task: TaskPlan
+    space: SearchSpace
+    trials: Sequence[TrialRecord]
+    """By number."""
+    final: FinalResult | None
+    published: PublishedResult | None
+    importance: Importance
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def anchor(self) -> str:
+        """A name for links, of plain characters whatever the task is called."""
+        return "study-" + re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):x}_", self.name)
+
+    @cached_property
+    def best(self) -> TrialRecord | None:
+        return best_of(self.trials)
+
+    @property
+    def val_accuracy(self) -> float | None:
+        return self.best.val_accuracy if self.best else None
+
+    @property
+    def val_error(self) -> float | None:
+        """Standard error of the best accuracy, for the finite number of val images."""
+        accuracy = self.val_accuracy
+        return None if accuracy is None else standard_error(accuracy, self.task.num_val)
+
+    @property
+    def test_accuracy(self) -> float | None:
+        return self.test_mean_and_deviation[0]
+
+    @cached_property
+    def test_mean_and_deviation(self) -> tuple[float | None, float | None]:
+        """Over the seeds; None where the study was not finalized."""
+        if self.final is None or not self.final.test_accuracies:
+            return None, None
+        return mean_and_deviation(list(self.final.test_accuracies.values()))
+
+    @cached_property
+    def states(self) -> Mapping[str, int]:
+        return Counter(trial.state for trial in self.trials)
+
+    @cached_property
+    def finished(self) -> list[TrialRecord]:
+        """In the order in which they ended."""
+        ended = [trial for trial in self.trials if trial.state in FINISHED]
+        return sorted(ended, key=lambda t: (t.finished or datetime.max, t.number))
+
+    def searched(self, trial: TrialRecord) -> dict[str, Any]:
+        """Values of the trial that were drawn, not fixed."""
+        names = (dimension.name for dimension in self.space.dimensions)
+        return {name: trial.config[name] for name in names if name in trial.config}
+
+    def planned_epochs(self, trial: TrialRecord) -> int:
+        return build(self.space.method, trial.config, source=self.name)[1].epochs
+
+    @cached_property
+    def epochs_run_and_planned(self) -> tuple[int, int]:
+        """Of trials that were completed or pruned."""
+        counted = [trial for trial in self.finished if trial.state != "failed"]
+        return (
+            sum(len(trial.curve) for trial in counted),
+            sum(self.planned_epochs(trial) for trial in counted),
+        )
+
+    @property
+    def saved_share(self) -> float | None:
+        """Of the epochs that were planned, those that pruning spared."""
+        run, planned = self.epochs_run_and_planned
+        return 1 - run / planned if planned else None
+
+    @cached_property
+    def seconds(self) -> Mapping[str, float]:
+        """Time in workers, by TIME_PARTS."""
+        total = dict.fromkeys(TIME_PARTS, 0.0)
+        for trial in self.trials:
+            known = {name: trial.facts.get(f"{name}_seconds", 0.0) for name in TIME_PARTS[:-1]}
+            for name, seconds in known.items():
+                total[name] += seconds
+            rest = trial.facts.get("wall_seconds", 0.0) - sum(known.values())
+            total["other"] += max(0.0, rest)
+        return total
+
+    @property
+    def tuned_share(self) -> float | None:
+        """Trained parameters of the best trial, head included, over those of the backbone."""
+        tuned = self.best.facts.get("num_tuned_parameters") if self.best else None
+        return tuned / self.backbone_parameters if tuned else None
+
+    backbone_parameters: int
+
+    @property
+    def has_prompts(self) -> bool:
+        return "num_tokens" in hyperparameters(self.space.method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """All studies of a sweep."""
+
+    plan: SweepPlan
+    studies: Sequence[StudyReport]
+    """In the order of the plan."""
+    published_as: tuple[str, str] | str
+    """Backbone and pretraining in the words of the papers, or why nothing published compares."""
+
+    @property
+    def spaces(self) -> list[str]:
+        """In the order of the plan."""
+        return list(dict.fromkeys(study.plan.space for study in self.studies))
+
+    @cached_property
+    def by_task_and_space(self) -> Mapping[tuple[str, str], StudyReport]:
+        return {(study.plan.task, study.plan.space): study for study in self.studies}
+
+    def of_task(self, task: str) -> list[StudyReport]:
+        return [study for study in self.studies if study.plan.task == task]
+
+    def best_of_task(self, task: str) -> StudyReport | None:
+        """The study whose best trial is best on val; the first of equals."""
+        known = [study for study in self.of_task(task) if study.val_accuracy is not None]
+        return max(known, key=lambda study: study.val_accuracy or 0.0, default=None)
+
+    @property
+    def has_final(self) -> bool:
+        return any(study.test_accuracy is not None for study in self.studies)
+
+    @property
+    def has_published(self) -> bool:
+        return any(study.published for study in self.studies)
+
+    @cached_property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """From the first start to the last end."""
+        trials = [trial for study in self.studies for trial in study.trials]
+        starts = [trial.started for trial in trials if trial.started]
+        ends = [trial.finished for trial in trials if trial.finished]
+        return (min(starts), max(ends)) if starts and ends else None
+
+    @cached_property
+    def busy(self) -> list[tuple[float, int]]:
+        """(seconds since the first start, trials in work from then on) wherever that changes."""
+        if self.span is None:
+            return []
+        changes: Counter[float] = Counter()
+        for study in self.studies:
+            for trial in study.trials:
+                if trial.started and trial.finished:
+                    changes[(trial.started - self.span[0]).total_seconds()] += 1
+                    changes[(trial.finished - self.span[0]).total_seconds()] -= 1
+        running, steps = 0, []
+        for moment in sorted(changes):
+            running += changes[moment]
+            steps.append((moment, running))
+        return steps
+
+    @property
+    def num_slots(self) -> int:
+        """The most trials that were ever in work at once."""
+        return max((running for _, running in self.busy), default=0)
+
+    @property
+    def idle_share(self) -> float | None:
+        """Of the time of all slots from first start to last end, that in which none was in work."""
+        if not self.num_slots or not self.busy[-1][0]:
+            return None
+        worked = sum(
+            running * (after - moment) for (moment, running), (after, _) in pairwise(self.busy)
+        )
+        return max(0.0, 1 - worked / (self.num_slots * self.busy[-1][0]))
+
+    @property
+    def failures(self) -> list[TrialRecord]:
+        return [t for study in self.studies for t in study.trials if t.state == "failed"]
+
+
+def collect(plan: SweepPlan, record: Record, finals: Sequence[FinalResult] = ()) -> SweepReport:
+    """Read a sweep; `finals` are its test results, if it was finalized."""
+    known = {(study.task, study.space) for study in plan.studies}
+    for final in finals:
+        if (final.task, final.space) not in known:
+            raise ValueError(f"final result for {final.task}.{final.space}, not in this sweep")
+    by_study = {(final.task, final.space): final for final in finals}
+    published_as = published_backbone(plan.backbone)
+    studies = []
+    for study in plan.studies:
+        space = plan.parsed_spaces[study.space]
+        studies.append(
+            StudyReport(
+                plan=study,
+                task=plan.task(study.task),
+                space=space,
+                trials=record.trials(study.name),
+                final=by_study.get((study.task, study.space)),
+                published=_published(plan, study, space, published_as),
+                importance=importance(record.optuna_study(study.name), space),
+                backbone_parameters=plan.backbone.num_parameters,
+            )
+        )
+    return SweepReport(plan=plan, studies=studies, published_as=published_as)
+
+
+def _published(
+    plan: SweepPlan, study: StudyPlan, space: SearchSpace, published_as: tuple[str, str] | str
+) -> PublishedResult | None:
+    method = published_method(space)
+    if isinstance(published_as, str) or method is None or not is_official(plan, study.task):
+        return None
+    return published(method, *published_as, study.task)

@@ -1,0 +1,392 @@
+"""The figures of a study and of a sweep. Each says what it shows, and why when it is empty."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from orchestrator.record import TrialRecord
+from orchestrator.report.collect import TIME_PARTS, StudyReport, SweepReport, learning_curve
+from orchestrator.report.svg import (
+    BOTTOM,
+    HEIGHT,
+    TOP,
+    WIDTH,
+    Chart,
+    Linear,
+    Log,
+    Scale,
+    Steps,
+    across,
+    upward,
+)
+from orchestrator.report.wording import config_text, count, duration_text, percent, value_text
+from orchestrator.space import Dimension
+
+SHADES = 5
+"""Of the colour that stands for accuracy, from poor to good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing with its caption; without a drawing the caption gives the reason."""
+
+    title: str
+    svg: str | None
+    caption: str
+
+
+def study_figures(study: StudyReport) -> list[Figure]:
+    """All figures of a study."""
+    if not any(learning_curve(trial) for trial in study.trials):
+        reason = "No trial has finished an epoch yet."
+        return [Figure(title="Learning curves", svg=None, caption=reason)]
+    return [
+        learning_curves(study),
+        best_so_far(study),
+        pruning(study),
+        importance_bars(study),
+        parallel_coordinates(study),
+        *(against(study, dimension) for dimension in study.space.dimensions),
+    ]
+
+
+def learning_curves(study: StudyReport) -> Figure:
+    """Validation accuracy by epoch, every trial to where it ended."""
+    curves = {trial.number: learning_curve(trial) for trial in study.trials}
+    drawn = [trial for trial in study.trials if curves[trial.number]]
+    points = [point for curve in curves.values() for point in curve]
+    y = _accuracy_scale([accuracy for _, accuracy in points])
+    last = max(epoch for epoch, _ in points)
+    chart = Chart(Linear(0, last, *across()), y, "epoch", "val accuracy, %")
+    for trial in sorted(drawn, key=lambda trial: _layer(study, trial)):
+        curve = curves[trial.number]
+        chart.line(curve, _kind(study, trial), _name(study, trial))
+    for trial in drawn:
+        if trial.state in ("pruned", "failed"):
+            chart.dot(
+                *curves[trial.number][-1], f"{trial.state} end", _name(study, trial, short=True)
+            )
+    states = ", ".join(f"{study.states[s]} {s}" for s in _STATES if study.states[s])
+    return Figure(
+        title="Learning curves",
+        svg=chart.draw(f"Learning curves of {count(len(drawn), 'trial')}: {states}"),
+        caption=f"{states}. A pruned trial ends at its dot, where it was stopped.",
+    )
+
+
+def best_so_far(study: StudyReport) -> Figure:
+    """The best accuracy found, by epochs spent."""
+    title, spent, best = "Best so far over compute", 0, -1.0
+    points: list[tuple[float, float]] = []
+    for trial in study.finished:
+        spent += len(trial.curve)
+        if trial.state == "complete" and (trial.val_accuracy or 0.0) > best:
+            best = trial.val_accuracy or 0.0
+            points.append((spent, best))
+    if not points:
+        return Figure(title=title, svg=None, caption="No trial is complete yet.")
+    values = [accuracy for trial in study.finished for accuracy in _last(trial)]
+    chart = Chart(
+        Linear(0, spent, *across()), _accuracy_scale(values), "epochs trained, all trials", "best %"
+    )
+    position = 0
+    for trial in study.finished:
+        position += len(trial.curve)
+        for accuracy in _last(trial):
+            chart.dot(position, accuracy, _kind(study, trial), _name(study, trial))
+    chart.steps([*points, (spent, best)], "best")
+    return Figure(
+        title=title,
+        svg=chart.draw(f"Best accuracy over {count(spent, 'epoch')}, in the end {percent(best)} %"),
+        caption="In the order in which trials ended; dots are the trials' last accuracies, "
+        "the line is the best complete one.",
+    )
+
+
+def pruning(study: StudyReport) -> Figure:
+    """How far every trial came, and what was spared."""
+    title = "Pruning timeline"
+    trials = [trial for trial in study.trials if trial.curve]
+    planned = {trial.number: study.planned_epochs(trial) for trial in trials}
+    top = max(*planned.values(), *(len(trial.curve) for trial in trials))
+    last = max(trial.number for trial in trials) + 1
+    chart = Chart(
+        Linear(0, last, *across()),
+        Linear(0, top, *upward()),
+        "trial, in the order of their start",
+        "epochs",
+    )
+    for trial in trials:
+        left, right = trial.number + 0.1, trial.number + 0.9
+        chart.bar((left, 0), (right, planned[trial.number]), "spared")
+        kind = _kind(study, trial)
+        chart.bar((left, 0), (right, len(trial.curve)), f"{kind} bar", _name(study, trial))
+    run, should = study.epochs_run_and_planned
+    saved = study.saved_share
+    told = "nothing has ended yet"
+    if saved is not None:
+        told = f"{run} of {count(should, 'planned epoch')} were trained, {100 * saved:.0f} % spared"
+    return Figure(
+        title=title,
+        svg=chart.draw(f"Epochs of every trial; {told}"),
+        caption=f"Bars: epochs trained; pale: spared by stopping early. "
+        f"{told[0].upper()}{told[1:]}.",
+    )
+
+
+def importance_bars(study: StudyReport) -> Figure:
+    """Optuna's importance of each searched name."""
+    title, shares = "Importance of hyper-parameters", study.importance.shares
+    if not shares:
+        return Figure(title=title, svg=None, caption=f"Not shown, {study.importance.note}.")
+    height = TOP + 22 * len(shares) + BOTTOM
+    left = 130
+    scale = Linear(0, 1, left, WIDTH - 48)
+    chart = Chart(
+        scale, Steps(list(shares), TOP, height), "", "", height=TOP + 22 * len(shares) + 4
+    )
+    for index, (name, share) in enumerate(shares.items()):
+        y = TOP + 22 * index
+        chart.bar_at(left, y, scale(share) - left, 16, "complete bar", f"{name} {share:.2f}")
+        chart.label(left - 6, y + 12, name, "tick", "end")
+        chart.label(scale(share) + 5, y + 12, f"{share:.2f}", "tick")
+    told = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    return Figure(
+        title=title,
+        svg=chart.draw(f"Importance: {told}", axes=False),
+        caption="What set the best quarter of the complete trials apart (PED-ANOVA, shares of 1), "
+        f"{study.importance.note}.",
+    )
+
+
+def parallel_coordinates(study: StudyReport) -> Figure:
+    """A line per trial through its values and its accuracy."""
+    title = "Parallel coordinates"
+    trials = [t for t in study.trials if t.state in ("complete", "pruned") and _last(t)]
+    dimensions = study.space.dimensions
+    if len(dimensions) < 2 or len(trials) < 2:
+        reason = "Not shown, it needs two trials and two searched names."
+        return Figure(title=title, svg=None, caption=reason)
+    bottom, top = HEIGHT - 30, 22
+    scales = [_scale(dimension, bottom, top) for dimension in dimensions]
+    accuracies = [trial.val_accuracy or 0.0 for trial in trials]
+    scales.append(_Axis(scale=_accuracy_scale(accuracies, bottom, top), value=lambda a: a))
+    columns = Linear(0, len(dimensions), 26, WIDTH - 26)
+    chart = Chart(columns, Linear(0, 1, 0, 1), "", "")
+    ranked = sorted({t.val_accuracy or 0.0 for t in trials if t.state == "complete"})
+    for trial in sorted(trials, key=lambda trial: (_layer(study, trial), trial.val_accuracy)):
+        values = [*(trial.config.get(d.name, _ABSENT) for d in dimensions), trial.val_accuracy]
+        points = [
+            (index, bottom + 10 if value is _ABSENT else axis.scale(axis.value(value)))
+            for index, (axis, value) in enumerate(zip(scales, values, strict=True))
+        ]
+        kind = _kind(study, trial)
+        if kind == "complete":
+            rank = ranked.index(trial.val_accuracy or 0.0)
+            kind = f"shade{rank * (SHADES - 1) // max(1, len(ranked) - 1)}"
+        chart.line(points, kind, _name(study, trial))
+    for index, (axis, name) in enumerate(
+        zip(scales, [*(d.name for d in dimensions), "val %"], strict=True)
+    ):
+        x = columns(index)
+        chart.bar_at(x - 0.5, top, 1, bottom - top, "frame")
+        anchor = "start" if index == 0 else "end" if index == len(dimensions) else "middle"
+        edge = {"start": x - 24, "end": x + 24, "middle": x}[anchor]
+        row = 26 if index % 2 and len(dimensions) > 3 else 12
+        chart.label(edge, HEIGHT - 30 + row, name, "tick", anchor)
+        ticks = axis.scale.ticks()
+        for value, text in (ticks[0], ticks[-1]) if len(ticks) > 7 else ticks:
+            chart.label(x + 4, axis.scale(value) + 3.5, text, "tick halo")
+    return Figure(
+        title=title,
+        svg=chart.draw(f"Values and accuracy of {count(len(trials), 'trial')}", axes=False),
+        caption="Dark lines: complete trials with high accuracy, pale: low; orange: the best; "
+        "dashed: pruned. A line that leaves below an axis has no value there.",
+    )
+
+
+def against(study: StudyReport, dimension: Dimension) -> Figure:
+    """Accuracy against one searched name."""
+    title = f"Accuracy against {dimension.name}"
+    trials = [t for t in study.trials if _last(t) and dimension.name in t.config]
+    if not trials:
+        reason = "Not shown, no trial had a value here."
+        return Figure(title=title, svg=None, caption=reason)
+    axis = _scale(dimension, *across())
+    accuracies = [trial.val_accuracy or 0.0 for trial in trials]
+    chart = Chart(axis.scale, _accuracy_scale(accuracies), dimension.name, "val accuracy, %")
+    for trial in sorted(trials, key=lambda trial: _layer(study, trial)):
+        value = axis.value(trial.config[dimension.name])
+        # Equal values lie beside each other: seven places around the middle of a column.
+        shift = (trial.number % 7 - 3) * axis.spread / 7
+        kind, name = _kind(study, trial), _name(study, trial, short=True)
+        chart.dot(value, trial.val_accuracy or 0.0, kind, name, shift)
+    return Figure(
+        title=title,
+        svg=chart.draw(f"{title}, {count(len(trials), 'trial')}"),
+        caption="Filled: complete; hollow: pruned, at the accuracy where it was stopped; "
+        "orange: the best.",
+    )
+
+
+def sweep_figures(report: SweepReport) -> list[Figure]:
+    """Where the time of the whole sweep went."""
+    return [slots_over_time(report), time_by_study(report)]
+
+
+def slots_over_time(report: SweepReport) -> Figure:
+    """How many trials were in work, from the first start to the last end."""
+    title = "Trials in work over time"
+    if not report.num_slots or not report.busy[-1][0]:
+        return Figure(title=title, svg=None, caption="Not shown, no trial has ended yet.")
+    end = report.busy[-1][0]
+    unit, seconds = ("hours", 3600) if end > 2 * 3600 else ("minutes", 60)
+    points = [(moment / seconds, running) for moment, running in _thinned(report.busy, end)]
+    chart = Chart(
+        Linear(0, end / seconds, *across(2 * WIDTH)),
+        Linear(0, report.num_slots, *upward()),
+        f"{unit} since the first start",
+        "trials",
+        width=2 * WIDTH,
+    )
+    chart.steps(points, "complete")
+    idle = report.idle_share
+    return Figure(
+        title=title,
+        svg=chart.draw(f"Trials in work over {duration_text(end)}"),
+        caption=f"{duration_text(end)} from first start to last end, at most {report.num_slots} "
+        f"at once; idle {100 * (idle or 0):.0f} % of the time of so many places "
+        "(a pause before a resume counts as work of the trials that were interrupted).",
+    )
+
+
+def time_by_study(report: SweepReport) -> Figure:
+    """Setup, training, validation and the rest, per study."""
+    title = "Where the time went"
+    totals = {study.name: sum(study.seconds.values()) for study in report.studies}
+    longest = max(totals.values(), default=0.0)
+    if not longest:
+        return Figure(title=title, svg=None, caption="Not shown, no trial told its times.")
+    left, row = 210, 16
+    height = TOP + 20 + row * len(report.studies)
+    scale = Linear(0, longest, left, 2 * WIDTH - 60)
+    chart = Chart(scale, scale, "", "", width=2 * WIDTH, height=height)
+    x = left
+    for part in TIME_PARTS:
+        chart.bar_at(x, TOP, 10, 10, f"time-{part}")
+        chart.label(x + 14, TOP + 9, part, "tick")
+        x += 70
+    for index, study in enumerate(report.studies):
+        x, y = float(left), TOP + 20 + row * index
+        chart.label(left - 6, y + 10, _clipped(study.name, 34), "tick", "end")
+        for part in TIME_PARTS:
+            seconds = study.seconds[part]
+            width = scale(seconds) - left
+            if width >= 0.1:
+                name = f"{study.name}: {part} {duration_text(seconds)}"
+                chart.bar_at(x, y, width, row - 4, f"time-{part}", name)
+            x += width
+        chart.label(x + 5, y + 10, duration_text(totals[study.name]), "tick")
+    return Figure(
+        title=title,
+        svg=chart.draw(
+            f"Time in workers by study, {duration_text(sum(totals.values()))} together", axes=False
+        ),
+        caption="Time in workers. setup: model, images, prototypes; other: between these.",
+    )
+
+
+_STATES = ("complete", "pruned", "failed", "running")
+_ABSENT = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """A scale for the values of one searched name."""
+
+    scale: Scale
+    value: Any
+    """From a value to the number that the scale places."""
+    spread: float = 0.0
+    """Pixels over which equal values may be scattered."""
+
+
+def _scale(dimension: Dimension, start: float, end: float) -> _Axis:
+    match dimension.distribution:
+        case CategoricalDistribution(choices=choices):
+            numbers = [c for c in choices if isinstance(c, int | float) and c is not True]
+            ordered = sorted(numbers) if len(numbers) == len(choices) else list(choices)
+            names = [value_text(choice) for choice in ordered]
+            room = abs(end - start) / len(names)
+            return _Axis(scale=Steps(names, start, end), value=ordered.index, spread=0.6 * room)
+        case (
+            FloatDistribution(low=low, high=high, log=log)
+            | IntDistribution(low=low, high=high, log=log)
+        ):
+            kind = Log if log else Linear
+            return _Axis(scale=kind(low, high, start, end), value=float)
+    raise AssertionError(dimension.distribution)
+
+
+def _accuracy_scale(
+    accuracies: Sequence[float], start: float = upward()[0], end: float = upward()[1]
+) -> "_Percent":
+    low, high = min(accuracies), max(accuracies)
+    room = max(0.005, 0.04 * (high - low))
+    return _Percent(Linear(100 * max(0.0, low - room), 100 * min(1.0, high + room), start, end))
+
+
+@dataclass(frozen=True)
+class _Percent:
+    """Places shares on a scale that is marked in percent."""
+
+    scale: Linear
+
+    def __call__(self, value: float) -> float:
+        return self.scale(100 * value)
+
+    def ticks(self) -> Sequence[tuple[float, str]]:
+        return [(value / 100, name) for value, name in self.scale.ticks()]
+
+
+def _last(trial: TrialRecord) -> list[float]:
+    """The trial's last accuracy, if it has one."""
+    accuracy = trial.val_accuracy
+    return [] if accuracy is None or not math.isfinite(accuracy) else [accuracy]
+
+
+def _kind(study: StudyReport, trial: TrialRecord) -> str:
+    return "best" if trial is study.best else trial.state
+
+
+def _layer(study: StudyReport, trial: TrialRecord) -> int:
+    order = ("failed", "pruned", "running", "waiting", "complete", "best")
+    return order.index(_kind(study, trial))
+
+
+def _name(study: StudyReport, trial: TrialRecord, *, short: bool = False) -> str:
+    end = f" after {count(len(trial.curve), 'epoch')}" if trial.state != "complete" else ""
+    told = f"#{trial.number} {percent(trial.val_accuracy)} %, {trial.state}{end}"
+    return told if short else f"{told}: {config_text(study.searched(trial))}"
+
+
+def _thinned(
+    steps: Sequence[tuple[float, int]], end: float, most: int = 1500
+) -> Iterator[tuple[float, int]]:
+    """The lowest and highest of each stretch when there are more steps than one can see."""
+    if len(steps) <= 2 * most:
+        yield from steps
+        return
+    stretches: dict[int, list[tuple[float, int]]] = {}
+    for moment, running in steps:
+        stretches.setdefault(math.floor(moment / end * most), []).append((moment, running))
+    for stretch in stretches.values():
+        found = {min(stretch, key=lambda s: s[1]), max(stretch, key=lambda s: s[1]), stretch[-1]}
+        yield from sorted(found)
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,49 @@
+"""Final test accuracies: of the winner of a study, retrained on train and val, tested once a seed.
+
+Whoever finalizes a sweep writes `final.json` in its folder, a list of
+`{"task": ..., "space": ..., "test_accuracies": {"42": 0.713, ...}}`; without it no test number is
+ever shown.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FINAL_FILE = "final.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalResult:
+    """One winner on the test images."""
+
+    task: str
+    space: str
+    test_accuracies: Mapping[int, float]
+    """By seed, after the last epoch, in [0, 1]."""
+
+
+def read_final_results(folder: Path) -> list[FinalResult]:
+    """The final results of a sweep folder; empty if it was not finalized."""
+    path = folder / FINAL_FILE
+    if not path.exists():
+        return []
+    try:
+        return [
+            FinalResult(
+                task=entry["task"],
+                space=entry["space"],
+                test_accuracies={
+                    int(seed): _accuracy(value) for seed, value in entry["test_accuracies"].items()
+                },
+            )
+            for entry in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is not a list of final results: {error!r}") from error
+
+
+def _accuracy(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"test accuracy {value} is not in [0, 1]")
+    return float(value)

@@ -1,0 +1,196 @@
+"""The report as one HTML file that opens from disk, on a phone, and in print.
+
+No script, no address, no file beside it: everything stands in the page, and its policy forbids the
+rest. Whatever comes from files goes through the template's autoescape.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from orchestrator.record import TrialRecord
+from orchestrator.report.collect import StudyReport, SweepReport
+from orchestrator.report.figures import Figure, study_figures, sweep_figures
+from orchestrator.report.findings import convergence, headlines, remarks, worth
+from orchestrator.report.table import Cell, Row, Table, result_tables
+from orchestrator.report.wording import (
+    NOTHING,
+    config_text,
+    count,
+    duration_text,
+    percent,
+    plus_minus,
+    value_text,
+)
+from orchestrator.yaml_io import dump_yaml
+
+OPEN_UP_TO = 4
+"""Studies of a small sweep are shown at once, those of a large one when asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """What the page says of a study."""
+
+    name: str
+    anchor: str
+    best: str
+    sentences: Sequence[str]
+    figures: Sequence[Figure]
+    trials: Table
+
+
+def page(report: SweepReport) -> str:
+    """The HTML."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    folder = resources.files("orchestrator.report")
+    template = environment.from_string((folder / "page.html.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        title=report.plan.name,
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704  # ours
+        facts=_facts(report),
+        headlines=headlines(report),
+        tables=result_tables(report),
+        tasks=[
+            {
+                "name": task.name,
+                "worth": worth(report, task.name),
+                "studies": [_study(study) for study in report.of_task(task.name)],
+            }
+            for task in report.plan.tasks
+        ],
+        open=len(report.studies) <= OPEN_UP_TO,
+        time_figures=[_drawn(figure) for figure in sweep_figures(report)],
+        time_table=time_table(report),
+        failures=failure_table(report),
+        spaces={name: dump_yaml(dict(space)) for name, space in report.plan.spaces.items()},
+        versions=report.plan.versions,
+    )
+
+
+def time_table(report: SweepReport) -> Table:
+    """What pruning spared, per study, and how long the workers took."""
+    rows = []
+    for study in report.studies:
+        run, planned = study.epochs_run_and_planned
+        states = [str(study.states[state]) for state in ("complete", "pruned", "failed")]
+        cells = [
+            *states,
+            f"{run} / {planned}",
+            f"{100 * study.saved_share:.0f} %" if study.saved_share is not None else NOTHING,
+            *(duration_text(seconds) for seconds in study.seconds.values()),
+        ]
+        name = Cell(text=study.name, anchor=study.anchor)
+        rows.append(Row(cells=[name, *(Cell(text=text) for text in cells)]))
+    return Table(
+        title="Pruning and time by study",
+        columns=[
+            *("study", "complete", "pruned", "failed", "epochs run / planned", "spared"),
+            *("setup", "train", "eval", "other"),
+        ],
+        rows=rows,
+    )
+
+
+def failure_table(report: SweepReport) -> Table | None:
+    """Trials that failed, with their reasons; None if there are none."""
+    by_name = {study.name: study for study in report.studies}
+    rows = [
+        Row(
+            cells=[
+                Cell(text=trial.study, anchor=by_name[trial.study].anchor),
+                Cell(text=f"#{trial.number}"),
+                Cell(text=trial.failure or "no reason recorded"),
+                Cell(text=str(len(trial.curve))),
+                Cell(text=config_text(by_name[trial.study].searched(trial))),
+            ]
+        )
+        for trial in report.failures
+    ]
+    if not rows:
+        return None
+    return Table(
+        title="Failures",
+        columns=["study", "trial", "reason", "epochs", "configuration"],
+        rows=rows,
+        wordy=frozenset({"reason", "configuration"}),
+    )
+
+
+def _facts(report: SweepReport) -> Mapping[str, str]:
+    plan = report.plan
+    pruner = plan.pruner
+    stops = "" if pruner.name == "none" else f" from epoch {pruner.first_rung_epochs}"
+    span = report.span
+    return {
+        "suite": f"{plan.suite}, {count(len(plan.tasks), 'task')}",
+        "backbone": f"{plan.backbone.name} at {plan.backbone.image_size} pixels, "
+        f"{plan.backbone.num_parameters / 1e6:.1f} M parameters, "
+        f"weights {plan.backbone.weights_sha256[:12]}",
+        "search": f"{plan.num_trials} trials in {count(len(plan.studies), 'study')}, sampler "
+        f"{plan.sampler}, pruner {pruner.name}{stops}, seed {plan.seed}",
+        "planned": plan.created,
+        "time": f"{duration_text((span[1] - span[0]).total_seconds())} from first start to last end"
+        if span
+        else "no trial has ended yet",
+        "this page": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def _study(study: StudyReport) -> _Study:
+    best = study.best
+    if best is None:
+        told = "no complete trial yet"
+        sentences = [convergence(study).sentence]
+    else:
+        told = f"{plus_minus(study.val_accuracy, study.val_error)} %"
+        found = config_text(study.searched(best)) or "nothing searched"
+        sentences = [
+            f"Best: trial #{best.number}, {told} on validation, with {found}.",
+            convergence(study).sentence,
+            *remarks(study),
+        ]
+    return _Study(
+        name=study.name,
+        anchor=study.anchor,
+        best=told,
+        sentences=sentences,
+        figures=[_drawn(figure) for figure in study_figures(study)],
+        trials=_trials(study),
+    )
+
+
+def _drawn(figure: Figure) -> Any:
+    """With its SVG as markup: `svg.py` has escaped what stands in it."""
+    svg = figure.svg and Markup(figure.svg)  # noqa: S704
+    return {"title": figure.title, "svg": svg, "caption": figure.caption}
+
+
+def _trials(study: StudyReport) -> Table:
+    names = [dimension.name for dimension in study.space.dimensions]
+    ranked = sorted(study.trials, key=lambda t: (t.state != "complete", -(t.val_accuracy or 0.0)))
+    return Table(
+        title=count(len(study.trials), "trial"),
+        columns=["trial", "state", "val %", "epochs", "time", *names],
+        rows=[Row(cells=[Cell(text=text) for text in _trial_row(t, names)]) for t in ranked],
+        wordy=frozenset({"state"}),
+    )
+
+
+def _trial_row(trial: TrialRecord, names: Sequence[str]) -> list[str]:
+    seconds = trial.facts.get("wall_seconds")
+    return [
+        f"#{trial.number}",
+        trial.state,
+        percent(trial.val_accuracy),
+        str(len(trial.curve)),
+        NOTHING if seconds is None else duration_text(seconds),
+        *(value_text(trial.config.get(name)) for name in names),
+    ]

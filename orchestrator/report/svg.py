@@ -1,0 +1,212 @@
+"""A small chart in SVG: scales, axes, lines and marks, written tersely.
+
+A page has up to a thousand figures. As matplotlib writes them they come to some 30 MB; here a
+coordinate takes four characters, colours are classes of the page's style sheet, and whatever stands
+in a figure can be pointed at (its name appears) and is escaped.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from itertools import pairwise
+from typing import Protocol
+
+WIDTH, HEIGHT = 360, 220
+LEFT, RIGHT, TOP, BOTTOM = 40, 14, 8, 36
+
+Point = tuple[float, float]
+
+
+class Scale(Protocol):
+    """From values to pixels."""
+
+    def __call__(self, value: float) -> float: ...
+
+    def ticks(self) -> Sequence[tuple[float, str]]:
+        """Values worth a mark, with their names."""
+        ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Equal steps, equal distances."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = self.high - self.low or 1.0
+        return self.start + (value - self.low) / span * (self.end - self.start)
+
+    def ticks(self) -> Sequence[tuple[float, str]]:
+        span = self.high - self.low
+        if span <= 0:
+            return [(self.low, f"{self.low:g}")]
+        step = 10 ** math.floor(math.log10(span / 3))
+        step *= max(m for m in (1, 2, 5) if m * step * 2.9 <= span)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [(i * step, f"{i * step:.6g}") for i in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Equal factors, equal distances; values are positive."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = math.log(self.high / self.low) or 1.0
+        return self.start + math.log(value / self.low) / span * (self.end - self.start)
+
+    def ticks(self) -> Sequence[tuple[float, str]]:
+        first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high))
+        powers = [10.0**power for power in range(first, last + 1)]
+        if len(powers) < 2:
+            return [(value, f"{value:.2g}") for value in (self.low, self.high)]
+        return [(value, f"{value:g}") for value in powers[:: math.ceil(len(powers) / 6)]]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Names side by side; the value of a name is its index."""
+
+    names: Sequence[str]
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value + 0.5) / len(self.names) * (self.end - self.start)
+
+    def ticks(self) -> Sequence[tuple[float, str]]:
+        return list(enumerate(self.names))
+
+
+def across(width: float = WIDTH) -> tuple[float, float]:
+    """First and last pixel of a horizontal axis."""
+    return LEFT, width - RIGHT
+
+
+def upward(height: float = HEIGHT) -> tuple[float, float]:
+    """First and last pixel of a vertical axis."""
+    return height - BOTTOM, TOP
+
+
+@dataclass
+class Chart:
+    """Two axes and what is drawn between them. Later things lie on top."""
+
+    x: Scale
+    y: Scale
+    x_name: str
+    y_name: str
+    width: float = WIDTH
+    height: float = HEIGHT
+    _parts: list[str] = field(default_factory=list)
+
+    def line(self, points: Iterable[Point], kind: str, name: str = "") -> None:
+        """A polyline of one class of the style sheet."""
+        self._path(self._pixels(points), kind, name)
+
+    def steps(self, points: Sequence[Point], kind: str, name: str = "") -> None:
+        """A line that keeps each value until the next point."""
+        corners = [points[0]] if points else []
+        for (_, before), (x, y) in pairwise(points):
+            corners += [(x, before), (x, y)]
+        self.line(corners, kind, name)
+
+    def dot(self, x: float, y: float, kind: str, name: str = "", shift: float = 0.0) -> None:
+        """A mark; `shift` moves it by pixels to the right."""
+        at = f'cx="{_short(self.x(x) + shift)}" cy="{_short(self.y(y))}"'
+        self._parts.append(_named(f'<circle {at} r="3" class="{kind}"', "circle", name))
+
+    def bar(self, low: Point, high: Point, kind: str, name: str = "") -> None:
+        """A rectangle between two corners."""
+        (left, bottom), (right, top) = self._pixels([low, high])
+        self.bar_at(left, top, right - left, bottom - top, kind, name)
+
+    def bar_at(
+        self, left: float, top: float, width: float, height: float, kind: str, name: str = ""
+    ) -> None:
+        """A rectangle in pixels."""
+        size = f'width="{_short(width)}" height="{_short(height)}"'
+        place = f'x="{_short(left)}" y="{_short(top)}"'
+        self._parts.append(_named(f'<rect {place} {size} class="{kind}"', "rect", name))
+
+    def label(self, x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> None:
+        """Words at a place in pixels."""
+        self._parts.append(_text(x, y, text, kind, anchor))
+
+    def draw(self, alternative: str, *, axes: bool = True) -> str:
+        """The SVG; `alternative` says what it shows to who cannot see it."""
+        inner = [*(self._axes() if axes else []), *self._parts]
+        return (
+            f'<svg viewBox="0 0 {_short(self.width)} {_short(self.height)}" role="img" '
+            f'aria-label="{escape(alternative)}">{"".join(inner)}</svg>'
+        )
+
+    def _pixels(self, points: Iterable[Point]) -> list[Point]:
+        return [(self.x(x), self.y(y)) for x, y in points]
+
+    def _path(self, pixels: Sequence[Point], kind: str, name: str) -> None:
+        if not pixels:
+            return
+        # In tenths of a pixel and relative to the point before, so that no error adds up.
+        tenths = [(round(10 * x), round(10 * y)) for x, y in pixels]
+        parts = [f"M{tenths[0][0] / 10:g} {tenths[0][1] / 10:g}"]
+        for (x0, y0), (x1, y1) in pairwise(tenths):
+            dx, dy = x1 - x0, y1 - y0
+            if dx or dy:
+                parts.append(_move(dx, dy))
+        if len(parts) == 1:
+            parts.append("h0")
+        self._parts.append(_named(f'<path d="{"".join(parts)}" class="{kind}"', "path", name))
+
+    def _axes(self) -> Iterable[str]:
+        left, right = across(self.width)
+        bottom, top = upward(self.height)
+        grid = []
+        for value, name in self.y.ticks():
+            y = self.y(value)
+            grid.append(f"M{_short(left)} {_short(y)}H{_short(right)}")
+            yield _text(left - 5, y + 3.5, name, "tick", "end")
+        ticks = self.x.ticks()
+        shown = math.ceil(sum(len(name) + 2 for _, name in ticks) * 6 / (right - left))
+        for index, (value, name) in enumerate(ticks):
+            x = self.x(value)
+            grid.append(f"M{_short(x)} {_short(bottom)}v4")
+            if index % max(1, shown) == 0:
+                yield _text(x, bottom + 15, name, "tick", "middle")
+        yield f'<path d="{"".join(grid)}" class="grid"/>'
+        yield _text((left + right) / 2, bottom + 31, self.x_name, "axis", "middle")
+        yield (
+            f'<text transform="translate(10 {_short((top + bottom) / 2)}) rotate(-90)" '
+            f'class="axis" text-anchor="middle">{escape(self.y_name)}</text>'
+        )
+
+
+def _move(dx: int, dy: int) -> str:
+    if not dy:
+        return f"h{dx / 10:g}"
+    if not dx:
+        return f"v{dy / 10:g}"
+    return f"l{dx / 10:g}{'' if dy < 0 else ' '}{dy / 10:g}"
+
+
+def _short(number: float) -> str:
+    return f"{round(number, 1):g}"
+
+
+def _named(opened: str, tag: str, name: str) -> str:
+    return f"{opened}><title>{escape(name)}</title></{tag}>" if name else f"{opened}/>"
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
+    kind = f' class="{kind}"' if kind else ""
+    anchor = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    return f'<text x="{_short(x)}" y="{_short(y)}"{kind}{anchor}>{escape(text)}</text>'

@@ -1,0 +1,274 @@
+"""The tables of a report, before anybody decides how they look."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.report.averages import (
+    MethodColumn,
+    expected_tasks,
+    published_column,
+    test_column,
+    val_column,
+    wins,
+)
+from orchestrator.report.collect import StudyReport, SweepReport
+from orchestrator.report.findings import convergence, prompts_against
+from orchestrator.report.statistics import CLEAR
+from orchestrator.report.wording import NOTHING, config_text, percent, plus_minus
+
+INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
+DAGGER = "†"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What stands in a cell."""
+
+    text: str
+    strong: bool = False
+    anchor: str | None = None
+    """Where on the page more is said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Cells from left to right."""
+
+    cells: Sequence[Cell]
+    summary: bool = False
+    """An average of the rows above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A title, columns (the first to the left, numbers to the right), rows, notes."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+    wordy: frozenset[str] = field(default_factory=frozenset)
+    """Columns that hold words, not numbers."""
+
+
+def result_tables(report: SweepReport) -> list[Table]:
+    """All tables with results, in the order in which they are read."""
+    tables = [best_table(report), method_table(report), val_table(report)]
+    if report.has_final or report.has_published:
+        tables.append(test_table(report))
+    return tables
+
+
+def best_table(report: SweepReport) -> Table:
+    """The best configuration of every task."""
+    against = [
+        (method, f"prompts − {method}")
+        for method in ("linear", "full")
+        if any(prompts_against(report, task.name, method) for task in report.plan.tasks)
+    ]
+    rows = []
+    for task in report.plan.tasks:
+        study = report.best_of_task(task.name)
+        if study is None or study.best is None:
+            blanks = [NOTHING] * (5 + len(against))
+            rows.append(Row(cells=[Cell(text=task.name), *(Cell(text=text) for text in blanks)]))
+            continue
+        differences = []
+        for method, _ in against:
+            found = prompts_against(report, task.name, method)
+            text = f"{found} {found.verdict}" if found else NOTHING
+            differences.append(Cell(text=text, strong=bool(found and found.verdict == "better")))
+        converged = {True: "yes", False: "no", None: "cannot say"}[convergence(study).converged]
+        rows.append(
+            Row(
+                cells=[
+                    Cell(text=task.name, anchor=study.anchor),
+                    Cell(text=study.plan.space),
+                    Cell(text=plus_minus(study.val_accuracy, study.val_error), strong=True),
+                    Cell(text=config_text(study.searched(study.best))),
+                    Cell(text=f"#{study.best.number}"),
+                    Cell(text=converged),
+                    *differences,
+                ]
+            )
+        )
+    notes = ["val %: best complete trial on validation images ± its standard error."]
+    if against:
+        notes.append(
+            "prompts − linear, − full: best prompt method minus the baseline, in points, ± the "
+            "standard error of the difference taken as if measured on different images (on the "
+            f"same images it is smaller); from {CLEAR:.0f} standard errors on it counts."
+        )
+    return Table(
+        title="Best configuration of each task",
+        columns=[
+            *("task", "method", "val %", "configuration", "trial", "converged"),
+            *(name for _, name in against),
+        ],
+        rows=rows,
+        notes=notes,
+        wordy=frozenset({"method", "configuration", "converged"}),
+    )
+
+
+def method_table(report: SweepReport) -> Table:
+    """Both averages of every method, its cost, and its wins."""
+    kinds = [("val", val_column)]
+    if report.has_final:
+        kinds.append(("test", test_column))
+    columns = ["method", *(f"{kind} mean of {what}" for kind, _ in kinds for what in _BOTH)]
+    if report.has_published:
+        columns += [f"published test mean of {what}" for what in _BOTH]
+    columns += ["tuned % of backbone", *(f"{kind} wins against full" for kind, _ in kinds)]
+    columns += ["complete", "pruned", "failed"]
+    rows = []
+    for space in report.spaces:
+        cells = [space]
+        for _, column in kinds:
+            cells += _both(column(report, space))
+        if report.has_published:
+            cells += _both(published_column(report, space))
+        studies = [study for study in report.studies if study.plan.space == space]
+        shares = [study.tuned_share for study in studies if study.tuned_share is not None]
+        tuned = f"{100 * sum(shares) / len(shares):.3g}" if shares else NOTHING
+        cells += [tuned, *(wins(report, space, column) or NOTHING for _, column in kinds)]
+        states = ("complete", "pruned", "failed")
+        cells += [str(sum(study.states[state] for study in studies)) for state in states]
+        rows.append(Row(cells=[Cell(text=text) for text in cells]))
+    notes = [
+        "tuned %: trained parameters of the best trials, head included, in percent of the "
+        "backbone's, mean over tasks."
+    ]
+    return Table(title="Methods", columns=columns, rows=rows, notes=_labelled(notes, rows))
+
+
+def val_table(report: SweepReport) -> Table:
+    """Best validation accuracies, a column per space."""
+    rows = []
+    for task in report.plan.tasks:
+        known = [s.val_accuracy for s in report.of_task(task.name) if s.val_accuracy is not None]
+        cells = [Cell(text=task.name)]
+        for space in report.spaces:
+            study = report.by_task_and_space.get((task.name, space))
+            if study is None or study.val_accuracy is None:
+                cells.append(Cell(text=NOTHING, anchor=study.anchor if study else None))
+                continue
+            text = plus_minus(study.val_accuracy, study.val_error)
+            strong = study.val_accuracy == max(known)
+            cells.append(Cell(text=text, strong=strong, anchor=study.anchor))
+        rows.append(Row(cells=cells))
+    rows += _average_rows(report, [val_column(report, space) for space in report.spaces])
+    num_val = sorted({task.num_val for task in report.plan.tasks})
+    images = " to ".join(str(n) for n in dict.fromkeys((num_val[0], num_val[-1])))
+    notes = [
+        f"Best complete trial on {images} validation images (one image of {num_val[0]} is "
+        f"{100 / num_val[0]:.2g} points) ± its standard error. The best of many trials flatters: "
+        "these are not test numbers."
+    ]
+    return Table(
+        title="Validation accuracy, %",
+        columns=["task", *report.spaces],
+        rows=rows,
+        notes=_labelled(notes, rows),
+    )
+
+
+def test_table(report: SweepReport) -> Table:
+    """Test accuracies of this sweep, if it was finalized, beside the published ones."""
+    columns, sources = ["task"], []
+    for space in report.spaces:
+        if report.has_final:
+            columns.append(f"{space} test")
+            sources.append(test_column(report, space))
+        if _any_published(report, space):
+            columns.append(f"{space} published test")
+            sources.append(published_column(report, space))
+    rows = [
+        Row(cells=[Cell(text=task.name), *_test_cells(report, task.name)])
+        for task in report.plan.tasks
+    ]
+    rows += _average_rows(report, sources)
+    notes = []
+    if report.has_final:
+        notes.append(
+            "test: mean ± standard deviation over seeds, retrained on train and val, after the "
+            "last epoch."
+        )
+    else:
+        notes.append("This sweep has no test numbers yet: orchestrator finalize makes them.")
+    notes += list(_published_notes(report))
+    return Table(title="Test accuracy, %", columns=columns, rows=rows, notes=_labelled(notes, rows))
+
+
+_BOTH = ("tasks", "groups")
+
+
+def _both(column: MethodColumn) -> list[str]:
+    return [str(mean or NOTHING) for mean in (column.over_tasks(), column.over_groups())]
+
+
+def _any_published(report: SweepReport, space: str) -> bool:
+    return any(study.published for study in report.studies if study.plan.space == space)
+
+
+def _test_cells(report: SweepReport, task: str) -> Iterator[Cell]:
+    for space in report.spaces:
+        study = report.by_task_and_space.get((task, space))
+        if report.has_final:
+            mean, deviation = study.test_mean_and_deviation if study else (None, None)
+            yield Cell(text=plus_minus(mean, deviation))
+        if _any_published(report, space):
+            yield Cell(text=_published_text(study))
+
+
+def _published_text(study: StudyReport | None) -> str:
+    if study is None or study.published is None:
+        return NOTHING
+    return percent(study.published.accuracy) + (DAGGER if study.published.doubt else "")
+
+
+def _published_notes(report: SweepReport) -> Iterator[str]:
+    if isinstance(report.published_as, str):
+        yield f"Nothing published to compare with: {report.published_as}."
+        return
+    yield f"published: {' '.join(report.published_as)}, test images, as printed by their authors."
+    known = [study.published for study in report.studies if study.published]
+    for space in report.spaces:
+        rows = [s.published for s in report.studies if s.plan.space == space and s.published]
+        for source in dict.fromkeys(row.source for row in rows):
+            yield f"{space}: {source}."
+        for doubt in dict.fromkeys(row.doubt for row in rows if row.doubt):
+            yield f"{DAGGER} {space}: {doubt}."
+    unofficial = [task.name for task in report.plan.tasks if _is_unlike(report, task.name)]
+    if known and unofficial:
+        yield f"Not the classes that papers report on: {', '.join(unofficial)}."
+
+
+def _is_unlike(report: SweepReport, task: str) -> bool:
+    return not any(study.published for study in report.of_task(task))
+
+
+def _average_rows(report: SweepReport, columns: Sequence[MethodColumn]) -> list[Row]:
+    groups = list(dict.fromkeys(expected_tasks(report.plan).values()))
+    rows = []
+    if len(groups) > 1:
+        for group in groups:
+            means = [column.over_tasks(group) for column in columns]
+            if any(means):
+                rows.append(_average_row(f"mean of {group or 'other'} tasks", means))
+    rows.append(_average_row("mean of tasks", [column.over_tasks() for column in columns]))
+    if len(groups) > 1:
+        rows.append(_average_row("mean of groups", [column.over_groups() for column in columns]))
+    return rows
+
+
+def _average_row(name: str, means: Sequence[object]) -> Row:
+    return Row(
+        cells=[Cell(text=name), *(Cell(text=str(mean or NOTHING)) for mean in means)], summary=True
+    )
+
+
+def _labelled(notes: list[str], rows: Sequence[Row]) -> list[str]:
+    if any("/" in cell.text and "[" in cell.text for row in rows for cell in row.cells[1:]):
+        return [*notes, INCOMPLETE]
+    return notes

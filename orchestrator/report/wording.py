@@ -1,0 +1,56 @@
+"""Numbers as people read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NOTHING = "–"
+"""Where there is no number."""
+
+
+def percent(share: float | None) -> str:
+    """`81.5`."""
+    return NOTHING if share is None else f"{100 * share:.1f}"
+
+
+def plus_minus(share: float | None, error: float | None) -> str:
+    """`81.5 ± 2.7`."""
+    if share is None or error is None:
+        return percent(share)
+    return f"{100 * share:.1f} ± {100 * error:.1f}"
+
+
+def signed(share: float, error: float | None = None) -> str:
+    """`+4.0 ± 3.6`."""
+    value = round(100 * share, 1) + 0.0  # no -0.0
+    text = f"{value:+.1f}" if value else "0.0"
+    return text if error is None else f"{text} ± {100 * error:.1f}"
+
+
+def value_text(value: Any) -> str:
+    """A hyper-parameter: `0.0123`, `adamw`, `yes`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return NOTHING if value is None else str(value)
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """`num_tokens 50, lr 2.5`."""
+    return ", ".join(f"{name} {value_text(value)}" for name, value in config.items())
+
+
+def duration_text(seconds: float) -> str:
+    """`8 s`, `14 min`, `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 trial`, `60 trials`, `2 studies`."""
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"

@@ -60,6 +60,13 @@ class Method(Protocol):
         """What it adds to the walk through `vit`, at its initial values."""
         ...
 
+    def look_at(self, vit: VisionTransformer, images: Images) -> Images:
+        """What it keeps of training images for `tuning`: the same for all its configurations.
+
+        A caller with many configurations on one task calls it once and hands its result to `tune`.
+        """
+        return images
+
     def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
         """The weights of the backbone itself that it trains."""
         return ()

@@ -50,7 +50,7 @@ class GateVPT(Method):
         check_number(self, "dropout", 0, 1, below_high=True)
 
     def recipe(self) -> Recipe:
-        return GATED
+        return gated_recipe(self.num_tokens)
 
     def tuning(
         self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
@@ -68,8 +68,10 @@ class GateVPT(Method):
 TEMPERATURES = (0.01, 10.0)
 """The range that the authors clamp temperatures to."""
 
-GATED = Recipe(batch_size=128, lr=0.5, scale_lr=False)
-"""Plain SGD without decay; the authors' lr is not scaled with the batch, and lies in 0.05 to 5."""
+
+def gated_recipe(num_tokens: int) -> Recipe:
+    """Plain SGD without decay; the authors' lr is not scaled with the batch: 0.05 to 5."""
+    return Recipe(batch_size=64 if num_tokens >= 100 else 128, lr=0.5, scale_lr=False)
 
 
 def edited_blocks(method: Any, depth: int) -> int:

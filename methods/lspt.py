@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from methods.base import Images, Method, blank_linear, tuned_dtype, uniform_prompts
 from methods.checks import check_choice, check_flag, check_number, check_whole
-from methods.gatevpt import GATED, TemperedPrompts, edited_blocks
+from methods.gatevpt import TemperedPrompts, edited_blocks, gated_recipe
 from methods.recipe import Recipe
 
 SPATIAL = ("mean_patch", "mean_patch_new_prompt", "none")
@@ -72,7 +72,7 @@ class LSPT(Method):
         check_number(self, "dropout", 0, 1, below_high=True)
 
     def recipe(self) -> Recipe:
-        return GATED
+        return gated_recipe(self.num_tokens)
 
     def tuning(
         self, vit: VisionTransformer, generator: torch.Generator, images: Images | None

@@ -73,6 +73,9 @@ class SPT(Method):
             head_init="zero_bias",
         )
 
+    def look_at(self, vit: VisionTransformer, images: Images) -> "TokenStatistics":
+        return token_statistics(vit, images)
+
     def tuning(
         self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
     ) -> Prompts:
@@ -137,6 +140,10 @@ class TokenStatistics:
     num_images: int
     """How many images were looked at."""
     _prototypes: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.tokens.nbytes + self.maps.nbytes
 
     def prototypes(self, block: int, count: int) -> Tensor:
         """Centres (count, d) of the block's tokens; kept, as they depend on the task alone."""

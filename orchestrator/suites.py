@@ -88,7 +88,7 @@ def load_suite(
     default_backbone = None
     expected: tuple[str, ...] = ()
     if name_or_path == QUICKSTART:
-        name, root = QUICKSTART, _quickstart_folder()
+        name, root = QUICKSTART, _written_quickstart()
         default_backbone = QUICKSTART_BACKBONE
     elif name_or_path in PUBLISHED_SUITES:
         published = PUBLISHED_SUITES[name_or_path]
@@ -115,14 +115,9 @@ def load_suite(
     if strict and (errors := [error for task in found for error in task.errors()]):
         raise data_error(f"the lists in {root} cannot be used as they are", errors)
     missing = tuple(task for task in expected if task not in readers)
-    if missing and not tasks:
-        logger.warning(
-            "%s: %d of %d tasks are there; not %s",
-            root,
-            len(found),
-            len(expected),
-            ", ".join(missing),
-        )
+    if missing and not tasks and strict:
+        absent = ", ".join(missing)
+        logger.warning("%s lacks %d of %d tasks: %s", root, len(missing), len(expected), absent)
     return Suite(
         name=name,
         tasks=found,
@@ -175,6 +170,8 @@ def _select(
 ) -> Readers:
     if tasks is None:
         return readers
+    if not tasks:
+        raise DataError("no task is named")
     selected: Readers = {}
     for wanted in tasks:
         names = (wanted, vtab.official_name(wanted), fgvc.official_name(wanted))
@@ -212,13 +209,18 @@ def _find(published: PublishedSuite, data_root: Path | None) -> Path:
     )
 
 
-def _quickstart_folder() -> Path:
-    """The tasks of the quickstart, written on first use and again when their source changed."""
+def quickstart_folder() -> Path:
+    """Where this version of the quickstart's images belongs."""
     spec = importlib.util.find_spec("orchestrator.quickstart.tasks")
     assert spec is not None and spec.origin is not None
     version = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
-    root = default_cache_root()
-    folder = root / f"quickstart-{version}"
+    return default_cache_root() / f"quickstart-{version}"
+
+
+def _written_quickstart() -> Path:
+    """The tasks of the quickstart, written on first use and again when their source changed."""
+    folder = quickstart_folder()
+    root = folder.parent
     if folder.is_dir():
         return folder
     from orchestrator.quickstart.tasks import write_quickstart
@@ -227,7 +229,7 @@ def _quickstart_folder() -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root / "quickstart.lock"):
             if not folder.is_dir():
-                part = root / f"quickstart-{version}.part"
+                part = folder.with_suffix(".part")
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
                 write_quickstart(part)

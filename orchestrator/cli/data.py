@@ -85,17 +85,17 @@ def list_tasks(
         typer.echo(json.dumps(rows + absent, indent=2))
         return
     for name in dict.fromkeys(row["suite"] for row in rows):
-        members = [row for row in rows if row["suite"] == name]
-        _print_tasks(name, members)
+        _print_tasks(name, [row for row in rows if row["suite"] == name])
 
 
 def _print_tasks(suite: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=Text(suite), title_justify="left", box=None, pad_edge=False)
-    for column in ("task", "group", "classes", "train", "val", "test", "state"):
+    columns = ("task", "group", "classes", "train", "val", "test", "state")
+    for column in columns:
         is_number = column in ("classes", "train", "val", "test")
         table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(str(row.get(column.header, ""))) for column in table.columns))
+        table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
     console.print(table)
     for note in (note for row in rows for note in row.get("notes", [])):
         console.print(Text(note), soft_wrap=True)

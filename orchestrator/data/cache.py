@@ -81,7 +81,8 @@ def open_final_splits(
 
 
 def _open(task: Task, name: str, transform: ImageTransform, cache: "ImageCache") -> DecodedSplit:
-    if errors := task.errors([name]):
+    parts = ("train", "val", "trainval") if name == "trainval" else (name,)
+    if errors := task.errors(parts):
         raise data_error(f"task {task.name}", errors)
     if name not in task.splits:
         raise DataError(f"task {task.name} has no {name} split; it has {', '.join(task.splits)}")

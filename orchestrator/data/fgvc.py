@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.data.reading import (
     Problems,
+    add_trainval,
     brief,
     check_overlap,
     path_fault,
@@ -96,10 +97,8 @@ def read_fgvc_task(folder: Path) -> Task:
                 found.add(name, source, 0, message)
         if examples:
             splits[name] = Split(name=name, source=source, examples=tuple(examples))
-    if {"train", "val"} <= splits.keys():
-        both = splits["train"].examples + splits["val"].examples
-        splits["trainval"] = Split(name="trainval", source=root, examples=both)
     check_overlap(splits, found)
+    add_trainval(splits, root)
     if official:
         _compare(official, len(ids), splits, root, found)
     return Task(

@@ -12,7 +12,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.data.reading import Problems, brief, check_overlap, path_fault, task_root
+from orchestrator.data.reading import (
+    Problems,
+    add_trainval,
+    brief,
+    check_overlap,
+    path_fault,
+    task_root,
+)
 from orchestrator.data.task import DataError, Example, Split, Task
 
 EXTENSIONS = (
@@ -76,9 +83,8 @@ def read_image_folder_task(
     if "test" not in splits:
         message = "no test split: a search works, finalize has nothing to test on"
         found.add("test", root, 0, message, "warning")
-    if {"train", "val"} <= splits.keys():
-        splits["trainval"] = Split(name="trainval", source=root, examples=train + val)
     check_overlap(splits, found)
+    add_trainval(splits, root)
     return Task(
         name=found.task,
         group="",

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import stat
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -34,28 +33,40 @@ _SETTLED_NANOSECONDS = 2_000_000_000
 """A file changed later than this before it was hashed may change again within one clock tick."""
 
 
-def checked_path(example: Example) -> str:
-    """The real path of an example's image: a regular file of bounded size inside its root."""
-    root = os.path.realpath(example.root)
-    path = os.path.realpath(os.path.join(root, example.file))  # noqa: PTH118
-    if not path.startswith(root + os.sep):
-        raise DataError(f"{example.file!r} leads out of the task's folder {root}, to {path}")
+def locate(example: Example, folders: dict[str, str] | None = None) -> tuple[str, os.stat_result]:
+    """The real path of an example's image: a regular file of bounded size inside its root.
+
+    `folders` remembers where folders really are while many examples are located.
+    """
+    folders = {} if folders is None else folders
+    folder, name = os.path.split(os.path.join(example.root, example.file))  # noqa: PTH118
+    for one in (example.root, folder):
+        if one not in folders:
+            folders[one] = os.path.realpath(one)
+    path = f"{folders[folder]}/{name}"
     try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        raise DataError(f"{example.file!r} cannot be read: {error.strerror}") from error
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path = os.path.realpath(path)
+            status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{example.file!r} cannot be read: {reason}") from error
+    if not path.startswith(folders[example.root].rstrip("/") + "/"):
+        raise DataError(f"{example.file!r} leads out of the folder of its task, to {path}")
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{example.file!r} is not a regular file")
     if status.st_size == 0:
         raise DataError(f"{example.file!r} is empty")
     if status.st_size > MAX_FILE_BYTES:
         raise DataError(f"{example.file!r} has {status.st_size:,} bytes, more than any image needs")
-    return path
+    return path, status
 
 
 def read(example: Example) -> bytes:
+    path, _ = locate(example)
     try:
-        return Path(checked_path(example)).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{example.file!r} cannot be read: {error.strerror}") from error
 
@@ -67,10 +78,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     looked up, transparency dropped and not blended, and an EXIF orientation is not applied.
     """
     try:
-        with warnings.catch_warnings():
-            # Our own limit on the size follows, as an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise DataError(
                 f"{name!r} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
@@ -127,16 +135,29 @@ class ContentHashes:
 
     def of(self, examples: Sequence[Example]) -> list[bytes | DataError]:
         """The hash of each example's file, or why there is none."""
-        remembered = self._recall({self._key(example) for example in examples})
-        results = list(parallel_map(lambda example: self._hash(example, remembered), examples))
-        self.hashed_files += sum(is_new for _, _, is_new in results)
-        fresh = [
-            (self._key(example), identity, digest)
-            for example, (identity, digest, is_new) in zip(examples, results, strict=True)
-            if is_new and identity
-        ]
+        remembered = self._recall(_path_key(example) for example in examples)
+        results: list[bytes | DataError | None] = []
+        identities: dict[int, str] = {}
+        folders: dict[str, str] = {}
+        for index, example in enumerate(examples):
+            try:
+                _, status = locate(example, folders)
+            except DataError as error:
+                results.append(error)
+                continue
+            identities[index] = _identity(status)
+            identity, content = remembered.get(_path_key(example), ("changed", b""))
+            results.append(content if identity == identities[index] else None)
+        unknown = [index for index, result in enumerate(results) if result is None]
+        hashed = parallel_map(_hash, (examples[index] for index in unknown))
+        fresh = []
+        for index, result in zip(unknown, hashed, strict=True):
+            results[index] = result
+            if isinstance(result, bytes) and identities[index]:
+                fresh.append((_path_key(examples[index]), identities[index], result))
+        self.hashed_files += len(unknown)
         self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", fresh)
-        return [digest for _, digest, _ in results]
+        return [result for result in results if result is not None]
 
     def of_sound_images(self, contents: Iterable[bytes]) -> set[bytes]:
         """Those of the contents that were decoded before."""
@@ -151,31 +172,6 @@ class ContentHashes:
     def remember_sound_images(self, contents: Iterable[bytes]) -> None:
         self._write("INSERT OR IGNORE INTO sound VALUES (?)", [(one,) for one in contents])
 
-    @staticmethod
-    def _key(example: Example) -> str:
-        return f"{example.root}/{example.file}"
-
-    def _hash(
-        self, example: Example, remembered: dict[str, tuple[str, bytes]]
-    ) -> tuple[str, bytes | DataError, bool]:
-        try:
-            path = checked_path(example)
-            status = os.stat(path)  # noqa: PTH116
-            # The change time betrays a file swapped for one with a forged modification time.
-            identity = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-            known = remembered.get(self._key(example))
-            if known and known[0] == identity:
-                return identity, known[1], False
-            with Path(path).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
-        except DataError as error:
-            return "", error, False
-        except OSError as error:
-            message = f"{example.file!r} cannot be read: {error.strerror}"
-            return "", DataError(message), False
-        settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
-        return identity if settled > _SETTLED_NANOSECONDS else "", digest, True
-
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=30)
@@ -185,7 +181,7 @@ class ContentHashes:
         connection.execute("CREATE TABLE IF NOT EXISTS sound (sha256 BLOB PRIMARY KEY)")
         return connection
 
-    def _recall(self, keys: set[str]) -> dict[str, tuple[str, bytes]]:
+    def _recall(self, keys: Iterable[str]) -> dict[str, tuple[str, bytes]]:
         try:
             with closing(self._connect()) as connection:
                 query = "SELECT identity, sha256 FROM files WHERE path = ?"
@@ -209,3 +205,28 @@ class ContentHashes:
         logger.warning("%s: %s; image files are hashed again", self.path, error)
         if type(error) is sqlite3.DatabaseError:
             self.path.unlink(missing_ok=True)
+
+
+def _path_key(example: Example) -> str:
+    return f"{example.root}/{example.file}"
+
+
+def _identity(status: os.stat_result) -> str:
+    """What changes when a file changes; empty where it changed so lately that it may again.
+
+    The change time betrays a file that was swapped for one with a forged modification time.
+    """
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _SETTLED_NANOSECONDS:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _hash(example: Example) -> bytes | DataError:
+    try:
+        path, _ = locate(example)
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except DataError as error:
+        return error
+    except OSError as error:
+        return DataError(f"{example.file!r} cannot be read: {error.strerror}")

@@ -149,3 +149,10 @@ def check_overlap(splits: Mapping[str, Split], found: Problems) -> None:
             f"{len(files - search)} are in neither"
         )
         found.add("trainval", trainval.source, 0, message, "warning")
+
+
+def add_trainval(splits: dict[str, Split], root: Path) -> None:
+    """What finalists are trained on, where no list of its own says it."""
+    if "trainval" not in splits and {"train", "val"} <= splits.keys():
+        both = splits["train"].examples + splits["val"].examples
+        splits["trainval"] = Split(name="trainval", source=root, examples=both)

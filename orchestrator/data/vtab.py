@@ -13,6 +13,7 @@ from pathlib import Path
 
 from orchestrator.data.reading import (
     Problems,
+    add_trainval,
     brief,
     check_labels,
     check_overlap,
@@ -110,9 +111,6 @@ def read_vtab_task(folder: Path) -> Task:
             splits[name] = Split(name=name, source=source, examples=examples)
         elif name != "trainval":
             found.add(name, source, 0, "is missing: a list of lines `relative/path label`")
-    if "trainval" not in splits and {"train", "val"} <= splits.keys():
-        both = splits["train"].examples + splits["val"].examples
-        splits["trainval"] = Split(name="trainval", source=root, examples=both)
 
     described_classes, described_group = _read_description(root, found)
     class_names = _read_class_names(root, found)
@@ -126,6 +124,7 @@ def read_vtab_task(folder: Path) -> Task:
     )
     check_labels(splits, num_classes, found)
     check_overlap(splits, found)
+    add_trainval(splits, root)
     if official:
         _compare(official, num_classes, splits, root, found)
     return Task(
@@ -234,9 +233,10 @@ def _read_class_names(root: Path, found: Problems) -> tuple[str, ...]:
 
 def _infer_num_classes(splits: Mapping[str, Split], found: Problems) -> int:
     """One more than the largest label, unless most labels up to it are unused."""
-    used = {
-        example.label: (split, example) for split in splits.values() for example in split.examples
-    }
+    used: dict[int, tuple[Split, Example]] = {}
+    for split in splits.values():
+        for example in split.examples:
+            used.setdefault(example.label, (split, example))
     labels = sorted(label for label in used if label >= 0)
     while labels and labels[-1] + 1 > 2 * len(labels) + 10:
         split, example = used[labels.pop()]

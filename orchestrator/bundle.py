@@ -20,10 +20,9 @@ from torch import Tensor
 
 from methods import METHODS, TunedViT, tune
 from methods.recipe import Recipe
+from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
+from orchestrator.config import TrialConfig, split_config
 from orchestrator.data.transform import ImageTransform
-from orchestrator.plan import BackbonePlan, TrialConfig
-from orchestrator.space import split_config
-from orchestrator.trial import image_transform, load_planned_backbone
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator.bundle import Bundle, save_bundle, sha256_of
-from orchestrator.plan import SweepPlan, TrialConfig
+from orchestrator.config import TrialConfig, build
+from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
-from orchestrator.space import build
 from orchestrator.suites import Suite
 
 BY_METHOD = "by_method"

@@ -14,29 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.space import SearchSpace, Value, parse_space
+from orchestrator.backbone import BackbonePlan
+from orchestrator.space import SearchSpace, parse_space
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1
 PLAN_FILE = "sweep.yaml"
 STORAGE_FILE = "studies.db"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackbonePlan:
-    """Which frozen network, and how images are prepared for it."""
-
-    name: str
-    weights: str | None
-    """Absolute path of the weights file; None: timm's own weights, or the embedded ones."""
-    weights_sha256: str
-    image_size: int
-    num_parameters: int
-    resize: str
-    interpolation: str
-    crop_fraction: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,19 +114,6 @@ class SweepPlan:
     def trial_seed(self, study: str, number: int) -> int:
         """The seed of everything random in a trial; depends on nothing but its arguments."""
         return zlib.crc32(f"{self.seed}/{study}/{number}".encode())
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialConfig:
-    """One configuration, complete: with the plan's backbone and a task's images it can run."""
-
-    study: str
-    task: str
-    number: int
-    method: str
-    config: Mapping[str, Value]
-    """Values for fields of the method and of its recipe; what is absent has its default."""
-    seed: int
 
 
 def save_plan(plan: SweepPlan, folder: Path) -> None:

@@ -1,17 +1,20 @@
 """From a command's arguments to a frozen plan: everything is checked before compute is spent."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from methods import load_backbone, with_epochs
+import torch
+from timm.models import VisionTransformer
+
+from methods import load_backbone, tune, with_epochs
+from orchestrator.backbone import BackbonePlan, image_transform
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
 from orchestrator.data.task import Task
 from orchestrator.plan import (
-    BackbonePlan,
     PrunerPlan,
     StudyPlan,
     SweepPlan,
@@ -19,10 +22,9 @@ from orchestrator.plan import (
     default_first_rung_epochs,
     versions,
 )
-from orchestrator.space import SearchSpace, build, load_space
+from orchestrator.space import SearchSpace, Value, build, extremes, load_space, parse_space
 from orchestrator.suggest import unknown
 from orchestrator.suites import Suite, load_suite
-from orchestrator.trial import image_transform
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ def plan_sweep(
     suite = load_suite(
         request.suite, data_root=request.data_root, tasks=request.tasks, seed=request.seed
     )
-    backbone = _plan_backbone(request, suite)
+    backbone, vit = _plan_backbone(request, suite)
+    spaces = [fit_to_backbone(space, vit, say) for space in spaces]
     say(
         f"backbone {backbone.name}: {backbone.num_parameters:,} parameters, "
         f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}"
@@ -156,7 +159,7 @@ def _with_epochs(space: SearchSpace, epochs: int | None) -> SearchSpace:
     return space.with_fixed({"epochs": epochs, "warmup_epochs": warmup})
 
 
-def _plan_backbone(request: SweepRequest, suite: Suite) -> BackbonePlan:
+def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, VisionTransformer]:
     name = request.backbone or suite.default_backbone
     if name is None:
         raise ValueError(
@@ -167,7 +170,7 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> BackbonePlan:
     mean, std = tuple(backbone.mean), tuple(backbone.std)
     if request.normalisation is not None:
         mean, std = NORMALISATIONS[request.normalisation]
-    return BackbonePlan(
+    plan = BackbonePlan(
         name=name,
         weights=str(request.weights.absolute()) if request.weights else None,
         weights_sha256=backbone.weights_sha256,
@@ -179,6 +182,47 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> BackbonePlan:
         mean=mean,
         std=std,
     )
+    return plan, backbone.vit
+
+
+def fit_to_backbone(
+    space: SearchSpace, vit: VisionTransformer, say: Callable[[str], None]
+) -> SearchSpace:
+    """The space without the choices that this backbone has no room for, which are named.
+
+    A gating depth of 9, for one, needs more than 9 blocks. ValueError where nothing is left, or
+    where a fixed value or an end of a range does not fit.
+    """
+    _try_on(space, vit, {})
+    search = dict(space.document["search"])
+    for dimension in space.dimensions:
+        values = extremes(dimension.distribution)
+        refused = {}
+        for value in values:
+            try:
+                _try_on(space, vit, {dimension.name: value})
+            except ValueError as error:
+                refused[value] = error
+        if not refused:
+            continue
+        line = search[dimension.name]
+        if "choices" not in line or len(refused) == len(values):
+            raise next(iter(refused.values()))
+        for value, error in refused.items():
+            say(f"space {space.name}: left out {dimension.name} = {value}: {error}")
+        search[dimension.name] = {**line, "choices": [v for v in values if v not in refused]}
+    document = {**space.document, "search": search}
+    return parse_space(document, name=space.name, source=space.name)
+
+
+def _try_on(space: SearchSpace, vit: VisionTransformer, values: Mapping[str, Value]) -> None:
+    """Build what the values add to the backbone; ValueError if they do not fit it."""
+    source = f"space {space.name}"
+    method, recipe = build(space.method, {**space.fixed, **values}, source=source)
+    size = vit.patch_embed.img_size
+    assert size is not None
+    images = torch.zeros(2, 3, *size) if method.needs_images else None
+    tune(vit, method, images, num_classes=2, recipe=recipe)
 
 
 def _check_tasks(suite: Suite) -> None:

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.backbone import image_transform
 from orchestrator.bundle import Bundle
 from orchestrator.data.cache import ImageCache, task_fingerprint
 from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
 from orchestrator.suites import load_suite
-from orchestrator.trial import TrialContext, image_transform, run_trial
+from orchestrator.trial import TrialContext, run_trial
 
 
 def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> float:

@@ -1,8 +1,8 @@
-"""One Ray Tune run over all studies of a sweep.
+"""One Ray Tune run over all trials of a sweep, or over all runs of its finalists.
 
-A Searcher hands out trials of all studies in turn, a TrialScheduler lets each study's Optuna
-pruner decide, and warm actors train. All state is in the record; Tune's own snapshots are never
-read.
+A Searcher hands out what a ledger says is next, a TrialScheduler asks the ledger after every report
+whether to go on, and warm actors train. All state is in the record behind the ledger; Tune's own
+snapshots are never read.
 """
 
 import logging
@@ -14,9 +14,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 # Before Ray is imported: its own loggers write files that nobody reads, and phone home.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -30,7 +30,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.plan import TrialConfig
+from orchestrator.config import TrialConfig
 from orchestrator.record import EpochRow, Record, TrialRecord
 from orchestrator.residents import Residents
 from orchestrator.slots import Slots
@@ -53,34 +53,72 @@ class Observer(Protocol):
     def trial_ended(self, trial: TrialRecord) -> None: ...
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a worker is given to train."""
+
+    kind: type[Trial]
+    config: TrialConfig
+    files: str
+    """Its checkpoint and its tuned weights are this path with a suffix of their own."""
+
+    @property
+    def checkpoint(self) -> Path:
+        return Path(f"{self.files}.checkpoint")
+
+    @property
+    def tensors(self) -> Path:
+        return Path(f"{self.files}.safetensors")
+
+
+class Ledger(Protocol):
+    """What is to be run, and what came of it."""
+
+    @property
+    def num_left(self) -> int:
+        """Runs that may still be handed out: all of them, or more."""
+        ...
+
+    def next_run(self, tune_id: str) -> Run | Literal["finished"] | None:
+        """What to run next; None: nothing before another run ends; "finished": nothing any more."""
+        ...
+
+    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
+        """Take in what a worker said (see `_WarmWorker.step`); whether the run ends here."""
+        ...
+
+    def worker_lost(self, tune_id: str) -> None:
+        """Tune gave the run up: its worker died too often."""
+        ...
+
+    def forget(self, tune_id: str) -> None:
+        """The run has left the schedule."""
+        ...
+
+
 def run_schedule(
-    record: Record,
+    ledger: Ledger,
     context: TrialContext,
     slots: Slots,
     *,
-    trials_folder: Path,
-    observers: Sequence[Observer],
     max_seconds: float | None = None,
 ) -> None:
-    """Run what is left of the plan; returns when done, out of time, or interrupted.
+    """Run what is left in the ledger; returns when done, out of time, or interrupted.
 
-    Trials that were not finished by then stay running in the record, to be run again.
+    Runs that were not finished by then stay running in the record, to be run again.
     """
-    core = _Core(record, trials_folder, observers)
-    if core.num_left == 0:
+    if ledger.num_left == 0:
         return
     with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, _sigterm_as_sigint():
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(
-                    _WarmWorker, context=context, trials_folder=str(trials_folder)
-                ),
+                tune.with_parameters(_WarmWorker, context=context),
                 {"cpu": slots.cpu_threads, "gpu": slots.gpus_per_trial},
             ),
             tune_config=tune.TuneConfig(
-                search_alg=_StudySearcher(core),
-                scheduler=_OptunaPruning(core),
-                num_samples=core.num_left,
+                search_alg=_LedgerSearcher(ledger),
+                scheduler=_LedgerScheduler(ledger),
+                num_samples=ledger.num_left,
                 max_concurrent_trials=slots.num_slots,
                 reuse_actors=True,
                 time_budget_s=max_seconds,
@@ -131,8 +169,8 @@ class _Running:
     ended: bool = False
 
 
-class _Core:
-    """What searcher and scheduler share: they are two doors to the same record."""
+class StudyLedger:
+    """The trials of a sweep, all studies in turn, each stopped by its own Optuna pruner."""
 
     def __init__(self, record: Record, trials_folder: Path, observers: Sequence[Observer]) -> None:
         self.record = record
@@ -149,13 +187,14 @@ class _Core:
     def num_left(self) -> int:
         return len(self._interrupted) + sum(max(0, n) for n in self._to_ask.values())
 
-    def next_trial(self, tune_id: str) -> TrialConfig | None:
+    def next_run(self, tune_id: str) -> Run | Literal["finished"]:
         config = self._choose()
         if config is None:
-            return None
+            return "finished"
         self._running[tune_id] = _Running(config)
         self._tell("trial_started", self.record.trial(config.study, config.number))
-        return config
+        folder = self._trials_folder / config.study
+        return Run(Trial, config, str(folder / str(config.number)))
 
     def _choose(self) -> TrialConfig | None:
         if self._interrupted:
@@ -167,7 +206,7 @@ class _Core:
         self._to_ask[study] -= 1
         return self.record.ask(study)
 
-    def reported(self, tune_id: str, result: dict[str, Any]) -> str:
+    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
         running = self._running[tune_id]
         study, number = running.config.study, running.config.number
         rows: list[EpochRow] = result["rows"]
@@ -192,12 +231,11 @@ class _Core:
             self.record.complete(study, number, **end)
             self._keep_best(study)
         else:
-            return TrialScheduler.CONTINUE
+            return False
         self._ended(running)
-        return TrialScheduler.STOP
+        return True
 
     def worker_lost(self, tune_id: str) -> None:
-        """Tune gave the trial up: its worker died too often."""
         running = self._running[tune_id]
         if not running.ended:
             self.record.fail(
@@ -232,29 +270,32 @@ class _Core:
 
 
 class _Door:
-    """Tune pickles searcher and scheduler into snapshots that we never read: leave the core out."""
+    """Tune pickles searcher and scheduler into snapshots that we never read: not the ledger."""
 
-    core: _Core
+    ledger: Ledger
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _StudySearcher(_Door, Searcher):
-    def __init__(self, core: _Core) -> None:
+class _LedgerSearcher(_Door, Searcher):
+    def __init__(self, ledger: Ledger) -> None:
         super().__init__()
-        self.core = core
+        self.ledger = ledger
 
     def suggest(self, trial_id: str) -> Any:
-        config = self.core.next_trial(trial_id)
-        return Searcher.FINISHED if config is None else {"trial": asdict(config)}
+        run = self.ledger.next_run(trial_id)
+        if run == "finished":
+            return Searcher.FINISHED
+        # In a list, since Tune would take the values of a plain dictionary for a space to search.
+        return None if run is None else {"run": [run]}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if error:
-            self.core.worker_lost(trial_id)
-        self.core.forget(trial_id)
+            self.ledger.worker_lost(trial_id)
+        self.ledger.forget(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the record is what a sweep resumes from."""
@@ -263,21 +304,21 @@ class _StudySearcher(_Door, Searcher):
         raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
 
 
-class _OptunaPruning(_Door, FIFOScheduler):
-    def __init__(self, core: _Core) -> None:
+class _LedgerScheduler(_Door, FIFOScheduler):
+    def __init__(self, ledger: Ledger) -> None:
         super().__init__()
-        self.core = core
+        self.ledger = ledger
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return self.core.reported(trial.trial_id, result)
+        ends = self.ledger.reported(trial.trial_id, result)
+        return TrialScheduler.STOP if ends else TrialScheduler.CONTINUE
 
 
 class _WarmWorker(tune.Trainable):
     """An actor that keeps backbone, images and frozen features from trial to trial."""
 
-    def setup(self, config: dict[str, Any], context: TrialContext, trials_folder: str) -> None:
+    def setup(self, config: dict[str, Any], context: TrialContext) -> None:
         self._context = context
-        self._trials_folder = Path(trials_folder)
         self._residents = Residents(resident_bytes(context.device))
         self._begin(config)
 
@@ -286,10 +327,10 @@ class _WarmWorker(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trial = TrialConfig(**config["trial"])
-        self._files = self._trials_folder / trial.study / str(trial.number)
-        self._trial = Trial(
-            trial, self._context, self._residents, checkpoint=self._files.with_suffix(".checkpoint")
+        (self._run,) = config["run"]
+        run: Run = self._run
+        self._trial = run.kind(
+            run.config, self._context, self._residents, checkpoint=run.checkpoint
         )
         self._epochs = self._trial.epochs()
 
@@ -308,7 +349,7 @@ class _WarmWorker(tune.Trainable):
                 ):
                     break
             else:
-                self._trial.save(self._files.with_suffix(".safetensors"))
+                self._trial.save(self._run.tensors)
                 finished = True
         except TrialFailed as error:
             failure = str(error)

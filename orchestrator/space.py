@@ -8,7 +8,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,9 @@ from optuna.distributions import (
 )
 
 from methods import METHODS
-from methods.recipe import Recipe
+from orchestrator.config import Value, build, hyperparameters
 from orchestrator.suggest import unknown
 from orchestrator.yaml_io import parse_yaml, read_yaml
-
-Value = None | bool | int | float | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,20 +153,6 @@ def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
     return space
 
 
-def hyperparameters(method: str) -> dict[str, Any]:
-    """Every name a space of this method may use, with its type: the method's and the recipe's."""
-    return {f.name: f.type for cls in (METHODS[method], Recipe) for f in fields(cls) if f.init}
-
-
-def split_config(method: str, config: Mapping[str, Value]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A drawn configuration as (fields of the method, overrides of its recipe)."""
-    own = {f.name for f in fields(METHODS[method])}
-    return (
-        {k: v for k, v in config.items() if k in own},
-        {k: v for k, v in config.items() if k not in own},
-    )
-
-
 def _parse_dimension(name: str, line: Any, *, above: list[str], source: str) -> Dimension:
     words = ("choices", "low", "high", "log", "step", "when")
     if not isinstance(line, dict):
@@ -221,7 +205,8 @@ def _distribution(arguments: dict[str, Any]) -> BaseDistribution:
     return (IntDistribution if integers else FloatDistribution)(**arguments)
 
 
-def _extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
+def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
+    """All choices, or both ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -234,21 +219,11 @@ def _check_values(space: SearchSpace, known: Mapping[str, Any], source: str) -> 
         _check_type(name, value, known[name], source)
     build(space.method, space.fixed, source=source)
     for dimension in space.dimensions:
-        for value in _extremes(dimension.distribution):
+        for value in extremes(dimension.distribution):
             _check_type(dimension.name, value, known[dimension.name], source)
             conditions = {k: v[0] for k, v in dimension.when.items()}
             config = {**space.fixed, **conditions, dimension.name: value}
             build(space.method, config, source=f"{source}: {dimension.name}")
-
-
-def build(method: str, config: Mapping[str, Value], *, source: str) -> tuple[Any, Recipe]:
-    """The method and its recipe with the values of `config`; ValueError names `source`."""
-    own, overrides = split_config(method, config)
-    try:
-        built = METHODS[method](**own)
-        return built, replace(built.recipe(), **overrides)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{source}: {error}") from error
 
 
 def _check_type(name: str, value: Value, annotation: Any, source: str) -> None:

@@ -12,7 +12,7 @@ from orchestrator.plan import STORAGE_FILE, SweepPlan
 from orchestrator.progress import Progress
 from orchestrator.record import Record
 from orchestrator.results import write_results
-from orchestrator.schedule import Observer, run_schedule, start_ray
+from orchestrator.schedule import Observer, StudyLedger, run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
 from orchestrator.tracking import Tracker, reconcile, tracking_uri
@@ -75,14 +75,8 @@ def run_sweep(
         start_ray(slots, ray_address)
         with view(progress) if view else nullcontext() as shown:
             observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
-            run_schedule(
-                record,
-                context,
-                slots,
-                trials_folder=folder / TRIALS_FOLDER,
-                observers=observers,
-                max_seconds=max_seconds,
-            )
+            ledger = StudyLedger(record, folder / TRIALS_FOLDER, observers)
+            run_schedule(ledger, context, slots, max_seconds=max_seconds)
     finally:
         # Whatever happens to the schedule, what was recorded is written out.
         tracked = _write_out(plan, record, suite, folder, tracker, uri)
@@ -111,15 +105,3 @@ def _write_out(
         logger.warning("MLflow could not be brought up to date: %s", error)
         return False
     return True
-
-
-def claim_folder(folder: Path) -> Path:
-    """A new, empty sweep folder; ValueError if there is something in it already."""
-    if (folder / "sweep.yaml").exists():
-        raise ValueError(
-            f"{folder}: belongs to another sweep; `orchestrator resume {folder}` goes on with it, "
-            "or choose another --out"
-        )
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: is not empty and is not a sweep; choose another --out")
-    return folder

@@ -87,7 +87,7 @@ class Training:
         self,
         model: TunedViT,
         train: Inputs,
-        evaluate_on: Inputs,
+        evaluate_on: Inputs | None = None,
         *,
         seed: int,
         micro_batch: int | None = None,
@@ -117,29 +117,32 @@ class Training:
         """Train to the end of the recipe and yield a row of metrics after each epoch.
 
         Rows have epoch (1, 2, ...), lr, train_loss, val_loss, val_accuracy, train_seconds and
-        eval_seconds. Raises TrialFailed when a loss is no longer finite.
+        eval_seconds; val_* only where there is something to evaluate on. Raises TrialFailed when a
+        loss is no longer finite.
         """
         while len(self.rows) < self._model.recipe.epochs:
             epoch = len(self.rows)
             started = time.perf_counter()
             train_loss, lr = self._train_epoch(epoch)
             trained = time.perf_counter()
-            val_loss, val_accuracy = evaluate(self._model, self._evaluate_on)
-            if not math.isfinite(val_loss):
-                raise TrialFailed(
-                    f"validation loss is {val_loss} after epoch {epoch + 1}, lr {lr:.3g}"
-                )
             row = {
                 "epoch": epoch + 1,
                 "lr": lr,
                 "train_loss": train_loss,
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
+                **self._validate(epoch + 1, lr),
                 "train_seconds": trained - started,
                 "eval_seconds": time.perf_counter() - trained,
             }
             self.rows.append(row)
             yield row
+
+    def _validate(self, epoch: int, lr: float) -> dict[str, float]:
+        if self._evaluate_on is None:
+            return {}
+        loss, accuracy = evaluate(self._model, self._evaluate_on)
+        if not math.isfinite(loss):
+            raise TrialFailed(f"validation loss is {loss} after epoch {epoch}, lr {lr:.3g}")
+        return {"val_loss": loss, "val_accuracy": accuracy}
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, as tensors and plain values."""

@@ -5,33 +5,36 @@ Needs torch, timm and the data layer only, so that a machine without Ray can run
 
 import json
 import logging
+import os
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from methods import Backbone, TunedViT, load_backbone, tune
+from methods import Backbone, Method, TunedViT, tune
+from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.config import TrialConfig, build
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.task import Task
 from orchestrator.data.transform import ImageTransform
-from orchestrator.plan import BackbonePlan, PrunerPlan, TrialConfig
+from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
-from orchestrator.space import build
-from orchestrator.train import Inputs, Pixels, Training, TrialFailed, frozen_prefix
+from orchestrator.train import EVAL_BATCH, Inputs, Pixels, Training, TrialFailed, frozen_prefix
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = float(os.environ.get("ORCHESTRATOR_CHECKPOINT_SECONDS", 30))
 """At most so much of a running trial is lost."""
 
-__all__ = ["Trial", "TrialContext", "TrialFailed", "load_planned_backbone"]
+__all__ = ["Trial", "TrialContext", "TrialFailed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +56,11 @@ class TrialContext:
         return image_transform(self.backbone)
 
 
-def image_transform(backbone: BackbonePlan) -> ImageTransform:
-    return ImageTransform(
-        image_size=backbone.image_size,
-        resize=backbone.resize,
-        interpolation=backbone.interpolation,
-        crop_fraction=backbone.crop_fraction,
-    )
-
-
 class Trial:
     """A configuration that is being trained."""
+
+    splits: Sequence[str] = ("train", "val")
+    """What is trained on and, where there is a second, what is measured after every epoch."""
 
     def __init__(
         self,
@@ -92,11 +89,12 @@ class Trial:
         """Train, one row of metrics per epoch. Raises TrialFailed or ValueError."""
         torch.set_num_threads(self.context.cpu_threads)
         backbone = self._backbone()
-        train, val = self._pixels("train"), self._pixels("val")
+        pixels = {split: self._pixels(split) for split in self.splits}
+        train = pixels[self.splits[0]]
         self.model = model = self._model(backbone, train)
         inputs = [
-            Inputs(pixels=pixels, prefix=self._prefix(model, pixels, split))
-            for split, pixels in (("train", train), ("val", val))
+            Inputs(pixels=pixels[split], prefix=self._prefix(model, pixels[split], split))
+            for split in self.splits
         ]
         self._num_train = len(train)
         self.setup_seconds = time.perf_counter() - self._began
@@ -127,9 +125,14 @@ class Trial:
         return list(training.rows)
 
     def _save_checkpoint(self, training: Training) -> None:
-        if self._checkpoint and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+        if not self._checkpoint or time.monotonic() - self._saved < CHECKPOINT_SECONDS:
+            return
+        try:
             save_checkpoint(training.state(), self._checkpoint, owner=self._owner)
-            self._saved = time.monotonic()
+        except OSError as error:
+            # A full disk costs the way back, not the trial.
+            logger.warning("%s: no checkpoint was written: %s", self._checkpoint, error)
+        self._saved = time.monotonic()
 
     @property
     def _owner(self) -> str:
@@ -173,6 +176,8 @@ class Trial:
         unfinished = path.with_suffix(".part")
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.tuned_state().items()}
         save_file(state, unfinished)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # the record will say that they are there
         unfinished.replace(path)
 
     def _backbone(self) -> Backbone:
@@ -187,7 +192,7 @@ class Trial:
         context, name = self.context, self.config.task
         return self._residents.get(
             ("pixels", context.fingerprints[name], split, context.backbone.mean, context.device),
-            lambda: load_pixels(context, name, split),
+            lambda: self.load_pixels(split),
             lambda pixels: pixels.num_bytes,
         )
 
@@ -196,11 +201,7 @@ class Trial:
         method, recipe = build(self.config.method, self.config.config, source=where)
         if recipe.readout == "auto":
             recipe = replace(recipe, readout=backbone.readout)
-        images = None
-        if method.needs_images:
-            images = (
-                train.normalised(slice(start, start + 64)) for start in range(0, len(train), 64)
-            )
+        images = self._looked_at(method, backbone, train) if method.needs_images else None
         model = tune(
             backbone.vit,
             method,
@@ -210,6 +211,28 @@ class Trial:
             seed=self.config.seed,
         )
         return model.to(self.context.device)
+
+    def _looked_at(self, method: Method, backbone: Backbone, train: Pixels) -> Any:
+        """What the method keeps of the training images, computed once per task and backbone."""
+        plan, task = self.context.backbone, self.config.task
+        starts = range(0, len(train), EVAL_BATCH)
+        batches = (train.normalised(slice(start, start + EVAL_BATCH)) for start in starts)
+        key = (self.config.method, self.context.fingerprints[task], plan.weights_sha256)
+        return self._residents.get(
+            ("looked_at", *key, self.splits[0], plan.mean, plan.std),
+            lambda: method.look_at(backbone.vit, batches),
+            lambda kept: kept.num_bytes,
+        )
+
+    def load_pixels(self, split: str) -> Pixels:
+        """The images of one of `splits` on the device. No way leads from here to the test split."""
+        context = self.context
+        decoded = open_search_splits(
+            context.tasks[self.config.task],
+            context.transform,
+            ImageCache(Path(context.cache_folder)),
+        )[split]
+        return pixels_on_device(context, decoded.images, decoded.labels)
 
     def _prefix(self, model: TunedViT, pixels: Pixels, split: str) -> Tensor | None:
         """Computed once for all trials of a task that share it, unless it would not be kept."""
@@ -234,36 +257,16 @@ class Trial:
         )
 
 
-def load_planned_backbone(plan: BackbonePlan, device: str) -> Backbone:
-    """The backbone of a plan; ValueError if its weights are no longer those that were planned."""
-    backbone = load_backbone(
-        plan.name,
-        weights=Path(plan.weights) if plan.weights else None,
-        image_size=plan.image_size,
-    )
-    if backbone.weights_sha256 != plan.weights_sha256:
-        raise ValueError(
-            f"{plan.weights or plan.name}: the weights changed since this was planned "
-            f"(sha256 {backbone.weights_sha256[:12]} now, {plan.weights_sha256[:12]} then)"
-        )
-    backbone.vit.to(device)
-    return backbone
-
-
-def load_pixels(context: TrialContext, task: str, split: str) -> Pixels:
-    """A search split on the device. There is no way from here to the test split."""
-    splits = open_search_splits(
-        context.tasks[task], context.transform, ImageCache(Path(context.cache_folder))
-    )
-    decoded = splits[split]
+def pixels_on_device(context: TrialContext, images: np.ndarray, labels: np.ndarray) -> Pixels:
+    """Decoded images (N, H, W, 3) and labels (N,), copied to the device of the context."""
     mean, std = (
         torch.tensor(values, device=context.device).view(3, 1, 1)
         for values in (context.backbone.mean, context.backbone.std)
     )
     return Pixels(
         # A copy: the mapped file must not be held, nor be writable through the tensor.
-        images=torch.from_numpy(decoded.images.copy()).to(context.device),
-        labels=torch.from_numpy(decoded.labels.copy()).to(context.device),
+        images=torch.from_numpy(images.copy()).to(context.device),
+        labels=torch.from_numpy(labels.copy()).to(context.device),
         mean=mean,
         std=std,
     )

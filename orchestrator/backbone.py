@@ -1,0 +1,52 @@
+"""The frozen network of a sweep as it was planned, and how images are prepared for it.
+
+Needs torch, timm and Pillow, nothing of a sweep.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from methods import Backbone, load_backbone
+from orchestrator.data.transform import ImageTransform
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackbonePlan:
+    """Which frozen network, and how images are prepared for it."""
+
+    name: str
+    weights: str | None
+    """Absolute path of the weights file; None: timm's own weights, or the embedded ones."""
+    weights_sha256: str
+    image_size: int
+    num_parameters: int
+    resize: str
+    interpolation: str
+    crop_fraction: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def image_transform(backbone: BackbonePlan) -> ImageTransform:
+    return ImageTransform(
+        image_size=backbone.image_size,
+        resize=backbone.resize,
+        interpolation=backbone.interpolation,
+        crop_fraction=backbone.crop_fraction,
+    )
+
+
+def load_planned_backbone(plan: BackbonePlan, device: str) -> Backbone:
+    """The backbone of a plan; ValueError if its weights are no longer those that were planned."""
+    backbone = load_backbone(
+        plan.name,
+        weights=Path(plan.weights) if plan.weights else None,
+        image_size=plan.image_size,
+    )
+    if backbone.weights_sha256 != plan.weights_sha256:
+        raise ValueError(
+            f"{plan.weights or plan.name}: the weights changed since this was planned "
+            f"(sha256 {backbone.weights_sha256[:12]} now, {plan.weights_sha256[:12]} then)"
+        )
+    backbone.vit.to(device)
+    return backbone

@@ -9,7 +9,7 @@ the tuning at a few places, so that nothing is computed that nobody reads:
 * The last block runs only for the tokens that the readout reads.
 * Blocks in front of the first trained tensor are a constant of the image (`TunedViT.prefix`).
 
-All of this is exact; `tests/plain_form.py` has the plain definition that it must equal.
+All of this is exact; `benchmarks/plain_form.py` has the plain definition that it must equal.
 """
 
 import copy
@@ -240,8 +240,10 @@ def tune(
     generator = torch.Generator().manual_seed(seed)
     tuning = method.tuning(vit, generator, images)
     trained = {id(weight) for weight in method.trained_weights(vit)}
+    shared = _share(vit, trained, tuned_dtype(vit))
+    assert isinstance(shared, VisionTransformer)
     return TunedViT(
-        _share(vit, trained),
+        shared,
         tuning,
         method=method,
         recipe=recipe,
@@ -250,28 +252,26 @@ def tune(
     )
 
 
-def _share(vit: VisionTransformer, trained: set[int]) -> VisionTransformer:
-    """The same ViT with frozen weights that share their memory, and clones of the trained ones.
+def _share(module: nn.Module, trained: set[int], dtype: torch.dtype) -> nn.Module:
+    """The same module with frozen weights that share their memory, and clones of the trained ones.
 
-    A layer with a trained weight is held in the type of what is trained, whole: not all kernels
-    take a norm in two types.
+    A layer with a trained weight is held in `dtype`, the type of what is trained, whole: not all
+    kernels take a norm in two types. (A deep copy would do the same, three times slower.)
     """
-    learning: set[int] = set()
-    for module in vit.modules():
-        own = {id(weight) for weight in module.parameters(recurse=False)}
-        if own & trained:
-            learning |= own
-    memo: dict[int, Any] = {}
-    for weight in vit.parameters():
+    twin = copy.copy(module)
+    tables = {name: table.copy() for name, table in vars(module).items() if isinstance(table, dict)}
+    vars(twin).update(tables)
+    learns = any(id(weight) in trained for weight in module.parameters(recurse=False))
+    for name, weight in module.named_parameters(recurse=False):
         values = weight.detach()
-        if id(weight) in learning:
-            values = values.to(tuned_dtype(vit))
+        if learns:
+            values = values.to(dtype)
         if id(weight) in trained:
             values = values.clone()
-        memo[id(weight)] = nn.Parameter(values, requires_grad=id(weight) in trained)
-    shared = copy.deepcopy(vit, memo)
-    shared.head = nn.Identity()
-    return shared
+        setattr(twin, name, nn.Parameter(values, requires_grad=id(weight) in trained))
+    for name, child in module.named_children():
+        setattr(twin, name, _share(child, trained, dtype))
+    return twin
 
 
 class TunedViT(nn.Module):
@@ -302,6 +302,7 @@ class TunedViT(nn.Module):
         self.checkpoint_blocks = False
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.vit = vit
+        self.vit.head = nn.Identity()
         self.tuning = tuning.to(device)
         self.readout = _readout(vit, tuning, recipe)
         self._prepare_final_norm()

@@ -36,6 +36,16 @@ NORMALISATIONS = {
 """Mean and standard deviation of pixel values in [0, 1]."""
 
 QUICKSTART_METHODS = ("linear", "vpt_deep")
+PROMPT_METHODS = (
+    "vpt_shallow",
+    "vpt_deep",
+    "spt_shallow",
+    "spt_deep",
+    "gatevpt",
+    "lspt",
+    "apt",
+)
+"""What is searched where no --method is given: the best of a task includes its method."""
 PRUNERS = ("successive_halving", "median", "hyperband", "none")
 SAMPLERS = ("tpe", "random")
 SHOWN_PROBLEMS = 10
@@ -136,7 +146,7 @@ def _method_names(request: SweepRequest) -> Sequence[str]:
         if len(set(request.methods)) != len(request.methods):
             raise ValueError(f"--method names one twice: {', '.join(request.methods)}")
         return request.methods
-    return QUICKSTART_METHODS
+    return QUICKSTART_METHODS if request.suite == "quickstart" else PROMPT_METHODS
 
 
 def _epochs(request: SweepRequest) -> int | None:

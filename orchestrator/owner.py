@@ -9,7 +9,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.plan import PLAN_FILE
+
 LOCK_FILE = ".owner"
+
+
+def claim_folder(folder: Path) -> Path:
+    """A new, empty sweep folder; ValueError if there is something in it already."""
+    if (folder / PLAN_FILE).exists():
+        raise ValueError(
+            f"{folder}: belongs to another sweep; `orchestrator resume {folder}` goes on with it, "
+            "or choose another --out"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: is not empty and is not a sweep; choose another --out")
+    return folder
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def methods(as_json: Json = False) -> None:
     found = [
         {
             "method": name,
-            "title": cls.title + (" (reconstruction)" if cls.reconstruction else ""),
+            "title": cls.title,
             "paper": cls.paper,
             "hyperparameters": {f.name: f.default for f in fields(cls)},
         }
@@ -32,13 +32,12 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2, default=str))
         return
-    table = Table(
-        "method", "title", "hyper-parameters (default)", "paper", box=None, pad_edge=False
-    )
     for row in found:
+        console.print(f"[bold]{row['method']}[/bold]  {row['title']}", soft_wrap=True)
+        console.print(f"  {row['paper']}", soft_wrap=True)
         defaults = ", ".join(f"{k}={v}" for k, v in row["hyperparameters"].items())
-        table.add_row(row["method"], row["title"], defaults, row["paper"])
-    console.print(table)
+        if defaults:
+            console.print(f"  {defaults}", markup=False, soft_wrap=True)
 
 
 @spaces.command("list")

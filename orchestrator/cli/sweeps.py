@@ -95,13 +95,12 @@ def sweep(
 ) -> None:
     """Search the best configuration of every method on every task of a suite."""
     from orchestrator.data.cache import ImageCache
+    from orchestrator.owner import claim_folder
     from orchestrator.plan import save_plan
     from orchestrator.prepare import SweepRequest, plan_sweep
-    from orchestrator.sweep import claim_folder
 
     folder = claim_folder(out or _default_folder(suite))
     cache = ImageCache()
-    chosen = _slots(slots, cpus_per_trial, gpus_per_trial, ray_address)
     request = SweepRequest(
         suite=suite,
         data_root=data,
@@ -120,6 +119,7 @@ def sweep(
         reduction_factor=reduction,
         first_rung_epochs=first_rung,
     )
+    chosen = _slots(slots, cpus_per_trial, gpus_per_trial, ray_address)
     plan, opened = plan_sweep(request, name=folder.name, cache=cache, say=_say)
     _show_plan(plan, chosen)
     if dry_run:
@@ -260,18 +260,12 @@ def _show_summary(plan: "SweepPlan", record: "Record") -> None:
     from orchestrator.results import summary_table
 
     table = Table(box=None, pad_edge=False)
-    for name, justify in (
-        ("task", "left"),
-        ("method", "left"),
-        ("complete", "right"),
-        ("pruned", "right"),
-        ("failed", "right"),
-        ("left", "right"),
-        ("best val %", "right"),
-        ("configuration", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for row in summary_table(plan, record):
+    for name in ("task", "method"):
+        table.add_column(name, no_wrap=True)
+    for name in ("complete", "pruned", "failed", "left", "best val %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = summary_table(plan, record)
+    for row in rows:
         table.add_row(
             row.task,
             row.space,
@@ -280,9 +274,11 @@ def _show_summary(plan: "SweepPlan", record: "Record") -> None:
             Text(str(row.failed), style="red" if row.failed else ""),
             str(row.planned - row.complete - row.pruned - row.failed),
             row.best_text,
-            row.config_text,
         )
     console.print(table)
+    for row in rows:
+        if row.config_text:
+            _say(f"best of {row.study}: {row.config_text}")
     failed = [trial for trial in record.all_trials() if trial.state == "failed"]
     for trial in failed[:10]:
         _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")

@@ -7,8 +7,9 @@ Loading needs torch, timm, safetensors and this distribution: neither Ray nor ML
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from methods.recipe import Recipe
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.config import TrialConfig, split_config
 from orchestrator.data.transform import ImageTransform
+from orchestrator.faults import commit_point
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1
@@ -42,13 +44,18 @@ class Bundle:
     trial: TrialConfig
     recipe: Mapping[str, Any]
     """As trained, for reading: the method's published recipe with the trial's values."""
-    val_accuracy: float
+    val_accuracy: float | None
+    """Of the search; None after training on train and val together."""
     num_tuned_parameters: int
     device: str
     cpu_threads: int
     tensors_sha256: str
     sweep: str
     versions: Mapping[str, str]
+    stage: str = "search"
+    """search: trained on train. final: the winner, trained on train and val, tested once."""
+    test_accuracies: Mapping[int, float] = field(default_factory=dict)
+    """Of the final stage by seed; these are the prompts of the seed in `trial`."""
 
     @property
     def num_classes(self) -> int:
@@ -187,5 +194,9 @@ def _open(path: Path) -> Image.Image:
 
 def _write(path: Path, content: bytes) -> None:
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    commit_point("half bundle")
     unfinished.replace(path)

@@ -3,10 +3,13 @@
 import hashlib
 import io
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from orchestrator.faults import commit_point
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +23,15 @@ def save_checkpoint(state: Any, path: Path, *, owner: str) -> None:
     content = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
+    middle = len(content) // 2
     with unfinished.open("wb") as file:
-        file.write(_MAGIC + hashlib.sha256(content).digest() + content)
+        file.write(_MAGIC + hashlib.sha256(content).digest() + content[:middle])
+        commit_point("half checkpoint")
+        file.write(content[middle:])
         file.flush()
+        os.fsync(file.fileno())
     unfinished.replace(path)
+    commit_point("after checkpoint")
 
 
 def load_checkpoint(path: Path, *, owner: str) -> Any | None:

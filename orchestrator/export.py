@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.bundle import Bundle, save_bundle, sha256_of
 from orchestrator.config import TrialConfig, build
+from orchestrator.faults import commit_point
 from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.suites import Suite
@@ -57,6 +58,7 @@ def export_best(
         tensors = _tensors(trials_folder, winner)
         save_bundle(describe(plan, suite, winner, tensors), folder, tensors)
         best[task.name] = winner
+    commit_point("after export")
     return Exported(files=files, best=best, missing=missing)
 
 

@@ -4,17 +4,23 @@ Every ask, report, prune decision and result is written here, by the driver alon
 else hears of it. Tracking, results table and exports are made from it and can be made again.
 """
 
+import copy
+import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.plan import SweepPlan, TrialConfig
+from orchestrator.config import TrialConfig
+from orchestrator.faults import commit_point
+from orchestrator.plan import PLAN_FILE, SweepPlan
 
 EpochRow = Mapping[str, float]
 """Metrics of one epoch; has `epoch` (1, 2, ...) and `val_accuracy`."""
@@ -59,7 +65,7 @@ class Record:
 
     def __init__(self, plan: SweepPlan, storage_url: str) -> None:
         self.plan = plan
-        self._storage = _open_storage(storage_url)
+        self._storage = open_storage(storage_url)
         self._studies = {
             study.name: optuna.create_study(
                 study_name=self._name_in_storage(study.name),
@@ -71,10 +77,15 @@ class Record:
             for study in plan.studies
         }
         self._trial_ids: dict[tuple[str, int], int] = {}
+        for name, study in self._studies.items():
+            self._refuse_another_plan(name, study)
 
     def ask(self, study: str) -> TrialConfig:
         """A new trial of `study`, drawn by the plan's sampler and written as running."""
-        return self._draw(study, self._studies[study].ask()._trial_id)
+        commit_point("before ask")
+        trial_id = self._studies[study].ask()._trial_id
+        commit_point("after ask")
+        return self._draw(study, trial_id)
 
     def interrupted(self) -> list[TrialConfig]:
         """Trials that were running when their driver ended, to be run again under their number."""
@@ -89,23 +100,27 @@ class Record:
     ) -> int | None:
         """Write the epochs; the epoch after which the pruner stops the trial, or None.
 
-        An epoch that was reported before, by a run of the trial that was interrupted, is not
-        written again. After the last epoch of a finished trial there is nothing left to prune.
+        An epoch that was reported before, by a run of the trial that was interrupted, is neither
+        written nor judged again. After the last epoch of a finished trial nothing is left to prune.
         """
         trial_id = self._trial_id(study, number)
         rows = list(rows)
         stored = self._storage.get_trial(trial_id)
-        if "pruned_after" in stored.user_attrs:
-            return stored.user_attrs["pruned_after"]  # decided, but the driver ended before tell
         known = stored.intermediate_values
+        decision = _Decision(**stored.user_attrs.get("decision", {}))
+        self._show_rungs(trial_id, decision, stored.system_attrs)
         for row in rows:
             epoch = int(row["epoch"])
-            if epoch in known:
-                continue
-            self._storage.set_trial_intermediate_value(trial_id, epoch, row["val_accuracy"])
+            if decision.stops and epoch == decision.epoch:
+                return epoch  # decided before, but the driver ended before tell
+            if epoch not in known:
+                commit_point("before report")
+                self._storage.set_trial_intermediate_value(trial_id, epoch, row["val_accuracy"])
+                commit_point("after report")
             last = finished and row is rows[-1]
-            if not last and self.plan.pruner.asked_at(epoch) and self._prunes(study, trial_id):
-                self._storage.set_trial_user_attr(trial_id, "pruned_after", epoch)
+            if last or epoch <= decision.epoch or not self.plan.pruner.asked_at(epoch):
+                continue
+            if self._decide(study, trial_id, epoch).stops:
                 return epoch
         return None
 
@@ -166,6 +181,17 @@ class Record:
         """For Optuna's own plots and importances."""
         return self._studies[study]
 
+    def _refuse_another_plan(self, name: str, study: optuna.Study) -> None:
+        planned = _what_decides(self.plan, name)
+        stored = study.user_attrs.get("plan")
+        if stored is None:
+            study.set_user_attr("plan", planned)
+        elif changes := list(differences(stored, planned)):
+            raise ValueError(
+                f"study {name}: its trials were drawn from another plan than {PLAN_FILE} now says; "
+                "start a new sweep for what changed:\n  " + "\n  ".join(changes)
+            )
+
     def _name_in_storage(self, study: str) -> str:
         # One database may hold many sweeps.
         return f"{self.plan.name}/{study}"
@@ -185,7 +211,7 @@ class Record:
         seed = plan.trial_seed(study_name, number)
         # A sampler seeded anew for each trial decides by the storage alone: after a crash the
         # decisions are those of an undisturbed run.
-        study.sampler = make_sampler(plan.sampler, seed)
+        study.sampler = _SeededByName(plan.sampler, seed)
         study_plan = plan.study(study_name)
         space = plan.parsed_spaces[study_plan.space]
         config = space.draw(optuna.Trial(study, trial_id))
@@ -199,11 +225,23 @@ class Record:
             seed=seed,
         )
 
-    def _prunes(self, study: str, trial_id: int) -> bool:
-        # The pruner itself writes which rungs a trial has passed, hence once per epoch.
-        return self._studies[study].pruner.prune(
-            self._studies[study], self._storage.get_trial(trial_id)
-        )
+    def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
+        """Ask the pruner; what it says is written before the other trials can see the rung."""
+        rungs = _HeldBack(self._storage)
+        judged = copy.copy(self._studies[study])
+        judged._storage = rungs  # type: ignore[assignment]
+        stops = judged.pruner.prune(judged, self._storage.get_trial(trial_id))
+        decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes)
+        self._storage.set_trial_user_attr(trial_id, "decision", asdict(decision))
+        commit_point("half decision")
+        self._show_rungs(trial_id, decision, {})
+        commit_point("after decision")
+        return decision
+
+    def _show_rungs(self, trial_id: int, decision: "_Decision", shown: Mapping[str, Any]) -> None:
+        for name, value in decision.rungs.items():
+            if name not in shown:
+                self._storage.set_trial_system_attr(trial_id, name, value)
 
     def _end(
         self,
@@ -215,16 +253,21 @@ class Record:
         value: float | None = None,
     ) -> None:
         trial_id = self._trial_id(study, number)
+        commit_point("before tell")
         self._storage.set_trial_user_attr(trial_id, "facts", dict(facts))
-        self._storage.set_trial_user_attr(trial_id, "curve", _columns(curve))
+        self._storage.set_trial_user_attr(trial_id, "curve", as_columns(curve))
         if state is TrialState.PRUNED:
             value = curve[-1]["val_accuracy"]
+        commit_point("half tell")
         self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+        commit_point("after tell")
 
     def _as_record(self, study: str, trial: FrozenTrial) -> TrialRecord:
         space = self.plan.parsed_spaces[self.plan.study(study).space]
         reported = trial.intermediate_values
-        curve = _rows(trial.user_attrs.get("curve", {})) or [
+        # What a driver wrote that died before it could tell the end does not count.
+        ended = trial.user_attrs if trial.state.is_finished() else {}
+        curve = as_rows(ended.get("curve", {})) or [
             {"epoch": epoch, "val_accuracy": reported[epoch]} for epoch in sorted(reported)
         ]
         last = curve[-1]["val_accuracy"] if curve else None
@@ -235,12 +278,68 @@ class Record:
             config={**space.fixed, **trial.params},
             val_accuracy=trial.value if trial.state is TrialState.COMPLETE else last,
             curve=curve,
-            failure=trial.user_attrs.get("failure"),
+            failure=ended.get("failure") if trial.state is TrialState.FAIL else None,
             seed=self.plan.trial_seed(study, trial.number),
             started=trial.datetime_start,
             finished=trial.datetime_complete,
-            facts=trial.user_attrs.get("facts", {}),
+            facts=ended.get("facts", {}),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """What the pruner last said of a trial."""
+
+    epoch: int = 0
+    stops: bool = False
+    rungs: Mapping[str, Any] = field(default_factory=dict)
+    """What it wants to leave in the storage for its next decisions."""
+
+
+class _HeldBack:
+    """A storage as a pruner sees it: it reads the real one, and what it writes is kept here."""
+
+    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
+        self._storage = storage
+        self.attributes: dict[str, Any] = {}
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.attributes[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+class _SeededByName(optuna.samplers.BaseSampler):
+    """Draws every name from a seed of its own.
+
+    So a trial that was cut off while it was drawn gets the values it would have had.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._name = name
+        self._seed = seed
+        self._joint = make_sampler(name, seed)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._joint.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._joint.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        sampler = make_sampler(self._name, zlib.crc32(f"{self._seed}/{param_name}".encode()))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
@@ -255,6 +354,33 @@ def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     return min(
         complete, key=lambda t: (-(t.val_accuracy or 0.0), t.config.get("lr", 0.0), t.number)
     )
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """`name: was ..., is ...` for every value in which two nested mappings differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            below = f"{name}.{key}" if name else str(key)
+            yield from differences(before.get(key), now.get(key), below)
+    elif before != now:
+        yield f"{name}: was {before!r}, is {now!r}"
+
+
+def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
+    """All in the plan that the decisions and values of a study depend on, as JSON keeps it."""
+    study = plan.study(name)
+    backbone = asdict(plan.backbone)
+    del backbone["weights"]  # the same file may lie elsewhere
+    document = {
+        "created": plan.created,
+        "space": plan.spaces[study.space],
+        "seed": plan.seed,
+        "sampler": plan.sampler,
+        "pruner": asdict(plan.pruner),
+        "backbone": backbone,
+        "data_fingerprint": plan.task(study.task).fingerprint,
+    }
+    return json.loads(json.dumps(document))
 
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
@@ -286,14 +412,14 @@ def make_pruner(plan: SweepPlan) -> optuna.pruners.BasePruner:
     raise AssertionError(pruner.name)
 
 
-def _open_storage(url: str) -> optuna.storages.BaseStorage:
+def open_storage(url: str) -> optuna.storages.BaseStorage:
     options: dict[str, Any] = {}
     if url.startswith("sqlite:"):
         options = {"connect_args": {"timeout": 60}}
     return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
 
 
-def _columns(rows: Sequence[EpochRow]) -> dict[str, list[float]]:
+def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float]]:
     """Rows as columns; beside the accuracy, which must stay exact, numbers are cut to 6 digits."""
     if not rows:
         return {}
@@ -304,6 +430,6 @@ def _columns(rows: Sequence[EpochRow]) -> dict[str, list[float]]:
     }
 
 
-def _rows(columns: Mapping[str, Sequence[float]]) -> list[EpochRow]:
+def as_rows(columns: Mapping[str, Sequence[float]]) -> list[EpochRow]:
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.faults import commit_point
 from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.space import hyperparameters
@@ -150,12 +151,14 @@ def summary_table(plan: SweepPlan, record: Record) -> list[StudySummary]:
 
 def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
     """Write the table of all trials; a reader finds the old file or the new one, never a part."""
+    commit_point("before table")
     table = results_table(plan, record.all_trials())
     unfinished = path.with_name(f".{path.name}.part")
     with unfinished.open("wb") as file:
         pq.write_table(table, file, compression="zstd")
         file.flush()
         os.fsync(file.fileno())
+    commit_point("half table")
     unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -14,30 +14,61 @@ Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 spaces = typer.Typer(help="Search spaces that come with the package.", no_args_is_help=True)
 
 
-def methods(as_json: Json = False) -> None:
-    """The methods, their hyper-parameters with defaults, and their papers."""
-    from dataclasses import fields
+def methods(
+    method: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(help="Its hyper-parameters, e.g. num_tokens=100.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The methods: paper, hyper-parameters, and what they train on ViT-B/16 beside the head."""
+    from dataclasses import asdict
 
     from methods import METHODS
+    from methods.size import num_trained_parameters, reference_vit
+    from orchestrator.config import build, hyperparameters
+    from orchestrator.suggest import unknown
+    from orchestrator.yaml_io import parse_yaml
 
-    found = [
-        {
-            "method": name,
-            "title": cls.title,
-            "paper": cls.paper,
-            "hyperparameters": {f.name: f.default for f in fields(cls)},
-        }
-        for name, cls in METHODS.items()
-    ]
+    if method is not None and method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    config = {}
+    for value in values or []:
+        name, equals, text = value.partition("=")
+        if not equals:
+            raise ValueError(f"{value!r}: expected name=value, for example num_tokens=100")
+        if method is not None and name not in hyperparameters(method):
+            raise ValueError(unknown(f"{method} hyper-parameter", name, hyperparameters(method)))
+        config[name] = parse_yaml(text, source=value)
+    vit = reference_vit()
+    whole = sum(p.numel() for p in vit.parameters())
+    found = []
+    for name in [method] if method else METHODS:
+        built, _ = build(name, config, source=name)
+        trained = num_trained_parameters(vit, built)
+        found.append(
+            {
+                "method": name,
+                "title": built.title,
+                "paper": built.paper,
+                "hyperparameters": asdict(built),
+                "trained_parameters": trained,
+                "percent_of_backbone": 100 * trained / whole,
+            }
+        )
     if as_json:
-        typer.echo(json.dumps(found, indent=2, default=str))
+        typer.echo(json.dumps(found, indent=2))
         return
     for row in found:
         console.print(f"[bold]{row['method']}[/bold]  {row['title']}", soft_wrap=True)
         console.print(f"  {row['paper']}", soft_wrap=True)
-        defaults = ", ".join(f"{k}={v}" for k, v in row["hyperparameters"].items())
-        if defaults:
-            console.print(f"  {defaults}", markup=False, soft_wrap=True)
+        if row["hyperparameters"]:
+            values = [f"{k}={v}" for k, v in row["hyperparameters"].items()]
+            console.print(f"  {', '.join(values)}", markup=False, soft_wrap=True)
+        console.print(
+            f"  trains {row['trained_parameters']:,} parameters of ViT-B/16 and a head: "
+            f"{row['percent_of_backbone']:.3f} % of {whole:,}"
+        )
 
 
 @spaces.command("list")

@@ -1,0 +1,71 @@
+"""`methods` and `spaces` say what there is, with the numbers of the papers."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.space import shipped_spaces
+
+
+def ask(*arguments: str) -> list[dict]:
+    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "trained"),
+    [
+        ("linear", [], 0),
+        ("full", [], 85_798_656),
+        ("partial", ["num_blocks=1"], 7_089_408),
+        ("bias", [], 102_912),
+        ("vpt", ["deep=false", "num_tokens=50"], 38_400),
+        ("vpt", ["deep=true", "num_tokens=50"], 460_800),
+        ("spt", ["deep=false", "num_tokens=100"], 76_800),
+        ("spt", ["deep=true", "num_tokens=20"], 184_320),
+        ("gatevpt", ["num_tokens=100"], 76_823),
+        ("gatevpt", ["num_tokens=1"], 791),
+        ("lspt", ["num_tokens=10", "hidden=96"], 10 * 768 + 221_952),
+        ("apt", ["num_tokens=200", "rank=4"], 1_916_940),
+        ("lora", ["rank=8"], 294_912),
+        ("adapter", ["bottleneck=8"], 165_984),
+    ],
+)
+def test_trained_parameters_on_vit_b_are_the_published_ones(method, values, trained):
+    (row,) = ask("methods", method, *values)
+    assert row["trained_parameters"] == trained
+
+
+def test_spt_deep_stays_under_four_thousandths_of_the_backbone():
+    (row,) = ask("methods", "spt", "num_tokens=20")
+    assert row["percent_of_backbone"] < 0.4
+
+
+def test_a_reconstruction_is_called_one():
+    titles = {row["method"]: row["title"] for row in ask("methods")}
+    assert [name for name, title in titles.items() if "reconstruction" in title] == ["lspt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["methods", "vptt"], "did you mean 'vpt'"),
+        (["methods", "vpt", "num_token=1"], "did you mean 'num_tokens'"),
+        (["methods", "vpt", "num_tokens"], "expected name=value"),
+        (["methods", "vpt", "num_tokens=0"], "must be a whole number, at least 1"),
+        (["spaces", "show", "vpt_dep"], "did you mean 'vpt_deep'"),
+    ],
+)
+def test_a_wrong_name_or_value_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_every_space_is_listed_and_shown():
+    assert [row["space"] for row in ask("spaces", "list")] == shipped_spaces()
+    result = CliRunner().invoke(app, ["spaces", "show", "gatevpt"], catch_exceptions=False)
+    for expected in ("gate_init", "gating_depth", "1960 configurations"):
+        assert expected in result.output

@@ -1,0 +1,232 @@
+"""The invariants of a sweep folder: what must hold whatever happened to its processes.
+
+Storage, results table, bundles and MLflow must tell one story, and nothing of a dead process may
+stay behind. The storage is the truth: what else differs from it is made again from it.
+"""
+
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.bundle import read_bundle, sha256_of
+from orchestrator.export import BY_METHOD, export_best
+from orchestrator.plan import STORAGE_FILE, SweepPlan
+from orchestrator.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.results import read_results, results_table, write_results
+from orchestrator.suites import Suite
+from orchestrator.sweep import BEST_FOLDER, RESULTS_FILE, TRIALS_FOLDER
+from orchestrator.tracking import ARTIFACTS_FOLDER, TrackingError, reconcile, tracked_runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """An invariant that does not hold."""
+
+    about: str
+    """storage, table, bundles, mlflow, files, or trials."""
+    text: str
+    remedy: str
+    """`repair`, `resume`, or what a person must do."""
+
+
+@dataclass(kw_only=True)
+class Examination:
+    """What was looked at, and what was found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    checked: Counter[str] = field(default_factory=Counter)
+    """How many invariants were checked, by what they are about."""
+
+
+def examine(plan: SweepPlan, record: Record, folder: Path, tracking_uri: str) -> Examination:
+    """Check every invariant of a sweep that nobody is running."""
+    examination = Examination()
+    parts: tuple[tuple[str, Callable[[], Iterator[tuple[bool, str, str]]]], ...] = (
+        ("storage", lambda: _storage(plan, record, folder)),
+        ("trials", lambda: _trials(plan, record)),
+        ("table", lambda: _table(plan, record, folder)),
+        ("bundles", lambda: _bundles(plan, record, folder)),
+        ("files", lambda: _files(record, folder)),
+        ("mlflow", lambda: _tracking(plan, record, tracking_uri)),
+    )
+    for about, checks in parts:
+        for holds, text, remedy in checks():
+            examination.checked[about] += 1
+            if not holds:
+                examination.findings.append(Finding(about=about, text=text, remedy=remedy))
+    return examination
+
+
+def repair(
+    plan: SweepPlan, record: Record, suite: Suite, folder: Path, tracking_uri: str
+) -> list[str]:
+    """Make again what is made from the storage, and remove what the dead left; what was done.
+
+    Trials are left alone: to go on with them is `resume`'s work.
+    """
+    done = [f"removed {path}" for path in _left_over(record, folder)]
+    for path in _left_over(record, folder):
+        path.unlink(missing_ok=True)
+    write_results(plan, record, folder / RESULTS_FILE)
+    done.append(f"wrote {folder / RESULTS_FILE}")
+    exported = export_best(
+        plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
+    )
+    done.append(f"wrote bundles of {len(exported.best)} tasks to {folder / BEST_FOLDER}")
+    try:
+        filled = reconcile(
+            plan,
+            record,
+            tracking_uri,
+            artifacts=folder / ARTIFACTS_FOLDER,
+            best_files=lambda study: exported.files.get(study, []),
+        )
+        done.append(
+            f"MLflow: {filled.created} runs written, {filled.updated} brought up to date, "
+            f"{filled.doubled} doubles removed"
+        )
+    except TrackingError as error:
+        done.append(str(error))
+    return done
+
+
+def _storage(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bool, str, str]]:
+    database = folder / STORAGE_FILE
+    if database.exists():
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            (result,) = connection.execute("PRAGMA integrity_check").fetchone()
+        yield result == "ok", f"{database}: {result}", "restore it from a copy"
+    for study in plan.studies:
+        numbers = [trial.number for trial in record.trials(study.name)]
+        yield (
+            numbers == list(range(len(numbers))) and len(numbers) <= study.num_trials,
+            f"{study.name}: {study.num_trials} trials are planned, numbers {numbers} are there",
+            "start a new sweep",
+        )
+
+
+def _trials(plan: SweepPlan, record: Record) -> Iterator[tuple[bool, str, str]]:
+    for study in plan.studies:
+        trials = record.trials(study.name)
+        interrupted = [trial.number for trial in trials if trial.state not in FINISHED]
+        left = study.num_trials - len(trials)
+        yield (
+            not interrupted and not left,
+            f"{study.name}: {len(interrupted)} trials were interrupted, {left} not begun",
+            "resume",
+        )
+        for trial in trials:
+            if trial.state in FINISHED:
+                problem = _inconsistent(trial)
+                yield not problem, f"{study.name} #{trial.number}: {problem}", "start a new sweep"
+
+
+def _inconsistent(trial: TrialRecord) -> str | None:
+    epochs = [int(row["epoch"]) for row in trial.curve]
+    if epochs != list(range(1, len(epochs) + 1)):
+        return f"its epochs are {epochs}"
+    if trial.state == "failed":
+        return None if trial.failure else "it failed without a reason"
+    accuracy = trial.val_accuracy
+    if accuracy is None or not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+        return f"it is {trial.state} with val_accuracy {accuracy}"
+    if not trial.curve or trial.curve[-1]["val_accuracy"] != accuracy:
+        return "its value is not that of its last epoch"
+    return None
+
+
+def _table(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bool, str, str]]:
+    path = folder / RESULTS_FILE
+    expected = results_table(plan, record.all_trials())
+    try:
+        same = read_results(path).equals(expected)
+        text = f"{path}: is not what the storage says"
+    except ValueError as error:
+        same, text = False, str(error)
+    yield same, text, "repair"
+
+
+def _bundles(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bool, str, str]]:
+    best = {study.name: record.best(study.name) for study in plan.studies}
+    for study in plan.studies:
+        winner = best[study.name]
+        if winner is not None:
+            place = folder / BEST_FOLDER / BY_METHOD / study.space
+            yield from _bundle(place / f"{study.task}.yaml", winner, folder)
+    for task in plan.tasks:
+        of_task = [best[study.name] for study in plan.studies if study.task == task.name]
+        winner = best_of([trial for trial in of_task if trial is not None])
+        if winner is not None:
+            yield from _bundle(folder / BEST_FOLDER / f"{task.name}.yaml", winner, folder)
+
+
+def _bundle(path: Path, winner: TrialRecord, folder: Path) -> Iterator[tuple[bool, str, str]]:
+    tensors = folder / TRIALS_FOLDER / winner.study / f"{winner.number}.safetensors"
+    yield tensors.is_file(), f"{tensors}: the weights of the best trial are gone", "restore it"
+    text = f"{path}: is not the best trial, {winner.study} #{winner.number}"
+    try:
+        bundle = read_bundle(path)
+        weights = path.with_suffix(".safetensors")
+        same = (
+            (bundle.trial.study, bundle.trial.number) == (winner.study, winner.number)
+            and bundle.val_accuracy == winner.val_accuracy
+            and dict(bundle.trial.config) == dict(winner.config)
+            and sha256_of(weights) == bundle.tensors_sha256
+            and (not tensors.is_file() or sha256_of(tensors) == bundle.tensors_sha256)
+        )
+    except (ValueError, OSError) as error:
+        same, text = False, str(error)
+    yield same, text, "repair"
+
+
+def _files(record: Record, folder: Path) -> Iterator[tuple[bool, str, str]]:
+    left = _left_over(record, folder)
+    yield not left, f"left by a process that died: {', '.join(map(str, left[:3]))}", "repair"
+
+
+def _left_over(record: Record, folder: Path) -> Sequence[Path]:
+    """Files half written, and checkpoints of trials that have ended."""
+    kept = {
+        (trial.study, str(trial.number))
+        for trial in record.all_trials()
+        if trial.state == "running"
+    }
+    found = [
+        path
+        for pattern in ("*.part", ".*.part")
+        for place in (folder, folder / TRIALS_FOLDER, folder / BEST_FOLDER)
+        for path in (place.glob(pattern) if place == folder else place.rglob(pattern))
+    ]
+    found += [
+        path
+        for path in (folder / TRIALS_FOLDER).glob("*/*.checkpoint")
+        if (path.parent.name, path.stem) not in kept
+    ]
+    return sorted(found)
+
+
+def _tracking(plan: SweepPlan, record: Record, uri: str) -> Iterator[tuple[bool, str, str]]:
+    try:
+        runs = tracked_runs(plan, uri)
+    except TrackingError as error:
+        yield False, str(error), "start it, then repair"
+        return
+    shown: dict[tuple[str, str], list[tuple[str, float | None]]] = {}
+    for run in runs:
+        shown.setdefault((run.study, run.number), []).append((run.state, run.val_accuracy))
+    for trial in record.all_trials():
+        found = shown.pop((trial.study, str(trial.number)), [])
+        expected = (trial.state, trial.val_accuracy)
+        yield (
+            found == [expected] or (trial.state not in FINISHED and len(found) < 2),
+            f"MLflow shows {trial.study} #{trial.number} as {found}, the storage {expected}",
+            "repair",
+        )
+    for study in plan.studies:
+        parents = shown.pop((study.name, ""), [])
+        yield len(parents) == 1, f"MLflow has {len(parents)} runs of {study.name}", "repair"
+    yield not shown, f"MLflow has runs of no trial: {sorted(shown)}", "delete them in MLflow"

@@ -5,6 +5,7 @@ is what lets `reconcile` compare, and a value be sent twice without being stored
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from orchestrator.yaml_io import dump_yaml
 STUDY_TAG = "orchestrator.study"
 TRIAL_TAG = "orchestrator.trial"
 BEST_PREFIX = "best."
+STUDIES_VIEW = "studies"
 
 STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 """MLflow's word for the state of a trial."""
@@ -25,7 +27,7 @@ STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "fai
 MAX_VALUE_CHARACTERS = 5000
 """MLflow takes 6000 in a param and 8000 in a tag."""
 
-_FACT_METRICS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
+_TOTALS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
 _FACT_TAGS = ("device", "readout")
 _NOT_METRICS = ("epoch", "train_seconds", "eval_seconds")
 
@@ -83,6 +85,59 @@ def sweep_note(plan: SweepPlan) -> str:
     )
 
 
+def saved_views(plan: SweepPlan) -> dict[str, str]:
+    """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep."""
+    searched = {d.name: None for space in plan.parsed_spaces.values() for d in space.dimensions}
+    common = [
+        ("attributes", "Duration"),
+        ("metrics", "val_accuracy"),
+        *(("params", name) for name in searched),
+        ("tags", "state"),
+    ]
+    counts = [("tags", f"num_{state}") for state in ("complete", "pruned", "failed")]
+    created = millis(datetime.fromisoformat(plan.created))
+    return {
+        # Oldest first: parents are older than their trials, so the first page holds them all.
+        **_view(
+            STUDIES_VIEW,
+            "Studies",
+            created,
+            columns=[("metrics", "best_val_accuracy"), *common, *counts],
+            facets={"orderByKey": "attributes.start_time", "orderByAsc": True},
+        ),
+        **_view(
+            "trials",
+            "Best trials",
+            created,
+            columns=[*common, *(("metrics", name) for name in _TOTALS)],
+            facets={
+                "orderByKey": "metrics.`val_accuracy`",
+                "orderByAsc": False,
+                "searchFilter": "tags.kind = 'trial'",
+            },
+        ),
+    }
+
+
+def _view(
+    key: str,
+    name: str,
+    created: int,
+    *,
+    columns: Sequence[tuple[str, str]],
+    facets: Mapping[str, Any],
+) -> dict[str, str]:
+    run_name = "attributes.`Run Name`"
+    state = {
+        **facets,
+        "selectedColumns": [f"{kind}.`{column}`" for kind, column in columns],
+        "columnOrder": [run_name],
+        "columnWidths": {run_name: 300},
+    }
+    view = {"name": name, "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
+    return {f"mlflow.sharedViewState.{key}": json.dumps(view)}
+
+
 def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecord]) -> RunContent:
     """The parent run of a study, after `trials`."""
     finished = sorted(
@@ -102,7 +157,10 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
     if best is not None:
         searched = {d.name: best.config[d.name] for d in space.dimensions if d.name in best.config}
         shown = {"trial": best.number, "val_accuracy": best.val_accuracy, **searched}
-        tags |= {f"{BEST_PREFIX}{name}": _text(value) for name, value in shown.items()}
+        tags |= {
+            f"{BEST_PREFIX}{name}": f"{value:.6g}" if isinstance(value, float) else _text(value)
+            for name, value in shown.items()
+        }
     params = {
         "num_trials": study.num_trials,
         "sampler": plan.sampler,
@@ -115,7 +173,8 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
     return RunContent(
         key=(study.name, ""),
         name=f"{study.task} · {study.space}",
-        start=millis(datetime.fromisoformat(plan.created)),
+        # A millisecond apart, so that pages that sort by time show the order of the plan.
+        start=millis(datetime.fromisoformat(plan.created)) + plan.studies.index(study),
         end=millis(finished[-1].finished) if ended else None,
         status="FINISHED" if ended else "RUNNING",
         tags=tags,
@@ -157,7 +216,7 @@ def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]
         params={name: _text(value) for name, value in _trial_params(plan, trial).items()},
         points=_curve_points(millis(trial.started), curve),
         leading="val_accuracy",
-        totals={k: trial.facts[k] for k in _FACT_METRICS if k in trial.facts} if ended else {},
+        totals={k: trial.facts[k] for k in _TOTALS if k in trial.facts} if ended else {},
         note=None,
     )
 

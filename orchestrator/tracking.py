@@ -18,12 +18,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.faults import commit_point
 from orchestrator.mlflow_runs import (
     BEST_PREFIX,
     STATUS,
+    STUDIES_VIEW,
     STUDY_TAG,
     TRIAL_TAG,
     RunContent,
+    saved_views,
     study_content,
     sweep_id,
     sweep_note,
@@ -37,10 +40,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
+    from orchestrator.final_record import FinalRecord
+
 logger = logging.getLogger(__name__)
 
 MLFLOW_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlartifacts"
+SPACE_FILE = "search_space.yaml"
 
 FLUSH_SECONDS = 2.0
 """What is told within this time goes out together."""
@@ -315,10 +321,53 @@ def _reconcile(
     )
 
 
-def find_experiment(plan: SweepPlan, tracking_uri: str) -> str | None:
-    """The id of the sweep's experiment in MLflow, or None if there is none."""
+def reconcile_final(
+    plan: SweepPlan, record: Record, finals: "FinalRecord", tracking_uri: str
+) -> None:
+    """Show the last stage: a run per finalist and per seed beside the trials of their study."""
+    from orchestrator.mlflow_final import final_contents
+
+    writer = _Writer(plan, tracking_uri, None)
+    writer.connect()
+    for study in plan.studies:
+        trials = [trial for trial in record.trials(study.name) if trial.state in STATUS]
+        writer.write_study(study.name, trials)
+        for content in final_contents(plan, study, finals):
+            writer.write_child(content)
+
+
+def experiment_page(plan: SweepPlan, tracking_uri: str) -> str | None:
+    """Where MLflow's pages show the sweep, after the server's address; None if they do not."""
     experiment = _Writer(plan, tracking_uri, None).find_experiment()
-    return experiment.experiment_id if experiment else None
+    if experiment is None:
+        return None
+    view = f"workflowType=machine_learning&viewStateShareKey={STUDIES_VIEW}"
+    return f"#/experiments/{experiment.experiment_id}/runs?{view}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """What MLflow shows of a trial; of a study, where the number is empty."""
+
+    study: str
+    number: str
+    state: str
+    """As in the record, if its status says the same."""
+    val_accuracy: float | None
+
+
+def tracked_runs(plan: SweepPlan, tracking_uri: str) -> list[TrackedRun]:
+    """The runs of a sweep that are not in the trash. TrackingError if MLflow does not answer."""
+    writer = _Writer(plan, tracking_uri, None)
+    try:
+        if writer.find_experiment() is None:
+            return []
+        writer.connect()
+        return [_tracked(run) for run in writer.active_runs()]
+    except Exception as error:
+        raise TrackingError(
+            f"MLflow at {redacted(tracking_uri)} cannot be read: {_reason(error)}"
+        ) from None
 
 
 @dataclass
@@ -399,6 +448,7 @@ class _Writer:
                 "orchestrator.sweep": plan.name,
                 "mlflow.experimentKind": "custom_model_development",
                 "mlflow.note.content": sweep_note(plan),
+                **saved_views(plan),
             },
         )
 
@@ -432,6 +482,12 @@ class _Writer:
             if not token:
                 return
 
+    def active_runs(self) -> Iterator["Run"]:
+        """Runs of ours that nobody has deleted."""
+        for run in self._search_runs():
+            if run.info.lifecycle_stage == "active" and STUDY_TAG in run.data.tags:
+                yield run
+
     def delete_doubles(self) -> int:
         """Move second runs of a trial to the trash; how many there were.
 
@@ -455,8 +511,11 @@ class _Writer:
 
     def write_trial(self, trial: TrialRecord, curve: Sequence[EpochRow]) -> str:
         """Bring the run of a trial up to date: created, updated, unchanged or deleted."""
-        content = trial_content(self._plan, trial, curve)
-        parent = self._run((trial.study, ""))
+        return self.write_child(trial_content(self._plan, trial, curve))
+
+    def write_child(self, content: RunContent) -> str:
+        """Bring a run below the run of its study up to date."""
+        parent = self._run((content.key[0], ""))
         return self._write(
             replace(content, tags={**content.tags, "mlflow.parentRunId": parent.run_id})
         )
@@ -470,14 +529,14 @@ class _Writer:
         self._upload(
             run,
             SPACE_FILE_TAG,
-            hashlib.sha256(space.encode()).hexdigest(),
-            lambda: self._client.log_text(run.run_id, space, "search_space.yaml"),
+            _digest([(SPACE_FILE, space.encode())]),
+            lambda: self._client.log_text(run.run_id, space, SPACE_FILE),
         )
         if best_files:
             self._upload(
                 run,
                 BEST_FILES_TAG,
-                _digest(best_files),
+                _digest((file.name, file.read_bytes()) for file in best_files),
                 lambda: [self._client.log_artifact(run.run_id, str(f), "best") for f in best_files],
             )
 
@@ -499,7 +558,9 @@ class _Writer:
         run = self._run(content.key)
         if run.deleted:
             return "deleted"
+        commit_point("before tracking")
         changed = self._write_into(run, content)
+        commit_point("after tracking")
         return "created" if created else "updated" if changed else "unchanged"
 
     def _create_run(self, content: RunContent) -> _KnownRun:
@@ -578,6 +639,20 @@ def _open_client(uri: str) -> "MlflowClient":
     return MlflowClient(uri)
 
 
+def _tracked(run: "Run") -> TrackedRun:
+    tags = run.data.tags
+    number = tags.get(TRIAL_TAG, "")
+    state = tags.get("state", "") if number else "study"
+    if number and STATUS.get(state) != run.info.status:
+        state = f"{state} with status {run.info.status}"
+    return TrackedRun(
+        study=tags[STUDY_TAG],
+        number=number,
+        state=state,
+        val_accuracy=run.data.metrics.get("val_accuracy"),
+    )
+
+
 def _known(run: "Run") -> _KnownRun:
     return _KnownRun(
         run_id=run.info.run_id,
@@ -605,12 +680,12 @@ def _artifact_location(uri: str, artifacts: Path | None) -> str | None:
     return artifacts.absolute().as_uri() if artifacts else None
 
 
-def _digest(files: Iterable[Path]) -> str:
+def _digest(files: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    for name, content in files:
+        digest.update(name.encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
 
 
 def _reason(error: Exception) -> str:

@@ -42,6 +42,7 @@ def make_plan(
     pruner: str = "none",
     first_rung_epochs: int = 2,
     seed: int = 0,
+    sampler: str = "random",
 ) -> SweepPlan:
     """A plan of every task with every space, as `sweep` would have written it."""
     documents = {
@@ -84,7 +85,7 @@ def make_plan(
             for space in spaces
         ),
         seed=seed,
-        sampler="random",
+        sampler=sampler,
         pruner=PrunerPlan(name=pruner, first_rung_epochs=first_rung_epochs),
         versions={"python": "3.11.9", "torch": "2.15.0"},
     )

@@ -29,7 +29,7 @@ def ui(
 ) -> None:
     """Open the MLflow pages of a sweep: studies, trials, curves, best files. Ctrl-C stops them."""
     from orchestrator.plan import load_plan
-    from orchestrator.tracking import MLFLOW_FILE, find_experiment, redacted, tracking_uri
+    from orchestrator.tracking import MLFLOW_FILE, experiment_page, redacted, tracking_uri
 
     plan = load_plan(folder)
     folder = folder.absolute()
@@ -40,8 +40,7 @@ def ui(
             f"{folder}: has no {MLFLOW_FILE} yet; `orchestrator resume {folder}` writes one "
             "(or set MLFLOW_TRACKING_URI to the server that the sweep was sent to)"
         )
-    experiment = find_experiment(plan, uri)
-    page = f"#/experiments/{experiment}/runs" if experiment else ""
+    page = experiment_page(plan, uri) or ""
     if uri.startswith("http"):
         typer.echo(f"sweep {plan.name} is on the server: {redacted(uri).rstrip('/')}/{page}")
         return

@@ -15,7 +15,7 @@ from orchestrator.results import write_results
 from orchestrator.schedule import Observer, StudyLedger, run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
-from orchestrator.tracking import Tracker, reconcile, tracking_uri
+from orchestrator.tracking import ARTIFACTS_FOLDER, Tracker, reconcile, tracking_uri
 from orchestrator.trial import TrialContext
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def run_sweep(
     record = open_record(plan, folder, storage_url)
     progress = Progress(plan, record)
     uri = tracking_uri(folder)
-    tracker = Tracker(plan, uri, artifacts=folder / "mlartifacts")
+    tracker = Tracker(plan, uri, artifacts=folder / ARTIFACTS_FOLDER, earlier=record.all_trials())
     context = TrialContext(
         backbone=plan.backbone,
         tasks={task.name: task.for_search() for task in suite.tasks},

@@ -28,8 +28,8 @@ TIME_PARTS: tuple[str, ...] = ("setup", "train", "eval", "other")
 
 
 def learning_curve(trial: TrialRecord) -> list[tuple[int, float]]:
-    """(epoch, val accuracy), without epochs whose accuracy is not a number."""
-    rows = ((int(row["epoch"]), row["val_accuracy"]) for row in trial.curve)
+    """(epoch, val accuracy), without epochs whose accuracy is unknown or not a number."""
+    rows = ((int(row["epoch"]), row.get("val_accuracy", math.nan)) for row in trial.curve)
     return [(epoch, accuracy) for epoch, accuracy in rows if math.isfinite(accuracy)]
 
 

@@ -96,7 +96,7 @@ def best_so_far(study: StudyReport) -> Figure:
     for trial in study.finished:
         position += len(trial.curve)
         for accuracy in _last(trial):
-            chart.dot(position, accuracy, _kind(study, trial), _name(study, trial))
+            chart.dot(position, accuracy, _kind(study, trial), _name(study, trial, short=True))
     chart.steps([*points, (spent, best)], "best")
     return Figure(
         title=title,
@@ -123,7 +123,9 @@ def pruning(study: StudyReport) -> Figure:
         left, right = trial.number + 0.1, trial.number + 0.9
         chart.bar((left, 0), (right, planned[trial.number]), "spared")
         kind = _kind(study, trial)
-        chart.bar((left, 0), (right, len(trial.curve)), f"{kind} bar", _name(study, trial))
+        chart.bar(
+            (left, 0), (right, len(trial.curve)), f"{kind} bar", _name(study, trial, short=True)
+        )
     run, should = study.epochs_run_and_planned
     saved = study.saved_share
     told = "nothing has ended yet"
@@ -170,7 +172,7 @@ def parallel_coordinates(study: StudyReport) -> Figure:
     if len(dimensions) < 2 or len(trials) < 2:
         reason = "Not shown, it needs two trials and two searched names."
         return Figure(title=title, svg=None, caption=reason)
-    bottom, top = HEIGHT - 30, 22
+    bottom, top = HEIGHT - 44, 12
     scales = [_scale(dimension, bottom, top) for dimension in dimensions]
     accuracies = [trial.val_accuracy or 0.0 for trial in trials]
     scales.append(_Axis(scale=_accuracy_scale(accuracies, bottom, top), value=lambda a: a))

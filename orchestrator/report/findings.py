@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
 from orchestrator.record import TrialRecord
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.statistics import CLEAR, difference_error
 from orchestrator.report.wording import count, percent, signed, value_text
+from orchestrator.space import extremes
 
 MIN_TRIALS = 10
 """Below this nothing is said about convergence."""
@@ -46,8 +45,7 @@ def convergence(study: StudyReport) -> Convergence:
         )
     return Convergence(
         converged=False,
-        sentence=f"Not converged: {where}; only the last {100 * quiet:.0f} % "
-        "brought nothing better, so more trials may help.",
+        sentence=f"Not converged: {where}, so more trials may help.",
     )
 
 
@@ -82,13 +80,8 @@ def _at_the_edge(study: StudyReport, best: TrialRecord) -> list[str]:
         value = best.config.get(dimension.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        match dimension.distribution:
-            case CategoricalDistribution(choices=choices):
-                numbers = [c for c in choices if isinstance(c, int | float)]
-            case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
-                numbers = [low, high]
-            case _:
-                numbers = []
+        ends = extremes(dimension.distribution)
+        numbers = [end for end in ends if isinstance(end, int | float)]
         if len(set(numbers)) > 1 and value in (min(numbers), max(numbers)):
             end = "largest" if value == max(numbers) else "smallest"
             found.append(f"The best {dimension.name}, {value_text(value)}, is the {end} searched.")

@@ -1,10 +1,9 @@
-"""Tables as Markdown and LaTeX; all numbers of a report as CSV and JSON."""
+"""Tables as Markdown and LaTeX; all numbers of a report as plain rows, for CSV and JSON."""
 
 import csv
 import io
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,9 +37,8 @@ def latex(tables: Sequence[Table]) -> str:
     return "\n".join(_latex_table(table) for table in tables)
 
 
-def as_csv(report: SweepReport) -> str:
-    """A line per study; accuracies in [0, 1], empty where there is none."""
-    rows = [_study_row(study) for study in report.studies]
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line per row, with the names of the first row as header."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -48,11 +46,16 @@ def as_csv(report: SweepReport) -> str:
     return file.getvalue()
 
 
-def as_json(report: SweepReport) -> str:
+def study_rows(report: SweepReport) -> list[dict[str, Any]]:
+    """The numbers of every study; accuracies in [0, 1], None where there is none."""
+    return [_study_row(study) for study in report.studies]
+
+
+def document(report: SweepReport) -> dict[str, Any]:
     """All numbers of the tables, the averages with what they cover, and the sentences."""
     plan = report.plan
     backbone = asdict(plan.backbone)
-    document = {
+    return {
         "sweep": plan.name,
         "suite": plan.suite,
         "backbone": {key: backbone[key] for key in ("name", "weights_sha256", "image_size")},
@@ -70,7 +73,6 @@ def as_json(report: SweepReport) -> str:
         "averages": [_averages(report, space) for space in report.spaces],
         "prompts": {task.name: worth(report, task.name) for task in plan.tasks},
     }
-    return json.dumps(document, indent=2)
 
 
 def _study_row(study: StudyReport) -> dict[str, Any]:

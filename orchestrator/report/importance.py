@@ -1,5 +1,6 @@
 """Which hyper-parameters mattered, by Optuna's PED-ANOVA."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from orchestrator.report.wording import count
 from orchestrator.space import SearchSpace
 
+BEST_SHARE = 0.25
+"""What sets this share of the complete trials apart is called important."""
 MIN_COMPLETE = 12
 """Below this the best quarter has fewer than three trials."""
 STEADY_COMPLETE = 20
@@ -35,10 +38,10 @@ def importance(study: optuna.Study, space: SearchSpace) -> Importance:
         return Importance(
             shares={}, note=f"too few: {enough}, at least {MIN_COMPLETE} are needed to say anything"
         )
-    if len({trial.value for trial in trials}) == 1:
-        return Importance(shares={}, note=f"all {enough} have the same accuracy")
-    shares = get_param_importances(
-        study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.25)
-    )
+    best_first = sorted((trial.value or 0.0 for trial in trials), reverse=True)
+    if best_first[-1] == best_first[math.ceil(BEST_SHARE * len(trials)) - 1]:
+        return Importance(shares={}, note=f"the {enough} hardly differ in accuracy")
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
+    shares = get_param_importances(study, evaluator=evaluator)
     unsteady = ": a hint, not more" if len(trials) < STEADY_COMPLETE else ""
     return Importance(shares=shares, note=f"from {enough}{unsteady}")

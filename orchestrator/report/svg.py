@@ -123,7 +123,7 @@ class Chart:
     def dot(self, x: float, y: float, kind: str, name: str = "", shift: float = 0.0) -> None:
         """A mark; `shift` moves it by pixels to the right."""
         at = f'cx="{_short(self.x(x) + shift)}" cy="{_short(self.y(y))}"'
-        self._parts.append(_named(f'<circle {at} r="3" class="{kind}"', "circle", name))
+        self._parts.append(_named(f'<circle {at} class="{kind}"', "circle", name))
 
     def bar(self, low: Point, high: Point, kind: str, name: str = "") -> None:
         """A rectangle between two corners."""

@@ -197,7 +197,12 @@ def test_table(report: SweepReport) -> Table:
     else:
         notes.append("This sweep has no test numbers yet: orchestrator finalize makes them.")
     notes += list(_published_notes(report))
-    return Table(title="Test accuracy, %", columns=columns, rows=rows, notes=_labelled(notes, rows))
+    return Table(
+        title="Test accuracy, %" if report.has_final else "Published test accuracy, %",
+        columns=columns,
+        rows=rows,
+        notes=_labelled(notes, rows),
+    )
 
 
 _BOTH = ("tasks", "groups")

@@ -1,5 +1,6 @@
 """Numbers as people read them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ NOTHING = "–"
 
 def percent(share: float | None) -> str:
     """`81.5`."""
-    return NOTHING if share is None else f"{100 * share:.1f}"
+    return NOTHING if share is None or math.isnan(share) else f"{100 * share:.1f}"
 
 
 def plus_minus(share: float | None, error: float | None) -> str:

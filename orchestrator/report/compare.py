@@ -1,0 +1,279 @@
+"""Two sweeps, study by study: what changed in the results, and what differed in the making."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from orchestrator.plan import SweepPlan
+from orchestrator.report.collect import StudyReport, SweepReport
+from orchestrator.report.findings import Difference, difference
+from orchestrator.report.statistics import CLEAR
+from orchestrator.report.table import Cell, Row, Table
+from orchestrator.report.wording import NOTHING, count, plus_minus
+
+NOT_COMPARED = {"name", "created", "studies", "data_root", "root", "weights"}
+"""Of a plan: what names a sweep or says where files lie, not what was done (hashes say that)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPair:
+    """The same space on the same task in both sweeps."""
+
+    first: StudyReport
+    second: StudyReport
+
+    @property
+    def same_images(self) -> bool:
+        return self.first.task.fingerprint == self.second.task.fingerprint
+
+    @cached_property
+    def val(self) -> Difference | None:
+        """Second minus first."""
+        return difference(self.second, self.first)
+
+    @cached_property
+    def test(self) -> Difference | None:
+        """Second minus first: by seed where both were run with at least two of the same."""
+        if self.first.final is None or self.second.final is None:
+            return None
+        before, after = self.first.final.test_accuracies, self.second.final.test_accuracies
+        common = before.keys() & after.keys()
+        if len(common) > 1:
+            changes = [after[seed] - before[seed] for seed in sorted(common)]
+            error = statistics.stdev(changes) / math.sqrt(len(changes))
+            return Difference(value=statistics.fmean(changes), error=error)
+        if min(len(before), len(after)) < 2:
+            return None
+        spreads = (statistics.variance(runs.values()) / len(runs) for runs in (before, after))
+        value = statistics.fmean(after.values()) - statistics.fmean(before.values())
+        return Difference(value=value, error=math.sqrt(sum(spreads)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Something that was not the same in both sweeps."""
+
+    kind: str
+    """data, versions or configuration."""
+    name: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two sweeps beside each other."""
+
+    first: SweepReport
+    second: SweepReport
+    pairs: Sequence[StudyPair]
+    only_first: Sequence[str]
+    """Names of studies that the other sweep does not have."""
+    only_second: Sequence[str]
+    changes: Sequence[Change]
+
+
+def compare(first: SweepReport, second: SweepReport) -> Comparison:
+    """Studies are the same if task and space have the same names; spaces are then compared too."""
+    before, after = first.by_task_and_space, second.by_task_and_space
+    return Comparison(
+        first=first,
+        second=second,
+        pairs=[
+            StudyPair(first=study, second=after[key])
+            for key, study in before.items()
+            if key in after
+        ],
+        only_first=[study.name for key, study in before.items() if key not in after],
+        only_second=[study.name for key, study in after.items() if key not in before],
+        changes=_changes(first.plan, second.plan),
+    )
+
+
+def comparison_sentences(comparison: Comparison) -> list[str]:
+    """The comparison in a few sentences."""
+    differences = [pair.val for pair in comparison.pairs if pair.val]
+    verdicts = [difference.verdict for difference in differences]
+    found = [
+        f"{comparison.second.plan.name} against {comparison.first.plan.name}, on validation "
+        f"images: better on {verdicts.count('better')}, worse on {verdicts.count('worse')}, not "
+        f"told apart on {verdicts.count('unclear')} of {count(len(verdicts), 'study')} that both "
+        "have finished trials of."
+    ]
+    for report, names in (
+        (comparison.first, comparison.only_first),
+        (comparison.second, comparison.only_second),
+    ):
+        if names:
+            found.append(f"Only in {report.plan.name}: {', '.join(names)}.")
+    kinds = dict.fromkeys(change.kind for change in comparison.changes)
+    if kinds:
+        found.append(f"They differ in {', '.join(kinds)}, listed below.")
+    else:
+        found.append("Same configuration, data and versions.")
+    unlike = [pair.first.plan.task for pair in comparison.pairs if not pair.same_images]
+    if unlike:
+        tasks = ", ".join(dict.fromkeys(unlike))
+        found.append(f"Not the same images, so a difference may be the data's: {tasks}.")
+    return found
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Results side by side, then what differed."""
+    tables = [_result_table(comparison)]
+    if comparison.changes:
+        tables.append(_change_table(comparison))
+    return tables
+
+
+def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row per pair of studies; accuracies in [0, 1]."""
+    return [
+        {
+            "task": pair.first.plan.task,
+            "space": pair.first.plan.space,
+            "same_images": pair.same_images,
+            "first_val_accuracy": pair.first.val_accuracy,
+            "second_val_accuracy": pair.second.val_accuracy,
+            "val_difference": pair.val.value if pair.val else None,
+            "val_difference_error": pair.val.error if pair.val else None,
+            "val_verdict": pair.val.verdict if pair.val else None,
+            "first_test_accuracy": pair.first.test_accuracy,
+            "second_test_accuracy": pair.second.test_accuracy,
+            "test_difference": pair.test.value if pair.test else None,
+            "test_difference_error": pair.test.error if pair.test else None,
+            "test_verdict": pair.test.verdict if pair.test else None,
+        }
+        for pair in comparison.pairs
+    ]
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """Everything, for programs."""
+    return {
+        "first": comparison.first.plan.name,
+        "second": comparison.second.plan.name,
+        "studies": comparison_rows(comparison),
+        "only_first": list(comparison.only_first),
+        "only_second": list(comparison.only_second),
+        "changes": [dataclasses.asdict(change) for change in comparison.changes],
+    }
+
+
+def _result_table(comparison: Comparison) -> Table:
+    names = comparison.first.plan.name, comparison.second.plan.name
+    tested = any(pair.test for pair in comparison.pairs)
+    columns = ["task", "method", *(f"{name} val %" for name in names), "difference", "verdict"]
+    if tested:
+        columns += [*(f"{name} test %" for name in names), "test difference", "test verdict"]
+    rows = [Row(cells=list(_pair_cells(pair, tested))) for pair in comparison.pairs]
+    for space in dict.fromkeys(pair.first.plan.space for pair in comparison.pairs):
+        pairs = [pair for pair in comparison.pairs if pair.first.plan.space == space]
+        if len(pairs) > 1:
+            rows.append(_mean_row(space, pairs, tested))
+    notes = [
+        "difference: second minus first, in points, ± its standard error; on validation images as "
+        "if measured on different images (on the same ones it is smaller); from "
+        f"{CLEAR:.0f} standard errors on it counts.",
+    ]
+    if tested:
+        notes.append("test difference: mean over the seeds that both used, ± its standard error.")
+    return Table(
+        title=f"{names[0]} and {names[1]}",
+        columns=columns,
+        rows=rows,
+        notes=notes,
+        wordy=frozenset({"method", "verdict", "test verdict"}),
+    )
+
+
+def _pair_cells(pair: StudyPair, tested: bool) -> Iterator[Cell]:
+    both = pair.first, pair.second
+    yield Cell(text=pair.first.plan.task + ("" if pair.same_images else " (other images)"))
+    yield Cell(text=pair.first.plan.space)
+    for study in both:
+        yield Cell(text=plus_minus(study.val_accuracy, study.val_error))
+    yield from _difference_cells(pair.val)
+    if tested:
+        for study in both:
+            yield Cell(text=plus_minus(*study.test_mean_and_deviation))
+        yield from _difference_cells(pair.test)
+
+
+def _difference_cells(found: Difference | None) -> Iterator[Cell]:
+    yield Cell(text=str(found or NOTHING), strong=bool(found and found.verdict != "unclear"))
+    yield Cell(text=found.verdict if found else NOTHING)
+
+
+def _mean_row(space: str, pairs: Sequence[StudyPair], tested: bool) -> Row:
+    val = [pair.val for pair in pairs]
+    cells = [Cell(text=f"mean of {len(pairs)} tasks"), Cell(text=space)]
+    cells += [Cell(text=""), Cell(text=""), *_difference_cells(_mean(val))]
+    if tested:
+        test = [pair.test for pair in pairs]
+        cells += [Cell(text=""), Cell(text=""), *_difference_cells(_mean(test))]
+    return Row(cells=cells, summary=True)
+
+
+def _mean(differences: Sequence[Difference | None]) -> Difference | None:
+    """None unless all are known: a mean over some of the tasks would pass for one over all."""
+    known = [found for found in differences if found]
+    if len(known) < len(differences):
+        return None
+    return Difference(
+        value=statistics.fmean(found.value for found in known),
+        error=math.sqrt(sum(found.error**2 for found in known)) / len(known),
+    )
+
+
+def _change_table(comparison: Comparison) -> Table:
+    names = comparison.first.plan.name, comparison.second.plan.name
+    return Table(
+        title="What differed",
+        columns=["what", "kind", *names],
+        rows=[
+            Row(cells=[Cell(text=text) for text in (c.name, c.kind, c.first, c.second)])
+            for c in comparison.changes
+        ],
+        wordy=frozenset({"kind", *names}),
+    )
+
+
+def _changes(first: SweepPlan, second: SweepPlan) -> list[Change]:
+    """Of tasks and spaces only those that both sweeps have; studies are listed on their own."""
+    before, after = dict(_leaves(_comparable(first))), dict(_leaves(_comparable(second)))
+    tasks = {task.name for task in first.tasks} & {task.name for task in second.tasks}
+    studies = {study.name for study in first.studies} & {study.name for study in second.studies}
+    spaces = first.spaces.keys() & second.spaces.keys()
+    shared = {"tasks": tasks, "spaces": spaces, "trials of": studies}
+    found = []
+    for path in dict.fromkeys((*before, *after)):
+        section = path[0]
+        if section in shared and path[1] not in shared[section]:
+            continue
+        mine, theirs = before.get(path, NOTHING), after.get(path, NOTHING)
+        if mine != theirs:
+            kind = {"tasks": "data", "versions": "versions"}.get(section, "configuration")
+            found.append(Change(kind=kind, name=" ".join(path), first=mine, second=theirs))
+    return found
+
+
+def _comparable(plan: SweepPlan) -> dict[str, Any]:
+    document = dataclasses.asdict(plan)
+    tasks = {task["name"]: task for task in document["tasks"]}
+    trials = {study.name: study.num_trials for study in plan.studies}
+    return {**document, "tasks": tasks, "trials of": trials}
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Path and text of every value; lists count as one value."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key not in NOT_COMPARED:
+                yield from _leaves(inner, (*path, str(key)))
+    else:
+        yield path, str(value)

@@ -1,0 +1,356 @@
+"""The report says what the storage says, in every format."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plans import make_plan, make_record, run_trial
+from synthetic_sweep import synthetic_plan, synthetic_record
+from typer.testing import CliRunner
+
+from orchestrator.cli import report as command
+from orchestrator.plan import STORAGE_FILE
+from orchestrator.report.averages import (
+    expected_tasks,
+    mean_over_groups,
+    mean_over_tasks,
+    published_column,
+    val_column,
+    wins,
+)
+from orchestrator.report.collect import SweepReport, collect
+from orchestrator.report.figures import study_figures
+from orchestrator.report.final import FINAL_FILE, FinalResult, read_final_results
+from orchestrator.report.findings import convergence, headlines, prompts_against, worth
+from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
+from orchestrator.report.page import page
+from orchestrator.report.statistics import difference_error, standard_error
+from orchestrator.report.table import result_tables
+from orchestrator.report.wording import percent
+
+TASKS = ("caltech101", "eurosat")
+SPACES = ("linear", "full", "vpt_deep")
+SEEDS = (42, 44, 82, 100, 800)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "sweep"
+    synthetic_record(synthetic_plan(tasks=TASKS, spaces=SPACES, num_trials=16, epochs=20), folder)
+    return folder
+
+
+def load(folder: Path, finals=()) -> SweepReport:
+    plan = synthetic_plan(tasks=TASKS, spaces=SPACES, num_trials=16, epochs=20)
+    from orchestrator.record import Record
+
+    return collect(plan, Record(plan, f"sqlite:///{folder / STORAGE_FILE}"), finals)
+
+
+@pytest.fixture(scope="module")
+def report(folder) -> SweepReport:
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(folder) -> SweepReport:
+    return load(folder, finals())
+
+
+def finals() -> list[FinalResult]:
+    return [
+        FinalResult(
+            task=task,
+            space=space,
+            test_accuracies={seed: 0.5 + 0.1 * place + seed / 1e5 for seed in SEEDS},
+        )
+        for task in TASKS
+        for place, space in enumerate(SPACES)
+    ]
+
+
+# Numbers
+
+
+def test_best_accuracies_are_those_in_the_storage(report, folder):
+    url = f"sqlite:///{folder / STORAGE_FILE}"
+    rows = {(row["task"], row["space"]): row for row in study_rows(report)}
+    assert len(rows) == len(TASKS) * len(SPACES)
+    for (task, space), row in rows.items():
+        study = optuna.load_study(study_name=f"synthetic/{task}.{space}", storage=url)
+        assert row["val_accuracy"] == study.best_value
+        states = [trial.state.name for trial in study.trials]
+        assert row["complete"] == states.count("COMPLETE")
+        assert row["pruned"] == states.count("PRUNED")
+        assert row["failed"] == states.count("FAIL")
+        ended = [trial for trial in study.trials if trial.state.name != "FAIL"]
+        assert row["epochs_run"] == sum(len(trial.intermediate_values) for trial in ended)
+        assert row["epochs_planned"] == 20 * len(ended)
+
+
+def test_every_format_has_the_same_best_accuracies(report):
+    tables = result_tables(report)
+    texts = [markdown(tables), latex(tables), page(report)]
+    by_csv = list(csv.DictReader(io.StringIO(as_csv(study_rows(report)))))
+    by_json = json.loads(json.dumps(document(report)))["studies"]
+    for study, line, entry in zip(report.studies, by_csv, by_json, strict=True):
+        assert float(line["val_accuracy"]) == entry["val_accuracy"] == study.val_accuracy
+        assert all(percent(study.val_accuracy) in text for text in texts)
+
+
+def test_one_of_two_hundred_images_is_half_a_point():
+    # sqrt(0.8 * 0.2 / 200)
+    assert standard_error(0.8, 200) == pytest.approx(0.02828, abs=1e-5)
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.integers(1, 500))
+def test_the_error_of_a_difference_is_positive_symmetric_and_shrinks(first, second, images):
+    a, b = first / 200, second / 200
+    error = difference_error(a, images, b, images)
+    assert error > 0
+    assert error == difference_error(b, images, a, images)
+    assert difference_error(a, 4 * images + 6, b, 4 * images + 6) < error
+
+
+# Averages
+
+
+@given(st.dictionaries(st.sampled_from(list(expected_tasks(synthetic_plan()))), st.floats(0, 1)))
+def test_averages_cover_what_they_say(values):
+    expected = expected_tasks(synthetic_plan())
+    over_tasks, over_groups = mean_over_tasks(values, expected), mean_over_groups(values, expected)
+    if not values:
+        assert over_tasks is None and over_groups is None
+        return
+    assert over_tasks and over_groups
+    for mean in (over_tasks, over_groups):
+        assert (mean.num_tasks, mean.num_expected) == (len(values), 19)
+        assert mean.complete == (len(values) == 19)
+        assert ("[" in str(mean)) != mean.complete
+        low, high = min(values.values()), max(values.values())
+        assert low - 1e-9 <= mean.value <= high + 1e-9
+    assert math.isclose(over_tasks.value * len(values), sum(values.values()), abs_tol=1e-9)
+
+
+def test_two_conventions_give_the_two_published_averages():
+    # Jia et al. 2022, VPT-Deep on ViT-B/16: 69.43 over 19 tasks; 78.48, 82.43, 54.98 by group.
+    plan = synthetic_plan(spaces=("vpt_deep",))
+    report = SweepReport(plan=plan, studies=[], published_as=("ViT-B/16", "orig_in21k"))
+    column = published_column(report, "vpt_deep")
+    over_tasks, over_groups = column.over_tasks(), column.over_groups()
+    assert over_tasks and over_tasks.value == pytest.approx(0.6943, abs=1e-4)
+    assert over_groups and over_groups.value == pytest.approx(0.7196, abs=1e-4)
+
+
+def test_an_average_over_part_of_a_suite_says_so(report):
+    mean = val_column(report, "vpt_deep").over_tasks()
+    assert str(mean).endswith("[2/19]")
+    text = markdown(result_tables(report))
+    assert r"\[2/19\]" in text and "not comparable" in text
+
+
+def test_tasks_of_ones_own_are_a_suite_of_their_own():
+    plan = make_plan(tasks=("mine", "caltech101"))
+    assert set(expected_tasks(plan)) == {"mine", "caltech101"}
+
+
+def test_wins_count_tasks_that_both_have(finished):
+    from orchestrator.report.averages import test_column
+
+    assert wins(finished, "vpt_deep", test_column) == "2 of 2"
+    assert wins(finished, "linear", test_column) == "0 of 2"
+    assert wins(finished, "full", test_column) is None
+
+
+# Validation and test
+
+
+def test_without_final_runs_no_number_of_ours_is_called_test(report):
+    for table in result_tables(report):
+        for index, column in enumerate(table.columns):
+            if "test" not in column:
+                continue
+            assert "published" in column
+            ours = {percent(study.val_accuracy) for study in report.studies}
+            assert not ours & {row.cells[index].text for row in table.rows if not row.summary}
+    assert all(row["test_accuracy_mean"] is None for row in study_rows(report))
+
+
+def test_final_runs_are_shown_with_their_deviation_beside_the_published(finished):
+    table = next(t for t in result_tables(finished) if t.title == "Test accuracy, %")
+    assert table.columns[-2:] == ["vpt_deep test", "vpt_deep published test"]
+    row = next(row for row in table.rows if row.cells[0].text == "caltech101")
+    # 70 + mean(seeds) / 1000, standard deviation of the seeds / 1000
+    assert row.cells[-2].text == "70.2 ± 0.3"
+    assert row.cells[-1].text == "90.8"
+
+
+def test_final_results_are_read_and_nonsense_is_refused(tmp_path):
+    assert read_final_results(tmp_path) == []
+    entry = {"task": "caltech101", "space": "linear", "test_accuracies": {"42": 0.5}}
+    (tmp_path / FINAL_FILE).write_text(json.dumps([entry]))
+    assert read_final_results(tmp_path)[0].test_accuracies == {42: 0.5}
+    entry["test_accuracies"] = {"42": 50.0}
+    (tmp_path / FINAL_FILE).write_text(json.dumps([entry]))
+    with pytest.raises(ValueError, match=r"final\.json.*50\.0 is not in \[0, 1\]"):
+        read_final_results(tmp_path)
+
+
+def test_a_final_result_of_another_sweep_is_refused(folder):
+    with pytest.raises(ValueError, match=r"mnist\.linear, not in this sweep"):
+        load(folder, [FinalResult(task="mnist", space="linear", test_accuracies={1: 0.5})])
+
+
+# Sentences
+
+
+def test_convergence_is_told_by_how_long_the_best_has_stood(tmp_path):
+    plan = make_plan(num_trials=12)
+    record = make_record(plan, tmp_path)
+    study = plan.studies[0].name
+    for index in range(11):
+        run_trial(record, study, accuracy=0.6 if index == 2 else 0.5)
+    assert "not over (11 of 12 trials)" in convergence(collect(plan, record).studies[0]).sentence
+    run_trial(record, study, accuracy=0.5)
+    found = convergence(collect(plan, record).studies[0])
+    assert found.converged and "trial 3 of the 12" in found.sentence and "75 %" in found.sentence
+
+
+def test_a_late_best_is_not_convergence(tmp_path):
+    plan = make_plan(num_trials=12)
+    record = make_record(plan, tmp_path)
+    for index in range(12):
+        run_trial(record, plan.studies[0].name, accuracy=0.5 + 0.01 * index)
+    assert convergence(collect(plan, record).studies[0]).converged is False
+
+
+@pytest.mark.parametrize(
+    ("linear", "prompts", "verdict"),
+    [(0.5, 0.8, "better"), (0.8, 0.5, "worse"), (0.8, 0.81, "unclear")],
+)
+def test_prompts_are_judged_by_the_uncertainty(tmp_path, linear, prompts, verdict):
+    plan = make_plan(spaces=("linear", "vpt_deep"), num_trials=1)
+    record = make_record(plan, tmp_path)
+    run_trial(record, "caltech101.linear", accuracy=linear)
+    run_trial(record, "caltech101.vpt_deep", accuracy=prompts)
+    report = collect(plan, record)
+    found = prompts_against(report, "caltech101", "linear")
+    assert found and found.verdict == verdict
+    assert prompts_against(report, "caltech101", "full") is None
+    said = {"better": "better than", "worse": "worse than", "unclear": "not told apart from"}
+    assert f"{said[verdict]} the linear probe" in (worth(report, "caltech101") or "")
+
+
+def test_headlines_count_what_happened(report):
+    text = " ".join(headlines(report))
+    pruned = sum(study.states["pruned"] for study in report.studies)
+    assert f"Pruning stopped {pruned} of 96 trials early" in text
+    assert "of 2 tasks" in text
+
+
+def test_a_study_that_has_not_begun_is_shown_as_missing(tmp_path):
+    plan = make_plan(spaces=("linear", "vpt_deep"))
+    record = make_record(plan, tmp_path)
+    run_trial(record, "caltech101.linear", accuracy=0.5)
+    report = collect(plan, record)
+    table = next(t for t in result_tables(report) if t.title.startswith("Validation"))
+    assert [cell.text for cell in table.rows[0].cells] == ["caltech101", "50.0 ± 3.5", "–"]
+    assert "No trial has finished an epoch yet." in page(report)
+    assert "has not" not in page(report) and "no complete trial yet" in page(report)
+
+
+# Figures
+
+
+def test_every_figure_is_drawn_or_gives_its_reason(report):
+    for study in report.studies:
+        figures = study_figures(study)
+        searched = [dimension.name for dimension in study.space.dimensions]
+        assert [figure.title for figure in figures] == [
+            "Learning curves",
+            "Best so far over compute",
+            "Pruning timeline",
+            "Importance of hyper-parameters",
+            "Parallel coordinates",
+            *(f"Accuracy against {name}" for name in searched),
+        ]
+        for figure in figures:
+            assert figure.svg or figure.caption.startswith("Not shown"), figure
+
+
+def test_a_pruned_curve_ends_where_its_trial_was_stopped(tmp_path):
+    plan = make_plan(num_trials=2)
+    record = make_record(plan, tmp_path)
+    run_trial(record, plan.studies[0].name, accuracy=0.9)
+    run_trial(record, plan.studies[0].name, ending="pruned", accuracy=0.4)
+    figure = study_figures(collect(plan, record).studies[0])[0]
+    assert figure.svg
+    assert "#1 26.7 %, pruned after 2 epochs: " in figure.svg
+    assert figure.svg.count('class="pruned"') == 1 and 'class="pruned end"' in figure.svg
+
+
+def test_an_epoch_that_is_not_a_number_leaves_a_gap(tmp_path):
+    plan = make_plan(num_trials=1)
+    record = make_record(plan, tmp_path)
+    study = plan.studies[0].name
+    trial = record.ask(study)
+    rows = [{"epoch": 1, "val_accuracy": 0.4}, {"epoch": 2, "val_accuracy": math.nan}]
+    record.fail(study, trial.number, reason="val_accuracy nan", curve=rows)
+    report = collect(plan, record)
+    assert all("nan" not in (figure.svg or "") for figure in study_figures(report.studies[0]))
+    assert "val_accuracy nan" in page(report)
+
+
+# Commands
+
+
+@pytest.fixture
+def run():
+    import typer
+
+    app = typer.Typer()
+    app.command()(command.report)
+    app.command()(command.compare)
+    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_the_command_prints_tables_and_writes_the_page(run, folder):
+    found = run("report", folder)
+    assert found.exit_code == 0, found.output
+    assert "Best configuration of each task" in found.output
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("format", ["md", "csv", "latex", "json"])
+def test_the_command_speaks_to_programs(run, folder, tmp_path, format):
+    found = run("report", folder, "--format", format, "--html", tmp_path / "there.html")
+    assert found.exit_code == 0, found.output
+    assert (tmp_path / "there.html").is_file()
+    match format:
+        case "json":
+            assert len(json.loads(found.output)["studies"]) == 6
+        case "csv":
+            assert len(list(csv.DictReader(io.StringIO(found.output)))) == 6
+        case "latex":
+            assert r"vpt\_deep & " in found.output and r"\toprule" in found.output
+        case "md":
+            assert r"| vpt\_deep | " in found.output
+
+
+def test_a_folder_that_is_no_sweep_is_refused(run, tmp_path):
+    found = run("report", tmp_path)
+    assert isinstance(found.exception, ValueError) and "not a sweep folder" in str(found.exception)
+
+
+def test_a_table_cell_cannot_leave_its_cell():
+    plan = make_plan(tasks=("a|b\n\\end{tabular}<b>",))
+    report = SweepReport(plan=plan, studies=[], published_as="nothing")
+    tables = result_tables(report)
+    assert r"| a\|b \\end\{tabular\}\<b\> |" in markdown(tables)
+    assert r"a|b \textbackslash{}end\{tabular\}\textless{}b\textgreater{} &" in latex(tables)

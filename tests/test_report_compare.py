@@ -1,0 +1,157 @@
+"""Two sweeps side by side."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from plans import make_plan, make_record, run_trial
+from typer.testing import CliRunner
+
+from orchestrator.cli import report as command
+from orchestrator.plan import SweepPlan, save_plan
+from orchestrator.report.collect import SweepReport, collect
+from orchestrator.report.compare import (
+    compare,
+    comparison_document,
+    comparison_sentences,
+    comparison_tables,
+)
+from orchestrator.report.final import FinalResult
+from orchestrator.report.formats import markdown
+
+BOTH = {"tasks": ("caltech101", "eurosat"), "num_trials": 1}
+
+
+def sweep(folder: Path, plan: SweepPlan, accuracy: float, tests=()) -> SweepReport:
+    folder.mkdir()
+    save_plan(plan, folder)
+    record = make_record(plan, folder)
+    for study in plan.studies:
+        run_trial(record, study.name, accuracy=accuracy)
+    finals = [
+        FinalResult(task="caltech101", space="vpt_deep", test_accuracies=dict(tests))
+        for _ in range(bool(tests))
+    ]
+    return collect(plan, record, finals)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [(0.5, 0.8, "better"), (0.8, 0.5, "worse"), (0.8, 0.82, "unclear")],
+)
+def test_a_difference_counts_from_two_standard_errors_on(tmp_path, first, second, verdict):
+    plan = make_plan(**BOTH)
+    found = compare(sweep(tmp_path / "a", plan, first), sweep(tmp_path / "b", plan, second))
+    for pair in found.pairs:
+        assert pair.val and pair.val.value == pytest.approx(second - first)
+        # The square root of the sum of two variances p(1-p)/200.
+        expected = ((first * (1 - first) + second * (1 - second)) / 200) ** 0.5
+        assert pair.val.error == pytest.approx(expected, rel=0.02)
+        assert pair.val.verdict == verdict
+    said = {"better": "better on 2", "worse": "worse on 2", "unclear": "told apart on 2"}
+    assert said[verdict] in comparison_sentences(found)[0]
+
+
+def test_test_accuracies_are_paired_by_seed(tmp_path):
+    plan = make_plan(**BOTH)
+    first = sweep(tmp_path / "a", plan, 0.5, {42: 0.50, 44: 0.70, 82: 0.60})
+    second = sweep(tmp_path / "b", plan, 0.5, {42: 0.53, 44: 0.72, 82: 0.61, 7: 0.9})
+    pair = next(p for p in compare(first, second).pairs if p.first.plan.task == "caltech101")
+    assert pair.test and pair.test.value == pytest.approx(0.02)
+    assert pair.test.error == pytest.approx(0.01 / 3**0.5)
+    assert pair.test.verdict == "better"
+
+
+def test_without_common_seeds_the_spreads_add_up(tmp_path):
+    plan = make_plan(**BOTH)
+    first = sweep(tmp_path / "a", plan, 0.5, {1: 0.50, 2: 0.70})
+    second = sweep(tmp_path / "b", plan, 0.5, {3: 0.53, 4: 0.73})
+    pair = next(p for p in compare(first, second).pairs if p.test)
+    assert pair.test and pair.test.error == pytest.approx((2 * 0.02 / 2) ** 0.5)
+    assert pair.test.verdict == "unclear"
+
+
+def test_what_differed_is_named_and_nothing_else(tmp_path):
+    plan = make_plan(**BOTH)
+    first = sweep(tmp_path / "a", plan, 0.5)
+    space = {
+        **plan.spaces["vpt_deep"],
+        "fixed": {**plan.spaces["vpt_deep"]["fixed"], "dropout": 0.1},
+    }
+    other = replace(
+        plan,
+        name="other",
+        created="2026-12-01T00:00:00+00:00",
+        sampler="tpe",
+        spaces={"vpt_deep": space},
+        backbone=replace(plan.backbone, weights="/elsewhere/vit.safetensors"),
+        tasks=(replace(plan.tasks[0], root="/elsewhere", fingerprint="other"), plan.tasks[1]),
+        versions={**plan.versions, "torch": "2.16.0"},
+        studies=(replace(plan.studies[0], num_trials=2), plan.studies[1]),
+    )
+    found = compare(first, sweep(tmp_path / "b", other, 0.5))
+    assert {(c.kind, c.name, c.first, c.second) for c in found.changes} == {
+        ("data", "tasks caltech101 fingerprint", "fingerprint-of-caltech101", "other"),
+        ("configuration", "sampler", "random", "tpe"),
+        ("configuration", "spaces vpt_deep fixed dropout", "–", "0.1"),
+        ("configuration", "trials of caltech101.vpt_deep", "1", "2"),
+        ("versions", "versions torch", "2.15.0", "2.16.0"),
+    }
+    text = markdown(comparison_tables(found), comparison_sentences(found))
+    assert "caltech101 (other images)" in text
+    assert "Not the same images, so a difference may be the data's: caltech101." in text
+
+
+def test_equal_sweeps_differ_in_nothing(tmp_path):
+    plan = make_plan(**BOTH)
+    report = sweep(tmp_path / "a", plan, 0.5)
+    found = compare(report, report)
+    assert not found.changes
+    assert "Same configuration, data and versions." in comparison_sentences(found)
+
+
+def test_studies_of_one_sweep_only_are_listed(tmp_path):
+    first = sweep(tmp_path / "a", make_plan(tasks=("caltech101", "dmlab"), num_trials=1), 0.5)
+    second = sweep(tmp_path / "b", make_plan(tasks=("caltech101", "svhn"), num_trials=1), 0.5)
+    found = compare(first, second)
+    assert [pair.first.name for pair in found.pairs] == ["caltech101.vpt_deep"]
+    assert (found.only_first, found.only_second) == (["dmlab.vpt_deep"], ["svhn.vpt_deep"])
+
+
+def test_a_mean_over_some_of_the_tasks_is_not_given(tmp_path):
+    plan = make_plan(**BOTH)
+    first = sweep(tmp_path / "a", plan, 0.5)
+    (tmp_path / "b").mkdir()
+    second = collect(plan, make_record(plan, tmp_path / "b"))
+    table = comparison_tables(compare(first, second))[0]
+    assert table.rows[-1].cells[0].text == "mean of 2 tasks"
+    assert table.rows[-1].cells[4].text == "–"
+
+
+@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "json"])
+def test_the_command_in_every_format(tmp_path, format):
+    for name, accuracy in (("a", 0.5), ("b", 0.8)):
+        sweep(tmp_path / name, make_plan(name=name, num_trials=1), accuracy)
+    app = typer.Typer()
+    app.command()(command.compare)
+    found = CliRunner().invoke(app, [*(str(tmp_path / n) for n in "ab"), "--format", format])
+    assert found.exit_code == 0, found.output
+    match format:
+        case "json":
+            study = json.loads(found.output)["studies"][0]
+            assert study["val_difference"] == pytest.approx(0.3)
+        case "csv":
+            line = next(csv.DictReader(io.StringIO(found.output)))
+            assert float(line["val_difference"]) == pytest.approx(0.3)
+        case _:
+            assert "30.0" in found.output and "better" in found.output
+
+
+def test_the_document_has_everything(tmp_path):
+    report = sweep(tmp_path / "a", make_plan(num_trials=1), 0.5)
+    found = comparison_document(compare(report, report))
+    assert set(found) == {"first", "second", "studies", "only_first", "only_second", "changes"}

@@ -1,0 +1,176 @@
+"""The page: one file, safe whatever a task is called, whole in a real browser."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from plans import make_plan, make_record, run_trial
+from synthetic_sweep import synthetic_plan, synthetic_record
+
+from orchestrator.report.collect import SweepReport, collect
+from orchestrator.report.page import page
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> SweepReport:
+    plan = synthetic_plan(
+        tasks=("caltech101", "eurosat"), spaces=("linear", "spt_deep"), num_trials=16, epochs=20
+    )
+    return collect(plan, synthetic_record(plan, tmp_path_factory.mktemp("page")))
+
+
+class Tags(HTMLParser):
+    """Tags and attributes of a page, and whether all that was opened is closed."""
+
+    VOID = ("meta", "link", "img", "br", "path", "circle", "rect")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID or tag in ("path", "circle", "rect"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.names.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(report):
+    text = page(report)
+    tags = Tags(text)
+    assert tags.open == []
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & set(tags.names)
+    for name, value in tags.attributes:
+        assert not name.startswith("on"), name
+        if name in ("src", "href"):
+            assert value and value.startswith(("#", "data:")), value
+    assert "url(" not in text and "@import" not in text
+    assert "default-src 'none'" in text
+
+
+def test_every_link_leads_somewhere(report):
+    tags = Tags(page(report))
+    targets = {value for name, value in tags.attributes if name == "id"}
+    links = {value[1:] for name, value in tags.attributes if name == "href" and value[0] == "#"}
+    assert links and links <= targets
+    assert {study.anchor for study in report.studies} <= targets
+
+
+def test_every_drawing_says_what_it_shows(report):
+    text = page(report)
+    drawings = re.findall(r"<svg [^>]*>", text)
+    assert drawings and all('role="img"' in d and 'aria-label="' in d for d in drawings)
+    assert text.count("<figcaption>") == text.count("<figure")
+
+
+def test_what_comes_from_files_is_text(tmp_path):
+    plan = make_plan(tasks=(HOSTILE,), spaces=("linear", "vpt_deep"), name=HOSTILE, num_trials=2)
+    document = {**plan.spaces["vpt_deep"], "search": {"lr": {"low": 0.1, "high": 1.0}}}
+    plan = replace(
+        plan,
+        spaces={"linear": plan.spaces["linear"], HOSTILE: document},
+        studies=(plan.studies[0], replace(plan.studies[1], space=HOSTILE)),
+        versions={HOSTILE: HOSTILE},
+        backbone=replace(plan.backbone, name=HOSTILE),
+        tasks=(replace(plan.tasks[0], group=HOSTILE),),
+    )
+    record = make_record(plan, tmp_path)
+    for study in plan.studies:
+        run_trial(record, study.name)
+        trial = record.ask(study.name)
+        rows = [{"epoch": 1, "val_accuracy": 0.1}]
+        facts = {"wall_seconds": 1.0, "device": HOSTILE}
+        record.fail(study.name, trial.number, reason=HOSTILE, curve=rows, facts=facts)
+    text = page(collect(plan, record))
+    tags = Tags(text)
+    assert tags.open == []
+    assert not {"script", "img"} & set(tags.names)
+    assert not [name for name, _ in tags.attributes if name.startswith("on")]
+    assert any(HOSTILE in word for word in tags.words), "it is shown as what it is"
+
+
+def test_numbers_of_the_page_are_those_of_the_storage(report):
+    text = page(report)
+    for study in report.studies:
+        assert study.best
+        shown = 100 * (study.best.val_accuracy or 0.0)
+        error = 100 * (study.val_error or 0.0)
+        assert f"Best: trial #{study.best.number}, {shown:.1f} ± {error:.1f} % " in text
+        for trial in study.trials:
+            name = f"#{trial.number} {100 * (trial.val_accuracy or 0.0):.1f} %, {trial.state}"
+            assert name in text
+
+
+@pytest.mark.browser
+def test_a_browser_shows_every_figure_and_complains_of_nothing(report, tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    path = tmp_path / "report.html"
+    text = page(report).replace("<details", "<details open")
+    path.write_text(text, encoding="utf-8")
+    dumped = _chromium(tmp_path, path, "--dump-dom")
+    assert dumped.stdout.count("<svg") == text.count("<svg") > 20
+    assert "CONSOLE" not in dumped.stderr, dumped.stderr
+    _chromium(tmp_path, path, "--print-to-pdf=" + str(tmp_path / "report.pdf"))
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.browser
+def test_the_page_is_no_wider_than_a_phone(report, tmp_path):
+    """Only tables and wide drawings scroll sideways, in themselves."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    path = tmp_path / "report.html"
+    text = page(report).replace("<details", "<details open")
+    # The policy of the page forbids scripts, also to this test.
+    text = re.sub(r"<meta http-equiv=[^>]*>", "", text)
+    measure = "<script>document.title = document.documentElement.scrollWidth</script>"
+    inner = text.replace("</body>", f"{measure}</body>")
+    (tmp_path / "inner.html").write_text(inner, encoding="utf-8")
+    path.write_text(
+        '<iframe id="phone" src="inner.html" style="width:375px;height:800px;border:0"></iframe>'
+        "<script>phone.onload = () => "
+        "document.body.append('width ' + phone.contentDocument.title)</script>",
+        encoding="utf-8",
+    )
+    dumped = _chromium(tmp_path, path, "--allow-file-access-from-files", "--dump-dom")
+    found = re.search(r"width (\d+)", dumped.stdout)
+    assert found, dumped.stdout[-500:]
+    assert int(found[1]) <= 375
+
+
+def _chromium(folder: Path, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            str(CHROMIUM),
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            f"--user-data-dir={folder / 'profile'}",
+            *("--enable-logging=stderr", "--v=0", *arguments),
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

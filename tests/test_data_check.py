@@ -195,7 +195,7 @@ def test_only_the_asked_splits_are_checked(folder, hashes):
 
 def test_a_second_check_reads_nothing_but_what_changed(folder, tmp_path):
     hashes = ContentHashes(tmp_path / "hashes.sqlite")
-    backdate(folder)
+    let_settle(folder)
     task = read_vtab_task(folder)
     assert check_task(task, hashes=hashes) == []
     assert hashes.hashed_files == 72
@@ -207,7 +207,7 @@ def test_a_second_check_reads_nothing_but_what_changed(folder, tmp_path):
     assert (problem.line, again.hashed_files) == (5, 1)
 
 
-def backdate(folder: Path) -> None:
+def let_settle(folder: Path) -> None:
     """Wait until the change times of all files are old enough to be believed."""
     latest = max(path.stat().st_ctime for path in folder.rglob("*.png"))
     time.sleep(max(0.0, latest + 2.1 - time.time()))
@@ -215,7 +215,7 @@ def backdate(folder: Path) -> None:
 
 def test_a_swapped_file_of_equal_size_and_time_is_noticed(folder, tmp_path):
     hashes = ContentHashes(tmp_path / "hashes.sqlite")
-    backdate(folder)
+    let_settle(folder)
     example = read_vtab_task(folder).splits["train"].examples[0]
     (before,) = hashes.of([example])
     status = example.path.stat()
@@ -223,6 +223,7 @@ def test_a_swapped_file_of_equal_size_and_time_is_noticed(folder, tmp_path):
     data[-5] ^= 1
     example.path.write_bytes(bytes(data))
     os.utime(example.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    let_settle(folder)
     (after,) = hashes.of([example])
     assert before != after
 

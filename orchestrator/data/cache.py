@@ -201,12 +201,13 @@ class ImageCache:
         known = _DecodedBefore(path.parent, set(contents))
         part = path.with_suffix(".part")
         failed: list[tuple[Example, DataError]] = []
-        num_decoded = 0
+        decoded: list[Example] = []
 
         def row(item: tuple[Example, bytes]) -> np.ndarray | DataError:
             example, content = item
             if content in known:
                 return known[content]
+            decoded.append(example)
             try:
                 data = read(example)
                 if hashlib.sha256(data).digest() != content:
@@ -223,14 +224,13 @@ class ImageCache:
                         failed.append((example, pixels))
                     elif not failed:
                         write(index, pixels)
-                        num_decoded += contents[index] not in known
             if failed:
                 raise _unreadable(split, failed)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-        self.decoded_images += num_decoded
-        logger.info("%s: decoded %d of %d images", split.source, num_decoded, len(split))
+        self.decoded_images += len(decoded)
+        logger.info("%s: decoded %d of %d images", split.source, len(decoded), len(split))
 
     def _make_room(self, num_bytes: int) -> None:
         """Evict until a new file fits the disk, or say that it cannot."""

@@ -1,20 +1,27 @@
 """Reading the vectors made with the authors' own code."""
 
+import functools
+
 import numpy as np
 import torch
 from timm.models import VisionTransformer
+
+
+@functools.lru_cache
+def _read(path):
+    return dict(np.load(path, allow_pickle=False))
 
 
 class Vectors:
     """One file, read case by case."""
 
     def __init__(self, shared, file):
-        self.data = np.load(shared / "reference_vectors" / f"{file}.npz", allow_pickle=False)
+        self.data = _read(shared / "reference_vectors" / f"{file}.npz")
 
     def tensors(self, prefix, dtype):
         found = {
             key.removeprefix(prefix): torch.from_numpy(self.data[key])
-            for key in self.data.files
+            for key in self.data
             if key.startswith(prefix)
         }
         return {k: v.to(dtype) if v.is_floating_point() else v for k, v in found.items()}
@@ -23,7 +30,7 @@ class Vectors:
         prefix = f"case/{case}/set/"
         return {
             key.removeprefix(prefix): self.data[key].item()
-            for key in self.data.files
+            for key in self.data
             if key.startswith(prefix)
         }
 

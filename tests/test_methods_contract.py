@@ -52,12 +52,12 @@ every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def build(case, *, family="supervised", dtype=torch.float32, seed=0, **recipe):
+def build(case, *, family="supervised", dtype=torch.float32, depth=3, seed=0, **recipe):
     name, options = case
     method = METHODS[name](**options)
     images, labels = tiny_batch(dtype)
     recipe = dataclasses.replace(method.recipe(), **recipe)
-    vit = tiny_vit(family, dtype)
+    vit = tiny_vit(family, dtype, depth=depth)
     model = tune(vit, method, images, num_classes=5, recipe=recipe, seed=seed)
     return model, images, labels
 
@@ -275,7 +275,7 @@ def test_recomputing_blocks_changes_nothing(case):
 
 @every_method
 def test_compiles_as_one_graph_to_the_same_result(name):
-    model, images, labels = build((name, {}))
+    model, images, labels = build((name, {}), depth=2)
     shake(model).eval()
     expected, gradients = loss_and_gradients(model, model(images), labels)
     compiled = torch.compile(model, backend="eager", fullgraph=True)

@@ -381,7 +381,9 @@ class TunedViT(nn.Module):
     def forward_from(self, prefix: Tensor) -> Tensor:
         """Logits (B, C) from what `prefix` gave."""
         features = prefix if prefix.ndim == 2 else self.features_from(prefix)
-        return self.head(features.to(self.head.weight.dtype))
+        # Also under autocast: rounded logits would make ties where there are none.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.to(self.head.weight.dtype))
 
     def features_from(self, prefix: Tensor) -> Tensor:
         """What the head reads (B, d), from a prefix that is not yet the features."""

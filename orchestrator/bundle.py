@@ -19,11 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from methods import METHODS, TunedViT, tune
+from methods import METHODS, TunedViT, restore
 from methods.recipe import Recipe
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.config import TrialConfig, split_config
 from orchestrator.data.transform import ImageTransform
+from orchestrator.engine import Engine
 from orchestrator.faults import commit_point
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
@@ -56,6 +57,8 @@ class Bundle:
     """search: trained on train. final: the winner, trained on train and val, tested once."""
     test_accuracies: Mapping[int, float] = field(default_factory=dict)
     """Of the final stage by seed; these are the prompts of the seed in `trial`."""
+    engine: Engine = field(default_factory=Engine)
+    """How it was computed in training; predictions are computed in float32."""
 
     @property
     def num_classes(self) -> int:
@@ -100,6 +103,7 @@ def read_bundle(path: Path) -> Bundle:
             ),
             class_names=tuple(str(name) for name in names),
             trial=TrialConfig(**document.pop("trial")),
+            engine=Engine(**document.pop("engine", {})),
             **document,
         )
     except (TypeError, KeyError, AttributeError) as error:
@@ -165,17 +169,17 @@ def load_bundle(
         plan = replace(plan, weights=str(Path(weights).absolute()))
     backbone = load_planned_backbone(plan, device)
     own, _ = split_config(bundle.trial.method, bundle.trial.config)
-    model = tune(
-        backbone.vit,
-        METHODS[bundle.trial.method](**own),
-        num_classes=bundle.num_classes,
-        recipe=Recipe(**bundle.recipe),
-        seed=bundle.trial.seed,
-    )
     try:
-        model.load_tuned_state(load_file(tensors))
+        state = load_file(tensors)
     except SafetensorError as error:
         raise ValueError(f"{tensors}: is not a safetensors file: {error}") from error
+    model = restore(
+        backbone.vit,
+        METHODS[bundle.trial.method](**own),
+        state,
+        num_classes=bundle.num_classes,
+        recipe=Recipe(**bundle.recipe),
+    )
     return PromptedModel(bundle, model.to(device), device)
 
 

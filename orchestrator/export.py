@@ -90,6 +90,7 @@ def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -
         num_tuned_parameters=trial.facts["num_tuned_parameters"],
         device=trial.facts["device"],
         cpu_threads=trial.facts["cpu_threads"],
+        engine=plan.engine,
         tensors_sha256=sha256_of(tensors),
         sweep=plan.name,
         versions=plan.versions,

@@ -8,13 +8,14 @@ import math
 import platform
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from orchestrator.backbone import BackbonePlan
+from orchestrator.engine import Engine
 from orchestrator.space import SearchSpace, parse_space
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
@@ -92,6 +93,8 @@ class SweepPlan:
     sampler: str
     """tpe or random."""
     pruner: PrunerPlan
+    engine: Engine = field(default_factory=Engine)
+    """How its trials are computed."""
     versions: Mapping[str, str]
 
     @cached_property
@@ -145,6 +148,7 @@ def load_plan(folder: Path) -> SweepPlan:
             tasks=tuple(TaskPlan(**task) for task in document.pop("tasks")),
             studies=tuple(StudyPlan(**study) for study in document.pop("studies")),
             pruner=PrunerPlan(**document.pop("pruner")),
+            engine=Engine(**document.pop("engine", {})),
             **document,
         )
     except (TypeError, KeyError) as error:

@@ -14,6 +14,7 @@ from orchestrator.backbone import BackbonePlan, image_transform
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
 from orchestrator.data.task import Task
+from orchestrator.engine import PRECISIONS, Engine
 from orchestrator.plan import (
     PrunerPlan,
     StudyPlan,
@@ -22,6 +23,7 @@ from orchestrator.plan import (
     default_first_rung_epochs,
     versions,
 )
+from orchestrator.precision import choose_precision
 from orchestrator.space import SearchSpace, Value, build, extremes, load_space, parse_space
 from orchestrator.suggest import unknown
 from orchestrator.suites import Suite, load_suite
@@ -71,14 +73,25 @@ class SweepRequest:
     pruner: str = "successive_halving"
     reduction_factor: int = 4
     first_rung_epochs: int | None = None
+    precision: str = "auto"
+    eval_every: int = 1
+    frozen_cache: bool = True
+    augment: bool | None = None
 
 
 def plan_sweep(
-    request: SweepRequest, *, name: str, cache: ImageCache, say: Callable[[str], None]
+    request: SweepRequest,
+    *,
+    name: str,
+    cache: ImageCache,
+    say: Callable[[str], None],
+    device: str = "cpu",
+    cpu_threads: int = 1,
 ) -> tuple[SweepPlan, Suite]:
     """Check suite, spaces, backbone and every image; decode what is not cached yet.
 
-    ValueError says what is wrong, before anything is started.
+    `device` and `cpu_threads` are those of a trial: the precision is chosen for them. ValueError
+    says what is wrong, before anything is started.
     """
     _check_choices(request)
     spaces = [load_space(entry) for entry in _method_names(request)]
@@ -93,6 +106,14 @@ def plan_sweep(
         f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}"
     )
     _check_tasks(suite)
+    engine = choose_precision(
+        vit,
+        _plan_engine(request),
+        precision=request.precision,
+        device=device,
+        cpu_threads=cpu_threads,
+        say=say,
+    )
     tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
     studies = tuple(
         StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
@@ -111,6 +132,7 @@ def plan_sweep(
         seed=request.seed,
         sampler=request.sampler,
         pruner=_plan_pruner(request, spaces),
+        engine=engine,
         versions=versions(),
     )
     return plan, suite
@@ -283,10 +305,17 @@ def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> Pruner
     )
 
 
+def _plan_engine(request: SweepRequest) -> Engine:
+    """All but the precision. The published protocol of fgvc augments, that of VTAB does not."""
+    augment = request.suite == "fgvc" if request.augment is None else request.augment
+    return Engine(eval_every=request.eval_every, frozen_cache=request.frozen_cache, augment=augment)
+
+
 def _check_choices(request: SweepRequest) -> None:
     for kind, value, known in (
         ("--pruner", request.pruner, PRUNERS),
         ("--sampler", request.sampler, SAMPLERS),
+        ("--precision", request.precision, ("auto", *PRECISIONS)),
         ("--resize", request.resize or "squash", ("squash", "center_crop")),
         ("--normalization", request.normalisation or "none", tuple(NORMALISATIONS)),
     ):
@@ -296,6 +325,7 @@ def _check_choices(request: SweepRequest) -> None:
         ("--trials", request.num_trials),
         ("--epochs", request.epochs),
         ("--first-rung", request.first_rung_epochs),
+        ("--eval-every", request.eval_every),
         ("--image-size", request.image_size),
     ):
         if number is not None and number < 1:

@@ -110,6 +110,8 @@ class Record:
         decision = _Decision(**stored.user_attrs.get("decision", {}))
         self._show_rungs(trial_id, decision, stored.system_attrs)
         for row in rows:
+            if "val_accuracy" not in row:
+                continue  # an epoch that was not validated
             epoch = int(row["epoch"])
             if decision.stops and epoch == decision.epoch:
                 return epoch  # decided before, but the driver ended before tell
@@ -270,7 +272,8 @@ class Record:
         curve = as_rows(ended.get("curve", {})) or [
             {"epoch": epoch, "val_accuracy": reported[epoch]} for epoch in sorted(reported)
         ]
-        last = curve[-1]["val_accuracy"] if curve else None
+        validated = [row["val_accuracy"] for row in curve if "val_accuracy" in row]
+        last = validated[-1] if validated else None
         return TrialRecord(
             study=study,
             number=trial.number,
@@ -419,17 +422,22 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
 
 
-def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float]]:
-    """Rows as columns; beside the accuracy, which must stay exact, numbers are cut to 6 digits."""
-    if not rows:
-        return {}
-    exact = ("epoch", "val_accuracy")
-    return {
-        name: [row[name] if name in exact else float(f"{row[name]:.6g}") for row in rows]
-        for name in rows[0]
-    }
+def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float | None]]:
+    """Rows as columns; beside the accuracy, which must stay exact, numbers are cut to 6 digits.
+
+    A metric that a row does not have, as the accuracy of an epoch that was not validated, is None.
+    """
+
+    def kept(name: str, value: float | None) -> float | None:
+        if value is None or name in ("epoch", "val_accuracy"):
+            return value
+        return float(f"{value:.6g}")
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [kept(name, row.get(name)) for row in rows] for name in names}
 
 
-def as_rows(columns: Mapping[str, Sequence[float]]) -> list[EpochRow]:
-    rows = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+def as_rows(columns: Mapping[str, Sequence[float | None]]) -> list[EpochRow]:
+    """The rows that `as_columns` was given."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [{k: v for k, v in row.items() if v is not None} for row in rows]

@@ -6,14 +6,15 @@ from pathlib import Path
 from orchestrator.backbone import image_transform
 from orchestrator.bundle import Bundle
 from orchestrator.data.cache import ImageCache, task_fingerprint
+from orchestrator.final_trial import FinalContext, FinalTrial
 from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
 from orchestrator.suites import load_suite
-from orchestrator.trial import TrialContext, run_trial
+from orchestrator.trial import Trial
 
 
 def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> float:
-    """Validation accuracy after the last epoch; on the same machine equal to the recorded one.
+    """Accuracy after the last epoch; on the same machine equal to `recorded_accuracy`.
 
     ValueError if images or weights are not those that the bundle was trained on.
     """
@@ -37,14 +38,28 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
             f"(fingerprint {found[:12]}, recorded {bundle.data_fingerprint[:12]})"
         )
     cache = ImageCache()
-    context = TrialContext(
+    context = FinalContext(
         backbone=backbone,
         tasks={task.name: task.for_search()},
+        final_tasks={task.name: task} if bundle.stage == "final" else {},
         fingerprints={task.name: found},
         pruner=PrunerPlan(name="none", first_rung_epochs=1),
         cache_folder=str(cache.root),
         device="cpu" if bundle.device == "cpu" else "cuda",
         cpu_threads=bundle.cpu_threads,
+        engine=bundle.engine,
     )
-    _, rows = run_trial(bundle.trial, context, Residents(8 * 2**30))
-    return rows[-1]["val_accuracy"]
+    residents = Residents(8 * 2**30)
+    if bundle.stage == "final":
+        final = FinalTrial(bundle.trial, context, residents)
+        list(final.epochs())
+        return final.facts()["test_accuracy"]
+    return list(Trial(bundle.trial, context, residents).epochs())[-1]["val_accuracy"]
+
+
+def recorded_accuracy(bundle: Bundle) -> float:
+    """On val, or of the final stage on test with the bundle's seed."""
+    if bundle.stage == "final":
+        return bundle.test_accuracies[bundle.trial.seed]
+    assert bundle.val_accuracy is not None
+    return bundle.val_accuracy

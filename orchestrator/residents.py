@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from orchestrator.train import Fit
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -14,8 +16,8 @@ class Residents:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.micro_batches: dict[Hashable, int] = {}
-        """Images per part of a step that fit into memory, where a whole batch did not."""
+        self.fits: dict[Hashable, Fit] = {}
+        """What fits into memory, by what decides it: backbone, method, length."""
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
 
     @property

@@ -81,6 +81,11 @@ RESULTS_SCHEMA = pa.schema(
         _column("readout", pa.string(), "what the head reads"),
         _column("device", pa.string(), "name of the GPU, or cpu"),
         _column("cpu_threads", pa.int32(), "of the trial"),
+        _column("precision", pa.string(), "fp32, or bf16 for the frozen network"),
+        _column("attention", pa.string(), "fused or unfused kernel"),
+        _column("frozen_work", pa.string(), "what was computed once per image, and why not more"),
+        _column("part_size", pa.int32(), "images per part of a step; null: the whole batch"),
+        _column("recompute", pa.bool_(), "blocks were computed twice to save memory"),
         _column("data_fingerprint", pa.string(), "of the decoded train and val images and labels"),
         _column("config", pa.string(), "searched and fixed hyper-parameters, JSON"),
         _column("curve", pa.list_(_EPOCH), "metrics after every epoch"),
@@ -99,6 +104,11 @@ _FACTS = (
     "readout",
     "device",
     "cpu_threads",
+    "precision",
+    "attention",
+    "frozen_work",
+    "part_size",
+    "recompute",
 )
 
 

@@ -70,6 +70,7 @@ def run_sweep(
         cache_folder=str(cache.root),
         device=slots.device,
         cpu_threads=slots.cpu_threads,
+        engine=plan.engine,
     )
     try:
         start_ray(slots, ray_address)

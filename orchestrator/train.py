@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,10 +17,18 @@ from torch.nn.functional import cross_entropy
 
 from methods import TunedViT
 from methods.recipe import build_optimizer, lr_factor, peak_lr
+from orchestrator.augment import cut_out, draw_crops
+from orchestrator.engine import Engine
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-EVAL_BATCH = 256
+EVAL_BATCH = {"cpu": 64, "cuda": 1024}
+"""Images per forward pass without gradient; fewer where they do not fit. A CPU has no gain from
+more, and its caches have a loss."""
+
+SMALLEST_PART = 8
+"""Before a step is split into parts of fewer images, blocks are computed twice instead."""
 
 
 class TrialFailed(Exception):
@@ -42,10 +50,12 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def normalised(self, index: Tensor | slice) -> Tensor:
-        """(B, 3, H, W) float32 on the device."""
-        pixels = self.images[index].permute(0, 3, 1, 2)
-        return (pixels.to(torch.float32) / 255 - self.mean) / self.std
+    def normalised(self, index: Tensor | slice, crops: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) float32 on the device; of `crops` (B, 2, 3) where given."""
+        pixels = self.images[index].permute(0, 3, 1, 2).to(torch.float32)
+        if crops is not None:
+            pixels = cut_out(pixels, crops)
+        return (pixels / 255 - self.mean) / self.std
 
     @property
     def num_bytes(self) -> int:
@@ -63,21 +73,64 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def batch(self, model: TunedViT, index: Tensor) -> Tensor:
-        if self.prefix is not None:
+    def batch(self, model: TunedViT, index: Tensor, crops: Tensor | None = None) -> Tensor:
+        if self.prefix is not None and crops is None:
             return self.prefix[index]
         with torch.no_grad():
-            return model.prefix(self.pixels.normalised(index))
+            return model.prefix(self.pixels.normalised(index, crops))
 
 
-def frozen_prefix(model: TunedViT, pixels: Pixels) -> Tensor:
+@dataclass(kw_only=True)
+class Fit:
+    """What was found to fit into memory, to be remembered for the next trial of its kind."""
+
+    part_size: int | None = None
+    """Images per part of a step; None: the whole batch."""
+    recompute: bool = False
+    """Blocks are computed again in the backward pass instead of keeping their activations."""
+    eval_batch: int | None = None
+    """None: EVAL_BATCH."""
+
+
+def frozen_prefix(model: TunedViT, pixels: Pixels, engine: Engine, fit: Fit) -> Tensor:
     """The frozen prefix of all images of a split."""
-    with torch.no_grad():
-        parts = [
-            model.prefix(pixels.normalised(slice(start, start + EVAL_BATCH)))
-            for start in range(0, len(pixels), EVAL_BATCH)
-        ]
-    return torch.cat(parts)
+    device = pixels.labels.device
+    with torch.no_grad(), engine.computing(device.type):
+        return torch.cat(
+            _over_all(len(pixels), device, fit, lambda i: model.prefix(pixels.normalised(i)))
+        )
+
+
+def evaluate(
+    model: TunedViT, inputs: Inputs, engine: Engine, fit: Fit | None = None
+) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 accuracy."""
+    model.eval()
+    labels = inputs.pixels.labels
+
+    def part(index: Tensor) -> Tensor:
+        logits = model.forward_from(inputs.batch(model, index)).float()
+        loss = cross_entropy(logits, labels[index], reduction="none").double().sum()
+        return torch.stack([loss, (logits.argmax(dim=1) == labels[index]).sum()])
+
+    with torch.no_grad(), engine.computing(labels.device.type):
+        parts = _over_all(len(inputs), labels.device, fit or Fit(), part)
+    loss, correct = torch.stack(parts).sum(dim=0).tolist()
+    return loss / len(inputs), correct / len(inputs)
+
+
+def _over_all(count: int, device: torch.device, fit: Fit, action: Callable[[Tensor], T]) -> list[T]:
+    """`action` on the indices of all images, in batches as large as fit into memory."""
+    while True:
+        size = fit.eval_batch or EVAL_BATCH[device.type]
+        try:
+            return [action(index) for index in torch.arange(count, device=device).split(size)]
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise TrialFailed("out of memory with one image") from error
+            fit.eval_batch = math.ceil(min(size, count) / 2)
+        torch.cuda.empty_cache()
+        logger.warning("out of memory: validation takes %d images at a time", fit.eval_batch)
 
 
 class Training:
@@ -90,12 +143,14 @@ class Training:
         evaluate_on: Inputs | None = None,
         *,
         seed: int,
-        micro_batch: int | None = None,
-        on_micro_batch: Callable[[int], None] = lambda size: None,
+        engine: Engine | None = None,
+        fit: Fit | None = None,
+        validate_after: Callable[[int], bool] = lambda epoch: True,
     ) -> None:
         """Out of memory, a step is split: gradients of parts add up to that of the whole batch.
 
-        `micro_batch` is where to begin, `on_micro_batch` hears of every size found.
+        What fits is begun with and noted in `fit`. `validate_after` says after which epochs (1, 2,
+        ...) there is a validation; after the last there always is one.
         """
         recipe = model.recipe
         self._model = model
@@ -108,8 +163,12 @@ class Training:
         self._batch_size = min(recipe.batch_size, len(train))
         full, rest = divmod(len(train), self._batch_size)
         self._num_steps = full if recipe.drop_last or not rest else full + 1
-        self._part_size = micro_batch or self._batch_size
-        self._on_micro_batch = on_micro_batch
+        self._engine = engine or Engine()
+        self._fit = fit or Fit()
+        model.checkpoint_blocks = self._fit.recompute
+        self._validate_after = validate_after
+        self._seed = seed
+        self._crops: Tensor | None = None
         self.rows: list[dict[str, float]] = []
         """Metrics of the epochs so far."""
 
@@ -117,8 +176,8 @@ class Training:
         """Train to the end of the recipe and yield a row of metrics after each epoch.
 
         Rows have epoch (1, 2, ...), lr, train_loss, val_loss, val_accuracy, train_seconds and
-        eval_seconds; val_* only where there is something to evaluate on. Raises TrialFailed when a
-        loss is no longer finite.
+        eval_seconds; val_* only after epochs that were validated. Raises TrialFailed when a loss is
+        no longer finite.
         """
         while len(self.rows) < self._model.recipe.epochs:
             epoch = len(self.rows)
@@ -137,9 +196,10 @@ class Training:
             yield row
 
     def _validate(self, epoch: int, lr: float) -> dict[str, float]:
-        if self._evaluate_on is None:
+        is_last = epoch == self._model.recipe.epochs
+        if self._evaluate_on is None or not (is_last or self._validate_after(epoch)):
             return {}
-        loss, accuracy = evaluate(self._model, self._evaluate_on)
+        loss, accuracy = evaluate(self._model, self._evaluate_on, self._engine, self._fit)
         if not math.isfinite(loss):
             raise TrialFailed(f"validation loss is {loss} after epoch {epoch}, lr {lr:.3g}")
         return {"val_loss": loss, "val_accuracy": accuracy}
@@ -171,6 +231,9 @@ class Training:
         recipe = self._model.recipe
         self._model.train()
         shuffled = torch.randperm(len(self._train), generator=self._order).to(self._device)
+        if self._engine.augment:
+            crops = draw_crops(len(self._train), seed=self._seed, epoch=epoch)
+            self._crops = crops.to(self._device)
         losses, lr = [], 0.0
         for step in range(self._num_steps):
             fraction = step / self._num_steps if recipe.schedule_step == "iteration" else 0.0
@@ -195,35 +258,34 @@ class Training:
             try:
                 return self._step_in_parts(index)
             except torch.OutOfMemoryError as error:
-                if self._part_size == 1:
-                    raise TrialFailed("out of memory with one image per step") from error
-                self._part_size = math.ceil(min(self._part_size, len(index)) / 2)
+                self._make_room(len(index), error)
             torch.cuda.empty_cache()
-            logger.warning("out of memory: steps are split into parts of %d", self._part_size)
-            self._on_micro_batch(self._part_size)
+
+    def _make_room(self, num_images: int, error: torch.OutOfMemoryError) -> None:
+        """Smaller parts while they are worth a pass, then blocks twice, then smaller parts."""
+        fit = self._fit
+        now = min(fit.part_size or num_images, num_images)
+        half = math.ceil(now / 2)
+        if half < SMALLEST_PART and not fit.recompute:
+            fit.recompute = self._model.checkpoint_blocks = True
+            logger.warning("out of memory: blocks are computed again in the backward pass")
+        elif now == 1:
+            raise TrialFailed("out of memory with one image per step") from error
+        else:
+            fit.part_size = half
+            logger.warning("out of memory: steps are split into parts of %d", half)
 
     def _step_in_parts(self, index: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=index.device)
-        for part in index.split(self._part_size):
-            logits = self._model.forward_from(self._train.batch(self._model, part)).float()
+        for part in index.split(self._fit.part_size or len(index)):
+            crops = None if self._crops is None else self._crops[part]
+            with self._engine.computing(index.device.type):
+                inputs = self._train.batch(self._model, part, crops)
+                logits = self._model.forward_from(inputs).float()
             labels = self._train.pixels.labels[part]
             loss = cross_entropy(logits, labels, reduction="sum") / len(index)
             loss.backward()
             total += loss.detach()
         self._optimizer.step()
         return total
-
-
-def evaluate(model: TunedViT, inputs: Inputs) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 accuracy."""
-    model.eval()
-    labels = inputs.pixels.labels
-    loss = torch.zeros((), device=labels.device, dtype=torch.float64)
-    correct = torch.zeros((), device=labels.device, dtype=torch.int64)
-    with torch.no_grad():
-        for index in torch.arange(len(inputs), device=labels.device).split(EVAL_BATCH):
-            logits = model.forward_from(inputs.batch(model, index)).float()
-            loss += cross_entropy(logits, labels[index], reduction="sum")
-            correct += (logits.argmax(dim=1) == labels[index]).sum()
-    return loss.item() / len(inputs), correct.item() / len(inputs)

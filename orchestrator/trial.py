@@ -25,14 +25,26 @@ from orchestrator.config import TrialConfig, build
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.task import Task
 from orchestrator.data.transform import ImageTransform
+from orchestrator.engine import Engine
 from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
-from orchestrator.train import EVAL_BATCH, Inputs, Pixels, Training, TrialFailed, frozen_prefix
+from orchestrator.train import (
+    EVAL_BATCH,
+    Fit,
+    Inputs,
+    Pixels,
+    Training,
+    TrialFailed,
+    frozen_prefix,
+)
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = float(os.environ.get("ORCHESTRATOR_CHECKPOINT_SECONDS", 30))
 """At most so much of a running trial is lost."""
+
+SILENT_SECONDS = float(os.environ.get("ORCHESTRATOR_SILENT_SECONDS", 1800))
+"""A trial that finishes no epoch within this time is ended and run again."""
 
 __all__ = ["Trial", "TrialContext", "TrialFailed"]
 
@@ -50,6 +62,9 @@ class TrialContext:
     cache_folder: str
     device: str
     cpu_threads: int
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    silent_seconds: float = SILENT_SECONDS
+    engine: Engine
 
     @property
     def transform(self) -> ImageTransform:
@@ -82,35 +97,49 @@ class Trial:
         self._train_seconds = 0.0
         self._eval_seconds = 0.0
         self._num_train = 0
+        self._frozen_work = ""
+        self._fit = Fit()
         self.model: TunedViT | None = None
         self.setup_seconds = 0.0
 
     def epochs(self) -> Iterator[dict[str, float]]:
         """Train, one row of metrics per epoch. Raises TrialFailed or ValueError."""
         torch.set_num_threads(self.context.cpu_threads)
-        backbone = self._backbone()
         pixels = {split: self._pixels(split) for split in self.splits}
         train = pixels[self.splits[0]]
-        self.model = model = self._model(backbone, train)
+        self.model = model = self._model(train)
+        self._fit = self._residents.fits.setdefault(self._kind(model), Fit())
         inputs = [
             Inputs(pixels=pixels[split], prefix=self._prefix(model, pixels[split], split))
             for split in self.splits
         ]
         self._num_train = len(train)
         self.setup_seconds = time.perf_counter() - self._began
-        key = ("micro_batch", self.config.method, self.config.config.get("num_tokens"))
         self._training = training = Training(
             model,
             *inputs,
             seed=self.config.seed,
-            micro_batch=self._residents.micro_batches.get(key),
-            on_micro_batch=lambda size: self._residents.micro_batches.update({key: size}),
+            engine=self.context.engine,
+            fit=self._fit,
+            validate_after=self._is_validated,
         )
         yield from self._restored(training)
         for row in training.epochs():
             self._count(row)
             yield row
             self._save_checkpoint(training)
+
+    def _is_validated(self, epoch: int) -> bool:
+        """Whether curve or pruner want to know the accuracy after this epoch."""
+        pruner = self.context.pruner
+        is_rung = pruner.name == "successive_halving" and pruner.asked_at(epoch)
+        return is_rung or epoch % self.context.engine.eval_every == 0
+
+    def _kind(self, model: TunedViT) -> tuple[Any, ...]:
+        """Trials with the same key need the same memory for an image."""
+        plan = self.context.backbone
+        num_prompts = model.tuning.num_prompts or self.config.config.get("num_tokens")
+        return (plan.name, plan.image_size, self.config.method, num_prompts, model.prefix_key)
 
     def _restored(self, training: Training) -> list[dict[str, float]]:
         """Epochs of an earlier run of this trial, from its checkpoint."""
@@ -125,7 +154,7 @@ class Trial:
         return list(training.rows)
 
     def _save_checkpoint(self, training: Training) -> None:
-        if not self._checkpoint or time.monotonic() - self._saved < CHECKPOINT_SECONDS:
+        if not self._checkpoint or time.monotonic() - self._saved < self.context.checkpoint_seconds:
             return
         try:
             save_checkpoint(training.state(), self._checkpoint, owner=self._owner)
@@ -167,6 +196,11 @@ class Trial:
             "readout": self.model.recipe.readout if self.model else None,
             "device": device_name(self.context.device),
             "cpu_threads": self.context.cpu_threads,
+            "precision": self.context.engine.precision,
+            "attention": self.context.engine.attention,
+            "frozen_work": self._frozen_work,
+            "part_size": self._fit.part_size,
+            "recompute": self._fit.recompute,
         }
 
     def save(self, path: Path) -> None:
@@ -180,11 +214,18 @@ class Trial:
             os.fsync(file.fileno())  # the record will say that they are there
         unfinished.replace(path)
 
-    def _backbone(self) -> Backbone:
+    def _backbone(self, engine: Engine) -> Backbone:
+        """The backbone as the engine holds it."""
         plan, device = self.context.backbone, self.context.device
+
+        def load() -> Backbone:
+            backbone = load_planned_backbone(plan, device)
+            engine.hold(backbone.vit)
+            return backbone
+
         return self._residents.get(
-            ("backbone", plan.name, plan.weights_sha256, plan.image_size, device),
-            lambda: load_planned_backbone(plan, device),
+            ("backbone", plan.name, plan.weights_sha256, plan.image_size, device, engine.precision),
+            load,
             lambda backbone: sum(p.nbytes for p in backbone.vit.parameters()),
         )
 
@@ -196,9 +237,14 @@ class Trial:
             lambda pixels: pixels.num_bytes,
         )
 
-    def _model(self, backbone: Backbone, train: Pixels) -> TunedViT:
+    def _model(self, train: Pixels) -> TunedViT:
+        engine = self.context.engine
         where = f"{self.config.study} #{self.config.number}"
         method, recipe = build(self.config.method, self.config.config, source=where)
+        backbone = self._backbone(engine)
+        if any(True for _ in method.trained_weights(backbone.vit)):
+            # What is trained starts from the weights themselves, not from their bfloat16.
+            backbone = self._backbone(replace(engine, precision="fp32"))
         if recipe.readout == "auto":
             recipe = replace(recipe, readout=backbone.readout)
         images = self._looked_at(method, backbone, train) if method.needs_images else None
@@ -215,14 +261,16 @@ class Trial:
     def _looked_at(self, method: Method, backbone: Backbone, train: Pixels) -> Any:
         """What the method keeps of the training images, computed once per task and backbone."""
         plan, task = self.context.backbone, self.config.task
-        starts = range(0, len(train), EVAL_BATCH)
-        batches = (train.normalised(slice(start, start + EVAL_BATCH)) for start in starts)
+        indices = torch.arange(len(train), device=train.labels.device)
+        parts = indices.split(EVAL_BATCH[self.context.device])
+        batches = (train.normalised(part) for part in parts)
         key = (self.config.method, self.context.fingerprints[task], plan.weights_sha256)
-        return self._residents.get(
-            ("looked_at", *key, self.splits[0], plan.mean, plan.std),
-            lambda: method.look_at(backbone.vit, batches),
-            lambda kept: kept.num_bytes,
-        )
+        with self.context.engine.computing(self.context.device):
+            return self._residents.get(
+                ("looked_at", *key, self.splits[0], plan.mean, plan.std),
+                lambda: method.look_at(backbone.vit, batches),
+                lambda kept: kept.num_bytes,
+            )
 
     def load_pixels(self, split: str) -> Pixels:
         """The images of one of `splits` on the device. No way leads from here to the test split."""
@@ -236,13 +284,22 @@ class Trial:
 
     def _prefix(self, model: TunedViT, pixels: Pixels, split: str) -> Tensor | None:
         """Computed once for all trials of a task that share it, unless it would not be kept."""
+        engine, backbone = self.context.engine, self.context.backbone
         if model.prefix_key is None:
-            return None
-        one = model.prefix(pixels.normalised(slice(0, 1)))
+            return self._say_frozen(split, "computed each time: nothing is frozen")
+        if not engine.frozen_cache:
+            return self._say_frozen(split, "computed each time: --no-frozen-cache")
+        if engine.augment and split == self.splits[0]:
+            return self._say_frozen(split, "computed each time: images are augmented")
+        with engine.computing(self.context.device):
+            one = model.prefix(pixels.normalised(slice(0, 1)))
+        mib = one.nbytes * len(pixels) / 2**20
         # Half of what may be kept is left for the other tasks.
         if one.nbytes * len(pixels) > self._residents.max_bytes // 2:
-            return None
-        backbone = self.context.backbone
+            return self._say_frozen(split, f"computed each time: {mib:.0f} MiB are too much")
+        self._say_frozen(
+            split, f"{' '.join(map(str, model.prefix_key))} computed once: {mib:.0f} MiB"
+        )
         return self._residents.get(
             (
                 "prefix",
@@ -250,11 +307,18 @@ class Trial:
                 split,
                 backbone.weights_sha256,
                 backbone.mean,
+                backbone.std,
+                engine.precision,
                 model.prefix_key,
             ),
-            lambda: frozen_prefix(model, pixels),
+            lambda: frozen_prefix(model, pixels, engine, self._fit),
             lambda prefix: prefix.nbytes,
         )
+
+    def _say_frozen(self, split: str, decision: str) -> None:
+        """Note what happens to the frozen part of the network for a split."""
+        logger.info("%s: frozen part of %s: %s", self._owner, split, decision)
+        self._frozen_work += f"{'; ' if self._frozen_work else ''}{split}: {decision}"
 
 
 def pixels_on_device(context: TrialContext, images: np.ndarray, labels: np.ndarray) -> Pixels:

@@ -8,7 +8,17 @@ from timm.models import VisionTransformer
 
 from methods import METHODS, TunedViT, tune
 from orchestrator.checkpoint import load_checkpoint, save_checkpoint
-from orchestrator.train import Inputs, Pixels, Training, TrialFailed, evaluate, frozen_prefix
+from orchestrator.engine import Engine
+from orchestrator.train import (
+    EVAL_BATCH,
+    Fit,
+    Inputs,
+    Pixels,
+    Training,
+    TrialFailed,
+    evaluate,
+    frozen_prefix,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +49,7 @@ def model_of(vit: VisionTransformer, name: str = "vpt", dropout: float = 0.0, **
 
 
 def rows_of(model: TunedViT, pixels: Pixels, cached: bool = False, **options) -> list[dict]:
-    prefix = frozen_prefix(model, pixels) if cached else None
+    prefix = frozen_prefix(model, pixels, Engine(), Fit()) if cached else None
     inputs = Inputs(pixels=pixels, prefix=prefix)
     return untimed(list(Training(model, inputs, inputs, seed=3, **options).epochs()))
 
@@ -72,7 +82,7 @@ def test_a_cached_prefix_changes_nothing(vit, pixels, name):
 @pytest.mark.parametrize("part", [1, 5, 16])
 def test_a_split_step_equals_the_whole_one(vit, pixels, part):
     whole = rows_of(model_of(vit), pixels)
-    split = rows_of(model_of(vit), pixels, micro_batch=part)
+    split = rows_of(model_of(vit), pixels, fit=Fit(part_size=part))
     for a, b in zip(whole, split, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
 
@@ -122,21 +132,78 @@ class _ShortOfMemory(torch.nn.Module):
     def __init__(self, head: torch.nn.Linear, room: int) -> None:
         super().__init__()
         self.linear, self.weight, self.room = head, head.weight, room
+        self.eval_too = False
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        if self.training and len(features) > self.room:
+        if (self.training or self.eval_too) and len(features) > self.room:
             raise torch.OutOfMemoryError(f"{len(features)} images")
         return self.linear(features)
 
 
-def test_out_of_memory_splits_the_step_and_is_remembered(vit, pixels):
+@pytest.mark.parametrize(("room", "part_size", "recompute"), [(12, 8, False), (5, 4, True)])
+def test_out_of_memory_splits_the_step_and_is_remembered(vit, pixels, room, part_size, recompute):
     whole = rows_of(model_of(vit), pixels)
     model = model_of(vit)
-    model.head = _ShortOfMemory(model.head, room=5)
-    sizes: list[int] = []
-    split = rows_of(model, pixels, on_micro_batch=sizes.append)
-    assert sizes == [8, 4]
+    model.head = _ShortOfMemory(model.head, room=room)
+    fit = Fit()
+    split = rows_of(model, pixels, fit=fit)
+    assert fit == Fit(part_size=part_size, recompute=recompute)
     for a, b in zip(whole, split, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+def test_no_memory_for_a_single_image_fails_the_trial(vit, pixels):
+    model = model_of(vit)
+    model.head = _ShortOfMemory(model.head, room=0)
+    with pytest.raises(TrialFailed, match="out of memory with one image"):
+        rows_of(model, pixels)
+
+
+def test_blocks_computed_twice_give_the_same_numbers(vit, pixels):
+    kept = rows_of(model_of(vit, dropout=0.3), pixels)
+    assert rows_of(model_of(vit, dropout=0.3), pixels, fit=Fit(recompute=True)) == kept
+
+
+def test_validation_out_of_memory_takes_fewer_images(vit, pixels):
+    model, fit = model_of(vit), Fit()
+    inputs = Inputs(pixels=pixels, prefix=None)
+    whole = evaluate(model, inputs, Engine())
+    head = model.head
+    model.head = _ShortOfMemory(head, room=10)
+    model.head.eval_too = True
+    assert evaluate(model, inputs, Engine(), fit) == pytest.approx(whole)
+    assert fit.eval_batch == 8 < EVAL_BATCH["cpu"]
+
+
+def test_only_the_epochs_that_count_are_validated(vit, pixels):
+    every = rows_of(model_of(vit), pixels)
+    some = rows_of(model_of(vit), pixels, validate_after=lambda epoch: epoch == 2)
+    assert ["val_accuracy" in row for row in some] == [False, True, False, True]
+    assert all(row.items() <= full.items() for row, full in zip(some, every, strict=True))
+
+
+def test_bf16_learns_as_float32_does_and_keeps_what_is_trained_in_float32(pixels):
+    torch.manual_seed(0)
+    held = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0
+    )
+    held.eval().requires_grad_(False)
+    engine = Engine(precision="bf16")
+    full = rows_of(model_of(held, lr=20.0, epochs=12), pixels)
+    engine.hold(held)
+    assert held.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+    model = model_of(held, lr=20.0, epochs=12)
+    rows = rows_of(model, pixels, engine=engine)
+    assert {t.dtype for t in model.tuned_state().values()} == {torch.float32}
+    assert rows[-1]["val_accuracy"] == pytest.approx(full[-1]["val_accuracy"], abs=0.05)
+    assert rows[-1]["train_loss"] == pytest.approx(full[-1]["train_loss"], abs=0.05)
+    assert rows[0]["train_loss"] != full[0]["train_loss"]  # it did compute otherwise
+
+
+def test_unfused_attention_gives_the_same_numbers(vit, pixels):
+    fused = rows_of(model_of(vit), pixels)
+    unfused = rows_of(model_of(vit), pixels, engine=Engine(attention="unfused"))
+    for a, b in zip(fused, unfused, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
 
 
@@ -151,7 +218,7 @@ def test_accuracy_counts_images(vit, pixels):
     with torch.no_grad():
         model.eval()
         expected = (model(pixels.normalised(slice(None))).argmax(1) == pixels.labels).float().mean()
-    assert evaluate(model, inputs)[1] == pytest.approx(expected.item())
+    assert evaluate(model, inputs, Engine())[1] == pytest.approx(expected.item())
 
 
 def test_normalisation_happens_on_the_device(pixels):

@@ -80,6 +80,19 @@ def sweep(
     first_rung: Annotated[
         int | None, typer.Option(help="First epoch at which a trial may be stopped.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto: what is faster here, measured.")
+    ] = "auto",
+    eval_every: Annotated[
+        int, typer.Option(help="Validate after every so many epochs, and wherever it counts.")
+    ] = 1,
+    frozen_cache: Annotated[
+        bool, typer.Option(help="Compute what is frozen once for each image, and keep it.")
+    ] = True,
+    augment: Annotated[
+        bool | None,
+        typer.Option(help="Train on random crops and mirror images (default: fgvc only)."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Sweep folder (default: sweeps/<suite>-<time>).")
     ] = None,
@@ -118,9 +131,20 @@ def sweep(
         pruner=pruner,
         reduction_factor=reduction,
         first_rung_epochs=first_rung,
+        precision=precision,
+        eval_every=eval_every,
+        frozen_cache=frozen_cache,
+        augment=augment,
     )
     chosen = _slots(slots, cpus_per_trial, gpus_per_trial, ray_address)
-    plan, opened = plan_sweep(request, name=folder.name, cache=cache, say=_say)
+    plan, opened = plan_sweep(
+        request,
+        name=folder.name,
+        cache=cache,
+        say=_say,
+        device=chosen.device,
+        cpu_threads=chosen.cpu_threads,
+    )
     _show_plan(plan, chosen)
     if dry_run:
         return

@@ -1,0 +1,301 @@
+"""A training step of each method against the plain token form and against the floor.
+
+    python benchmarks/step.py --backbone vit_base_patch16_224 --batch 8
+    python benchmarks/step.py --device cuda --precision bf16 --batch 64 --json step.json
+
+The plain token form (`plain_form.py`) is what the papers' code does: prompts are tokens of whole
+blocks. The floor is what any method must pay that trains something in front of the first block:
+the frozen forward pass and a backward pass through the activations, with no prompt at all.
+
+All steps of a line are timed in turn, round by round, and the ratios are medians over the rounds,
+so that a busy machine disturbs both sides alike. On a CPU the time is that of the process, which
+others cannot stretch; `--clock wall` takes the clock on the wall instead. FLOPs are counted, not
+estimated, for the forward and the backward pass of one image.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from plain_form import plain_logits
+from timm.models import VisionTransformer
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+from methods import METHODS, TunedViT, tune
+from orchestrator.engine import ATTENTIONS, PRECISIONS, Engine
+
+METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vpt_deep": ("vpt", {}),
+    "vpt_deep_dropout": ("vpt", {"dropout": 0.1}),
+    "spt_deep": ("spt", {"init": "uniform"}),
+    "vpt_shallow": ("vpt", {"deep": False}),
+    "gatevpt": ("gatevpt", {"dropout": 0.0}),
+    "lspt": ("lspt", {"dropout": 0.0}),
+    "apt": ("apt", {}),
+}
+"""What differs from the method's own defaults; the number of prompts is added."""
+
+NUM_CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table; ratios are medians over the rounds."""
+
+    case: str
+    num_tokens: int
+    forward_gflop: float
+    """Of one image, as is `step_gflop`."""
+    step_gflop: float
+    images_per_second: float
+    times_floor: float
+    """Time of the step over that of the floor."""
+    speedup: float
+    """Time of the plain token form over that of the step."""
+    plain_forward_gflop: float
+    peak_mib: float | None
+    """On a GPU."""
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    options = _parse(arguments)
+    if options.device == "cpu":
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    engine = Engine(precision=options.precision, attention=options.attention)
+    vit = _backbone(options.backbone, options.image_size)
+    engine.hold(vit)
+    vit.to(options.device)
+    images = torch.randn(options.batch, 3, *vit.patch_embed.img_size, device=options.device)
+    labels = torch.arange(options.batch, device=options.device) % NUM_CLASSES
+    clock = _clock(options.device, options.clock)
+
+    def step(logits_of: Callable[[], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            with engine.computing(options.device):
+                logits = logits_of()
+            cross_entropy(logits.float(), labels).backward()
+
+        return run
+
+    floor = step(_floor(vit, images))
+    lines = [Line("floor", 0, lambda: vit(images), floor, None, None)]
+    for name in options.method:
+        for num_tokens in options.tokens:
+            method, settings = METHOD_CASES[name]
+            model = tune(
+                vit, METHODS[method](**settings, num_tokens=num_tokens), num_classes=NUM_CLASSES
+            ).to(options.device)
+            walk, plain = _logits(model, images), _logits(model, images, plain_logits)
+            lines.append(Line(name, num_tokens, walk, step(walk), plain, step(plain)))
+    rows = []
+    for line in lines:
+        rows.append(_measure(line, floor, engine, options, clock))
+        if len(rows) == 1:
+            print(_heading(options, vit))
+        print(_text(rows[-1]), flush=True)
+    if options.device == "cuda" or options.peak:
+        _print_utilisation(rows, options, engine)
+    if options.json:
+        document = {"machine": machine(), **vars(options), "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(document, indent=2, default=str))
+    return rows
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is timed together."""
+
+    case: str
+    num_tokens: int
+    forward: Callable[[], Tensor]
+    step: Callable[[], None]
+    plain_forward: Callable[[], Tensor] | None
+    plain_step: Callable[[], None] | None
+
+
+def machine() -> dict[str, Any]:
+    """Where and when a table was made."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = models[0].partition(":")[2].strip() if models else cpu
+    found = {"date": date.today().isoformat(), "cpu": cpu, "torch": torch.__version__}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _backbone(name: str, image_size: int | None) -> VisionTransformer:
+    """With weights by chance: their values change no time."""
+    if name == "tiny":
+        vit = VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3, num_classes=0
+        )
+    else:
+        size = {"img_size": image_size} if image_size else {}
+        vit = timm.create_model(name, num_classes=0, **size)
+    assert isinstance(vit, VisionTransformer)
+    return vit.requires_grad_(False).eval()
+
+
+def _logits(
+    model: TunedViT, images: Tensor, form: Callable[..., Tensor] | None = None
+) -> Callable[[], Tensor]:
+    def run() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        return model(images) if form is None else form(model, images)
+
+    return run
+
+
+def _floor(vit: VisionTransformer, images: Tensor) -> Callable[[], Tensor]:
+    """Logits of the frozen network, with a gradient down to what enters the first block."""
+    probe = tune(vit, METHODS["linear"](), num_classes=NUM_CLASSES).to(images.device)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        tokens = tokens.requires_grad_()
+        for block in vit.blocks:
+            tokens = block(tokens)
+        pooled = vit.fc_norm(vit.pool(vit.norm(tokens)))
+        return probe.head(pooled)
+
+    return run
+
+
+def _measure(
+    line: Line,
+    floor: Callable[[], None],
+    engine: Engine,
+    options: argparse.Namespace,
+    clock: Callable[[], float],
+) -> Row:
+    def seconds(action: Callable[[], None]) -> float:
+        started = clock()
+        action()
+        return clock() - started
+
+    steps = [floor, line.step, *([line.plain_step] if line.plain_step else [])]
+    for action in steps:
+        action()
+    peak = _peak_mib(line.step, options.device)
+    times = [[seconds(action) for action in steps] for _ in range(options.rounds)]
+    per_image = 1e9 * options.batch
+    with engine.computing(options.device):
+        forward = _flop(line.forward) / per_image
+        plain = _flop(line.plain_forward) / per_image if line.plain_forward else forward
+    return Row(
+        case=line.case,
+        num_tokens=line.num_tokens,
+        forward_gflop=forward,
+        step_gflop=_flop(line.step) / per_image,
+        images_per_second=options.batch / statistics.median(row[1] for row in times),
+        times_floor=statistics.median(row[1] / row[0] for row in times),
+        speedup=statistics.median(row[-1] / row[1] for row in times),
+        plain_forward_gflop=plain,
+        peak_mib=peak,
+    )
+
+
+def _flop(action: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
+
+
+def _peak_mib(action: Callable[[], None], device: str) -> float | None:
+    if device != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    action()
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def _clock(device: str, kind: str) -> Callable[[], float]:
+    if device == "cpu":
+        return time.process_time if kind == "process" else time.perf_counter
+
+    def synchronised() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return synchronised
+
+
+def _print_utilisation(rows: list[Row], options: argparse.Namespace, engine: Engine) -> None:
+    """Model FLOPs over what the device does in one large matrix product of the same type."""
+    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+    size = 8192 if options.device == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=options.device, dtype=dtype) for _ in range(2))
+    clock = _clock(options.device, options.clock)
+    best = float("inf")
+    for _ in range(20):
+        started = clock()
+        a @ b
+        best = min(best, clock() - started)
+    peak = 2 * size**3 / best
+    print(f"\nmatrix peak {peak / 1e12:.3g} TFLOP/s in {engine.precision}; share of it:")
+    for row in rows:
+        share = row.images_per_second * row.step_gflop * 1e9 / peak
+        print(f"  {row.case} {row.num_tokens}: {share:.0%}")
+
+
+def _heading(options: argparse.Namespace, vit: VisionTransformer) -> str:
+    place = ", ".join(f"{key} {value}" for key, value in machine().items())
+    return (
+        f"{options.backbone} at {vit.patch_embed.img_size[0]} pixels, batch {options.batch}, "
+        f"{options.precision}, {options.attention} attention, {options.device}, "
+        f"{options.threads} threads, {options.rounds} rounds; {place}\n\n"
+        "| case | prompts | forward GFLOP | plain form | step GFLOP | images/s | x floor "
+        "| speedup over plain |\n|---|---|---|---|---|---|---|---|"
+    )
+
+
+def _text(row: Row) -> str:
+    return (
+        f"| {row.case} | {row.num_tokens} | {row.forward_gflop:.2f} | {row.plain_forward_gflop:.2f}"
+        f" | {row.step_gflop:.1f} | {row.images_per_second:.2f} | {row.times_floor:.2f}"
+        f" | {row.speedup:.2f} |"
+    )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", default="vit_base_patch16_224", help="a timm name, or tiny")
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--method", nargs="+", choices=METHOD_CASES, default=list(METHOD_CASES))
+    parser.add_argument("--tokens", nargs="+", type=int, default=[50, 100, 200])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--attention", choices=ATTENTIONS, default="fused")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
+    parser.add_argument("--clock", choices=["process", "wall"], default="process")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peak", action="store_true", help="also the share of the matrix peak")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    parser.add_argument("--quick", action="store_true", help="a tiny backbone, to see it run")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.backbone, options.batch, options.rounds, options.tokens = "tiny", 2, 2, [4]
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Which precision and attention kernel suit a machine: a training step of the real backbone, timed.
+
+Decided once, when a sweep is planned, and then part of its plan.
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from timm.models import VisionTransformer
+from torch.nn.functional import cross_entropy
+
+from methods import VPT, tune
+from orchestrator.engine import Engine
+
+WORTH = 1.1
+"""Another way than plain float32 must be so many times as fast, or it is not taken."""
+
+SMALL_STEP_SECONDS = 0.2
+"""On a CPU a network with shorter steps stays in float32: hardly anything could be gained."""
+
+ROUNDS = 4
+BATCH = {"cpu": 8, "cuda": 64}
+
+
+def choose_precision(
+    vit: VisionTransformer,
+    engine: Engine,
+    *,
+    precision: str,
+    device: str,
+    cpu_threads: int,
+    say: Callable[[str], None],
+) -> Engine:
+    """`engine` with the fastest way to compute: `precision` is auto, fp32 or bf16.
+
+    Plain float32 is kept unless another way is WORTH its rounding. What is found is said.
+    """
+    candidates = _candidates(engine, precision, device)
+    if len(candidates) == 1:
+        return candidates[0]
+    if device == "cuda" and not torch.cuda.is_available():
+        say("precision fp32: no GPU here to measure bf16 on; --precision bf16 takes it unmeasured")
+        return candidates[0]
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(cpu_threads)
+    try:
+        return _fastest(vit, candidates, device, say)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _candidates(engine: Engine, precision: str, device: str) -> list[Engine]:
+    """The first is what others must beat."""
+    ways = [("fp32", "fused"), ("bf16", "fused")]
+    if device == "cpu":  # the fused kernels of a GPU have no rival
+        ways.append(("bf16", "unfused"))
+    return [
+        replace(engine, precision=kind, attention=attention)
+        for kind, attention in ways
+        if precision in ("auto", kind)
+    ]
+
+
+def _fastest(
+    vit: VisionTransformer, candidates: list[Engine], device: str, say: Callable[[str], None]
+) -> Engine:
+    first = _step(vit, candidates[0], device)
+    first()
+    if device == "cpu" and candidates[0].precision == "fp32":
+        seconds = _seconds(first, device)
+        if seconds < SMALL_STEP_SECONDS:
+            say(f"precision fp32: a step takes {1000 * seconds:.0f} ms, too little to save on")
+            return candidates[0]
+    steps = [first, *(_step(vit, candidate, device) for candidate in candidates[1:])]
+    for step in steps[1:]:
+        step()
+    # In turn, so that a busy machine slows all of them alike.
+    rounds = [[_seconds(step, device) for step in steps] for _ in range(ROUNDS)]
+    gains = [
+        statistics.median(row[0] / row[index] for row in rounds) for index in range(len(candidates))
+    ]
+    best = max(range(len(candidates)), key=gains.__getitem__)
+    chosen = candidates[best if gains[best] >= WORTH else 0]
+    say(
+        f"precision {chosen.precision}, {chosen.attention} attention: "
+        + ", ".join(
+            f"{c.precision} {c.attention} {gain:.2f}x"
+            for c, gain in zip(candidates, gains, strict=True)
+        )
+        + f" the speed of {candidates[0].precision} {candidates[0].attention}"
+    )
+    return chosen
+
+
+def _step(vit: VisionTransformer, engine: Engine, device: str) -> Callable[[], None]:
+    """A training step of a prompt method; times do not depend on weights or pixels."""
+    held = copy.deepcopy(vit).to(device)
+    engine.hold(held)
+    model = tune(held, VPT(num_tokens=10), num_classes=10).to(device)
+    size = vit.patch_embed.img_size
+    assert size is not None
+    images = torch.zeros(BATCH[device], 3, *size, device=device)
+    labels = torch.zeros(BATCH[device], dtype=torch.int64, device=device)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with engine.computing(device):
+            logits = model(images)
+        cross_entropy(logits, labels).backward()
+
+    return step
+
+
+def _seconds(action: Callable[[], None], device: str) -> float:
+    """On a CPU the time of this process, which others cannot stretch."""
+    if device == "cpu":
+        started = time.process_time()
+        action()
+        return time.process_time() - started
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    action()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -3,7 +3,7 @@
 from methods.adapter import Adapter
 from methods.apt import APT
 from methods.backbones import Backbone, load_backbone
-from methods.base import Method, TunedViT, tune
+from methods.base import Method, TunedViT, restore, tune
 from methods.bias import Bias
 from methods.full import Full
 from methods.gatevpt import GateVPT
@@ -40,6 +40,7 @@ __all__ = [
     "load_backbone",
     "lr_factor",
     "peak_lr",
+    "restore",
     "token_statistics",
     "tune",
     "with_epochs",

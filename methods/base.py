@@ -67,6 +67,10 @@ class Method(Protocol):
         """
         return images
 
+    def without_images(self) -> "Method":
+        """The same tensors with an initialisation that looks at no images, to load values into."""
+        return self
+
     def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
         """The weights of the backbone itself that it trains."""
         return ()
@@ -250,6 +254,22 @@ def tune(
         num_classes=num_classes,
         generator=generator,
     )
+
+
+def restore(
+    vit: VisionTransformer,
+    method: Method,
+    state: dict[str, Tensor],
+    *,
+    num_classes: int,
+    recipe: Recipe | None = None,
+) -> "TunedViT":
+    """The model whose `tuned_state` was `state`: needs no images, whatever its method looked at."""
+    model = tune(
+        vit, method.without_images(), num_classes=num_classes, recipe=recipe or method.recipe()
+    )
+    model.load_tuned_state(state)
+    return model
 
 
 def _share(module: nn.Module, trained: set[int], dtype: torch.dtype) -> nn.Module:

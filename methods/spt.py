@@ -19,7 +19,7 @@ code, and why:
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -75,6 +75,9 @@ class SPT(Method):
 
     def look_at(self, vit: VisionTransformer, images: Images) -> "TokenStatistics":
         return token_statistics(vit, images)
+
+    def without_images(self) -> "SPT":
+        return replace(self, init="uniform")
 
     def tuning(
         self, vit: VisionTransformer, generator: torch.Generator, images: Images | None

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from orchestrator.cli import catalogue, data, files, sweeps, ui
+from orchestrator.cli import catalogue, data, files, finalize, sweeps, ui
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command()(sweeps.sweep)
 app.command()(sweeps.resume)
 app.command()(sweeps.status)
+app.command()(finalize.finalize)
 app.command()(files.export)
 app.command()(files.train)
 app.command()(files.predict)

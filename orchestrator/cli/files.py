@@ -63,18 +63,20 @@ def train(
     weights: WeightsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Train an exported configuration again and compare its validation accuracy."""
+    """Train an exported configuration again and compare its accuracy."""
     from orchestrator.bundle import read_bundle
-    from orchestrator.rerun import train_again
+    from orchestrator.rerun import recorded_accuracy, train_again
 
     description = read_bundle(bundle)
     accuracy = train_again(description, data=data, weights=weights)
     if as_json:
-        typer.echo(json.dumps({"val_accuracy": accuracy, "recorded": description.val_accuracy}))
+        name = "test_accuracy" if description.stage == "final" else "val_accuracy"
+        typer.echo(json.dumps({name: accuracy, "recorded": recorded_accuracy(description)}))
         return
+    split = "test" if description.stage == "final" else "validation"
     console.print(
-        f"{description.task}: validation accuracy {accuracy:.4f}, "
-        f"recorded {description.val_accuracy:.4f} "
+        f"{description.task}: {split} accuracy {accuracy:.4f}, "
+        f"recorded {recorded_accuracy(description):.4f} "
         f"on {description.device} with {description.cpu_threads} CPU threads"
     )
 

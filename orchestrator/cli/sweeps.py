@@ -136,7 +136,7 @@ def sweep(
         frozen_cache=frozen_cache,
         augment=augment,
     )
-    chosen = _slots(slots, cpus_per_trial, gpus_per_trial, ray_address)
+    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
     plan, opened = plan_sweep(
         request,
         name=folder.name,
@@ -170,7 +170,7 @@ def resume(
 
     plan = load_plan(folder)
     cache = ImageCache()
-    chosen = _slots(slots, cpus_per_trial, gpus_per_trial, ray_address)
+    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
     suite = reopen_suite(plan, cache)
     _say(f"resuming {folder} with {chosen}")
     _run(plan, suite, folder, chosen, cache, storage, ray_address, max_hours)
@@ -228,6 +228,8 @@ def _run(
 def _show_end(outcome: "Outcome", folder: Path) -> None:
     if not outcome.tracked:
         _say(f"MLflow was away: `orchestrator resume {folder}` sends it what it missed")
+    if outcome.stop_reason:
+        _say(f"stopped: {outcome.stop_reason}")
     if outcome.num_finished < outcome.num_planned:
         left = outcome.num_planned - outcome.num_finished
         _say(f"stopped with {left} trials left; go on with: orchestrator resume {folder}")
@@ -241,7 +243,7 @@ def _show_end(outcome: "Outcome", folder: Path) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def _slots(
+def slots_of(
     num_slots: int | None,
     cpu_threads: int | None,
     gpus_per_trial: float | None,

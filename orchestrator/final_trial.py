@@ -1,0 +1,123 @@
+"""What the finalists of a sweep are trained and measured on: folds, then trainval and test once.
+
+Nothing else opens test images: a trial of the search has a TrialContext, whose tasks have none.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.config import TrialConfig
+from orchestrator.data.cache import (
+    DecodedSplit,
+    ImageCache,
+    open_final_splits,
+    open_search_splits,
+)
+from orchestrator.data.task import Task
+from orchestrator.train import Inputs, Pixels, TrialFailed, evaluate
+from orchestrator.trial import Trial, TrialContext, pixels_on_device
+
+TEST_CHUNK = 2048
+"""Test images on the device at a time: a test split may have more than fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalContext(TrialContext):
+    """What all runs of the last stage share: beside the search tasks, those with test images."""
+
+    final_tasks: Mapping[str, Task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldConfig(TrialConfig):
+    """A finalist on one fold of the labelled images."""
+
+    fold: int
+    num_folds: int
+    fold_seed: int
+
+
+def assign_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """The fold (N,) of every image: folds of equal size, and of each class as equal as can be."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[by_class] = np.arange(len(labels)) % num_folds
+    return folds
+
+
+class FoldTrial(Trial):
+    """Trained on all labelled images but those of one fold, measured on that fold."""
+
+    def __init__(self, config: FoldConfig, context: TrialContext, *args: Any, **options: Any):
+        super().__init__(config, context, *args, **options)
+        fold = f"fold {config.fold} of {config.num_folds}, seed {config.fold_seed}"
+        self.splits = (f"all but {fold}", fold)
+        self._fold = config
+
+    def load_pixels(self, split: str) -> Pixels:
+        searched = open_search_splits(
+            self.context.tasks[self.config.task],
+            self.context.transform,
+            ImageCache(Path(self.context.cache_folder)),
+        )
+        labels = np.concatenate([searched[name].labels for name in ("train", "val")])
+        folds = assign_folds(labels, self._fold.num_folds, self._fold.fold_seed)
+        held_out = folds == self._fold.fold
+        chosen = held_out if split == self.splits[1] else ~held_out
+        num_train = len(searched["train"].labels)
+        images = [
+            searched["train"].images[chosen[:num_train]],
+            searched["val"].images[chosen[num_train:]],
+        ]
+        return pixels_on_device(self.context, np.concatenate(images), labels[chosen])
+
+    def save(self, path: Path) -> None:
+        """Nothing: what was trained without a fold is of no further use."""
+
+
+class FinalTrial(Trial):
+    """Trained on train and val together without looking at any accuracy, then tested once."""
+
+    splits = ("trainval",)
+
+    def __init__(self, config: TrialConfig, context: FinalContext, *args: Any, **options: Any):
+        super().__init__(config, context, *args, **options)
+        self._final_task = context.final_tasks[config.task]
+        self._tested: dict[str, float] = {}
+
+    def load_pixels(self, split: str) -> Pixels:
+        decoded = self._decoded()[split]
+        return pixels_on_device(self.context, decoded.images, decoded.labels)
+
+    def epochs(self) -> Iterator[dict[str, float]]:
+        yield from super().epochs()
+        self._tested = self._test()
+
+    def facts(self) -> dict[str, Any]:
+        """As of any trial; after the last epoch also `test_accuracy` and `num_test`."""
+        return {**super().facts(), **self._tested}
+
+    def _decoded(self) -> dict[str, DecodedSplit]:
+        cache = ImageCache(Path(self.context.cache_folder))
+        return open_final_splits(self._final_task, self.context.transform, cache)
+
+    def _test(self) -> dict[str, float]:
+        assert self.model is not None
+        test = self._decoded()["test"]
+        loss, correct = 0.0, 0
+        for start in range(0, len(test), TEST_CHUNK):
+            part = slice(start, start + TEST_CHUNK)
+            pixels = pixels_on_device(self.context, test.images[part], test.labels[part])
+            part_loss, part_accuracy = evaluate(
+                self.model, Inputs(pixels=pixels, prefix=None), self.context.engine
+            )
+            loss += part_loss * len(pixels)
+            correct += round(part_accuracy * len(pixels))
+        if not np.isfinite(loss):
+            raise TrialFailed(f"the loss on the test images is {loss}")
+        return {"test_accuracy": correct / len(test), "num_test": len(test)}

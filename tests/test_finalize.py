@@ -1,0 +1,354 @@
+"""The last stage: paired folds, clear losers stopped, one test per seed, nothing lost in a kill."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import optuna
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plans import EPOCHS, curve_to, facts_of, make_plan, make_record, run_trial
+from suites import write_task
+from test_sweep import COMMAND, environment, run
+
+from orchestrator.backbone import BackbonePlan
+from orchestrator.bundle import load_bundle
+from orchestrator.data.cache import ImageCache, open_final_splits
+from orchestrator.data.task import DataError
+from orchestrator.data.vtab import read_vtab_task
+from orchestrator.engine import Engine
+from orchestrator.final_record import FinalProtocol, FinalRecord, choose_finalists
+from orchestrator.final_trial import FoldConfig, FoldTrial, assign_folds
+from orchestrator.finalize import FinalLedger, median_run
+from orchestrator.plan import PrunerPlan
+from orchestrator.report.final import read_final_results
+from orchestrator.residents import Residents
+from orchestrator.trial import Trial, TrialContext
+
+STUDY = "caltech101.vpt_deep"
+
+
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=10, max_size=120),
+    num_folds=st.integers(2, 10),
+    seed=st.integers(0, 1000),
+)
+def test_folds_are_equal_in_size_and_in_every_class(labels, num_folds, seed):
+    folds = assign_folds(np.array(labels), num_folds, seed)
+    sizes = np.bincount(folds, minlength=num_folds)
+    assert sizes.sum() == len(labels)
+    assert sizes.max() - sizes.min() <= 1
+    for label in set(labels):
+        of_class = np.bincount(folds[np.array(labels) == label], minlength=num_folds)
+        assert of_class.max() - of_class.min() <= 1
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """A study with complete trials of 0.5, 0.7, 0.6, 0.7, and one pruned at a high value."""
+    plan = make_plan(num_trials=5)
+    record = make_record(plan, tmp_path)
+    for accuracy in (0.5, 0.7, 0.6, 0.7):
+        run_trial(record, STUDY, accuracy=accuracy)
+    run_trial(record, STUDY, accuracy=0.99, ending="pruned")
+    return plan, record, f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+def open_finals(searched, fingerprint="f", **protocol) -> FinalRecord:
+    plan, record, url = searched
+    return FinalRecord(
+        plan,
+        record,
+        url,
+        protocol=FinalProtocol(**protocol),
+        fingerprints={"caltech101": fingerprint},
+    )
+
+
+def reach(finals: FinalRecord, number: int, fold: int, accuracy: float) -> None:
+    curve = curve_to(accuracy, EPOCHS)
+    finals.fold_done(STUDY, number, fold, curve=curve, facts=facts_of(curve))
+
+
+def test_finalists_are_the_best_complete_trials(searched):
+    numbers = [finalist.number for finalist in open_finals(searched).finalists(STUDY)]
+    trials = {trial.number: trial for trial in searched[1].trials(STUDY)}
+    best_two = sorted((1, 3), key=lambda number: trials[number].config["lr"])
+    assert numbers == [*best_two, 2]
+
+
+def test_one_configuration_is_a_finalist_once(searched):
+    trials = searched[1].trials(STUDY)
+    assert len(choose_finalists([*trials, *trials], 3)) == 3
+
+
+def test_finalists_stay_when_the_search_goes_on(searched):
+    before = [finalist.number for finalist in open_finals(searched).finalists(STUDY)]
+    run_trial(searched[1], STUDY, accuracy=0.95)
+    assert [finalist.number for finalist in open_finals(searched).finalists(STUDY)] == before
+
+
+def test_a_clear_loser_is_stopped_and_the_winner_is_explained(searched):
+    finals = open_finals(searched)
+    first, second, third = (finalist.number for finalist in finals.finalists(STUDY))
+    for fold in range(5):
+        reach(finals, first, fold, 0.60 + 0.01 * fold)
+    assert finals.winner(STUDY) is None
+    for fold in range(5):
+        reach(finals, second, fold, 0.62 + 0.01 * fold - 0.05 * (fold == 0))
+        reach(finals, third, fold, 0.40)
+    states = {f.number: f.state for f in finals.finalists(STUDY)}
+    assert states == {first: "complete", second: "complete", third: "pruned"}
+    assert len(finals.finalist(STUDY, third).fold_accuracies) == 4
+    winner = finals.winner(STUDY)
+    assert winner is not None
+    assert winner.number == second
+    assert f"#{third} was stopped after 4 folds" in winner.why
+    assert "which the folds cannot tell apart" in winner.why
+
+
+def test_a_tie_goes_by_the_search_and_is_told(searched):
+    finals = open_finals(searched, num_finalists=2)
+    first, second = (finalist.number for finalist in finals.finalists(STUDY))
+    for fold in range(5):
+        for number in (first, second):
+            reach(finals, number, fold, 0.6)
+    winner = finals.winner(STUDY)
+    assert winner is not None
+    assert winner.number == first
+    assert f"#{second} has the same, and the tie went by the search" in winner.why
+
+
+def test_a_failed_finalist_cannot_win_and_is_named(searched):
+    finals = open_finals(searched, num_finalists=2, num_folds=2)
+    first, second = (finalist.number for finalist in finals.finalists(STUDY))
+    finals.finalist_failed(STUDY, first, "fold 1: loss is nan")
+    for fold in range(2):
+        reach(finals, second, fold, 0.3)
+    winner = finals.winner(STUDY)
+    assert winner is not None
+    assert winner.number == second
+    assert f"#{first} failed: fold 1: loss is nan" in winner.why
+
+
+CHANGED = [
+    ({"num_folds": 4}, "num_folds was 5, now 4"),
+    ({"seeds": (1, 2)}, "seeds was"),
+    ({"num_finalists": 1}, "num_finalists was 3, now 1"),
+    ({"fingerprint": "other images"}, "data_fingerprint was f, now other images"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGED, ids=[m for _, m in CHANGED])
+def test_the_protocol_cannot_be_changed_once_begun(searched, change, message):
+    open_finals(searched)
+    with pytest.raises(ValueError, match=message):
+        open_finals(searched, **change)
+
+
+def finish(ledger: FinalLedger, tune_id: str, accuracy: float = 0.5, failure: str = "") -> None:
+    """What a worker would say at the end of a run."""
+    rows = curve_to(accuracy, EPOCHS)
+    facts = {**facts_of(rows), "test_accuracy": accuracy, "num_test": 10}
+    flat = {f"facts/{name}": value for name, value in facts.items()}
+    ledger.reported(tune_id, {"rows": rows, "finished": not failure, "failure": failure, **flat})
+    ledger.forget(tune_id)
+
+
+def test_a_failed_seed_is_told_and_the_others_are_not_touched(searched, tmp_path):
+    finals = open_finals(searched, num_finalists=1, num_folds=2, seeds=(1, 2, 3))
+    said: list[str] = []
+    ledger = FinalLedger(searched[0], finals, tmp_path / "runs", said.append)
+    for index, (accuracy, failure) in enumerate(
+        [(0.5, ""), (0.6, ""), (0.4, ""), (0.0, "loss is nan at epoch 3"), (0.7, "")]
+    ):
+        assert ledger.next_run(str(index)) not in (None, "finished")
+        finish(ledger, str(index), accuracy, failure)
+    assert ledger.next_run("one more") == "finished"
+    runs = {run.seed: run for run in finals.final_runs(STUDY)}
+    assert [runs[seed].state for seed in (1, 2, 3)] == ["complete", "failed", "complete"]
+    assert runs[2].failure == "loss is nan at epoch 3"
+    assert runs[2].test_accuracy is None
+    assert any("seed 2: failed: loss is nan" in line for line in said)
+    complete = [run for run in runs.values() if run.state == "complete"]
+    assert median_run(complete).seed == 1
+
+
+def test_seeds_wait_for_the_comparison_and_a_kill_repeats_only_what_ran(searched, tmp_path):
+    finals = open_finals(searched, num_finalists=1, num_folds=2, seeds=(1, 2))
+    ledger = FinalLedger(searched[0], finals, tmp_path / "runs", lambda line: None)
+    assert ledger.num_left == 4
+    runs = [ledger.next_run("a"), ledger.next_run("b")]
+    assert [run.config.fold for run in runs] == [0, 1]
+    assert ledger.next_run("c") is None  # nothing to do before a fold ends
+    finish(ledger, "a")
+    # The driver dies here: fold 1 was running.
+    again = FinalLedger(searched[0], finals, tmp_path / "runs", lambda line: None)
+    run_again = again.next_run("a")
+    assert run_again.config == runs[1].config
+    finish(again, "a")
+    assert {again.next_run(name).config.seed for name in "bc"} == {1, 2}
+    assert again.next_run("d") == "finished"
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return read_vtab_task(write_task(tmp_path_factory.mktemp("task") / "colours"))
+
+
+@pytest.fixture
+def context(task, tmp_path) -> TrialContext:
+    backbone = BackbonePlan(
+        name="vit_quickstart",
+        weights=None,
+        weights_sha256="",
+        image_size=32,
+        num_parameters=0,
+        resize="squash",
+        interpolation="bicubic",
+        crop_fraction=1.0,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+    return TrialContext(
+        backbone=backbone,
+        tasks={task.name: task.for_search()},
+        fingerprints={task.name: "f"},
+        pruner=PrunerPlan(name="none", first_rung_epochs=1),
+        cache_folder=str(tmp_path / "cache"),
+        device="cpu",
+        cpu_threads=1,
+        engine=Engine(),
+    )
+
+
+def fold_trial(context: TrialContext, fold: int) -> FoldTrial:
+    (task,) = context.tasks
+    config = FoldConfig(
+        study="s", task=task, number=0, method="linear", config={}, seed=1,
+        fold=fold, num_folds=4, fold_seed=0,
+    )  # fmt: skip
+    return FoldTrial(config, context, Residents(2**20))
+
+
+def test_a_fold_is_measured_on_labelled_images_that_it_was_not_trained_on(context):
+    for fold in range(4):
+        trial = fold_trial(context, fold)
+        train, held_out = (trial.load_pixels(split) for split in trial.splits)
+        images = [{image.numpy().tobytes() for image in part.images} for part in (train, held_out)]
+        assert [len(part) for part in images] == [36, 12]
+        assert not images[0] & images[1]
+
+
+def test_a_trial_that_tries_to_open_the_test_split_gets_an_error(context, task):
+    class Nosy(Trial):
+        def epochs(self):
+            cache = ImageCache(Path(self.context.cache_folder))
+            searched = self.context.tasks[self.config.task]
+            yield open_final_splits(searched, self.context.transform, cache)["test"]
+
+    trial = fold_trial(context, 0)
+    with pytest.raises(DataError, match="has no trainval split"):
+        list(Nosy(trial.config, context, Residents(2**20)).epochs())
+    with pytest.raises(KeyError):
+        Trial(trial.config, context, Residents(2**20)).load_pixels("test")
+    assert "test" in task.splits  # there is something to be kept from
+
+
+SMALL = ("--backbone", "vit_quickstart", "--method", "vpt_deep", "--trials", "4", "--epochs", "8")
+PROTOCOL = ("--finalists", 2, "--folds", 3, "--seeds", "42,44,82", "--slots", 1)
+
+
+@pytest.fixture(scope="module")
+def tmp(tmp_path_factory):
+    return tmp_path_factory.mktemp("finals")
+
+
+@pytest.fixture(scope="module")
+def finalized(tmp):
+    """A finalized sweep, and a copy of it from before that was killed in the middle and resumed."""
+    suite = write_task(tmp / "suite" / "colours").parent
+    folder, copy = tmp / "first", tmp / "again" / "first"
+    options = (*SMALL, "--pruner", "none", "--slots", 1)
+    run("sweep", suite, *options, "--out", folder, tmp=tmp)
+    shutil.copytree(folder, copy)
+    output = run("finalize", folder, *PROTOCOL, tmp=tmp)
+    process = subprocess.Popen(
+        [*COMMAND, "finalize", str(copy), *map(str, PROTOCOL)],
+        env=environment(tmp),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while folds_done(copy) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert 2 <= folds_done(copy) < 6
+    run("finalize", copy, *PROTOCOL, tmp=tmp)
+    return folder, copy, output
+
+
+def folds_done(folder: Path) -> int:
+    url = f"sqlite:///{folder / 'studies.db'}"
+    try:
+        study = optuna.load_study(study_name="first/colours.vpt_deep/finalists", storage=url)
+        return sum(len(trial.intermediate_values) for trial in study.trials)
+    except KeyError:  # not made yet
+        return 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_stage_goes_on_to_the_same_numbers(finalized):
+    folder, copy, _ = finalized
+    columns = ["stage", "trial", "fold", "seed", "state", "fold_accuracy", "test_accuracy"]
+    rows, again = (
+        pq.read_table(place / "final.parquet", columns=columns).to_pylist()
+        for place in (folder, copy)
+    )
+    assert rows == again
+    assert sum(row["stage"] == "final" for row in rows) == 3
+    (result,) = read_final_results(folder)
+    assert set(result.test_accuracies) == {42, 44, 82}
+    assert all("val_accuracy" not in row for row in rows)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_final_bundle_reaches_on_the_test_files_what_was_recorded(finalized, tmp):
+    folder, *_ = finalized
+    model = load_bundle(folder / "final" / "colours.yaml")
+    lines = (tmp / "suite" / "colours" / "test.txt").read_text().splitlines()
+    files, labels = zip(*(line.split() for line in lines), strict=True)
+    found = model.predict([tmp / "suite" / "colours" / file for file in files])
+    correct = [p.label == int(label) for p, label in zip(found, labels, strict=True)]
+    accuracies = model.bundle.test_accuracies
+    assert np.mean(correct) == accuracies[model.bundle.trial.seed]
+    assert sorted(accuracies.values())[1] == accuracies[model.bundle.trial.seed]
+    assert model.bundle.val_accuracy is None
+    trained = json.loads(run("train", folder / "final" / "colours.yaml", "--json", tmp=tmp))
+    assert trained["test_accuracy"] == trained["recorded"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_stage_is_told_and_tracked(finalized, tmp):
+    folder, _, output = finalized
+    assert "colours.vpt_deep: trial #" in output
+    assert "the median on test" in output
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("first")
+    runs = client.search_runs([experiment.experiment_id], filter_string="tags.stage = 'final'")
+    assert {run.data.params["seed"] for run in runs} == {"42", "44", "82"}
+    assert all("test_accuracy" in run.data.metrics for run in runs)
+    assert not any("val_accuracy" in run.data.metrics for run in runs)
+    refused = run("finalize", folder, "--folds", 4, tmp=tmp, code=2)
+    assert "its test images count once" in refused

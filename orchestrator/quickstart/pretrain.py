@@ -94,14 +94,29 @@ def pretrain(recipe: Recipe, seed: int) -> VisionTransformer:
     return model.eval()
 
 
+def measure(model: VisionTransformer, seed: int) -> dict[str, float]:
+    """Accuracy, over all classes, on images and on fonts that the training did not see."""
+    known_fonts, new_fonts = build_bank(TRAIN_FONTS), build_bank(HELD_OUT_FONTS)
+    everything = torch.arange(len(class_names())).repeat(40)
+    glyphs = torch.arange(len(GLYPHS)).repeat(40)
+    return {
+        "new_images": _accuracy(model, known_fonts, everything, seed),
+        "new_images_of_glyphs": _accuracy(model, known_fonts, glyphs, seed),
+        "new_fonts": _accuracy(model, new_fonts, glyphs, seed),
+        "new_fonts_undistorted": _accuracy(model, new_fonts, glyphs, seed, strength=0.0),
+        "chance": 1 / len(class_names()),
+    }
+
+
 @torch.no_grad()
-def accuracy(model: VisionTransformer, bank: Bank, labels: Tensor, seed: int) -> float:
-    """Share of newly drawn images of `labels` that the model names correctly."""
+def _accuracy(
+    model: VisionTransformer, bank: Bank, labels: Tensor, seed: int, strength: float = 1.0
+) -> float:
     generator = torch.Generator().manual_seed(seed)
     correct = 0
     for chunk in labels.split(256):
-        predicted = model(_normalised(draw_batch(bank, chunk, generator))).argmax(1)
-        correct += int((predicted == chunk).sum())
+        images = draw_batch(bank, chunk, generator, strength)
+        correct += int((model(_normalised(images)).argmax(1) == chunk).sum())
     return correct / len(labels)
 
 
@@ -129,16 +144,7 @@ def main() -> None:
     model = pretrain(recipe, arguments.seed)
     seconds = time.perf_counter() - started
 
-    known_fonts, new_fonts = build_bank(TRAIN_FONTS), build_bank(HELD_OUT_FONTS)
-    every_class = torch.arange(len(class_names())).repeat(40)
-    glyphs_only = torch.arange(len(GLYPHS)).repeat(40)
-    held_out_seed = arguments.seed + 1
-    measured = {
-        "new_images": accuracy(model, known_fonts, every_class, held_out_seed),
-        "new_images_glyphs": accuracy(model, known_fonts, glyphs_only, held_out_seed),
-        "new_fonts_glyphs": accuracy(model, new_fonts, glyphs_only, held_out_seed),
-        "chance": 1 / len(class_names()),
-    }
+    measured = measure(model, seed=arguments.seed + 1)
     model.reset_classifier(0)
     arguments.out.mkdir(parents=True, exist_ok=True)
     weights = arguments.out / "vit_quickstart.safetensors"

@@ -123,9 +123,9 @@ def test_the_tasks_have_not_changed_unnoticed(root):
     """Numbers in the documentation were measured on these images; float rounding may differ."""
     expected = {
         # mean and standard deviation of the pixels of the test split
-        "digits": [np.float64(78.587), np.float64(88.723)],
-        "generated_textures": [np.float64(131.086), np.float64(48.506)],
-        "generated_orientation": [np.float64(129.383), np.float64(44.366)],
+        "digits": (78.587, 88.723),
+        "generated_textures": (131.086, 48.506),
+        "generated_orientation": (129.383, 44.366),
     }
     for name, (mean, std) in expected.items():
         pixels = read_pixels(root / name, "test")[0].double()

@@ -213,9 +213,9 @@ def _load_file(vit: VisionTransformer, path: Path) -> None:
             raise ValueError(f"{path}: not the weights of this ViT: {error}") from error
         return
     state = _unwrap(_read_state(path))
-    state = _without_prefix(state, path)
+    state = {k: v.float() for k, v in _without_prefix(state, path).items()}
     state = checkpoint_filter_fn(state, vit)
-    state = {k: v.float() for k, v in state.items() if not k.startswith(_NOT_BACKBONE)}
+    state = {k: v for k, v in state.items() if not k.startswith(_NOT_BACKBONE)}
     _check_fit(state, vit.state_dict(), path)
     vit.load_state_dict(state)
 

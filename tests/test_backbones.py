@@ -85,7 +85,11 @@ def test_half_precision_files_become_single(tmp_path):
     state = {k: v.half() for k, v in weights().items()}
     backbone = load_backbone(NAME, weights=save(state, tmp_path / "half.safetensors"))
     assert {p.dtype for p in backbone.vit.parameters()} == {torch.float32}
-    assert_same_weights(backbone.vit, {k: v.float() for k, v in state.items()})
+    single = {k: v.float() for k, v in state.items()}
+    assert_same_weights(backbone.vit, single)
+    larger = load_backbone(NAME, weights=tmp_path / "half.safetensors", image_size=192)
+    resampled = timm.layers.resample_abs_pos_embed(single["pos_embed"], [12, 12])
+    torch.testing.assert_close(larger.vit.pos_embed, resampled, msg="resampled in half precision")
 
 
 def test_npz_files_in_the_layout_of_the_original_vit(tmp_path):

@@ -8,12 +8,13 @@ costs the sweep nothing.
 import contextlib
 import getpass
 import hashlib
+import json
 import logging
 import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from orchestrator.mlflow_runs import (
 )
 from orchestrator.plan import SweepPlan
 from orchestrator.record import FINISHED, EpochRow, Record, TrialRecord
+from orchestrator.report.importance import importance
 from orchestrator.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
@@ -56,8 +58,6 @@ ATTEMPTS = 3
 """A write that fails this often while the server answers is left to `reconcile`."""
 MAX_UNSENT_ROWS = 20_000
 """Epochs of finished trials kept for a server that is away: some 20 MB."""
-BATCH_METRICS = 800
-"""MLflow takes 1000 metrics, params and tags in a request."""
 
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -71,8 +71,13 @@ MLFLOW_ENVIRONMENT = {
 
 SWEEP_TAG = "orchestrator.sweep_id"
 SPACE_FILE_TAG = "orchestrator.space_file"
+IMPORTANCE_TAG = "orchestrator.importance"
 BEST_FILES_TAG = "orchestrator.best_files"
 """Digests of what was uploaded."""
+
+DATASET_TAG = "orchestrator.dataset"
+DATASET_DIGEST_CHARACTERS = 36
+"""MLflow takes no longer ones."""
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
@@ -311,7 +316,13 @@ def _reconcile(
             # The record keeps all metrics of an epoch only when the trial has ended.
             curve = trial.curve if trial.state in FINISHED else ()
             done[writer.write_trial(trial, curve)] += 1
-        writer.write_files(study.name, best_files(study.name))
+        files = best_files(study.name)
+        writer.write_files(study.name, files)
+        writer.write_dataset(study.name)
+        space = plan.parsed_spaces[study.space]
+        writer.write_importance(
+            study.name, importance(record.optuna_study(study.name), space).shares
+        )
     return Reconciled(
         created=done["created"],
         updated=done["updated"],
@@ -319,6 +330,17 @@ def _reconcile(
         deleted=done["deleted"],
         doubled=doubled,
     )
+
+
+def register_winners(plan: SweepPlan, tracking_uri: str, bundles: Mapping[str, Path]) -> None:
+    """Register the bundle of each task's winner as a model; one that is known stays as it is.
+
+    `bundles` are descriptions (`<task>.yaml`) by study.
+    """
+    writer = _Writer(plan, tracking_uri, None)
+    writer.connect()
+    for study, bundle in bundles.items():
+        writer.register(study, bundle)
 
 
 def reconcile_final(
@@ -540,6 +562,47 @@ class _Writer:
                 lambda: [self._client.log_artifact(run.run_id, str(f), "best") for f in best_files],
             )
 
+    def write_dataset(self, study: str) -> None:
+        """Name the images of the study, with their fingerprint, as an input of its run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        run, task = self._run((study, "")), self._plan.task(self._plan.study(study).task)
+        if run.deleted or run.tags.get(DATASET_TAG) == task.fingerprint:
+            return
+        shape = {"classes": task.num_classes, "train": task.num_train, "val": task.num_val}
+        dataset = Dataset(
+            name=task.name,
+            digest=task.fingerprint[:DATASET_DIGEST_CHARACTERS],
+            source_type="local",
+            source=json.dumps({"uri": task.root}),
+            profile=json.dumps(shape),
+        )
+        context = [InputTag("mlflow.data.context", "search")]
+        self._client.log_inputs(run.run_id, [DatasetInput(dataset, context)])
+        self._client.set_tag(run.run_id, DATASET_TAG, task.fingerprint, synchronous=True)
+        run.tags[DATASET_TAG] = task.fingerprint
+
+    def write_importance(self, study: str, importance: Mapping[str, float]) -> None:
+        """How much each hyper-parameter mattered, as metrics of the study's run."""
+        run = self._run((study, ""))
+        document = json.dumps(importance, indent=2)
+        if importance and not run.deleted:
+            self._upload(
+                run,
+                IMPORTANCE_TAG,
+                _digest([("importance.json", document.encode())]),
+                lambda: self._client.log_text(run.run_id, document, "importance.json"),
+            )
+
+    def register(self, study: str, bundle: Path) -> None:
+        """Register the winner of a task, found in `study`, as a model."""
+        from orchestrator.mlflow_registry import register_winner
+
+        run = self._run((study, ""))
+        if not run.deleted:
+            name = f"{self._plan.name}.{self._plan.study(study).task}"
+            register_winner(self._client, run.run_id, name, bundle)
+
     def _upload(self, run: _KnownRun, tag: str, digest: str, upload: Callable[[], object]) -> None:
         if run.tags.get(tag) != digest:
             upload()
@@ -599,10 +662,7 @@ class _Writer:
         params = {} if run.has_params else content.params
         if as_wanted and not (tags or metrics or params):
             return False
-        while len(metrics) > BATCH_METRICS:
-            self._client.log_batch(run.run_id, metrics=metrics[:BATCH_METRICS], synchronous=True)
-            del metrics[:BATCH_METRICS]
-        self._client.log_batch(
+        self._client.log_batch(  # in as many requests as it needs
             run.run_id,
             metrics=metrics,
             params=[Param(k, v) for k, v in params.items()],

@@ -360,8 +360,21 @@ def test_an_interrupted_trial_goes_on_in_its_run_without_doubled_points(tmp_path
     assert reconcile(plan, record, uri, best_files=no_files).unchanged == 1
 
 
+def test_a_resumed_sweep_counts_the_trials_before_it(tmp_path, uri):
+    plan = make_plan(num_trials=3)
+    record = make_record(plan, tmp_path)
+    run_trial(record, "caltech101.vpt_deep", accuracy=0.9)
+    reconcile(plan, record, uri, best_files=no_files)
+    tracker = Tracker(plan, uri, earlier=record.all_trials())
+    tracker.trial_ended(run_trial(record, "caltech101.vpt_deep", accuracy=0.5))
+    assert tracker.close(60)
+    tags = run_of(uri, "caltech101.vpt_deep").data.tags
+    assert (tags["num_complete"], tags["best.trial"]) == ("2", "0")
+
+
+@pytest.mark.parametrize("sent_before", [True, False])
 @pytest.mark.parametrize("again_from", [1, 3])
-def test_epochs_of_a_worker_that_died_are_not_doubled(tmp_path, uri, again_from):
+def test_epochs_of_a_worker_that_died_are_not_doubled(tmp_path, uri, again_from, sent_before):
     plan = make_plan(num_trials=1)
     record = make_record(plan, tmp_path)
     study, rows = "caltech101.vpt_deep", curve_to(0.5, 4)
@@ -369,9 +382,11 @@ def test_epochs_of_a_worker_that_died_are_not_doubled(tmp_path, uri, again_from)
     tracker = Tracker(plan, uri)
     tracker.trial_started(record.trial(study, number))
     tracker.trial_epochs(study, number, rows[:3])
-    wait_for(lambda: len(runs_of(uri)) == 2 and run_of(uri, study, number).data.metrics)
+    if sent_before:
+        wait_for(lambda: len(runs_of(uri)) == 2 and run_of(uri, study, number).data.metrics)
     again = [{**row, "train_seconds": 9.0} for row in rows[again_from - 1 :]]
     tracker.trial_epochs(study, number, again)
+    wait_for(lambda: any(run.data.metrics.get("val_accuracy") == 0.5 for run in runs_of(uri)))
     rows = rows[: again_from - 1] + again
     record.complete(study, number, curve=rows, facts=facts_of(rows))
     tracker.trial_ended(record.trial(study, number))

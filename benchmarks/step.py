@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     engine = Engine(precision=options.precision, attention=options.attention)
-    vit = _backbone(options.backbone, options.image_size)
+    vit = backbone(options.backbone, options.image_size)
     engine.hold(vit)
     vit.to(options.device)
     images = torch.randn(options.batch, 3, *vit.patch_embed.img_size, device=options.device)
     labels = torch.arange(options.batch, device=options.device) % NUM_CLASSES
-    clock = _clock(options.device, options.clock)
+    clock = clock_of(options.device, options.clock)
 
     def step(logits_of: Callable[[], Tensor]) -> Callable[[], None]:
         def run() -> None:
@@ -138,7 +138,7 @@ def machine() -> dict[str, Any]:
     return found
 
 
-def _backbone(name: str, image_size: int | None) -> VisionTransformer:
+def backbone(name: str, image_size: int | None = None) -> VisionTransformer:
     """With weights by chance: their values change no time."""
     if name == "tiny":
         vit = VisionTransformer(
@@ -225,7 +225,7 @@ def _peak_mib(action: Callable[[], None], device: str) -> float | None:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def _clock(device: str, kind: str) -> Callable[[], float]:
+def clock_of(device: str, kind: str) -> Callable[[], float]:
     if device == "cpu":
         return time.process_time if kind == "process" else time.perf_counter
 
@@ -241,7 +241,7 @@ def _print_utilisation(rows: list[Row], options: argparse.Namespace, engine: Eng
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
     size = 8192 if options.device == "cuda" else 1024
     a, b = (torch.randn(size, size, device=options.device, dtype=dtype) for _ in range(2))
-    clock = _clock(options.device, options.clock)
+    clock = clock_of(options.device, options.clock)
     best = float("inf")
     for _ in range(20):
         started = clock()

@@ -1,0 +1,176 @@
+"""Prototype: several trials of VPT-Deep in one forward pass, against one after the other.
+
+    python benchmarks/stacked.py --backbone vit_tiny_patch16_224 --batch 16 --trials 1 2 4 8
+    python benchmarks/stacked.py --device cuda --precision bf16 --batch 64
+
+Prompts and heads have a trial axis, each trial has its own images, and the losses are summed, so
+that every trial gets its own gradient and nothing else: attention and norms never look beyond an
+image. The equality is checked before anything is timed. This is a measurement, not part of the
+engine: it would be taken over from 1.2 times the speed on.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from step import NUM_CLASSES, backbone, clock_of, machine
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from methods import TunedViT, VPT, tune
+from methods.base import Tuning
+from orchestrator.engine import ATTENTIONS, PRECISIONS, Engine
+
+
+class StackedPrompts(Tuning):
+    """Deep prompts (trials, depth, P, d); the images of a batch are ordered by trial."""
+
+    def __init__(self, prompts: Tensor) -> None:
+        super().__init__()
+        self.prompt = nn.Parameter(prompts)
+        self.num_prompts = prompts.shape[2]
+
+    def prompts(self, index: int, batch_size: int) -> Tensor:
+        of_trial = self.prompt[:, index]
+        return of_trial.repeat_interleave(batch_size // len(of_trial), dim=0)
+
+
+class StackedHead(nn.Module):
+    """One linear layer per trial."""
+
+    def __init__(self, heads: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
+        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        by_trial = features.unflatten(0, (len(self.weight), -1))
+        return torch.baddbmm(self.bias[:, None], by_trial, self.weight.mT).flatten(0, 1)
+
+
+def stack(models: Sequence[TunedViT]) -> TunedViT:
+    """One model that computes what all of these do, on their batches behind one another."""
+    first = models[0]
+    method = first.method
+    assert isinstance(method, VPT)
+    stacked = tune(first.vit, method, num_classes=NUM_CLASSES).to(next(first.parameters()).device)
+    stacked.tuning = StackedPrompts(torch.stack([m.tuning.prompt.detach() for m in models]))
+    stacked.head = StackedHead([model.head for model in models])  # type: ignore[assignment]
+    return stacked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Speed of K trials in one pass."""
+
+    trials: int
+    gain: float
+    """Time of K steps one after the other over that of one stacked step; median of the rounds."""
+    images_per_second: float
+    difference: float
+    """Largest between a gradient of the stacked step and of the single one, over its own size."""
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    options = _parse(arguments)
+    if options.device == "cpu":
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    engine = Engine(precision=options.precision, attention=options.attention)
+    vit = backbone(options.backbone)
+    engine.hold(vit)
+    vit.to(options.device)
+    clock = clock_of(options.device, options.clock)
+    print(f"{options.backbone}, {vars(options)}\n{machine()}\n")
+    print("| trials | gain | images/s | largest difference |\n|---|---|---|---|")
+    rows = []
+    for count in options.trials:
+        models = [
+            tune(vit, VPT(num_tokens=options.tokens), num_classes=NUM_CLASSES, seed=seed)
+            for seed in range(count)
+        ]
+        rows.append(
+            _measure([model.to(options.device) for model in models], options, engine, clock)
+        )
+        row = rows[-1]
+        print(
+            f"| {row.trials} | {row.gain:.2f} | {row.images_per_second:.1f} | {row.difference:.1e} |",
+            flush=True,
+        )
+    return rows
+
+
+def _measure(models: list[TunedViT], options: argparse.Namespace, engine: Engine, clock) -> Row:
+    count, batch = len(models), options.batch
+    together = stack(models)
+    size = together.vit.patch_embed.img_size
+    images = torch.randn(count, batch, 3, *size, device=options.device)
+    labels = torch.randint(NUM_CLASSES, (count, batch), device=options.device)
+
+    def single_steps() -> None:
+        for model, own_images, own_labels in zip(models, images, labels, strict=True):
+            model.zero_grad(set_to_none=True)
+            with engine.computing(options.device):
+                logits = model(own_images)
+            cross_entropy(logits, own_labels).backward()
+
+    def stacked_step() -> None:
+        together.zero_grad(set_to_none=True)
+        with engine.computing(options.device):
+            logits = together(images.flatten(0, 1))
+        losses = cross_entropy(logits, labels.flatten(), reduction="none")
+        losses.unflatten(0, (count, batch)).mean(dim=1).sum().backward()
+
+    def seconds(action) -> float:
+        started = clock()
+        action()
+        return clock() - started
+
+    single_steps()
+    stacked_step()
+    difference = _difference(models, together)
+    times = [(seconds(single_steps), seconds(stacked_step)) for _ in range(options.rounds)]
+    return Row(
+        trials=count,
+        gain=statistics.median(single / stacked for single, stacked in times),
+        images_per_second=count * batch / statistics.median(stacked for _, stacked in times),
+        difference=difference,
+    )
+
+
+def _difference(models: list[TunedViT], together: TunedViT) -> float:
+    largest = 0.0
+    for index, model in enumerate(models):
+        for own, stacked in (
+            (model.tuning.prompt.grad, together.tuning.prompt.grad[index]),
+            (model.head.weight.grad, together.head.weight.grad[index]),
+        ):
+            largest = max(largest, ((own - stacked).norm() / own.norm()).item())
+    return largest
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", default="vit_tiny_patch16_224", help="a timm name, or tiny")
+    parser.add_argument("--trials", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--tokens", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=8, help="of one trial")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--attention", choices=ATTENTIONS, default="fused")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
+    parser.add_argument("--clock", choices=["process", "wall"], default="process")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a tiny backbone, to see it run")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.backbone, options.batch, options.rounds, options.trials = "tiny", 2, 2, [1, 3]
+    return options
+
+
+if __name__ == "__main__":
+    main()

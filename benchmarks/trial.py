@@ -1,0 +1,170 @@
+"""Where the time of a whole trial goes: cold, warm on the same task, after a change of task.
+
+    python benchmarks/trial.py                      # the quickstart's tasks and backbone
+    python benchmarks/trial.py data/vtab-1k --tasks cifar,eurosat \\
+        --backbone deit_tiny_patch16_224 --weights deit_tiny.safetensors --epochs 3
+
+Trials run one after the other in this process as they do in a warm worker, on images that are
+decoded already. `import` is what a new process pays before anything else; `setup` is the time to
+the first step: backbone, images, prompts, frozen part; `save` is the file of the tuned weights.
+"""
+
+import time
+
+_began = time.perf_counter()
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from step import machine
+
+from orchestrator.config import TrialConfig
+from orchestrator.data.cache import ImageCache
+from orchestrator.prepare import SweepRequest, plan_sweep
+from orchestrator.residents import Residents
+from orchestrator.trial import Trial, TrialContext
+
+IMPORT_SECONDS = time.perf_counter() - _began
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Seconds of one trial."""
+
+    state: str
+    """cold, warm (same task as before) or change (another task)."""
+    task: str
+    method: str
+    setup: float
+    train: float
+    evaluate: float
+    save: float
+    images_per_second: float
+    val_accuracy: float
+    frozen_work: str
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    options = _parse(arguments)
+    request = SweepRequest(
+        suite=options.suite,
+        tasks=options.tasks,
+        methods=options.method,
+        epochs=options.epochs,
+        backbone=options.backbone,
+        weights=options.weights,
+        image_size=options.image_size,
+        precision=options.precision,
+        eval_every=options.eval_every,
+        frozen_cache=options.frozen_cache,
+        pruner="none",
+    )
+    cache = ImageCache()
+    plan, suite = plan_sweep(
+        request,
+        name="benchmark",
+        cache=cache,
+        say=print,
+        device=options.device,
+        cpu_threads=options.threads,
+    )
+    context = TrialContext(
+        backbone=plan.backbone,
+        tasks={task.name: task.for_search() for task in suite.tasks},
+        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+        pruner=plan.pruner,
+        cache_folder=str(cache.root),
+        device=options.device,
+        cpu_threads=options.threads,
+        engine=plan.engine,
+    )
+    residents = Residents(8 * 2**30)
+    print(f"\n{machine()}\nimport {IMPORT_SECONDS:.2f} s\n")
+    print("| state | task | method | setup | train | evaluate | save | images/s | val |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows: list[Row] = []
+    for space in plan.parsed_spaces.values():
+        before = None
+        for task in [name for task in plan.tasks for name in (task.name, task.name)]:
+            state = "cold" if not rows else "warm" if task == before else "change"
+            drawn = {d.name: _middle(d.distribution) for d in space.dimensions if not d.when}
+            config = TrialConfig(
+                study=f"{task}.{space.name}",
+                task=task,
+                number=len(rows),
+                method=space.method,
+                config={**space.fixed, **drawn},
+                seed=len(rows),
+            )
+            rows.append(_run(state, Trial(config, context, residents)))
+            before = task
+            print(_text(rows[-1]), flush=True)
+    if options.json:
+        document = {"machine": machine(), "import_seconds": IMPORT_SECONDS, **vars(options)}
+        document["rows"] = [asdict(row) for row in rows]
+        options.json.write_text(json.dumps(document, indent=2, default=str))
+    return rows
+
+
+def _run(state: str, trial: Trial) -> Row:
+    accuracy = [row["val_accuracy"] for row in trial.epochs() if "val_accuracy" in row][-1]
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        trial.save(Path(folder) / "0.safetensors")
+        saved = time.perf_counter() - began
+    facts = trial.facts()
+    return Row(
+        state=state,
+        task=trial.config.task,
+        method=trial.config.study.partition(".")[2],
+        setup=facts["setup_seconds"],
+        train=facts["train_seconds"],
+        evaluate=facts["eval_seconds"],
+        save=saved,
+        images_per_second=facts["images_per_second"],
+        val_accuracy=accuracy,
+        frozen_work=facts["frozen_work"],
+    )
+
+
+def _middle(distribution: Any) -> Any:
+    """A value of a hyper-parameter without a sampler."""
+    choices = getattr(distribution, "choices", None)
+    return choices[len(choices) // 2] if choices else distribution.low
+
+
+def _text(row: Row) -> str:
+    return (
+        f"| {row.state} | {row.task} | {row.method} | {row.setup:.3f} | {row.train:.2f}"
+        f" | {row.evaluate:.2f} | {row.save:.3f} | {row.images_per_second:.0f}"
+        f" | {row.val_accuracy:.3f} |"
+    )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suite", nargs="?", default="quickstart")
+    parser.add_argument("--tasks", type=lambda text: text.split(","))
+    parser.add_argument("--method", nargs="+", default=["linear", "vpt_deep"])
+    parser.add_argument("--backbone")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--eval-every", type=int, default=1)
+    parser.add_argument("--no-frozen-cache", dest="frozen_cache", action="store_false")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The benchmarks run, and measure what they say."""
+
+import json
+
+import pytest
+import stacked
+import step
+import trial
+from suites import write_suite
+
+
+def test_the_step_benchmark_writes_a_row_per_case(tmp_path, capsys):
+    path = tmp_path / "step.json"
+    rows = step.main(["--quick", "--json", str(path)])
+    assert [row.case for row in rows] == ["floor", *step.METHOD_CASES]
+    by_case = {row.case: row for row in rows}
+    deep = by_case["vpt_deep"]
+    assert deep.forward_gflop < deep.plain_forward_gflop
+    assert by_case["spt_deep"].step_gflop == deep.step_gflop
+    assert all(row.images_per_second > 0 and row.times_floor > 0 for row in rows)
+    assert len(json.loads(path.read_text())["rows"]) == len(rows)
+    assert "| vpt_deep | 4 |" in capsys.readouterr().out
+
+
+def test_trials_stacked_in_one_pass_get_their_own_gradients():
+    rows = stacked.main(["--quick"])
+    assert [row.trials for row in rows] == [1, 3]
+    assert all(row.difference < 1e-5 and row.gain > 0 for row in rows)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_trial_benchmark_tells_cold_warm_and_changed_tasks_apart(
+    precision, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    suite = write_suite(tmp_path / "suite")
+    options = ["--backbone", "vit_quickstart", "--epochs", "3", "--eval-every", "2"]
+    rows = trial.main([str(suite), *options, "--precision", precision])
+    assert [row.state for row in rows] == ["cold", "warm", "change", "warm"] + 2 * [
+        "change",
+        "warm",
+    ]
+    assert {row.method for row in rows} == {"linear", "vpt_deep"}
+    assert all(row.train > 0 and row.evaluate > 0 and row.val_accuracy <= 1 for row in rows)
+    assert "features cls pretrained_frozen computed once" in rows[0].frozen_work
+    assert "blocks 0 computed once" in rows[-1].frozen_work
+    assert rows[1].setup < rows[0].setup

@@ -11,7 +11,7 @@ engine: it would be taken over from 1.2 times the speed on.
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from step import NUM_CLASSES, backbone, clock_of, machine
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from methods import TunedViT, VPT, tune
+from methods import VPT, TunedViT, tune
 from methods.base import Tuning
 from orchestrator.engine import ATTENTIONS, PRECISIONS, Engine
 
@@ -88,21 +88,24 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     rows = []
     for count in options.trials:
         models = [
-            tune(vit, VPT(num_tokens=options.tokens), num_classes=NUM_CLASSES, seed=seed)
+            tune(vit, VPT(num_tokens=options.tokens), num_classes=NUM_CLASSES, seed=seed).to(
+                options.device
+            )
             for seed in range(count)
         ]
-        rows.append(
-            _measure([model.to(options.device) for model in models], options, engine, clock)
-        )
-        row = rows[-1]
-        print(
-            f"| {row.trials} | {row.gain:.2f} | {row.images_per_second:.1f} | {row.difference:.1e} |",
-            flush=True,
-        )
+        row = _measure(models, options, engine, clock)
+        rows.append(row)
+        speed = f"{row.gain:.2f} | {row.images_per_second:.1f}"
+        print(f"| {count} | {speed} | {row.difference:.1e} |", flush=True)
     return rows
 
 
-def _measure(models: list[TunedViT], options: argparse.Namespace, engine: Engine, clock) -> Row:
+def _measure(
+    models: list[TunedViT],
+    options: argparse.Namespace,
+    engine: Engine,
+    clock: Callable[[], float],
+) -> Row:
     count, batch = len(models), options.batch
     together = stack(models)
     size = together.vit.patch_embed.img_size
@@ -123,7 +126,7 @@ def _measure(models: list[TunedViT], options: argparse.Namespace, engine: Engine
         losses = cross_entropy(logits, labels.flatten(), reduction="none")
         losses.unflatten(0, (count, batch)).mean(dim=1).sum().backward()
 
-    def seconds(action) -> float:
+    def seconds(action: Callable[[], None]) -> float:
         started = clock()
         action()
         return clock() - started

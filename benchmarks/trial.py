@@ -9,18 +9,16 @@ decoded already. `import` is what a new process pays before anything else; `setu
 the first step: backbone, images, prompts, frozen part; `save` is the file of the tuned weights.
 """
 
-import time
-
-_began = time.perf_counter()
-
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from step import machine
 
 from orchestrator.config import TrialConfig
@@ -29,7 +27,7 @@ from orchestrator.prepare import SweepRequest, plan_sweep
 from orchestrator.residents import Residents
 from orchestrator.trial import Trial, TrialContext
 
-IMPORT_SECONDS = time.perf_counter() - _began
+IMPORT_SECONDS = time.time() - psutil.Process().create_time()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     rows: list[Row] = []
     for space in plan.parsed_spaces.values():
         before = None
-        for task in [name for task in plan.tasks for name in (task.name, task.name)]:
+        for task in [planned.name for planned in plan.tasks for _ in range(2)]:
             state = "cold" if not rows else "warm" if task == before else "change"
             drawn = {d.name: _middle(d.distribution) for d in space.dimensions if not d.when}
             config = TrialConfig(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -27,12 +28,13 @@ from orchestrator.report.averages import (
 from orchestrator.report.collect import SweepReport, collect
 from orchestrator.report.figures import study_figures
 from orchestrator.report.final import FINAL_FILE, FinalResult, read_final_results
-from orchestrator.report.findings import convergence, headlines, prompts_against, worth
+from orchestrator.report.findings import convergence, headlines
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
 from orchestrator.report.statistics import difference_error, standard_error
 from orchestrator.report.table import result_tables
 from orchestrator.report.wording import percent
+from orchestrator.report.worth import prompts_against, worth
 
 TASKS = ("caltech101", "eurosat")
 SPACES = ("linear", "full", "vpt_deep")
@@ -191,6 +193,35 @@ def test_final_runs_are_shown_with_their_deviation_beside_the_published(finished
     assert row.cells[-1].text == "90.8"
 
 
+def test_the_winner_of_the_finalists_is_shown_not_the_luckiest_of_the_search(folder):
+    before = load(folder).by_task_and_space["caltech101", "linear"]
+    assert before.best and before.chosen is before.best
+    other = next(t for t in before.trials if t.state == "complete" and t is not before.best)
+    won = FinalResult(
+        task="caltech101",
+        space="linear",
+        test_accuracies={42: 0.61, 44: 0.63},
+        winner=other.number,
+        why="it won",
+        cross_validation=0.6,
+    )
+    after = load(folder, [won])
+    row = result_tables(after)[0].rows[0]
+    texts = [cell.text for cell in row.cells]
+    assert texts[:2] == ["caltech101", "linear"]
+    assert texts[2].startswith(percent(other.val_accuracy)) and texts[3] == "62.0 ± 1.4"
+    assert f"#{other.number}" in texts
+    assert "Finalists: it won." in page(after)
+    assert "62.0 ± 1.4 %, by seed 61.0 (seed 42), 63.0 (seed 44)." in page(after)
+
+
+def test_seeds_that_are_missing_are_counted(folder):
+    some = [*finals()]
+    some[0] = replace(some[0], test_accuracies={42: 0.5, 44: 0.5})
+    table = next(t for t in result_tables(load(folder, some)) if t.title == "Test accuracy, %")
+    assert table.rows[0].cells[1].text == "50.0 ± 0.0 (2 seeds)"
+
+
 def test_final_results_are_read_and_nonsense_is_refused(tmp_path):
     assert read_final_results(tmp_path) == []
     entry = {"task": "caltech101", "space": "linear", "test_accuracies": {"42": 0.5}}
@@ -245,6 +276,16 @@ def test_prompts_are_judged_by_the_uncertainty(tmp_path, linear, prompts, verdic
     assert prompts_against(report, "caltech101", "full") is None
     said = {"better": "better than", "worse": "worse than", "unclear": "not told apart from"}
     assert f"{said[verdict]} the linear probe" in (worth(report, "caltech101") or "")
+
+
+def test_prompts_are_judged_on_test_images_where_there_are_any(report, finished):
+    # 0.7 against 0.5 with the same seeds: the difference is exact.
+    found = prompts_against(finished, "caltech101", "linear")
+    assert found and found.images == "test" and found.value == pytest.approx(0.2)
+    assert found.verdict == "better"
+    before = prompts_against(report, "caltech101", "linear")
+    assert before and before.images == "validation"
+    assert "on test images: better on 2, worse on 0, unclear on 0 of 2" in headlines(finished)[0]
 
 
 def test_headlines_count_what_happened(report):

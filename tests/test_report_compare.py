@@ -52,7 +52,7 @@ def test_a_difference_counts_from_two_standard_errors_on(tmp_path, first, second
         expected = ((first * (1 - first) + second * (1 - second)) / 200) ** 0.5
         assert pair.val.error == pytest.approx(expected, rel=0.02)
         assert pair.val.verdict == verdict
-    said = {"better": "better on 2", "worse": "worse on 2", "unclear": "told apart on 2"}
+    said = {"better": "better on 2", "worse": "worse on 2", "unclear": "unclear on 2"}
     assert said[verdict] in comparison_sentences(found)[0]
 
 

@@ -116,7 +116,9 @@ def test_numbers_of_the_page_are_those_of_the_storage(report):
         assert study.best
         shown = 100 * (study.best.val_accuracy or 0.0)
         error = 100 * (study.val_error or 0.0)
-        assert f"Best: trial #{study.best.number}, {shown:.1f} ± {error:.1f} % " in text
+        assert (
+            f"Best in the search: trial #{study.best.number}, {shown:.1f} ± {error:.1f} % " in text
+        )
         for trial in study.trials:
             name = f"#{trial.number} {100 * (trial.val_accuracy or 0.0):.1f} %, {trial.state}"
             assert name in text

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -58,6 +58,20 @@ class StudyReport:
     @cached_property
     def best(self) -> TrialRecord | None:
         return best_of(self.trials)
+
+    @property
+    def chosen(self) -> TrialRecord | None:
+        """The winner of the finalists if there is one, else the best on val."""
+        if self.final is None or self.final.winner is None:
+            return self.best
+        return next(trial for trial in self.trials if trial.number == self.final.winner)
+
+    @property
+    def standing(self) -> tuple[bool, float] | None:
+        """What studies of a task are ranked by: mean over folds where there is one, else val."""
+        if self.final is not None and self.final.cross_validation is not None:
+            return True, self.final.cross_validation
+        return None if self.val_accuracy is None else (False, self.val_accuracy)
 
     @property
     def val_accuracy(self) -> float | None:
@@ -127,8 +141,8 @@ class StudyReport:
 
     @property
     def tuned_share(self) -> float | None:
-        """Trained parameters of the best trial, head included, over those of the backbone."""
-        tuned = self.best.facts.get("num_tuned_parameters") if self.best else None
+        """Trained parameters of the chosen trial, head included, over those of the backbone."""
+        tuned = self.chosen.facts.get("num_tuned_parameters") if self.chosen else None
         return tuned / self.backbone_parameters if tuned else None
 
     backbone_parameters: int
@@ -161,9 +175,8 @@ class SweepReport:
         return [study for study in self.studies if study.plan.task == task]
 
     def best_of_task(self, task: str) -> StudyReport | None:
-        """The study whose best trial is best on val; the first of equals."""
-        known = [study for study in self.of_task(task) if study.val_accuracy is not None]
-        return max(known, key=lambda study: study.val_accuracy or 0.0, default=None)
+        """The study that stands highest, never by test accuracy; the first of equals."""
+        return highest(self.of_task(task))
 
     @property
     def has_final(self) -> bool:
@@ -216,6 +229,12 @@ class SweepReport:
     @property
     def failures(self) -> list[TrialRecord]:
         return [t for study in self.studies for t in study.trials if t.state == "failed"]
+
+
+def highest(studies: Iterable[StudyReport]) -> StudyReport | None:
+    """The study that stands highest; None if none has a complete trial."""
+    known = [(study.standing, study) for study in studies if study.standing is not None]
+    return max(known, key=lambda pair: pair[0], default=(None, None))[1]
 
 
 def collect(plan: SweepPlan, record: Record, finals: Sequence[FinalResult] = ()) -> SweepReport:

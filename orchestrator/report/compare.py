@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.findings import Difference, difference
+from orchestrator.report.difference import Difference, test_difference, val_difference
 from orchestrator.report.statistics import CLEAR
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.wording import NOTHING, count, plus_minus
@@ -33,24 +33,12 @@ class StudyPair:
     @cached_property
     def val(self) -> Difference | None:
         """Second minus first."""
-        return difference(self.second, self.first)
+        return val_difference(self.second, self.first)
 
     @cached_property
     def test(self) -> Difference | None:
-        """Second minus first: by seed where both were run with at least two of the same."""
-        if self.first.final is None or self.second.final is None:
-            return None
-        before, after = self.first.final.test_accuracies, self.second.final.test_accuracies
-        common = before.keys() & after.keys()
-        if len(common) > 1:
-            changes = [after[seed] - before[seed] for seed in sorted(common)]
-            error = statistics.stdev(changes) / math.sqrt(len(changes))
-            return Difference(value=statistics.fmean(changes), error=error)
-        if min(len(before), len(after)) < 2:
-            return None
-        spreads = (statistics.variance(runs.values()) / len(runs) for runs in (before, after))
-        value = statistics.fmean(after.values()) - statistics.fmean(before.values())
-        return Difference(value=value, error=math.sqrt(sum(spreads)))
+        """Second minus first."""
+        return test_difference(self.second, self.first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +84,12 @@ def compare(first: SweepReport, second: SweepReport) -> Comparison:
 
 def comparison_sentences(comparison: Comparison) -> list[str]:
     """The comparison in a few sentences."""
-    differences = [pair.val for pair in comparison.pairs if pair.val]
-    verdicts = [difference.verdict for difference in differences]
+    verdicts = [pair.val.verdict for pair in comparison.pairs if pair.val]
     found = [
         f"{comparison.second.plan.name} against {comparison.first.plan.name}, on validation "
-        f"images: better on {verdicts.count('better')}, worse on {verdicts.count('worse')}, not "
-        f"told apart on {verdicts.count('unclear')} of {count(len(verdicts), 'study')} that both "
-        "have finished trials of."
+        f"images: better on {verdicts.count('better')}, worse on {verdicts.count('worse')}, "
+        f"unclear on {verdicts.count('unclear')} of {count(len(verdicts), 'study')} that both have "
+        "finished trials of."
     ]
     for report, names in (
         (comparison.first, comparison.only_first),
@@ -227,6 +214,7 @@ def _mean(differences: Sequence[Difference | None]) -> Difference | None:
     return Difference(
         value=statistics.fmean(found.value for found in known),
         error=math.sqrt(sum(found.error**2 for found in known)) / len(known),
+        images=known[0].images,
     )
 
 

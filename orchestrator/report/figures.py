@@ -1,8 +1,9 @@
 """The figures of a study and of a sweep. Each says what it shows, and why when it is empty."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -246,7 +247,7 @@ def slots_over_time(report: SweepReport) -> Figure:
         return Figure(title=title, svg=None, caption="Not shown, no trial has ended yet.")
     end = report.busy[-1][0]
     unit, seconds = ("hours", 3600) if end > 2 * 3600 else ("minutes", 60)
-    points = [(moment / seconds, running) for moment, running in _thinned(report.busy, end)]
+    points = [(moment / seconds, running) for moment, running in _averaged(report.busy, end)]
     chart = Chart(
         Linear(0, end / seconds, *across(2 * WIDTH)),
         Linear(0, report.num_slots, *upward()),
@@ -375,19 +376,19 @@ def _name(study: StudyReport, trial: TrialRecord, *, short: bool = False) -> str
     return told if short else f"{told}: {config_text(study.searched(trial))}"
 
 
-def _thinned(
-    steps: Sequence[tuple[float, int]], end: float, most: int = 1500
-) -> Iterator[tuple[float, int]]:
-    """The lowest and highest of each stretch when there are more steps than one can see."""
-    if len(steps) <= 2 * most:
-        yield from steps
-        return
-    stretches: dict[int, list[tuple[float, int]]] = {}
-    for moment, running in steps:
-        stretches.setdefault(math.floor(moment / end * most), []).append((moment, running))
-    for stretch in stretches.values():
-        found = {min(stretch, key=lambda s: s[1]), max(stretch, key=lambda s: s[1]), stretch[-1]}
-        yield from sorted(found)
+def _averaged(
+    steps: Sequence[tuple[float, int]], end: float, most: int = 200
+) -> list[tuple[float, float]]:
+    """Means over stretches of equal length when there are more steps than one can see."""
+    if len(steps) <= most:
+        return list(steps)
+    length = end / most
+    means = [0.0] * most
+    for (start, running), (stop, _) in pairwise(steps):
+        for index in range(int(start / length), min(most, math.ceil(stop / length))):
+            inside = min(stop, (index + 1) * length) - max(start, index * length)
+            means[index] += running * inside / length
+    return [*((index * length, mean) for index, mean in enumerate(means)), (end, 0.0)]
 
 
 def _clipped(text: str, length: int) -> str:

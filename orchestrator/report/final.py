@@ -1,8 +1,7 @@
 """Final test accuracies: of the winner of a study, retrained on train and val, tested once a seed.
 
-Whoever finalizes a sweep writes `final.json` in its folder, a list of
-`{"task": ..., "space": ..., "test_accuracies": {"42": 0.713, ...}}`; without it no test number is
-ever shown.
+`finalize` writes `final.json` in the folder of a sweep, a list of objects with at least `task`,
+`space` and `test_accuracies` (`{"42": 0.713, ...}`); without it no test number is ever shown.
 """
 
 import json
@@ -20,7 +19,13 @@ class FinalResult:
     task: str
     space: str
     test_accuracies: Mapping[int, float]
-    """By seed, after the last epoch, in [0, 1]."""
+    """By seed, after the last epoch, in [0, 1]; empty while there is none."""
+    winner: int | None = None
+    """Number of the trial in the search."""
+    why: str = ""
+    """How the winner was chosen."""
+    cross_validation: float | None = None
+    """The winner's mean accuracy over folds of all labelled images."""
 
 
 def read_final_results(folder: Path) -> list[FinalResult]:
@@ -36,6 +41,9 @@ def read_final_results(folder: Path) -> list[FinalResult]:
                 test_accuracies={
                     int(seed): _accuracy(value) for seed, value in entry["test_accuracies"].items()
                 },
+                winner=entry.get("winner"),
+                why=entry.get("why", ""),
+                cross_validation=entry.get("cross_validation"),
             )
             for entry in json.loads(path.read_text(encoding="utf-8"))
         ]

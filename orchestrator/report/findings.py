@@ -1,12 +1,12 @@
-"""Plain sentences: had the search converged, were prompts worth it, what to look at."""
+"""Plain sentences: had the search converged, what to look at, the sweep in short."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.record import TrialRecord
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.statistics import CLEAR, difference_error
-from orchestrator.report.wording import count, percent, signed, value_text
+from orchestrator.report.wording import count, value_text
+from orchestrator.report.worth import prompt_headlines
 from orchestrator.space import extremes
 
 MIN_TRIALS = 10
@@ -27,7 +27,7 @@ def convergence(study: StudyReport) -> Convergence:
     """By how long the best value has stood, in the order in which trials ended."""
     ended, planned = len(study.finished), study.plan.num_trials
     if study.best is None:
-        return Convergence(converged=None, sentence=f"No complete trial among {ended}.")
+        return Convergence(converged=None, sentence=f"No complete trial among {ended} that ended.")
     if ended < MIN_TRIALS:
         few = f"Too few trials to say ({ended}, at least {MIN_TRIALS} are needed)."
         return Convergence(converged=None, sentence=few)
@@ -88,120 +88,30 @@ def _at_the_edge(study: StudyReport, best: TrialRecord) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One accuracy minus another, with its standard error."""
-
-    value: float
-    error: float
-
-    @property
-    def verdict(self) -> str:
-        """better, worse, or unclear."""
-        if abs(self.value) < CLEAR * self.error:
-            return "unclear"
-        return "better" if self.value > 0 else "worse"
-
-    def __str__(self) -> str:
-        return signed(self.value, self.error)
-
-
-def difference(study: StudyReport, other: StudyReport) -> Difference | None:
-    """Of the best val accuracies of two studies."""
-    if study.val_accuracy is None or other.val_accuracy is None:
-        return None
-    return Difference(
-        value=study.val_accuracy - other.val_accuracy,
-        error=difference_error(
-            study.val_accuracy, study.task.num_val, other.val_accuracy, other.task.num_val
-        ),
-    )
-
-
-def best_with_prompts(report: SweepReport, task: str) -> StudyReport | None:
-    """The best of the task's studies whose method learns prompts."""
-    known = [s for s in report.of_task(task) if s.has_prompts and s.val_accuracy is not None]
-    return max(known, key=lambda study: study.val_accuracy or 0.0, default=None)
-
-
-def baseline(report: SweepReport, task: str, method: str) -> StudyReport | None:
-    """The task's study of `linear` or `full`, if it has a value."""
-    return next(
-        (
-            study
-            for study in report.of_task(task)
-            if study.space.method == method and study.val_accuracy is not None
-        ),
-        None,
-    )
-
-
-def prompts_against(report: SweepReport, task: str, method: str) -> Difference | None:
-    """Best prompts minus the baseline; None where the sweep has only one of them."""
-    prompted, other = best_with_prompts(report, task), baseline(report, task, method)
-    return difference(prompted, other) if prompted and other else None
-
-
-def worth(report: SweepReport, task: str) -> str | None:
-    """Whether prompts were worth it on a task."""
-    prompted = best_with_prompts(report, task)
-    if prompted is None:
-        return None
-    sentences = []
-    for method, name in (("linear", "the linear probe"), ("full", "full fine-tuning")):
-        found = prompts_against(report, task, method)
-        if found is None:
-            continue
-        verdict = {
-            "better": f"better than {name}",
-            "worse": f"worse than {name}",
-            "unclear": f"not told apart from {name}",
-        }[found.verdict]
-        sentences.append(f"{verdict} ({found} points)")
-    if not sentences:
-        return None
-    return (
-        f"Prompts ({prompted.plan.space}, {percent(prompted.val_accuracy)} %) are "
-        f"{' and '.join(sentences)}."
-    )
-
-
 def headlines(report: SweepReport) -> list[str]:
     """The sweep in a few sentences."""
     return [
-        *_prompt_headlines(report),
+        *prompt_headlines(report),
         *_convergence_headline(report),
         *_pruning_headline(report),
         *_trouble_headlines(report),
     ]
 
 
-def _prompt_headlines(report: SweepReport) -> Sequence[str]:
-    found = []
-    for method, name in (("linear", "the linear probe"), ("full", "full fine-tuning")):
-        differences = [prompts_against(report, task.name, method) for task in report.plan.tasks]
-        verdicts = [difference.verdict for difference in differences if difference]
-        if not verdicts:
-            continue
-        found.append(
-            f"Prompts against {name}, on validation images: "
-            f"better on {verdicts.count('better')}, worse on {verdicts.count('worse')}, not told "
-            f"apart on {verdicts.count('unclear')} of {count(len(verdicts), 'task')} "
-            f"(a difference of {CLEAR:.0f} standard errors counts)."
-        )
-    return found
-
-
 def _convergence_headline(report: SweepReport) -> Sequence[str]:
     judged = [convergence(study).converged for study in report.studies]
     if not judged:
         return []
-    parts = [f"{judged.count(True)} of {count(len(judged), 'study')} had converged"]
-    if judged.count(False):
-        parts.append(f"{judged.count(False)} had not")
-    if judged.count(None):
-        parts.append(f"of {judged.count(None)} it cannot be said")
-    return [", ".join(parts) + "."]
+    parts = [
+        f"{number} {said}"
+        for number, said in (
+            (judged.count(True), "had converged"),
+            (judged.count(False), "had not converged"),
+            (judged.count(None), "had too few trials to say or are not over"),
+        )
+        if number
+    ]
+    return [f"Of {count(len(judged), 'study')}, {', '.join(parts)}."]
 
 
 def _pruning_headline(report: SweepReport) -> Sequence[str]:

@@ -16,8 +16,9 @@ from orchestrator.report.averages import (
     wins,
 )
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.findings import convergence, headlines, worth
+from orchestrator.report.findings import convergence, headlines
 from orchestrator.report.table import Cell, Row, Table
+from orchestrator.report.worth import worth
 
 
 def markdown(tables: Sequence[Table], sentences: Sequence[str] = ()) -> str:
@@ -63,7 +64,7 @@ def document(report: SweepReport) -> dict[str, Any]:
         "studies": [
             {
                 **_study_row(study),
-                "best_config": dict(study.best.config) if study.best else None,
+                "chosen_config": dict(study.chosen.config) if study.chosen else None,
                 "test_accuracies": dict(study.final.test_accuracies) if study.final else None,
                 "importance": dict(study.importance.shares),
                 "convergence": convergence(study).sentence,
@@ -84,6 +85,7 @@ def _study_row(study: StudyReport) -> dict[str, Any]:
         "space": study.plan.space,
         "method": study.space.method,
         "best_trial": study.best.number if study.best else None,
+        "chosen_trial": study.chosen.number if study.chosen else None,
         "val_accuracy": study.val_accuracy,
         "val_standard_error": study.val_error,
         "num_val": study.task.num_val,

@@ -4,7 +4,7 @@ No script, no address, no file beside it: everything stands in the page, and its
 rest. Whatever comes from files goes through the template's autoescape.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from orchestrator.record import TrialRecord
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.figures import Figure, study_figures, sweep_figures
-from orchestrator.report.findings import convergence, headlines, remarks, worth
+from orchestrator.report.findings import convergence, headlines, remarks
 from orchestrator.report.table import Cell, Row, Table, result_tables
 from orchestrator.report.wording import (
     NOTHING,
@@ -27,6 +27,7 @@ from orchestrator.report.wording import (
     plus_minus,
     value_text,
 )
+from orchestrator.report.worth import worth
 from orchestrator.yaml_io import dump_yaml
 
 OPEN_UP_TO = 4
@@ -38,6 +39,7 @@ class _Study:
     """What the page says of a study."""
 
     name: str
+    space: str
     anchor: str
     best: str
     sentences: Sequence[str]
@@ -136,7 +138,7 @@ def _facts(report: SweepReport) -> Mapping[str, str]:
         f"weights {plan.backbone.weights_sha256[:12]}",
         "search": f"{plan.num_trials} trials in {count(len(plan.studies), 'study')}, sampler "
         f"{plan.sampler}, pruner {pruner.name}{stops}, seed {plan.seed}",
-        "planned": plan.created,
+        "planned": f"{datetime.fromisoformat(plan.created):%Y-%m-%d %H:%M} UTC",
         "time": f"{duration_text((span[1] - span[0]).total_seconds())} from first start to last end"
         if span
         else "no trial has ended yet",
@@ -153,18 +155,32 @@ def _study(study: StudyReport) -> _Study:
         told = f"{plus_minus(study.val_accuracy, study.val_error)} %"
         found = config_text(study.searched(best)) or "nothing searched"
         sentences = [
-            f"Best: trial #{best.number}, {told} on validation, with {found}.",
+            f"Best in the search: trial #{best.number}, {told} on validation, with {found}.",
             convergence(study).sentence,
+            *_final_sentence(study),
             *remarks(study),
         ]
     return _Study(
         name=study.name,
+        space=study.plan.space,
         anchor=study.anchor,
         best=told,
         sentences=sentences,
         figures=[_drawn(figure) for figure in study_figures(study)],
         trials=_trials(study),
     )
+
+
+def _final_sentence(study: StudyReport) -> Iterator[str]:
+    if study.final is None or study.chosen is None:
+        return
+    if study.final.why:
+        yield f"Finalists: {study.final.why}."
+    runs = study.final.test_accuracies
+    if runs:
+        each = ", ".join(f"{percent(value)} (seed {seed})" for seed, value in runs.items())
+        mean = plus_minus(*study.test_mean_and_deviation)
+        yield f"Trial #{study.chosen.number} on test images: {mean} %, by seed {each}."
 
 
 def _drawn(figure: Figure) -> Any:

@@ -12,9 +12,10 @@ from orchestrator.report.averages import (
     wins,
 )
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.findings import convergence, prompts_against
-from orchestrator.report.statistics import CLEAR
-from orchestrator.report.wording import NOTHING, config_text, percent, plus_minus
+from orchestrator.report.findings import convergence
+from orchestrator.report.statistics import CLEAR, standard_error
+from orchestrator.report.wording import NOTHING, config_text, count, percent, plus_minus
+from orchestrator.report.worth import BASELINES, prompts_against
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
 DAGGER = "†"
@@ -63,14 +64,14 @@ def best_table(report: SweepReport) -> Table:
     """The best configuration of every task."""
     against = [
         (method, f"prompts − {method}")
-        for method in ("linear", "full")
+        for method in BASELINES
         if any(prompts_against(report, task.name, method) for task in report.plan.tasks)
     ]
     rows = []
     for task in report.plan.tasks:
         study = report.best_of_task(task.name)
-        if study is None or study.best is None:
-            blanks = [NOTHING] * (5 + len(against))
+        if study is None or study.chosen is None:
+            blanks = [NOTHING] * (5 + report.has_final + len(against))
             rows.append(Row(cells=[Cell(text=task.name), *(Cell(text=text) for text in blanks)]))
             continue
         differences = []
@@ -84,31 +85,52 @@ def best_table(report: SweepReport) -> Table:
                 cells=[
                     Cell(text=task.name, anchor=study.anchor),
                     Cell(text=study.plan.space),
-                    Cell(text=plus_minus(study.val_accuracy, study.val_error), strong=True),
-                    Cell(text=config_text(study.searched(study.best))),
-                    Cell(text=f"#{study.best.number}"),
+                    *_best_numbers(report, study),
+                    Cell(text=config_text(study.searched(study.chosen))),
+                    Cell(text=f"#{study.chosen.number}"),
                     Cell(text=converged),
                     *differences,
                 ]
             )
         )
-    notes = ["val %: best complete trial on validation images ± its standard error."]
-    if against:
+    notes = ["val %: this trial on validation images ± its standard error."]
+    if report.has_final:
         notes.append(
-            "prompts − linear, − full: best prompt method minus the baseline, in points, ± the "
-            "standard error of the difference taken as if measured on different images (on the "
-            f"same images it is smaller); from {CLEAR:.0f} standard errors on it counts."
+            "Method and trial as finalize chose them, by folds of all labelled images where it was "
+            "run, never by test accuracy."
+        )
+    if against:
+        images, how = _JUDGED_ON[report.has_final]
+        notes.append(
+            "prompts − linear, − full: best prompt method minus the baseline, in points, ± "
+            f"standard error; from {CLEAR:.0f} of them on it counts. On {images} images, {how}."
         )
     return Table(
         title="Best configuration of each task",
         columns=[
-            *("task", "method", "val %", "configuration", "trial", "converged"),
+            *("task", "method", "val %", *(["test %"] if report.has_final else [])),
+            *("configuration", "trial", "converged"),
             *(name for _, name in against),
         ],
         rows=rows,
         notes=notes,
         wordy=frozenset({"method", "configuration", "converged"}),
     )
+
+
+def _best_numbers(report: SweepReport, study: StudyReport) -> Iterator[Cell]:
+    assert study.chosen is not None
+    accuracy = study.chosen.val_accuracy or 0.0
+    error = standard_error(accuracy, study.task.num_val)
+    yield Cell(text=plus_minus(accuracy, error), strong=not report.has_final)
+    if report.has_final:
+        yield Cell(text=plus_minus(*study.test_mean_and_deviation), strong=True)
+
+
+_JUDGED_ON = {
+    False: ("validation", "as if on different ones for each side: on the same the error is less"),
+    True: ("test", "by seed; where one side was not finalized, on validation images"),
+}
 
 
 def method_table(report: SweepReport) -> Table:
@@ -139,7 +161,19 @@ def method_table(report: SweepReport) -> Table:
         "tuned %: trained parameters of the best trials, head included, in percent of the "
         "backbone's, mean over tasks."
     ]
-    return Table(title="Methods", columns=columns, rows=rows, notes=_labelled(notes, rows))
+    if isinstance(report.published_as, str):
+        notes.append(f"Nothing published to compare with: {report.published_as}.")
+    told = [
+        index
+        for index in range(len(columns))
+        if any(row.cells[index].text != NOTHING for row in rows)
+    ]
+    return Table(
+        title="Methods",
+        columns=[columns[index] for index in told],
+        rows=[Row(cells=[row.cells[index] for index in told]) for row in rows],
+        notes=_labelled(notes, rows),
+    )
 
 
 def val_table(report: SweepReport) -> Table:
@@ -220,10 +254,17 @@ def _test_cells(report: SweepReport, task: str) -> Iterator[Cell]:
     for space in report.spaces:
         study = report.by_task_and_space.get((task, space))
         if report.has_final:
-            mean, deviation = study.test_mean_and_deviation if study else (None, None)
-            yield Cell(text=plus_minus(mean, deviation))
+            yield Cell(text=_test_text(report, study) if study else NOTHING)
         if _any_published(report, space):
             yield Cell(text=_published_text(study))
+
+
+def _test_text(report: SweepReport, study: StudyReport) -> str:
+    """With the number of seeds where it is not that of the others."""
+    seeds = [len(s.final.test_accuracies) for s in report.studies if s.final]
+    own = len(study.final.test_accuracies) if study.final else 0
+    text = plus_minus(*study.test_mean_and_deviation)
+    return f"{text} ({count(own, 'seed')})" if 0 < own < max(seeds) else text
 
 
 def _published_text(study: StudyReport | None) -> str:
@@ -234,7 +275,6 @@ def _published_text(study: StudyReport | None) -> str:
 
 def _published_notes(report: SweepReport) -> Iterator[str]:
     if isinstance(report.published_as, str):
-        yield f"Nothing published to compare with: {report.published_as}."
         return
     yield f"published: {' '.join(report.published_as)}, test images, as printed by their authors."
     known = [study.published for study in report.studies if study.published]

@@ -23,7 +23,7 @@ def plus_minus(share: float | None, error: float | None) -> str:
 def signed(share: float, error: float | None = None) -> str:
     """`+4.0 ± 3.6`."""
     value = round(100 * share, 1) + 0.0  # no -0.0
-    text = f"{value:+.1f}" if value else "0.0"
+    text = f"{value:+.1f}".replace("-", "−") if value else "0.0"
     return text if error is None else f"{text} ± {100 * error:.1f}"
 
 

@@ -187,10 +187,8 @@ class Tracker:
 
     def _flush(self) -> bool:
         try:
-            fresh = self._writer.connect()
+            self._writer.connect()
             with self._lock:
-                if fresh:  # a person may have removed the parent of a run
-                    self._changed_studies = dict.fromkeys(self._studies)
                 studies = list(self._changed_studies)
                 trials = [key for key, entry in self._unsent.items() if entry.changed]
             for study in studies:
@@ -424,10 +422,10 @@ class _Writer:
             self._client_or_none = _open_client(self._uri)
         return self._client_or_none
 
-    def connect(self) -> bool:
-        """Find the experiment and its runs, or make the experiment; False if that was done."""
+    def connect(self) -> None:
+        """Find the experiment and its runs, or make the experiment; nothing if that is done."""
         if self._runs is not None:
-            return False
+            return
         experiment = self.find_experiment()
         if experiment is None:
             self._experiment_id = self._create_experiment()
@@ -441,7 +439,6 @@ class _Writer:
                     experiment.name,
                 )
         self._runs, self._doubles = self._list_runs()
-        return True
 
     def disconnect(self) -> None:
         """Forget what MLflow held: after an error it is not known which writes arrived."""

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from orchestrator.data import fgvc, vtab
@@ -103,18 +102,19 @@ def load_suite(
             raise DataError(f"{unknown('suite', name_or_path, names)}, and no folder has this name")
         name = Path(os.path.realpath(root)).name
 
-    readers = _task_readers(root, seed)
-    if not readers:
+    folders = _task_folders(root)
+    if not folders:
         raise DataError(
             f"{root} holds no task: neither folders with {' or '.join(vtab.LISTS.values())}, nor "
             f"with {' or '.join(fgvc.LISTS.values())}, nor class folders with images"
         )
     if expected:
-        readers = {task: reader for task, reader in readers.items() if task in expected}
-    found = tuple(reader() for reader in _select(readers, tasks, expected, root).values())
+        folders = {task: folder for task, folder in folders.items() if task in expected}
+    selected = _select(folders, tasks, expected, root)
+    found = tuple(_read_task(folder, seed) for folder in selected.values())
     if strict and (errors := [error for task in found for error in task.errors()]):
         raise data_error(f"the lists in {root} cannot be used as they are", errors)
-    missing = tuple(task for task in expected if task not in readers)
+    missing = tuple(task for task in expected if task not in folders)
     if missing and not tasks and strict:
         absent = ", ".join(missing)
         logger.warning("%s lacks %d of %d tasks: %s", root, len(missing), len(expected), absent)
@@ -128,37 +128,44 @@ def load_suite(
     )
 
 
-Readers = dict[str, Callable[[], Task]]
-
-
-def _task_readers(root: Path, seed: int) -> Readers:
-    """How to read each task in a folder, by name; none is read yet."""
-    folders = [root, *_subfolders(root)]
-    folders += [
+def _task_folders(root: Path) -> dict[str, Path]:
+    """Where each task of a folder lies, by name; no list is read."""
+    if vtab.is_vtab_task(root) or fgvc.is_fgvc_task(root):
+        return {_task_name(root): root}
+    candidates = _subfolders(root)
+    candidates += [
         task
-        for group in folders[1:]
+        for group in candidates
         if group.name.lower() in VTAB_GROUP_FOLDERS
         for task in _subfolders(group)
     ]
-    readers: Readers = {}
-    places: dict[str, Path] = {}
-    for folder in folders:
-        if vtab.is_vtab_task(folder):
-            name = vtab.official_name(folder.absolute().name) or folder.absolute().name
-            reader = partial(vtab.read_vtab_task, folder)
-        elif fgvc.is_fgvc_task(folder):
-            name = fgvc.official_name(folder.absolute().name) or folder.absolute().name
-            reader = partial(fgvc.read_fgvc_task, folder)
-        else:
-            continue
-        if name in readers:
-            raise DataError(f"{places[name]} and {folder} are both the task {name!r}; keep one")
-        readers[name], places[name] = reader, folder
-        if folder == root:
-            return readers
-    if not readers and is_image_folder(root):
-        readers[root.absolute().name] = partial(read_image_folder_task, root, seed=seed)
-    return readers
+    folders: dict[str, Path] = {}
+    for folder in candidates:
+        if vtab.is_vtab_task(folder) or fgvc.is_fgvc_task(folder):
+            name = _task_name(folder)
+            if name in folders:
+                raise DataError(f"{folders[name]} and {folder} are both task {name!r}; keep one")
+            folders[name] = folder
+    if not folders and is_image_folder(root):
+        folders[_task_name(root)] = root
+    return folders
+
+
+def _task_name(folder: Path) -> str:
+    name = folder.absolute().name
+    if vtab.is_vtab_task(folder):
+        return vtab.official_name(name) or name
+    if fgvc.is_fgvc_task(folder):
+        return fgvc.official_name(name) or name
+    return name
+
+
+def _read_task(folder: Path, seed: int) -> Task:
+    if vtab.is_vtab_task(folder):
+        return vtab.read_vtab_task(folder)
+    if fgvc.is_fgvc_task(folder):
+        return fgvc.read_fgvc_task(folder)
+    return read_image_folder_task(folder, seed=seed)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -166,40 +173,70 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _select(
-    readers: Readers, tasks: Sequence[str] | None, expected: Sequence[str], root: Path
-) -> Readers:
+    folders: dict[str, Path], tasks: Sequence[str] | None, expected: Sequence[str], root: Path
+) -> dict[str, Path]:
     if tasks is None:
-        return readers
+        return folders
     if not tasks:
         raise DataError("no task is named")
-    selected: Readers = {}
+    selected: dict[str, Path] = {}
     for wanted in tasks:
         names = (wanted, vtab.official_name(wanted), fgvc.official_name(wanted))
-        name = next((name for name in names if name in readers), None)
+        name = next((name for name in names if name in folders), None)
         if name is None:
             if absent := next((name for name in names if name in expected), None):
-                raise DataError(
-                    f"task {absent!r} is not in {root}; there are: {', '.join(readers)}"
-                )
-            raise DataError(f"{unknown('task', wanted, readers)} (in {root})")
+                there = ", ".join(folders)
+                raise DataError(f"task {absent!r} is not in {root}; there are: {there}")
+            raise DataError(f"{unknown('task', wanted, folders)} (in {root})")
         if name in selected:
             raise DataError(f"task {name!r} is named twice")
-        selected[name] = readers[name]
+        selected[name] = folders[name]
     return selected
 
 
-def _find(published: PublishedSuite, data_root: Path | None) -> Path:
+def published_tasks(names: Sequence[str], *, data_root: Path | None = None) -> dict[str, Path]:
+    """Official tasks by suite or by any of their names, with where they lie or belong."""
+    wanted: dict[str, Path] = {}
+    for name in names:
+        suite, tasks = _published(name)
+        candidates = _candidates(suite, data_root)
+        folder = _first_with_tasks(candidates, suite) or candidates[0]
+        there = _task_folders(folder) if folder.is_dir() else {}
+        wanted |= {task: there.get(task, folder / task) for task in tasks}
+    return wanted
+
+
+def _published(name: str) -> tuple[PublishedSuite, tuple[str, ...]]:
+    if name in PUBLISHED_SUITES:
+        return PUBLISHED_SUITES[name], PUBLISHED_SUITES[name].task_names
+    for suite in PUBLISHED_SUITES.values():
+        if task := suite.official_name(name):
+            return suite, (task,)
+    known = [task for suite in PUBLISHED_SUITES.values() for task in suite.task_names]
+    raise DataError(unknown("suite or task", name, [*PUBLISHED_SUITES, *known]))
+
+
+def _candidates(published: PublishedSuite, data_root: Path | None) -> list[Path]:
+    """Where a suite may lie, in the order of preference."""
     configured = os.environ.get("ORCHESTRATOR_DATA")
     if data_root is not None:
         places = [data_root]
     else:
         places = [*([Path(configured)] if configured else []), Path("data")]
-    candidates = [
-        place.expanduser() / folder for place in places for folder in (*published.folders, ".")
-    ]
+    return [place.expanduser() / name for place in places for name in (*published.folders, ".")]
+
+
+def _first_with_tasks(candidates: Sequence[Path], published: PublishedSuite) -> Path | None:
     for folder in candidates:
-        if folder.is_dir() and _task_readers(folder, 0).keys() & set(published.task_names):
+        if folder.is_dir() and _task_folders(folder).keys() & set(published.task_names):
             return folder
+    return None
+
+
+def _find(published: PublishedSuite, data_root: Path | None) -> Path:
+    candidates = _candidates(published, data_root)
+    if folder := _first_with_tasks(candidates, published):
+        return folder
     looked = "\n".join(f"  {folder.absolute()}" for folder in candidates)
     raise DataError(
         f"suite {published.name!r} is not on this machine. Looked in:\n{looked}\n"

@@ -144,7 +144,7 @@ def test_a_task_that_is_not_there_is_one_clear_error(tmp_path, tasks, message):
 
 def test_one_task_under_two_names_is_refused(tmp_path):
     write_suite(tmp_path / "data", names=("cifar", "cifar100"))
-    with pytest.raises(DataError, match="both the task 'cifar'"):
+    with pytest.raises(DataError, match="both task 'cifar'"):
         load_suite(str(tmp_path / "data"))
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.data.task import Problem, Task
     from orchestrator.suites import Suite
 
-app = typer.Typer(help="Tasks on this machine: list and check.", no_args_is_help=True)
+app = typer.Typer(help="Tasks on this machine: list, check, fetch.", no_args_is_help=True)
 console = Console(highlight=False)
 
 Data = Annotated[
@@ -51,6 +51,48 @@ def check(
         _print_problems(problems, loaded)
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(2)
+
+
+@app.command()
+def prepare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="vtab, fgvc, or tasks of theirs.")
+    ],
+    data: Data = None,
+) -> None:
+    """Fetch published tasks from the Hugging Face hub, or say which files to put where.
+
+    Goes on where it was interrupted. Exit code 1 if a copy differs from the published task.
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    from orchestrator.data.fetch import fetch_task
+    from orchestrator.suites import published_tasks
+
+    differing = 0
+    wanted = published_tasks(names, data_root=data)
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        bar = bars.add_task("", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bars.update(bar, description=what, completed=done, total=total)
+
+        for name, folder in wanted.items():
+            task = fetch_task(name, folder, progress=show)
+            differing += bool(task.problems)
+            console.print(
+                Text(f"{name}: {'differs' if task.problems else 'complete'} ({task.root})")
+            )
+            for problem in task.problems:
+                console.print(Text(f"  {problem}"), soft_wrap=True)
+    if differing:
+        raise typer.Exit(1)
 
 
 @app.command("list")

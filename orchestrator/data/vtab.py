@@ -49,7 +49,7 @@ OFFICIAL_TASKS = {
         OfficialTask("cifar", "natural", 100, 10_000, ("cifar100",)),
         OfficialTask("caltech101", "natural", 102, 6_084, ("caltech102",)),
         OfficialTask("dtd", "natural", 47, 1_880, ("dtd47",)),
-        OfficialTask("oxford_flowers102", "natural", 102, 6_149, ("flowers102", "oxford_flowers")),
+        OfficialTask("oxford_flowers102", "natural", 102, 6_149, ("flowers102",)),
         OfficialTask(
             "oxford_iiit_pet",
             "natural",

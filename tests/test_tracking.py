@@ -422,9 +422,9 @@ def test_files_of_the_best_trial_become_artifacts_once(swept, uri, tmp_path):
     assert root.is_relative_to(tmp_path / "mlartifacts")
     assert (root / "search_space.yaml").read_text().startswith("method: vpt")
     assert (root / "best" / "eurosat.safetensors").read_text() == "first .safetensors"
-    written = (root / "best" / "eurosat.yaml").stat().st_mtime_ns
+    written = (root / "best" / "eurosat.yaml").stat().st_ctime_ns
     reconcile(plan, record, uri, best_files=best_files)
-    assert (root / "best" / "eurosat.yaml").stat().st_mtime_ns == written
+    assert (root / "best" / "eurosat.yaml").stat().st_ctime_ns == written
     files[0].write_text("second")
     reconcile(plan, record, uri, best_files=best_files)
     assert (root / "best" / "eurosat.yaml").read_text() == "second"

@@ -1,0 +1,171 @@
+"""One way to compute for all trials of a sweep: chosen by measurement, said, and kept."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from plans import make_plan
+from suites import write_suite
+from tiny_backbones import tiny_vit
+
+from methods import load_backbone, tune
+from methods.vpt import VPT
+from orchestrator import precision as precision_module
+from orchestrator.config import TrialConfig
+from orchestrator.data.cache import ImageCache
+from orchestrator.engine import Engine
+from orchestrator.plan import PrunerPlan, load_plan, save_plan
+from orchestrator.precision import choose_precision
+from orchestrator.prepare import SweepRequest, plan_sweep
+from orchestrator.record import as_columns, as_rows
+from orchestrator.residents import Residents
+from orchestrator.trial import Trial, TrialContext
+
+
+def chosen(precision, device="cpu"):
+    said = []
+    engine = choose_precision(
+        tiny_vit(), Engine(), precision=precision, device=device, cpu_threads=1, say=said.append
+    )
+    return engine, said
+
+
+def test_what_was_asked_for_is_taken_without_a_measurement():
+    assert chosen("fp32") == (Engine(), [])
+
+
+def test_a_small_network_stays_in_float32():
+    engine, said = chosen("auto")
+    assert engine == Engine() and "too little to save" in said[0]
+
+
+def test_of_the_ways_to_compute_the_one_that_is_worth_it_is_taken(monkeypatch):
+    monkeypatch.setattr(precision_module, "SMALL_STEP_SECONDS", 0)
+    threads = torch.get_num_threads()
+    engine, (line,) = chosen("auto")
+    gains = [float(gain) for gain in re.findall(r"([\d.]+)x", line)]
+    assert len(gains) == 3 and gains[0] == 1.0
+    assert (engine == Engine()) == (max(gains) < precision_module.WORTH)
+    assert torch.get_num_threads() == threads
+
+
+def test_bf16_may_be_asked_for():
+    engine, said = chosen("bf16")
+    assert engine.precision == "bf16" and len(said) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")
+def test_without_a_gpu_to_measure_on_float32_is_kept_and_that_is_said():
+    engine, said = chosen("auto", device="cuda")
+    assert engine == Engine() and "no GPU here" in said[0]
+
+
+def test_the_engine_is_part_of_the_plan(tmp_path):
+    plan = replace(make_plan(), engine=Engine(precision="bf16", eval_every=5, augment=True))
+    save_plan(plan, tmp_path)
+    assert load_plan(tmp_path).engine == plan.engine
+
+
+@pytest.mark.parametrize("bad", [{"precision": "fp16"}, {"attention": "flash"}, {"eval_every": 0}])
+def test_an_unknown_engine_is_refused(bad):
+    with pytest.raises(ValueError, match=r"fp16|flash|--eval-every"):
+        Engine(**bad)
+
+
+def test_epochs_without_a_validation_survive_the_record():
+    rows = [
+        {"epoch": 1, "lr": 0.1, "train_loss": 2.0},
+        {"epoch": 2, "lr": 0.1, "train_loss": 1.0, "val_accuracy": 0.123456789},
+    ]
+    assert as_rows(as_columns(rows)) == rows
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engine")
+    suite = write_suite(folder / "suite", ("colours_a",))
+    cache = ImageCache(folder / "cache")
+    request = SweepRequest(
+        suite=str(suite), backbone="vit_quickstart", methods=["linear"], precision="fp32"
+    )
+    plan, opened = plan_sweep(request, name="test", cache=cache, say=lambda line: None)
+    return TrialContext(
+        backbone=plan.backbone,
+        tasks={task.name: task.for_search() for task in opened.tasks},
+        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+        pruner=PrunerPlan(name="none", first_rung_epochs=1),
+        cache_folder=str(cache.root),
+        device="cpu",
+        cpu_threads=1,
+        engine=plan.engine,
+    )
+
+
+def train(context, residents, method="vpt", **config):
+    settings = {"epochs": 6, "warmup_epochs": 1, "batch_size": 8, "lr": 0.5, **config}
+    trial = Trial(
+        TrialConfig(study="s", task="colours_a", number=0, method=method, config=settings, seed=1),
+        context,
+        residents,
+    )
+    return trial, list(trial.epochs())
+
+
+def test_the_frozen_part_is_kept_or_not_to_the_same_result(context):
+    off = replace(context, engine=Engine(frozen_cache=False))
+    for method in ("vpt", "linear"):
+        residents = Residents(2**30)
+        kept, rows = train(context, residents, method)
+        again, rows_off = train(off, residents, method)
+        assert "computed once" in kept.facts()["frozen_work"]
+        assert "train: computed each time: --no-frozen-cache" in again.facts()["frozen_work"]
+        for a, b in zip(rows, rows_off, strict=True):
+            assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
+    cramped, _ = train(context, Residents(1000), "vpt")
+    assert "MiB are too much" in cramped.facts()["frozen_work"]
+
+
+def test_augmented_images_are_not_cached_but_those_of_validation_are(context):
+    trial, _ = train(replace(context, engine=Engine(augment=True)), Residents(2**30))
+    work = trial.facts()["frozen_work"]
+    assert "train: computed each time: images are augmented" in work
+    assert "val: blocks 0 computed once" in work
+
+
+def test_rungs_are_validated_whatever_the_interval(context):
+    pruner = PrunerPlan(name="successive_halving", reduction_factor=2, first_rung_epochs=1)
+    sparse = replace(context, engine=Engine(eval_every=5), pruner=pruner)
+    _, rows = train(sparse, Residents(2**30))
+    assert [row["epoch"] for row in rows if "val_accuracy" in row] == [1, 2, 4, 5, 6]
+    assert len(rows) == 6
+
+
+def test_in_bf16_trained_weights_of_the_backbone_start_from_the_weights_themselves(context):
+    half = replace(context, engine=Engine(precision="bf16"))
+    trial, _ = train(half, Residents(2**30), "full", epochs=2, warmup_epochs=0.5, lr=1e-30)
+    original = load_backbone("vit_quickstart").vit.blocks[0].mlp.fc1.weight
+    assert trial.model.vit.blocks[0].mlp.fc1.weight.equal(original)
+
+
+def test_what_fits_is_remembered_for_trials_of_the_same_kind(context):
+    residents = Residents(2**30)
+    train(context, residents, num_tokens=3)
+    (fit,) = residents.fits.values()
+    fit.part_size = 4
+    again, _ = train(context, residents, num_tokens=3)
+    other, _ = train(context, residents, num_tokens=5)
+    assert again.facts()["part_size"] == 4
+    assert other.facts()["part_size"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_large_patch16_224", "vit_huge_patch14_224"])
+def test_large_backbones_take_a_step(name):
+    vit = load_backbone(name, pretrained=False).vit
+    model = tune(vit, VPT(num_tokens=5), num_classes=3)
+    model.checkpoint_blocks = True
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    torch.nn.functional.cross_entropy(model(images), torch.tensor([1])).backward()
+    gradient = model.tuning.prompt.grad
+    assert gradient.isfinite().all() and gradient[0].abs().sum() > 0

@@ -21,6 +21,7 @@ COMMIT_POINTS = (
     "before tell",
     "half tell",  # curve and facts stand there, the trial is still running
     "after tell",
+    "half mlflow",  # its database is there under another name
     "before tracking",
     "after tracking",
     "half checkpoint",  # in a worker

@@ -4,13 +4,14 @@
 """
 
 import dataclasses
+import hashlib
 import math
 import platform
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,17 @@ def versions() -> dict[str, str]:
     """Of what a result may depend on."""
     packages = ("torch", "timm", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
     found = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **found, "code": _code_digest()}
+
+
+def _code_digest() -> str:
+    """Of our own files that decide what a trial's numbers are."""
+    files = [file for file in resources.files("methods").iterdir() if file.name.endswith(".py")]
+    files += [resources.files("orchestrator") / name for name in ("train.py", "trial.py")]
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def default_first_rung_epochs(epochs: int, warmup_epochs: float) -> int:

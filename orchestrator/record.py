@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -178,6 +178,22 @@ class Record:
     def best(self, study: str) -> TrialRecord | None:
         """The complete trial with the highest accuracy, or None; see `best_of`."""
         return best_of(self.trials(study))
+
+    def accepted_versions(self) -> Mapping[str, str] | None:
+        """Of the software, as last accepted; None: as planned."""
+        study = next(iter(self._studies.values()))
+        accepted = study.user_attrs.get("accepted_versions", [])
+        return accepted[-1]["versions"] if accepted else None
+
+    def accept_versions(self, versions: Mapping[str, str]) -> None:
+        """Trials from now on run with other software than those before."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for study in self._studies.values():
+            accepted = study.user_attrs.get("accepted_versions", [])
+            entry = {"when": now, "trials_before": len(study.get_trials(False))}
+            study.set_user_attr(
+                "accepted_versions", [*accepted, {**entry, "versions": dict(versions)}]
+            )
 
     def optuna_study(self, study: str) -> optuna.Study:
         """For Optuna's own plots and importances."""

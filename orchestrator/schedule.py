@@ -5,22 +5,25 @@ whether to go on, and warm actors train. All state is in the record behind the l
 snapshots are never read.
 """
 
+import faulthandler
 import logging
 import math
 import os
-import signal
+import re
+import sys
 import tempfile
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 # Before Ray is imported: its own loggers write files that nobody reads, and phone home.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # we have our own
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -34,6 +37,7 @@ from orchestrator.config import TrialConfig
 from orchestrator.record import EpochRow, Record, TrialRecord
 from orchestrator.residents import Residents
 from orchestrator.slots import Slots
+from orchestrator.stopping import StopSignals
 from orchestrator.trial import Trial, TrialContext, TrialFailed
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,9 @@ REPORT_SECONDS = 1.0
 
 WORKER_DEATHS_ALLOWED = 2
 """A trial whose worker died is run again this often before it counts as failed."""
+
+SAME_FAILURES = 5
+"""After so many unexpected failures in a row, all for one reason, it is not the trials' fault."""
 
 
 class Observer(Protocol):
@@ -61,6 +68,8 @@ class Run:
     config: TrialConfig
     files: str
     """Its checkpoint and its tuned weights are this path with a suffix of their own."""
+    memory_share: float = 1.0
+    """Of what a worker may keep in memory; halved whenever the run died for want of it."""
 
     @property
     def checkpoint(self) -> Path:
@@ -87,7 +96,11 @@ class Ledger(Protocol):
         """Take in what a worker said (see `_WarmWorker.step`); whether the run ends here."""
         ...
 
-    def worker_lost(self, tune_id: str) -> None:
+    def worker_died(self, tune_id: str, reason: str) -> None:
+        """The worker of the run died; it is run again if that did not happen too often."""
+        ...
+
+    def worker_lost(self, tune_id: str, reason: str) -> None:
         """Tune gave the run up: its worker died too often."""
         ...
 
@@ -103,21 +116,25 @@ def run_schedule(
     *,
     max_seconds: float | None = None,
 ) -> None:
-    """Run what is left in the ledger; returns when done, out of time, or interrupted.
+    """Run what is left in the ledger; returns when done, out of time, or stopped by a signal.
 
     Runs that were not finished by then stay running in the record, to be run again.
     """
     if ledger.num_left == 0:
         return
-    with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, _sigterm_as_sigint():
+    deaths: dict[str, str] = {}  # why the worker of a run died last
+    with (
+        tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch,
+        StopSignals() as signals,
+    ):
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_WarmWorker, context=context),
                 {"cpu": slots.cpu_threads, "gpu": slots.gpus_per_trial},
             ),
             tune_config=tune.TuneConfig(
-                search_alg=_LedgerSearcher(ledger),
-                scheduler=_LedgerScheduler(ledger),
+                search_alg=_LedgerSearcher(ledger, deaths),
+                scheduler=_LedgerScheduler(ledger, deaths),
                 num_samples=ledger.num_left,
                 max_concurrent_trials=slots.num_slots,
                 reuse_actors=True,
@@ -127,6 +144,7 @@ def run_schedule(
             ),
             run_config=tune.RunConfig(
                 name="sweep",
+                stop=_StopOnSignal(signals),
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
@@ -167,6 +185,16 @@ class _Running:
     config: TrialConfig
     curve: list[EpochRow] = field(default_factory=list)
     ended: bool = False
+    reported_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Suspect:
+    """A trial that failed, perhaps only because of where it ran."""
+
+    running: _Running
+    reason: str
+    facts: Mapping[str, Any]
 
 
 class StudyLedger:
@@ -178,6 +206,9 @@ class StudyLedger:
         self._observers = observers
         self._running: dict[str, _Running] = {}
         self._interrupted = deque(record.interrupted())
+        self._suspects: list[_Suspect] = []
+        self.stop_reason: str | None = None
+        """Why nothing more is handed out, if so."""
         self._to_ask = {
             study.name: study.num_trials - record.num_asked(study.name)
             for study in record.plan.studies
@@ -197,6 +228,8 @@ class StudyLedger:
         return Run(Trial, config, str(folder / str(config.number)))
 
     def _choose(self) -> TrialConfig | None:
+        if self.stop_reason is not None:
+            return None
         if self._interrupted:
             return self._interrupted.popleft()
         # The study with most left to do: all of them advance together.
@@ -222,9 +255,13 @@ class StudyLedger:
             for key, value in result.items()
             if key.startswith("facts/")
         }
+        running.reported_at = time.monotonic()
         end = {"curve": running.curve, "facts": facts}
         if stop_after is not None:
             self.record.prune(study, number, **end)
+        elif result["unexpected"]:
+            self._suspect(running, result["failure"], facts)
+            return True
         elif result["failure"]:
             self.record.fail(study, number, reason=result["failure"], **end)
         elif result["finished"]:
@@ -233,21 +270,59 @@ class StudyLedger:
         else:
             return False
         self._ended(running)
+        self._settle_suspects()  # where one trial can end, the others' failures are their own
         return True
 
-    def worker_lost(self, tune_id: str) -> None:
+    def worker_died(self, tune_id: str, reason: str) -> None:
+        running = self._running[tune_id]
+        silent = time.monotonic() - running.reported_at
+        running.reported_at = time.monotonic()
+        logger.warning(
+            "%s #%d: its worker died %.0f s after its last report (%s); "
+            "it goes on from its last checkpoint",
+            running.config.study,
+            running.config.number,
+            silent,
+            reason,
+        )
+
+    def worker_lost(self, tune_id: str, reason: str) -> None:
         running = self._running[tune_id]
         if not running.ended:
-            self.record.fail(
-                running.config.study,
-                running.config.number,
-                reason=f"its worker died {WORKER_DEATHS_ALLOWED + 1} times",
-                curve=running.curve,
-            )
-            self._ended(running)
+            deaths = WORKER_DEATHS_ALLOWED + 1
+            self._suspect(running, f"its worker died {deaths} times, last: {reason}", {})
 
     def forget(self, tune_id: str) -> None:
         self._running.pop(tune_id, None)
+
+    def _suspect(self, running: _Running, reason: str, facts: Mapping[str, Any]) -> None:
+        """Hold back a failure that may be the machine's: until we know, the trial is not failed."""
+        if self._suspects and _same(reason) != _same(self._suspects[-1].reason):
+            self._settle_suspects()
+        running.ended = True
+        self._suspects.append(_Suspect(running=running, reason=reason, facts=facts))
+        if len(self._suspects) >= SAME_FAILURES and self.stop_reason is None:
+            self.stop_reason = (
+                f"{len(self._suspects)} trials in a row failed for the same reason, so that the "
+                f"fault is not theirs: {reason}"
+            )
+        elif self.num_left == 0 and all(run.ended for run in self._running.values()):
+            self._settle_suspects()
+
+    def _settle_suspects(self) -> None:
+        if self.stop_reason is not None:
+            return  # they stay running in the record, to be run again
+        suspects, self._suspects = self._suspects, []
+        for suspect in suspects:
+            running = suspect.running
+            self.record.fail(
+                running.config.study,
+                running.config.number,
+                reason=suspect.reason,
+                curve=running.curve,
+                facts=suspect.facts,
+            )
+            self._ended(running)
 
     def _ended(self, running: _Running) -> None:
         running.ended = True
@@ -279,9 +354,10 @@ class _Door:
 
 
 class _LedgerSearcher(_Door, Searcher):
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, deaths: Mapping[str, str]) -> None:
         super().__init__()
         self.ledger = ledger
+        self.deaths = deaths
 
     def suggest(self, trial_id: str) -> Any:
         run = self.ledger.next_run(trial_id)
@@ -294,7 +370,7 @@ class _LedgerSearcher(_Door, Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if error:
-            self.ledger.worker_lost(trial_id)
+            self.ledger.worker_lost(trial_id, self.deaths.get(trial_id, "it did not start"))
         self.ledger.forget(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
@@ -305,13 +381,55 @@ class _LedgerSearcher(_Door, Searcher):
 
 
 class _LedgerScheduler(_Door, FIFOScheduler):
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, deaths: dict[str, str]) -> None:
         super().__init__()
         self.ledger = ledger
+        self.deaths = deaths
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         ends = self.ledger.reported(trial.trial_id, result)
         return TrialScheduler.STOP if ends else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Heard after every death of a worker, before the run goes again."""
+        reason = _cause(Path(trial.error_file).read_text(errors="replace"))
+        self.deaths[trial.trial_id] = reason
+        self.ledger.worker_died(trial.trial_id, reason)
+        if reason == OUT_OF_MEMORY:
+            (run,) = trial.config["run"]
+            trial.config["run"] = [replace(run, memory_share=run.memory_share / 2)]
+
+
+class _StopOnSignal(tune.Stopper):
+    def __init__(self, signals: StopSignals) -> None:
+        self._signals = signals
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._signals.name is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+OUT_OF_MEMORY = "its machine ran out of memory"
+
+
+def _cause(error: str) -> str:
+    """Why an actor died, from the last of the errors that Tune collected."""
+    last = error.rpartition("Failure #")[2]
+    if "low on memory" in last or "OutOfMemory" in last:
+        return OUT_OF_MEMORY
+    if re.search(r"node (has|was|is) (died|dead|terminated|preempted)|node .*died", last):
+        return "its machine was lost"
+    return "its process was killed or crashed"
+
+
+def _same(reason: str) -> str:
+    """What reasons have in common that differ by numbers."""
+    return re.sub(r"\d+", "#", reason)
 
 
 class _WarmWorker(tune.Trainable):
@@ -319,7 +437,8 @@ class _WarmWorker(tune.Trainable):
 
     def setup(self, config: dict[str, Any], context: TrialContext) -> None:
         self._context = context
-        self._residents = Residents(resident_bytes(context.device))
+        self._max_bytes = resident_bytes(context.device)
+        self._residents = Residents(self._max_bytes)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -329,6 +448,7 @@ class _WarmWorker(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         (self._run,) = config["run"]
         run: Run = self._run
+        self._residents.max_bytes = int(run.memory_share * self._max_bytes)
         self._trial = run.kind(
             run.config, self._context, self._residents, checkpoint=run.checkpoint
         )
@@ -337,11 +457,13 @@ class _WarmWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train until it is time to report."""
         rows: list[EpochRow] = []
-        failure, finished = "", False
+        failure, unexpected, finished = "", False, False
         report_at = time.monotonic() + REPORT_SECONDS
+        self._expect_progress()
         try:
             for row in self._epochs:
                 rows.append(row)
+                self._expect_progress()
                 # After the last epoch nothing is left to prune: go on to the end.
                 is_last = row["epoch"] == self._trial.num_epochs
                 if not is_last and (
@@ -357,13 +479,22 @@ class _WarmWorker(tune.Trainable):
             # Whatever is wrong with one configuration must not take worker or sweep along.
             at = traceback.extract_tb(error.__traceback__)[-1]
             failure = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
+            unexpected = True
             logger.exception("trial failed")
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         return {
             "rows": rows,
             "finished": finished,
             "failure": failure,
+            "unexpected": unexpected,
             "facts": self._trial.facts(),
         }
+
+    def _expect_progress(self) -> None:
+        """Without an epoch in time this process ends, whatever it hangs in, and is replaced."""
+        seconds = self._context.silent_seconds
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.stderr)
 
     def cleanup(self) -> None:
         self._epochs.close()
@@ -380,16 +511,3 @@ def resident_bytes(device: str) -> int:
 
     share = psutil.virtual_memory().available // (2 * max(1, len(os.sched_getaffinity(0))))
     return min(share, 8 * 2**30)
-
-
-class _sigterm_as_sigint:
-    """Tune ends a run cleanly on SIGINT; a cluster's stop signal should do the same."""
-
-    def __enter__(self) -> None:
-        def interrupt(number: int, frame: Any) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-
-        self._before = signal.signal(signal.SIGTERM, interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)

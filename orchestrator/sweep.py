@@ -34,6 +34,8 @@ class Outcome:
     num_failed: int
     tracked: bool
     """False: MLflow was away; `resume` fills in what is missing there."""
+    stop_reason: str | None
+    """Why the sweep stopped before its end, where the reason is not a person's."""
 
 
 def default_storage(folder: Path) -> str:
@@ -87,6 +89,7 @@ def run_sweep(
         num_planned=plan.num_trials,
         num_failed=sum(trial.state == "failed" for trial in trials),
         tracked=tracked,
+        stop_reason=ledger.stop_reason,
     )
 
 

@@ -693,7 +693,25 @@ def _open_client(uri: str) -> "MlflowClient":
         for name in ("mlflow", "alembic"):
             # Their errors reach us as exceptions, and we say what follows from them.
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    if uri.startswith("sqlite:///"):
+        _create_database(Path(uri.removeprefix("sqlite:///")))
     return MlflowClient(uri)
+
+
+def _create_database(path: Path) -> None:
+    """MLflow's tables, all of them or no file: it cannot go on where it was killed halfway."""
+    if path.exists():
+        return
+    import sqlalchemy
+    from mlflow.store.db.utils import _initialize_tables
+
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.unlink(missing_ok=True)
+    engine = sqlalchemy.create_engine(f"sqlite:///{unfinished}")
+    _initialize_tables(engine)
+    engine.dispose()
+    commit_point("half mlflow")
+    unfinished.replace(path)
 
 
 def _tracked(run: "Run") -> TrackedRun:

@@ -62,9 +62,9 @@ class TrialContext:
     cache_folder: str
     device: str
     cpu_threads: int
+    engine: Engine
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     silent_seconds: float = SILENT_SECONDS
-    engine: Engine
 
     @property
     def transform(self) -> ImageTransform:

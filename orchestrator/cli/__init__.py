@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from orchestrator.cli import catalogue, data, files, finalize, sweeps, ui
+from orchestrator.cli import catalogue, data, doctor, files, finalize, sweeps, ui
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
@@ -25,6 +25,7 @@ app.command()(catalogue.methods)
 app.add_typer(catalogue.spaces, name="spaces")
 app.add_typer(data.app, name="data")
 app.command()(ui.ui)
+app.command()(doctor.doctor)
 
 USER_ERROR = 2
 

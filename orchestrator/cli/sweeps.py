@@ -162,16 +162,25 @@ def resume(
     gpus_per_trial: GpusPerTrial = None,
     storage: Storage = None,
     ray_address: RayAddress = None,
+    accept_versions: Annotated[
+        bool,
+        typer.Option(
+            "--accept-versions", help="Go on although the software changed; it is recorded."
+        ),
+    ] = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed; finished trials count, others run again."""
+    from orchestrator.changes import refuse_changes
     from orchestrator.data.cache import ImageCache
     from orchestrator.plan import load_plan
     from orchestrator.prepare import reopen_suite
+    from orchestrator.sweep import open_record
 
     plan = load_plan(folder)
     cache = ImageCache()
     chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
     suite = reopen_suite(plan, cache)
+    refuse_changes(plan, open_record(plan, folder, storage), accept_versions=accept_versions)
     _say(f"resuming {folder} with {chosen}")
     _run(plan, suite, folder, chosen, cache, storage, ray_address, max_hours)
 
@@ -205,10 +214,10 @@ def _run(
     max_hours: float | None,
 ) -> None:
     from orchestrator.cli.live import LiveView
-    from orchestrator.owner import owned
+    from orchestrator.owner import leased, owned
     from orchestrator.sweep import open_record, run_sweep
 
-    with owned(folder):
+    with owned(folder), leased(storage, plan.name):
         outcome = run_sweep(
             plan,
             suite,

@@ -15,14 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orchestrator.trial
 from orchestrator import faults, schedule, sweep
 from orchestrator.data.cache import ImageCache
 from orchestrator.owner import owned
 from orchestrator.plan import load_plan, save_plan
 from orchestrator.prepare import SweepRequest, plan_sweep, reopen_suite
 from orchestrator.slots import Slots
-from orchestrator.tracking import Tracker  # noqa: F401 (imported once, for all)
+from orchestrator.trial import TrialContext
 
 ONE_SLOT = Slots(num_slots=1, cpu_threads=1, gpus_per_trial=0)
 
@@ -39,7 +38,12 @@ class Drivers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**clean, "ORCHESTRATOR_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+            env={
+                **clean,
+                "ORCHESTRATOR_CACHE": str(cache),
+                "ORCHESTRATOR_CHECKPOINT_SECONDS": "0",
+                "OMP_NUM_THREADS": "1",
+            },
         )
 
     def plan(self, folder: Path, suite: Path, **request: Any) -> Path:
@@ -56,16 +60,14 @@ class Drivers:
         *,
         kill_at: str | None = None,
         environment: Mapping[str, str] | None = None,
-        checkpoint_seconds: float = 0.0,
     ) -> int:
-        """Run what is left of a sweep, from resume to files."""
+        """Run what is left of a sweep, from resume to files; a checkpoint after every epoch."""
         return self._ask(
             {
                 "do": "run",
                 "folder": str(folder),
                 "kill_at": kill_at,
                 "environment": dict(environment or {}),
-                "checkpoint_seconds": checkpoint_seconds,
             }
         )
 
@@ -88,11 +90,8 @@ def _plan(folder: str, suite: str, request: dict[str, Any]) -> None:
     save_plan(plan, Path(folder))
 
 
-def _run(
-    folder: str, kill_at: str | None, environment: dict[str, str], checkpoint_seconds: float
-) -> None:
+def _run(folder: str, kill_at: str | None, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    orchestrator.trial.CHECKPOINT_SECONDS = checkpoint_seconds
     faults.kill_at(kill_at)
     sweep.start_ray = lambda slots, address: None
     sweep.run_schedule = _one_slot
@@ -103,9 +102,7 @@ def _run(
         sweep.run_sweep(plan, suite, Path(folder), ONE_SLOT, cache=cache)
 
 
-def _one_slot(
-    ledger: schedule.Ledger, context: orchestrator.trial.TrialContext, slots: Slots, **_: Any
-) -> None:
+def _one_slot(ledger: schedule.Ledger, context: TrialContext, slots: Slots, **_: Any) -> None:
     """What Tune does with a ledger and a single warm worker."""
     worker: schedule._WarmWorker | None = None
     for tune_id in map(str, range(ledger.num_left)):

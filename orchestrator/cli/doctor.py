@@ -1,0 +1,67 @@
+"""`doctor`: whether a sweep folder is whole, and what is safe to repair."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(highlight=False)
+
+BROKEN = 1
+
+
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Write table, bundles and MLflow again; remove what the dead left."
+        ),
+    ] = False,
+    storage: Annotated[str | None, typer.Option(envvar="ORCHESTRATOR_STORAGE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Check that storage, table, bundles and MLflow of a sweep agree and that nothing is lost."""
+    from orchestrator.doctor import examine
+    from orchestrator.doctor import repair as repair_folder
+    from orchestrator.owner import leased, owned
+    from orchestrator.plan import load_plan
+    from orchestrator.prepare import planned_suite
+    from orchestrator.sweep import open_record
+    from orchestrator.tracking import tracking_uri
+
+    plan = load_plan(folder)
+    uri = tracking_uri(folder)
+    with owned(folder), leased(storage, plan.name):
+        record = open_record(plan, folder, storage)
+        done: list[str] = []
+        if repair:
+            done = repair_folder(plan, record, planned_suite(plan), folder, uri)
+        examination = examine(plan, record, folder, uri)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "checked": dict(examination.checked),
+                    "findings": [asdict(finding) for finding in examination.findings],
+                    "done": done,
+                },
+                indent=2,
+            )
+        )
+    else:
+        for line in done:
+            _say(line)
+        for finding in examination.findings:
+            _say(f"{finding.about}: {finding.text} ({finding.remedy})")
+        checks = ", ".join(f"{count} of {about}" for about, count in examination.checked.items())
+        _say(f"{len(examination.findings)} of these checks found something: {checks}")
+    if examination.findings:
+        raise typer.Exit(BROKEN)
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,56 @@
+"""What the fault tests share: drivers that start fast, one tiny suite, one undisturbed run."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from drivers import Drivers
+from story import Story, story_of
+from suites import write_suite
+
+SMALL = {
+    "backbone": "vit_quickstart",
+    "methods": ["linear", "vpt_deep"],
+    "num_trials": 4,
+    "epochs": 4,
+    "first_rung_epochs": 2,
+    "reduction_factor": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="session")
+def tiny_suite(workshop: Path) -> Path:
+    return write_suite(workshop / "suite", ("colours_a",))
+
+
+@pytest.fixture(scope="session")
+def drivers(workshop: Path) -> Iterator[Drivers]:
+    started = Drivers(workshop / "cache")
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def planned(drivers: Drivers, workshop: Path, tiny_suite: Path) -> Path:
+    """A sweep that was planned and not begun: 8 trials."""
+    return drivers.plan(workshop / "planned", tiny_suite, **SMALL)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(drivers: Drivers, planned: Path, workshop: Path) -> Story:
+    """What the planned sweep finds if nothing goes wrong."""
+    folder = shutil.copytree(planned, workshop / "undisturbed")
+    assert drivers.run(folder) == 0
+    return story_of(folder)
+
+
+@pytest.fixture
+def sweep_folder(planned: Path, tmp_path: Path) -> Path:
+    """The planned sweep, for one test."""
+    return shutil.copytree(planned, tmp_path / "sweep")

@@ -1,0 +1,75 @@
+"""What a sweep decided and found, for comparison with a run that nothing disturbed."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+from mlflow import MlflowClient
+
+from orchestrator.doctor import Examination, examine
+from orchestrator.plan import load_plan
+from orchestrator.sweep import open_record
+from orchestrator.tracking import MLFLOW_FILE, STUDY_TAG, TRIAL_TAG
+
+Story = dict[str, Any]
+"""By trial: configuration, state, value, accuracy after every epoch, and its rungs."""
+
+
+def story_of(folder: Path) -> Story:
+    plan = load_plan(folder)
+    record = open_record(plan, folder)
+    story: Story = {}
+    for study in plan.studies:
+        stored = record.optuna_study(study.name).get_trials()
+        for trial, frozen in zip(record.trials(study.name), stored, strict=True):
+            story[f"{study.name} #{trial.number}"] = {
+                "config": dict(trial.config),
+                "state": trial.state,
+                "value": trial.val_accuracy,
+                "failure": trial.failure,
+                "curve": [(row["epoch"], row["val_accuracy"]) for row in trial.curve],
+                "rungs": {k: v for k, v in frozen.system_attrs.items() if k.startswith("complet")},
+                "reported": frozen.intermediate_values,
+            }
+    return story
+
+
+def examine_folder(folder: Path, uri: str | None = None) -> Examination:
+    plan = load_plan(folder)
+    uri = uri or f"sqlite:///{folder / MLFLOW_FILE}"
+    return examine(plan, open_record(plan, folder), folder, uri)
+
+
+def assert_whole(folder: Path, uri: str | None = None) -> Counter[str]:
+    """Every invariant holds and nothing is left to do; how many were checked."""
+    examination = examine_folder(folder, uri)
+    assert not examination.findings, "\n".join(f.text for f in examination.findings)
+    _assert_every_epoch_is_in_mlflow_once(folder, uri)
+    return examination.checked
+
+
+def _assert_every_epoch_is_in_mlflow_once(folder: Path, uri: str | None) -> None:
+    plan = load_plan(folder)
+    record = open_record(plan, folder)
+    uri = uri or f"sqlite:///{folder / MLFLOW_FILE}"
+    client = MlflowClient(uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    for run in client.search_runs(experiments, max_results=1000):
+        if number := run.data.tags.get(TRIAL_TAG):
+            trial = record.trial(run.data.tags[STUDY_TAG], int(number))
+            history = client.get_metric_history(run.info.run_id, "val_accuracy")
+            shown = [(metric.step, metric.value) for metric in history]
+            assert shown == [(row["epoch"], row["val_accuracy"]) for row in trial.curve]
+
+
+def trials_in_storage(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """Read while a driver may be writing; empty before there is a storage."""
+    url = f"sqlite:///{folder / 'studies.db'}"
+    if not (folder / "studies.db").exists():
+        return []
+    try:
+        names = optuna.get_all_study_names(url)
+        return [t for name in names for t in optuna.load_study(study_name=name, storage=url).trials]
+    except Exception:
+        return []  # it is just being made

@@ -1,0 +1,74 @@
+"""What a sweep stands on changed between run and resume: refused, with the difference."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from plans import make_plan, make_record
+
+from orchestrator.changes import refuse_changes
+from orchestrator.plan import SweepPlan, load_plan
+from orchestrator.record import Record
+from orchestrator.sweep import open_record
+
+
+def test_a_changed_space_is_refused_with_the_difference(tmp_path: Path):
+    plan = make_plan()
+    make_record(plan, tmp_path)
+    spaces = {name: dict(space) for name, space in plan.spaces.items()}
+    search = dict(spaces["vpt_deep"]["search"])
+    spaces["vpt_deep"]["search"] = {**search, "lr": {**search["lr"], "high": 1.0}}
+    with pytest.raises(ValueError, match=r"space.search.lr.high: was 10.0, is 1.0"):
+        make_record(replace(plan, spaces=spaces), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 1}, "seed: was 0, is 1"),
+        ({"sampler": "tpe"}, "sampler: was 'random', is 'tpe'"),
+        ({"created": "2027-01-01T00:00:00+00:00"}, "created: was '2026"),
+    ],
+)
+def test_another_plan_of_the_same_name_is_refused(change, told, tmp_path: Path):
+    plan = make_plan()
+    make_record(plan, tmp_path)
+    with pytest.raises(ValueError, match=told):
+        make_record(replace(plan, **change), tmp_path)
+
+
+def test_more_trials_and_a_moved_weights_file_are_no_change(tmp_path: Path):
+    plan = make_plan()
+    make_record(plan, tmp_path)
+    moved = replace(plan.backbone, weights="/elsewhere/weights.safetensors")
+    studies = tuple(replace(study, num_trials=9) for study in plan.studies)
+    make_record(replace(plan, backbone=moved, studies=studies), tmp_path)
+
+
+@pytest.fixture
+def opened(planned: Path, tmp_path: Path) -> tuple[SweepPlan, Record]:
+    folder = shutil.copytree(planned, tmp_path / "sweep")
+    plan = load_plan(folder)
+    return plan, open_record(plan, folder)
+
+
+@pytest.mark.slow
+def test_other_software_is_refused_or_accepted_on_record(opened):
+    plan, record = opened
+    refuse_changes(plan, record, accept_versions=False)
+    older = replace(plan, versions={**plan.versions, "torch": "2.0.0", "code": "0123456789ab"})
+    with pytest.raises(ValueError, match=r"torch: was '2\.0\.0', is '2[^']+'\n  code: was '0123"):
+        refuse_changes(older, record, accept_versions=False)
+    refuse_changes(older, record, accept_versions=True)
+    accepted = record.accepted_versions()
+    assert accepted is not None and accepted["torch"] == plan.versions["torch"]
+    refuse_changes(older, record, accept_versions=False)
+
+
+@pytest.mark.slow
+def test_other_weights_are_refused_before_anything_is_started(opened):
+    plan, record = opened
+    other = replace(plan, backbone=replace(plan.backbone, weights_sha256="ab" * 32))
+    with pytest.raises(ValueError, match="the weights changed"):
+        refuse_changes(other, record, accept_versions=True)

@@ -1,0 +1,115 @@
+"""One owner: a second driver is refused and told who the first is; a dead owner holds nothing."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.owner import leased, owned
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from orchestrator.owner import leased, owned
+with owned(Path(sys.argv[1])), leased(sys.argv[2] or None, "sweep"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def holder(folder: Path, storage: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Another process that runs the sweep."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), storage], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_driver_of_a_folder_is_refused_and_told_who_the_first_is(tmp_path: Path):
+    with holder(tmp_path) as first:
+        refused = rf"process {first.pid} on .* since 20"
+        with pytest.raises(ValueError, match=refused), owned(tmp_path):
+            pass
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        with owned(tmp_path):
+            pass  # the lock of a dead owner is nobody's
+
+
+def test_a_lock_file_that_was_cut_off_still_refuses(tmp_path: Path):
+    with holder(tmp_path):
+        (tmp_path / ".owner").write_text('{"pid": 1')
+        refused = "is being run by another process"
+        with pytest.raises(ValueError, match=refused), owned(tmp_path):
+            pass
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A private PostgreSQL server; the address of its database."""
+    pytest.importorskip("psycopg")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("needs the PostgreSQL server")
+    programs = found[-1].parent
+    folder = tmp_path_factory.mktemp("postgres")
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        for place in (folder, *folder.parents[:2]):
+            place.chmod(0o755)
+        shutil.chown(folder, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder}
+    subprocess.run(
+        [*as_user, programs / "initdb", "-D", data, "-U", "tester", "-A", "trust"], **quiet
+    )
+    control = [*as_user, programs / "pg_ctl", "-D", data, "-w"]
+    subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+
+
+@pytest.mark.postgres
+def test_two_machines_cannot_run_one_sweep_of_a_postgresql_storage(postgres: str, tmp_path: Path):
+    """Their folders differ, so that only the lock in the storage can tell."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    with holder(there, postgres) as first:
+        refused = rf"orchestrator process {first.pid} on .*since 00:"
+        with pytest.raises(ValueError, match=refused), leased(postgres, "sweep"):
+            pass
+        with leased(postgres, "another sweep"):
+            pass
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with leased(postgres, "sweep"):
+                    break
+            except ValueError:
+                assert time.monotonic() < deadline, "a dead owner still holds the sweep"
+                time.sleep(0.2)

@@ -203,6 +203,8 @@ def check_supported(vit: nn.Module) -> None:
                 reason = f"block {index} is a {type(block).__name__}, not a plain timm Block"
             elif type(block.attn) is not Attention:
                 reason = f"block {index} attends with {type(block.attn).__name__}, not Attention"
+            elif getattr(block.attn, "gate", None) is not None:
+                reason = f"block {index} gates its attention"
             if reason:
                 break
         if not isinstance(vit.patch_drop, nn.Identity):
@@ -415,7 +417,8 @@ class TunedViT(nn.Module):
         memory = None
         for index in range(start, len(self.vit.blocks)):
             if self.tuning.persistent and index == self.tuning.first_block:
-                prompts = self.tuning.prompts(index, len(tokens))
+                # Not len(), which would fix the batch size of an exported program.
+                prompts = self.tuning.prompts(index, tokens.shape[0])
                 assert prompts is not None, "persistent prompts are asked for once, here"
                 tokens = self._insert(tokens, prompts)
             if self.checkpoint_blocks and self.training:
@@ -432,7 +435,7 @@ class TunedViT(nn.Module):
     def _insert(self, tokens: Tensor, prompts: Tensor) -> Tensor:
         """Prompts (P, d) or (B, P, d) behind class token and registers."""
         prefix = self.vit.num_prefix_tokens
-        prompts = prompts.expand(len(tokens), -1, -1).to(tokens.dtype)
+        prompts = prompts.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
         return torch.cat([tokens[:, :prefix], prompts, tokens[:, prefix:]], dim=1)
 
     def _step(self, index: int, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
@@ -441,7 +444,7 @@ class TunedViT(nn.Module):
         tuning = self.tuning if index >= self.tuning.first_block else _UNTOUCHED
         is_last = index == len(self.vit.blocks) - 1
         in_sequence = tuning.num_prompts if tuning.persistent else 0
-        prompts = None if tuning.persistent else tuning.prompts(index, len(tokens))
+        prompts = None if tuning.persistent else tuning.prompts(index, tokens.shape[0])
         if is_last and prompts is not None and self.readout in ("mean_no_cls", "prompt_pool"):
             tokens, in_sequence, prompts = self._insert(tokens, prompts), tuning.num_prompts, None
         asking = self._readout_rows(in_sequence) if is_last else slice(None)
@@ -486,7 +489,7 @@ class TunedViT(nn.Module):
             v = v + update
         if prompts is not None:
             normed_prompts = block.norm1(prompts.to(normed.dtype))
-            both = F.linear(normed_prompts, weight[width:], kv_bias).expand(len(normed), -1, -1)
+            both = F.linear(normed_prompts, weight[width:], kv_bias).expand(normed.shape[0], -1, -1)
             prompt_k, prompt_v = both.split(width, dim=-1)
             k = torch.cat([prompt_k, k], dim=1)
             v = torch.cat([prompt_v, v], dim=1)
@@ -499,8 +502,6 @@ class TunedViT(nn.Module):
             q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0, scale=attn.scale
         )
         attended = attn.norm(attended.transpose(1, 2).flatten(2))
-        if (gate := getattr(attn, "gate", None)) is not None:
-            attended = attended * gate(asking_normed).sigmoid()
         return attn.proj_drop(attn.proj(attended))
 
     def _block(self, index: int) -> Block:

@@ -23,12 +23,17 @@ from methods import METHODS, TunedViT, restore
 from methods.recipe import Recipe
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.config import TrialConfig, split_config
+from orchestrator.data.images import decode
 from orchestrator.data.transform import ImageTransform
 from orchestrator.engine import Engine
 from orchestrator.faults import commit_point
+from orchestrator.model_card import model_card
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1
+
+BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
+"""Description, tuned weights, model card, checksums: one of each per task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +80,11 @@ class Prediction:
     probability: float
 
 
-def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, Path]:
-    """Write `<task>.yaml` and `<task>.safetensors`, each complete or not at all."""
+def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]:
+    """Write `<task>.yaml`, `.safetensors`, `.md` (a model card) and `.sha256` (checksums).
+
+    Each is complete or not there at all; the description comes first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{bundle.task}.safetensors"
     _write(weights, tensors.read_bytes())
@@ -86,7 +94,13 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, Path
         document["backbone"][name] = list(document["backbone"][name])
     description = folder / f"{bundle.task}.yaml"
     _write(description, dump_yaml(document).encode())
-    return description, weights
+    card = folder / f"{bundle.task}.md"
+    method = METHODS[bundle.trial.method]
+    _write(card, model_card(bundle, method.title, method.paper).encode())
+    checked = (description, weights, card)
+    sums = folder / f"{bundle.task}.sha256"
+    _write(sums, "".join(f"{sha256_of(file)}  {file.name}\n" for file in checked).encode())
+    return *checked, sums
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -132,21 +146,26 @@ class PromptedModel:
 
     def predict(self, paths: Sequence[str | Path], *, batch_size: int = 64) -> list[Prediction]:
         """One prediction per image file, in order. ValueError names a file that is no image."""
-        found = []
+        found: list[Prediction] = []
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
-            probabilities = self.logits([_open(Path(path)) for path in part]).softmax(dim=1)
-            for path, row in zip(part, probabilities, strict=True):
-                label = int(row.argmax())
-                found.append(
-                    Prediction(
-                        image=str(path),
-                        label=label,
-                        class_name=self.bundle.class_names[label],
-                        probability=float(row[label]),
-                    )
-                )
+            images = [_open(Path(path)) for path in part]
+            found += self.classify(images, [str(path) for path in part])
         return found
+
+    def classify(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[Prediction]:
+        """One prediction per image, under its name."""
+        probabilities = self.logits(images).softmax(dim=1)
+        return [
+            Prediction(
+                image=name,
+                label=label,
+                class_name=self.bundle.class_names[label],
+                probability=float(row[label]),
+            )
+            for name, row in zip(names, probabilities, strict=True)
+            for label in [int(row.argmax())]
+        ]
 
 
 def load_bundle(
@@ -190,10 +209,9 @@ def sha256_of(path: Path) -> str:
 
 def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+        return decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -31,7 +31,7 @@ from orchestrator.report.final import FINAL_FILE
 from orchestrator.schedule import WORKER_DEATHS_ALLOWED, Run, run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
-from orchestrator.tracking import reconcile_final, tracking_uri
+from orchestrator.tracking import reconcile_final, register_winners, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -125,9 +125,11 @@ def finalize(
             run_schedule(ledger, context, slots, max_seconds=max_seconds)
     finally:
         outcomes = [_outcome(plan, study, record, finals) for study in plan.studies]
-        _write_out(plan, suite, finals, outcomes, folder)
+        best = _write_out(plan, suite, finals, outcomes, folder)
     try:
         reconcile_final(plan, record, finals, tracking_uri(folder))
+        winners = {f"{o.task}.{o.space}": folder / FINAL_FOLDER / f"{o.task}.yaml" for o in best}
+        register_winners(plan, tracking_uri(folder), winners)
     except Exception as error:
         logger.warning("MLflow could not be brought up to date: %s", error)
     return outcomes
@@ -386,13 +388,15 @@ def _write_out(
     finals: FinalRecord,
     outcomes: Sequence[StudyOutcome],
     folder: Path,
-) -> None:
+) -> list[StudyOutcome]:
+    """Table, summary and bundles; the outcomes whose bundles stand for their tasks."""
     document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
     _replace(folder / FINAL_FILE, document.encode())
     rows = [row for study in plan.studies for row in _rows(plan, study, finals)]
     part = folder / f"{FINAL_TABLE}.part"
     pq.write_table(pa.Table.from_pylist(rows, schema=FINAL_SCHEMA), part)
     part.replace(folder / FINAL_TABLE)
+    winners: list[StudyOutcome] = []
     for task in plan.tasks:
         ready = [o for o in outcomes if o.task == task.name and o.bundle_seed is not None]
         for outcome in ready:
@@ -401,6 +405,8 @@ def _write_out(
         best = max(ready, key=lambda o: o.cross_validation or 0.0, default=None)
         if best is not None:
             _save(plan, suite, finals, best, folder, folder / FINAL_FOLDER)
+            winners.append(best)
+    return winners
 
 
 def _save(

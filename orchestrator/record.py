@@ -172,6 +172,9 @@ class Record:
     def all_trials(self) -> list[TrialRecord]:
         return [trial for study in self._studies for trial in self.trials(study)]
 
+    def num_finished(self, study: str) -> int:
+        return sum(trial.state in FINISHED for trial in self.trials(study))
+
     def num_asked(self, study: str) -> int:
         return len(self._studies[study].get_trials(deepcopy=False))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from orchestrator.backbone import image_transform
 from orchestrator.bundle import Bundle
 from orchestrator.data.cache import ImageCache, task_fingerprint
+from orchestrator.data.task import Task
 from orchestrator.final_trial import FinalContext, FinalTrial
 from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
@@ -18,16 +19,7 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
 
     ValueError if images or weights are not those that the bundle was trained on.
     """
-    if data is None:
-        suite = load_suite(
-            bundle.suite,
-            data_root=Path(bundle.data_root) if bundle.data_root else None,
-            tasks=[bundle.task],
-            seed=bundle.data_seed,
-        )
-    else:
-        suite = load_suite(str(data), tasks=[bundle.task], seed=bundle.data_seed)
-    (task,) = suite.tasks
+    task = find_task(bundle, data)
     backbone = bundle.backbone
     if weights is not None:
         backbone = replace(backbone, weights=str(weights.absolute()))
@@ -55,6 +47,21 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
         list(final.epochs())
         return final.facts()["test_accuracy"]
     return list(Trial(bundle.trial, context, residents).epochs())[-1]["val_accuracy"]
+
+
+def find_task(bundle: Bundle, data: Path | None) -> Task:
+    """The task of the bundle: in the suite it came from, or in the suite at `data`."""
+    if data is None:
+        suite = load_suite(
+            bundle.suite,
+            data_root=Path(bundle.data_root) if bundle.data_root else None,
+            tasks=[bundle.task],
+            seed=bundle.data_seed,
+        )
+    else:
+        suite = load_suite(str(data), tasks=[bundle.task], seed=bundle.data_seed)
+    (task,) = suite.tasks
+    return task
 
 
 def recorded_accuracy(bundle: Bundle) -> float:

@@ -1,24 +1,34 @@
 """A bundle works where nothing of a sweep is installed, says what it is, and cannot be swapped."""
 
+import base64
 import json
+import os
+import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import mlflow
+import pandas
 import pytest
 import torch
 from suites import write_task
 
 from methods import load_backbone
 from orchestrator.backbone import BackbonePlan
-from orchestrator.bundle import Bundle, load_bundle, save_bundle, sha256_of
+from orchestrator.bundle import BUNDLE_SUFFIXES, Bundle, load_bundle, save_bundle, sha256_of
 from orchestrator.config import TrialConfig, build
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.engine import Engine
+from orchestrator.mlflow_registry import register_winner
 from orchestrator.plan import PrunerPlan
+from orchestrator.program import save_program
 from orchestrator.residents import Residents
 from orchestrator.trial import Trial, TrialContext
+from orchestrator.yaml_io import parse_yaml
 
 CONFIGS = {
     "linear": {},
@@ -114,13 +124,18 @@ def test_a_loaded_bundle_is_the_trained_model_and_needs_no_images(method, task_f
 ELSEWHERE = """
 import json, sys
 
-class Missing:
-    names = {missing}
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in self.names:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+from importlib.machinery import PathFinder
 
-sys.meta_path.insert(0, Missing())
+class Elsewhere(PathFinder):
+    absent = {missing}
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in cls.absent:
+            return None
+        return super().find_spec(name, path, target)
+
+sys.meta_path = [Elsewhere if finder is PathFinder else finder for finder in sys.meta_path]
 from orchestrator.bundle import load_bundle
 predictions = load_bundle({path!r}).predict({images!r})
 print(json.dumps([p.label for p in predictions]))
@@ -141,3 +156,155 @@ def test_a_bundle_predicts_where_only_torch_and_timm_are_installed(task_folder, 
     assert done.returncode == 0, done.stderr
     here = [prediction.label for prediction in load_bundle(path).predict(images)]
     assert json.loads(done.stdout) == here
+
+
+@pytest.fixture(scope="module")
+def gated(task_folder, tmp_path_factory) -> Path:
+    return write_bundle("gatevpt", task_folder, tmp_path_factory.mktemp("gated"))[0]
+
+
+def test_the_checksums_are_those_of_the_files(gated):
+    done = subprocess.run(
+        ["sha256sum", "-c", "colours.sha256"],
+        cwd=gated.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.split(": ") for line in done.stdout.splitlines()] == [
+        [name, "OK"] for name in ("colours.yaml", "colours.safetensors", "colours.md")
+    ]
+
+
+def test_the_card_says_what_a_hub_and_a_reader_want_to_know(gated):
+    _, head, body = gated.with_suffix(".md").read_text().split("---\n", maxsplit=2)
+    described = parse_yaml(head, source="card")
+    bundle = load_bundle(gated).bundle
+    (result,) = described["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == round(bundle.val_accuracy, 4)
+    assert described["base_model"] == "vit_quickstart"
+    for expected in (
+        f"{bundle.num_tuned_parameters:,}",
+        'load_bundle("colours.yaml")',
+        "num_tokens",
+    ):
+        assert expected in body
+    assert "It was not tested." in body
+
+
+def test_weights_of_another_bundle_are_refused(gated, tmp_path):
+    for suffix in (".yaml", ".safetensors"):
+        shutil.copy(gated.with_suffix(suffix), tmp_path)
+    content = bytearray((tmp_path / "colours.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "colours.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="is not the file that"):
+        load_bundle(tmp_path / "colours.yaml")
+
+
+@pytest.mark.parametrize("method", ["vpt", "gatevpt", "lspt", "linear"])
+def test_the_exported_program_has_the_same_logits(method, task_folder, tmp_path):
+    path, trial = write_bundle(method, task_folder, tmp_path)
+    save_program(load_bundle(path), tmp_path / "colours.pt2")
+    program = torch.export.load(tmp_path / "colours.pt2").module()
+    pixels = trial.load_pixels("val")
+    with torch.no_grad():
+        expected = load_bundle(path).model(pixels.normalised(torch.arange(len(pixels))))
+        found = program(pixels.images.permute(0, 3, 1, 2))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of a model hub as a commit of small files needs."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((self.path, self.headers["Authorization"]))
+        answer = {}
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            place = f"{self.headers['Host']}/{asked['organization']}/{asked['name']}"
+            answer = {"url": f"http://{place}"}
+        elif "/preupload/" in self.path:
+            files = [file["path"] for file in json.loads(body)["files"]]
+            answer = {
+                "files": [
+                    {"path": f, "uploadMode": "regular", "shouldIgnore": False} for f in files
+                ]
+            }
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                operation = json.loads(line)
+                if operation["key"] == "file":
+                    content = base64.b64decode(operation["value"]["content"])
+                    self.server.files[operation["value"]["path"]] = content
+            answer = {"commitUrl": "http://hub/commit/1", "commitOid": "1" * 40}
+        text = json.dumps(answer).encode()
+        self.send_response(200 if self.server.accepts else 403)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format, *args):
+        """Quiet."""
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_bundle_is_pushed_to_a_hub_whole_or_with_a_reason(gated, accepts, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.seen, server.files, server.accepts = [], {}, accepts
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    places = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", "export", gated, "--push", "me/prompts"],
+            env={**os.environ, **places, "HF_TOKEN": "hf_secret"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    finally:
+        server.shutdown()
+    assert ("/api/repos/create", "Bearer hf_secret") in server.seen
+    assert "hf_secret" not in done.stdout + done.stderr
+    if not accepts:
+        assert done.returncode == 2
+        assert "error: me/prompts: could not be pushed" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    names = [gated.with_suffix(suffix).name for suffix in BUNDLE_SUFFIXES]
+    assert server.files.keys() == {*names, "README.md"}
+    assert all(server.files[name] == (gated.parent / name).read_bytes() for name in names)
+    assert server.files["README.md"] == gated.with_suffix(".md").read_bytes()
+
+
+@pytest.mark.mlflow
+def test_the_registered_model_answers_on_images(gated, task_folder, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = mlflow.MlflowClient(uri)
+    where = (tmp_path / "artifacts").as_uri()
+    run = client.create_run(client.create_experiment("sweep", artifact_location=where))
+    assert register_winner(client, run.info.run_id, "sweep.colours", gated)
+    assert not register_winner(client, run.info.run_id, "sweep.colours", gated)  # known already
+    (version,) = client.search_model_versions("name = 'sweep.colours'")
+    model = mlflow.pyfunc.load_model(version.source)
+    files = sorted((task_folder / "images" / "test").iterdir())[:4]
+    found = model.predict(pandas.DataFrame({"image": [file.read_bytes() for file in files]}))
+    expected = load_bundle(gated).predict(files)
+    assert found["label"].tolist() == [prediction.label for prediction in expected]
+    assert found["class_name"].tolist() == [prediction.class_name for prediction in expected]
+    asked = tmp_path / "asked.json"
+    images = [[base64.b64encode(file.read_bytes()).decode()] for file in files]
+    asked.write_text(json.dumps({"dataframe_split": {"columns": ["image"], "data": images}}))
+    command = ["predict", "-m", version.source, "-i", asked, "-t", "json", "-o", tmp_path / "out"]
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", "models", *map(str, command), "--env-manager", "local"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    rows = json.loads((tmp_path / "out").read_text())["predictions"]
+    assert [row["label"] for row in rows] == found["label"].tolist()

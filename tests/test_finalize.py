@@ -262,8 +262,9 @@ def test_a_trial_that_tries_to_open_the_test_split_gets_an_error(context, task):
     assert "test" in task.splits  # there is something to be kept from
 
 
-SMALL = ("--backbone", "vit_quickstart", "--method", "vpt_deep", "--trials", "4", "--epochs", "8")
-PROTOCOL = ("--finalists", 2, "--folds", 3, "--seeds", "42,44,82", "--slots", 1)
+ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)
+SMALL = ("--backbone", "vit_quickstart", "--method", "vpt_deep", "--trials", "3", "--epochs", "6")
+PROTOCOL = ("--finalists", 2, "--folds", 3, "--seeds", "42,44,82", *ONE_SLOT)
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +277,7 @@ def finalized(tmp):
     """A finalized sweep, and a copy of it from before that was killed in the middle and resumed."""
     suite = write_task(tmp / "suite" / "colours").parent
     folder, copy = tmp / "first", tmp / "again" / "first"
-    options = (*SMALL, "--pruner", "none", "--slots", 1)
+    options = (*SMALL, "--pruner", "none", *ONE_SLOT)
     run("sweep", suite, *options, "--out", folder, tmp=tmp)
     shutil.copytree(folder, copy)
     output = run("finalize", folder, *PROTOCOL, tmp=tmp)

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from orchestrator.cli import catalogue, data, doctor, files, finalize, sweeps, ui
+from orchestrator.cli import catalogue, data, doctor, explain, files, finalize, sweeps, ui
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
@@ -21,6 +21,7 @@ app.command()(finalize.finalize)
 app.command()(files.export)
 app.command()(files.train)
 app.command()(files.predict)
+app.command()(explain.explain)
 app.command()(catalogue.methods)
 app.add_typer(catalogue.spaces, name="spaces")
 app.add_typer(data.app, name="data")

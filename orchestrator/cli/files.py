@@ -20,12 +20,26 @@ WeightsOption = Annotated[
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
-    to: Annotated[Path | None, typer.Option(help="Default: best/ in the sweep folder.")] = None,
+    source: Annotated[Path, typer.Argument(help="The folder of a sweep, or a <task>.yaml.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Default: best/ in the sweep folder; <task>.pt2 beside a <task>.yaml."),
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Upload the bundles to this model repository of a hub.")
+    ] = None,
+    weights: WeightsOption = None,
     storage: Annotated[str | None, typer.Option(envvar="ORCHESTRATOR_STORAGE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Write `<task>.yaml` and `<task>.safetensors` of the best trial of every task."""
+    """Write the best trial of every task as files: configuration, prompts, card, checksums.
+
+    From one `<task>.yaml` write the whole network as a program for `torch.export.load` instead.
+    """
+    if source.is_file():
+        _export_one(source, to, push, weights)
+        return
+    folder = source
     from orchestrator.export import export_best, exported_table
     from orchestrator.plan import load_plan
     from orchestrator.prepare import planned_suite
@@ -53,8 +67,33 @@ def export(
         for line in exported.missing:
             console.print(f"missing: {line}", markup=False, soft_wrap=True)
         console.print(f"written to {target}", markup=False, soft_wrap=True)
+    if push:
+        _push([target / f"{task}.yaml" for task in exported.best], push)
     if len(exported.best) < len(plan.tasks):
         raise typer.Exit(1)
+
+
+def _export_one(bundle: Path, to: Path | None, push: str | None, weights: Path | None) -> None:
+    from orchestrator.bundle import load_bundle
+    from orchestrator.program import save_program
+
+    if push:
+        _push([bundle], push)
+        return
+    target = to or bundle.with_suffix(".pt2")
+    error = save_program(load_bundle(bundle, weights=weights), target)
+    console.print(
+        f"written to {target}: torch.export.load(...).module()(pixels) takes uint8 images "
+        f"(batch, 3, height, width); its logits equal the bundle's to {error:.1g}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _push(bundles: list[Path], repo: str) -> None:
+    from orchestrator.hub import push_bundles
+
+    console.print(f"pushed to {push_bundles(bundles, repo)}", markup=False, soft_wrap=True)
 
 
 def train(

@@ -1,0 +1,44 @@
+"""`explain`: what the prompts of a bundle do, as pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.cli.files import DataOption, WeightsOption
+
+console = Console(highlight=False)
+
+
+def explain(
+    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    num_images: Annotated[
+        int, typer.Option("--images", help="Validation images to show.", min=1, max=20)
+    ] = 6,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: <task>.html beside the bundle.")
+    ] = None,
+) -> None:
+    """Draw where the network looks with and without its prompts, and what became of them."""
+    import numpy as np
+
+    from orchestrator.backbone import image_transform
+    from orchestrator.bundle import load_bundle
+    from orchestrator.data.cache import ImageCache, open_search_splits
+    from orchestrator.explain import explain as draw
+    from orchestrator.explain import write_page
+    from orchestrator.rerun import find_task
+
+    model = load_bundle(bundle, weights=weights)
+    task = find_task(model.bundle, data)
+    splits = open_search_splits(task, image_transform(model.bundle.backbone), ImageCache())
+    val = splits["val"]
+    # Any of them: the list is often sorted by class.
+    rows = np.random.default_rng(0).permutation(len(val))[:num_images].tolist()
+    labels = [task.class_names[int(val.labels[row])] for row in rows]
+    target = out or bundle.with_suffix(".html")
+    write_page(draw(model, val.images[rows], labels, splits["train"].images[:256]), target)
+    console.print(f"written to {target}", markup=False, soft_wrap=True)

@@ -1,0 +1,101 @@
+"""Winners as registered models of MLflow, which `mlflow models predict` and `serve` can run."""
+
+import contextlib
+import hashlib
+import io
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from orchestrator.bundle import Bundle, read_bundle
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DIGEST_TAG = "orchestrator.digest"
+MODEL_CODE = Path(__file__).with_name("mlflow_model.py")
+
+
+def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path) -> bool:
+    """Register the bundle as the newest version of model `name`; False if it is there already."""
+    from mlflow.exceptions import MlflowException
+
+    description = read_bundle(bundle)
+    content = bundle.read_bytes() + bundle.with_suffix(".safetensors").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    with contextlib.suppress(MlflowException):  # it is there: of this sweep, or made by a person
+        client.create_registered_model(name, description=_what(description))
+    known = client.search_model_versions(f"name = '{name}'")
+    if any(version.tags.get(DIGEST_TAG) == digest for version in known):
+        return False
+    with tempfile.TemporaryDirectory(prefix="orchestrator-model-") as scratch:
+        folder = f"model-{digest}"
+        save_as_model(bundle, Path(scratch) / folder)
+        client.log_artifacts(run_id, scratch)
+    artifacts = client.get_run(run_id).info.artifact_uri
+    client.create_model_version(
+        name,
+        source=f"{artifacts}/{folder}",
+        run_id=run_id,
+        tags={DIGEST_TAG: digest, **_tags(description)},
+        description=_what(description),
+    )
+    return True
+
+
+def save_as_model(bundle: Path, folder: Path) -> None:
+    """Write the bundle as an MLflow model with signature and input example."""
+    import mlflow.pyfunc
+    import pandas
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    size = read_bundle(bundle).backbone.image_size
+    example = io.BytesIO()
+    Image.new("RGB", (size, size), (127, 127, 127)).save(example, format="PNG")
+    packages = ("visual-prompt-orchestrator", "torch", "torchvision", "timm", "safetensors")
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        python_model=str(MODEL_CODE),
+        artifacts={"bundle": str(bundle), "tensors": str(bundle.with_suffix(".safetensors"))},
+        signature=ModelSignature(
+            inputs=Schema([ColSpec(DataType.binary, "image")]),
+            outputs=Schema(
+                [
+                    ColSpec(DataType.long, "label"),
+                    ColSpec(DataType.string, "class_name"),
+                    ColSpec(DataType.double, "probability"),
+                ]
+            ),
+        ),
+        input_example=pandas.DataFrame({"image": [example.getvalue()]}),
+        pip_requirements=[f"{package}=={metadata.version(package)}" for package in packages],
+        model_config={"weights": None, "device": "cpu"},
+    )
+
+
+def _what(bundle: Bundle) -> str:
+    return (
+        f"{bundle.trial.method} on {bundle.task}: classifies images into {bundle.num_classes} "
+        f"classes, {bundle.num_tuned_parameters:,} tuned parameters on {bundle.backbone.name}"
+    )
+
+
+def _tags(bundle: Bundle) -> dict[str, str]:
+    tags = {
+        "task": bundle.task,
+        "method": bundle.trial.method,
+        "backbone": bundle.backbone.name,
+        "sweep": bundle.sweep,
+        "trial": str(bundle.trial.number),
+        "stage": bundle.stage,
+    }
+    if bundle.val_accuracy is not None:
+        tags["val_accuracy"] = f"{bundle.val_accuracy:.4f}"
+    if bundle.test_accuracies:
+        mean = sum(bundle.test_accuracies.values()) / len(bundle.test_accuracies)
+        tags["mean_test_accuracy"] = f"{mean:.4f}"
+    return tags

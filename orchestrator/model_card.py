@@ -1,0 +1,125 @@
+"""What a bundle says about itself to people, in the form that model hubs read."""
+
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.yaml_io import dump_yaml
+
+if TYPE_CHECKING:
+    from orchestrator.bundle import Bundle
+
+LARGEST_LIST = 20
+
+
+def model_card(bundle: "Bundle", title: str, paper: str) -> str:
+    """Markdown behind a YAML head, as hubs show it. `title` and `paper` are the method's."""
+    backbone, method = bundle.backbone, bundle.trial.method
+    share = 100 * bundle.num_tuned_parameters / backbone.num_parameters
+    return "\n".join(
+        [
+            "---",
+            dump_yaml(_head(bundle)).rstrip(),
+            "---",
+            "",
+            f"# {method} on {bundle.task}",
+            "",
+            f"Classifies images into {bundle.num_classes} classes with a frozen "
+            f"`{backbone.name}` and {bundle.num_tuned_parameters:,} tuned parameters "
+            f"({share:.2f} % of the backbone's {backbone.num_parameters:,}), head included. "
+            f"The method is [{title}]({paper}).",
+            "",
+            "## Accuracy",
+            "",
+            *_accuracy(bundle),
+            "",
+            "## Use",
+            "",
+            "```python",
+            "from orchestrator.bundle import load_bundle",
+            "",
+            f'predictions = load_bundle("{bundle.task}.yaml").predict(["image.png"])',
+            "```",
+            "",
+            f"The files `{bundle.task}.yaml` and `{bundle.task}.safetensors` stay side by side; "
+            f"`sha256sum -c {bundle.task}.sha256` checks them. The backbone's weights are not "
+            "among them: "
+            + (
+                "timm fetches them, or they come with the package"
+                if backbone.weights is None
+                else "give their file as `weights`"
+            )
+            + f". They are checked (sha256 of the tensors {backbone.weights_sha256[:12]}...).",
+            "",
+            f"Images are resized to {backbone.image_size} pixels ({backbone.resize}, "
+            f"{backbone.interpolation}) and normalised with mean {list(backbone.mean)} and "
+            f"standard deviation {list(backbone.std)}.",
+            "",
+            "## Classes",
+            "",
+            _classes(bundle),
+            "",
+            "## Training",
+            "",
+            f"Trial #{bundle.trial.number} of study `{bundle.trial.study}` in sweep "
+            f"`{bundle.sweep}`, seed {bundle.trial.seed}, trained on "
+            f"{'train and val' if bundle.stage == 'final' else 'train'} on {bundle.device}. "
+            f"`orchestrator train {bundle.task}.yaml` repeats it.",
+            "",
+            "| hyper-parameter | value |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in bundle.trial.config.items()),
+            "",
+        ]
+    )
+
+
+def _head(bundle: "Bundle") -> dict[str, Any]:
+    name, value = _headline(bundle)
+    return {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "base_model": bundle.backbone.name,
+        "tags": ["visual-prompt-tuning", bundle.trial.method, "parameter-efficient-fine-tuning"],
+        "model-index": [
+            {
+                "name": f"{bundle.trial.method} on {bundle.task}",
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": bundle.task, "type": bundle.task},
+                        "metrics": [{"type": "accuracy", "name": name, "value": round(value, 4)}],
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _headline(bundle: "Bundle") -> tuple[str, float]:
+    if bundle.stage == "final":
+        return "test accuracy, mean over seeds", fmean(bundle.test_accuracies.values())
+    return "validation accuracy", bundle.val_accuracy or 0.0
+
+
+def _accuracy(bundle: "Bundle") -> list[str]:
+    if bundle.stage != "final":
+        return [
+            f"{100 * (bundle.val_accuracy or 0.0):.1f} % of the validation images, which also "
+            "chose this configuration among the trials of the search: an optimistic number. It "
+            "was not tested."
+        ]
+    values = list(bundle.test_accuracies.values())
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    own = bundle.test_accuracies[bundle.trial.seed]
+    return [
+        f"{100 * fmean(values):.1f}{spread} % of the test images (mean and standard deviation "
+        f"over {len(values)} seeds, each tested once after the last epoch). These are the "
+        f"parameters of seed {bundle.trial.seed}, the median, with {100 * own:.1f} %.",
+    ]
+
+
+def _classes(bundle: "Bundle") -> str:
+    names = [f"{label} {name}" for label, name in enumerate(bundle.class_names)]
+    more = len(names) - LARGEST_LIST
+    shown = ", ".join(names[:LARGEST_LIST])
+    return shown + (f", and {more} more in `{bundle.task}.yaml`" if more > 0 else "")

@@ -274,6 +274,13 @@ def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
         load_backbone("deit_tiny_patch16_224")
 
 
+def test_tune_refuses_gated_attention():
+    vit = tiny_vit()
+    vit.blocks[1].attn.gate = torch.nn.Linear(24, 24)
+    with pytest.raises(ValueError, match="block 1 gates its attention"):
+        tune(vit, METHODS["vpt"](), num_classes=3)
+
+
 # Families
 
 

@@ -142,6 +142,14 @@ def test_stochastic_depth_acts_in_training_only_and_leaves_nothing_constant():
     assert not model(images).equal(model(images))
 
 
+@pytest.mark.parametrize(("family", "norm"), [("supervised", "norm"), ("mae", "fc_norm")])
+def test_partial_tuning_trains_the_last_blocks_and_the_norm_before_the_head(family, norm):
+    model = tuned("partial", vit=tiny_vit(family, torch.float64), num_blocks=2)
+    parts = {".".join(name.split(".")[:3]) for name in model.tuned_state() if "blocks" in name}
+    assert parts == {"vit.blocks.1", "vit.blocks.2"}
+    assert f"vit.{norm}.weight" in model.tuned_state()
+
+
 # GateVPT and LSPT
 
 

@@ -24,11 +24,17 @@ def gigaflop(action):
     return counter.get_total_flops() / BATCH / 1e9
 
 
+def logits(model, images):
+    """The forward pass without its switch of autocast, which the meta device does not have."""
+    prefix = model.prefix(images)
+    return model.head(prefix if prefix.ndim == 2 else model.features_from(prefix))
+
+
 def costs(vit, name, **options):
     """Forward of the walk and of the plain token form."""
     model = tune(vit, METHODS[name](**options), num_classes=10)
     images = torch.empty(BATCH, 3, 224, 224, device="meta")
-    return gigaflop(lambda: model(images)), gigaflop(lambda: plain_logits(model, images))
+    return gigaflop(lambda: logits(model, images)), gigaflop(lambda: plain_logits(model, images))
 
 
 PLAIN_VIT = 35.126
@@ -71,8 +77,8 @@ def test_the_backward_pass_stops_at_the_first_trained_tensor(vit):
     shares = {}
     for name in ("linear", "partial", "vpt"):
         model = tune(vit, METHODS[name](), num_classes=10)
-        forward = gigaflop(lambda model=model: model(images))
-        both = gigaflop(lambda model=model: model(images).sum().backward())
+        forward = gigaflop(lambda model=model: logits(model, images))
+        both = gigaflop(lambda model=model: logits(model, images).sum().backward())
         shares[name] = both / forward - 1
     assert shares["linear"] < 1e-4
     assert shares["partial"] < 0.08, "only the last block"

@@ -16,7 +16,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-START_SECONDS = 120
+START_SECONDS = 300
 STOP_SECONDS = 5
 
 

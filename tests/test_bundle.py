@@ -238,7 +238,8 @@ class Hub(BaseHTTPRequestHandler):
                 if operation["key"] == "file":
                     content = base64.b64decode(operation["value"]["content"])
                     self.server.files[operation["value"]["path"]] = content
-            answer = {"commitUrl": "http://hub/commit/1", "commitOid": "1" * 40}
+            place = f"http://{self.headers['Host']}/me/prompts"
+            answer = {"commitUrl": f"{place}/commit/{'1' * 40}", "commitOid": "1" * 40}
         text = json.dumps(answer).encode()
         self.send_response(200 if self.server.accepts else 403)
         self.send_header("Content-Type", "application/json")

@@ -15,7 +15,13 @@ from orchestrator.results import write_results
 from orchestrator.schedule import Observer, StudyLedger, run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
-from orchestrator.tracking import ARTIFACTS_FOLDER, Tracker, reconcile, tracking_uri
+from orchestrator.tracking import (
+    ARTIFACTS_FOLDER,
+    Tracker,
+    reconcile,
+    register_winners,
+    tracking_uri,
+)
 from orchestrator.trial import TrialContext
 
 logger = logging.getLogger(__name__)
@@ -104,6 +110,10 @@ def _write_out(
         return False
     try:
         reconcile(plan, record, uri, best_files=lambda study: exported.files.get(study, []))
+        if all(record.num_finished(study.name) >= study.num_trials for study in plan.studies):
+            best = folder / BEST_FOLDER
+            winners = {trial.study: best / f"{t}.yaml" for t, trial in exported.best.items()}
+            register_winners(plan, uri, winners)
     except Exception as error:
         # The sweep itself is safe in the record; the reason is told, the exit is not spoilt.
         logger.warning("MLflow could not be brought up to date: %s", error)

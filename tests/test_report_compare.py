@@ -88,7 +88,7 @@ def test_what_differed_is_named_and_nothing_else(tmp_path):
         created="2026-12-01T00:00:00+00:00",
         sampler="tpe",
         spaces={"vpt_deep": space},
-        backbone=replace(plan.backbone, weights="/elsewhere/vit.safetensors"),
+        backbone=replace(plan.backbone, name="vit_other", weights="/elsewhere/vit.safetensors"),
         tasks=(replace(plan.tasks[0], root="/elsewhere", fingerprint="other"), plan.tasks[1]),
         versions={**plan.versions, "torch": "2.16.0"},
         studies=(replace(plan.studies[0], num_trials=2), plan.studies[1]),
@@ -96,6 +96,7 @@ def test_what_differed_is_named_and_nothing_else(tmp_path):
     found = compare(first, sweep(tmp_path / "b", other, 0.5))
     assert {(c.kind, c.name, c.first, c.second) for c in found.changes} == {
         ("data", "tasks caltech101 fingerprint", "fingerprint-of-caltech101", "other"),
+        ("configuration", "backbone name", "vit_tiny_patch16_224", "vit_other"),
         ("configuration", "sampler", "random", "tpe"),
         ("configuration", "spaces vpt_deep fixed dropout", "–", "0.1"),
         ("configuration", "trials of caltech101.vpt_deep", "1", "2"),
@@ -120,6 +121,17 @@ def test_studies_of_one_sweep_only_are_listed(tmp_path):
     found = compare(first, second)
     assert [pair.first.name for pair in found.pairs] == ["caltech101.vpt_deep"]
     assert (found.only_first, found.only_second) == (["dmlab.vpt_deep"], ["svhn.vpt_deep"])
+
+
+def test_sweeps_without_a_common_study_are_only_told_apart(tmp_path):
+    first = sweep(tmp_path / "a", make_plan(tasks=("dmlab",), num_trials=1), 0.5)
+    second = sweep(tmp_path / "b", make_plan(tasks=("svhn",), num_trials=1), 0.5)
+    found = compare(first, second)
+    assert comparison_tables(found) == []
+    assert comparison_sentences(found)[:2] == [
+        "There is no study of which both have finished trials.",
+        "Only in first: dmlab.vpt_deep.",
+    ]
 
 
 def test_a_mean_over_some_of_the_tasks_is_not_given(tmp_path):

@@ -15,8 +15,12 @@ from orchestrator.report.statistics import CLEAR
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.wording import NOTHING, count, plus_minus
 
-NOT_COMPARED = {"name", "created", "studies", "data_root", "root", "weights"}
-"""Of a plan: what names a sweep or says where files lie, not what was done (hashes say that)."""
+NOT_COMPARED = {
+    "": {"name", "created", "studies", "data_root"},
+    "backbone": {"weights"},
+    "tasks": {"name", "root"},
+}
+"""By section of a plan: what names a sweep or says where files lie; hashes say what was in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,12 @@ class Comparison:
     only_second: Sequence[str]
     changes: Sequence[Change]
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the sweeps, or `first` and `second` where they are called alike."""
+        names = self.first.plan.name, self.second.plan.name
+        return ("first", "second") if names[0] == names[1] else names
+
 
 def compare(first: SweepReport, second: SweepReport) -> Comparison:
     """Studies are the same if task and space have the same names; spaces are then compared too."""
@@ -85,18 +95,18 @@ def compare(first: SweepReport, second: SweepReport) -> Comparison:
 def comparison_sentences(comparison: Comparison) -> list[str]:
     """The comparison in a few sentences."""
     verdicts = [pair.val.verdict for pair in comparison.pairs if pair.val]
+    names = comparison.names
     found = [
-        f"{comparison.second.plan.name} against {comparison.first.plan.name}, on validation "
+        f"{names[1]} against {names[0]}, on validation "
         f"images: better on {verdicts.count('better')}, worse on {verdicts.count('worse')}, "
         f"unclear on {verdicts.count('unclear')} of {count(len(verdicts), 'study')} that both have "
         "finished trials of."
+        if verdicts
+        else "There is no study of which both have finished trials."
     ]
-    for report, names in (
-        (comparison.first, comparison.only_first),
-        (comparison.second, comparison.only_second),
-    ):
-        if names:
-            found.append(f"Only in {report.plan.name}: {', '.join(names)}.")
+    for name, studies in zip(names, (comparison.only_first, comparison.only_second), strict=True):
+        if studies:
+            found.append(f"Only in {name}: {', '.join(studies)}.")
     kinds = dict.fromkeys(change.kind for change in comparison.changes)
     if kinds:
         found.append(f"They differ in {', '.join(kinds)}, listed below.")
@@ -111,10 +121,8 @@ def comparison_sentences(comparison: Comparison) -> list[str]:
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Results side by side, then what differed."""
-    tables = [_result_table(comparison)]
-    if comparison.changes:
-        tables.append(_change_table(comparison))
-    return tables
+    tables = [_result_table(comparison)] if comparison.pairs else []
+    return tables + ([_change_table(comparison)] if comparison.changes else [])
 
 
 def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -152,7 +160,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
 
 
 def _result_table(comparison: Comparison) -> Table:
-    names = comparison.first.plan.name, comparison.second.plan.name
+    names = comparison.names
     tested = any(pair.test for pair in comparison.pairs)
     columns = ["task", "method", *(f"{name} val %" for name in names), "difference", "verdict"]
     if tested:
@@ -219,7 +227,7 @@ def _mean(differences: Sequence[Difference | None]) -> Difference | None:
 
 
 def _change_table(comparison: Comparison) -> Table:
-    names = comparison.first.plan.name, comparison.second.plan.name
+    names = comparison.names
     return Table(
         title="What differed",
         columns=["what", "kind", *names],
@@ -251,17 +259,23 @@ def _changes(first: SweepPlan, second: SweepPlan) -> list[Change]:
 
 
 def _comparable(plan: SweepPlan) -> dict[str, Any]:
-    document = dataclasses.asdict(plan)
-    tasks = {task["name"]: task for task in document["tasks"]}
-    trials = {study.name: study.num_trials for study in plan.studies}
-    return {**document, "tasks": tasks, "trials of": trials}
+    document = _without(dataclasses.asdict(plan), "")
+    return {
+        **document,
+        "backbone": _without(document["backbone"], "backbone"),
+        "tasks": {task["name"]: _without(task, "tasks") for task in document["tasks"]},
+        "trials of": {study.name: study.num_trials for study in plan.studies},
+    }
+
+
+def _without(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in NOT_COMPARED[section]}
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     """Path and text of every value; lists count as one value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            if key not in NOT_COMPARED:
-                yield from _leaves(inner, (*path, str(key)))
+            yield from _leaves(inner, (*path, str(key)))
     else:
         yield path, str(value)

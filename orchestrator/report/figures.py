@@ -1,6 +1,7 @@
 """The figures of a study and of a sweep. Each says what it shows, and why when it is empty."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -221,10 +222,14 @@ def against(study: StudyReport, dimension: Dimension) -> Figure:
     axis = _scale(dimension, *across())
     accuracies = [trial.val_accuracy or 0.0 for trial in trials]
     chart = Chart(axis.scale, _accuracy_scale(accuracies), dimension.name, "val accuracy, %")
+    together = Counter(trial.config[dimension.name] for trial in trials)
+    drawn: Counter[Any] = Counter()
     for trial in sorted(trials, key=lambda trial: _layer(study, trial)):
-        value = axis.value(trial.config[dimension.name])
-        # Equal values lie beside each other: seven places around the middle of a column.
-        shift = (trial.number % 7 - 3) * axis.spread / 7
+        own = trial.config[dimension.name]
+        value = axis.value(own)
+        # Equal values lie beside each other, around the middle of their column.
+        shift = (drawn[own] - (together[own] - 1) / 2) * min(7.0, axis.spread / together[own])
+        drawn[own] += 1
         kind, name = _kind(study, trial), _name(study, trial, short=True)
         chart.dot(value, trial.val_accuracy or 0.0, kind, name, shift)
     return Figure(

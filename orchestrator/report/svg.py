@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Protocol
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 40, 14, 8, 36
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 8, 36
 
 Point = tuple[float, float]
 

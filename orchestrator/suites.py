@@ -99,7 +99,7 @@ def load_suite(
             names = (QUICKSTART, *PUBLISHED_SUITES)
             if os.sep in name_or_path or root.exists():
                 raise DataError(f"{root} is not a folder; a suite is one, or {', '.join(names)}")
-            raise DataError(f"{unknown('suite', name_or_path, names)}, and no folder has this name")
+            raise DataError(f"{unknown('suite', name_or_path, names)} (nor is there such a folder)")
         name = Path(os.path.realpath(root)).name
 
     folders = _task_folders(root)

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.data.image_folder import image_files, read_image_folder_task
@@ -76,6 +76,7 @@ def test_one_more_file_moves_few_others(tmp_path):
     assert len(before - after) <= 2
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     counts=st.lists(st.integers(1, 30), min_size=2, max_size=4),
     seed=st.integers(0, 2**32),

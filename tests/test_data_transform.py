@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
@@ -26,7 +26,7 @@ def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     width=st.integers(1, 90),
     height=st.integers(1, 90),

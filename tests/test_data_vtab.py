@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from suites import write_task
 
@@ -181,11 +181,11 @@ def test_a_folder_that_cannot_be_printed_is_refused(tmp_path):
         read_vtab_task(write_lists(tmp_path / "evil\x1b[2Jname"))
 
 
-def test_a_million_bad_lines_make_few_problems(tmp_path):
-    task = read_vtab_task(write_lists(tmp_path / "task", train=b"bad\n" * 1_000_000))
+def test_very_many_bad_lines_make_few_problems(tmp_path):
+    task = read_vtab_task(write_lists(tmp_path / "task", train=b"bad\n" * 300_000))
     of_train = [p for p in task.problems if p.split == "train"]
     assert len(of_train) == MAX_PROBLEMS_SHOWN + 1
-    assert "999,981 more" in of_train[-1].message  # with the one that the list names no image
+    assert "299,981 more" in of_train[-1].message  # with the one that the list names no image
 
 
 def test_a_trial_gets_a_small_task_without_final_splits(tmp_path):
@@ -202,6 +202,7 @@ paths = st.text(
 ).filter(lambda path: ".." not in path and path[0] not in "/\\\ufeff")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(paths, st.integers(0, 9), min_size=1, max_size=20))
 def test_what_is_written_is_read(tmp_path_factory, labels):
     folder = tmp_path_factory.mktemp("lists") / "task"
@@ -210,6 +211,7 @@ def test_what_is_written_is_read(tmp_path_factory, labels):
     assert [(e.file, e.label) for e in task.splits["train"].examples] == [*labels.items()]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_named(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("lists") / "task"

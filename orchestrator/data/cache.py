@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -176,7 +177,8 @@ class ImageCache:
             with _mapped_lock:
                 _mapped_here.add(decoded)
             with suppress(FileNotFoundError):  # evicted by another process, but mapped by us
-                os.utime(path)  # what was used last is evicted last
+                # What was used last is evicted last; the kernel's own times are ticks apart.
+                os.utime(path, ns=(time.time_ns(), time.time_ns()))
             self._evict()
         except OSError as error:
             raise DataError(

@@ -91,7 +91,7 @@ def _holder(connection: sqlalchemy.Connection, key: int) -> str:
     if found is None:
         return "another process, which has just ended: try again"
     name, address, age = found
-    return f"{name}{f' ({address})' if address else ''}, since {age} (hours:minutes:seconds)"
+    return f"{name}{f' ({address})' if address else ''}, for {age} (hours:minutes:seconds)"
 
 
 def _describe(text: str) -> str:

@@ -3,10 +3,10 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drivers import Drivers
-from story import Story, story_of
 from suites import write_suite
 
 SMALL = {
@@ -43,8 +43,10 @@ def planned(drivers: Drivers, workshop: Path, tiny_suite: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(drivers: Drivers, planned: Path, workshop: Path) -> Story:
+def undisturbed(drivers: Drivers, planned: Path, workshop: Path) -> dict[str, Any]:
     """What the planned sweep finds if nothing goes wrong."""
+    from story import story_of
+
     folder = shutil.copytree(planned, workshop / "undisturbed")
     assert drivers.run(folder) == 0
     return story_of(folder)

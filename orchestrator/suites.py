@@ -102,7 +102,10 @@ def load_suite(
             raise DataError(f"{unknown('suite', name_or_path, names)} (nor is there such a folder)")
         name = Path(os.path.realpath(root)).name
 
-    folders = _task_folders(root)
+    try:
+        folders = _task_folders(root)
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error.strerror}") from error
     if not folders:
         raise DataError(
             f"{root} holds no task: neither folders with {' or '.join(vtab.LISTS.values())}, nor "

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ def test_a_folder_without_tasks_says_what_makes_one(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "lonely.png")
     with pytest.raises(DataError, match="nor class folders with images"):
         load_suite(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
+def test_a_folder_that_may_not_be_entered_is_passed_by(tmp_path):
+    root = write_suite(tmp_path / "mine")
+    (root / "lost+found").mkdir(mode=0)
+    assert len(load_suite(str(root)).tasks) == 2
+    root.chmod(0)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_suite(str(root))
+    root.chmod(0o700)
 
 
 def test_tasks_are_chosen_by_any_of_their_names_in_the_given_order(tmp_path):

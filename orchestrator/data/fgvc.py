@@ -5,6 +5,7 @@ https://arxiv.org/abs/2203.12119; sizes counted in the released lists.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def official_name(folder_name: str) -> str | None:
 
 
 def is_fgvc_task(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in LISTS.values())
+    # Path.is_file would raise for a folder that we may not enter.
+    return any(os.path.isfile(folder / name) for name in LISTS.values())  # noqa: PTH113
 
 
 def read_fgvc_task(folder: Path) -> Task:

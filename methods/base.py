@@ -39,6 +39,7 @@ class Method(Protocol):
     Its fields are the names that a search space may use beside those of the `Recipe`.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     title: ClassVar[str]
     """Of the paper."""
     paper: ClassVar[str]

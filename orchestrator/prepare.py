@@ -199,7 +199,7 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
             "(for example vit_base_patch16_224.orig_in21k)"
         )
     backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
-    mean, std = tuple(backbone.mean), tuple(backbone.std)
+    mean, std = backbone.mean, backbone.std
     if request.normalisation is not None:
         mean, std = NORMALISATIONS[request.normalisation]
     plan = BackbonePlan(

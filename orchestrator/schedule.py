@@ -435,7 +435,9 @@ def _same(reason: str) -> str:
 class _WarmWorker(tune.Trainable):
     """An actor that keeps backbone, images and frozen features from trial to trial."""
 
-    def setup(self, config: dict[str, Any], context: TrialContext) -> None:
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # with_parameters adds context
+        self, config: dict[str, Any], context: TrialContext
+    ) -> None:
         self._context = context
         self._max_bytes = resident_bytes(context.device)
         self._residents = Residents(self._max_bytes)

@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Trial:
         self.model: TunedViT | None = None
         self.setup_seconds = 0.0
 
-    def epochs(self) -> Iterator[dict[str, float]]:
+    def epochs(self) -> Generator[dict[str, float], None, None]:
         """Train, one row of metrics per epoch. Raises TrialFailed or ValueError."""
         torch.set_num_threads(self.context.cpu_threads)
         pixels = {split: self._pixels(split) for split in self.splits}

@@ -26,11 +26,10 @@ def check(folder: Path) -> None:
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert Counter(run.data.tags["state"] for run in children) == states
 
-    for task in {row["task"] for row in rows}:
+    complete = [row for row in rows if row["state"] == "complete"]
+    for task in sorted({row["task"] for row in rows}):
         path = folder / "best" / f"{task}.yaml"
-        best = max(
-            r["val_accuracy"] for r in rows if r["task"] == task and r["state"] == "complete"
-        )
+        best = max(row["val_accuracy"] for row in complete if row["task"] == task)
         assert read_bundle(path).val_accuracy == best, task
         images = sorted(default_cache_root().glob(f"quickstart-*/{task}/images/val/*.png"))[:8]
         assert len(images) == 8

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import make_plan, make_record, run_trial
 from synthetic_sweep import synthetic_plan, synthetic_record
@@ -111,6 +111,7 @@ def test_one_of_two_hundred_images_is_half_a_point():
     assert standard_error(0.8, 200) == pytest.approx(0.02828, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(1, 500))
 def test_the_error_of_a_difference_is_positive_symmetric_and_shrinks(first, second, images):
     a, b = first / 200, second / 200
@@ -123,6 +124,7 @@ def test_the_error_of_a_difference_is_positive_symmetric_and_shrinks(first, seco
 # Averages
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(list(expected_tasks(synthetic_plan()))), st.floats(0, 1)))
 def test_averages_cover_what_they_say(values):
     expected = expected_tasks(synthetic_plan())

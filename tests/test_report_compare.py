@@ -144,13 +144,19 @@ def test_a_mean_over_some_of_the_tasks_is_not_given(tmp_path):
     assert table.rows[-1].cells[4].text == "–"
 
 
-@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "json"])
-def test_the_command_in_every_format(tmp_path, format):
+@pytest.fixture(scope="module")
+def two_folders(tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp("two")
     for name, accuracy in (("a", 0.5), ("b", 0.8)):
-        sweep(tmp_path / name, make_plan(name=name, num_trials=1), accuracy)
+        sweep(root / name, make_plan(name=name, num_trials=1), accuracy)
+    return [str(root / "a"), str(root / "b")]
+
+
+@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "json"])
+def test_the_command_in_every_format(two_folders, format):
     app = typer.Typer()
     app.command()(command.compare)
-    found = CliRunner().invoke(app, [*(str(tmp_path / n) for n in "ab"), "--format", format])
+    found = CliRunner().invoke(app, [*two_folders, "--format", format])
     assert found.exit_code == 0, found.output
     match format:
         case "json":

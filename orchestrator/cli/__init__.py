@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from orchestrator.cli import catalogue, data, doctor, explain, files, finalize, sweeps, ui
+from orchestrator.cli import catalogue, data, doctor, explain, files, finalize, report, sweeps, ui
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
@@ -21,6 +21,8 @@ app.command()(finalize.finalize)
 app.command()(files.export)
 app.command()(files.train)
 app.command()(files.predict)
+app.command()(report.report)
+app.command()(report.compare)
 app.command()(explain.explain)
 app.command()(catalogue.methods)
 app.add_typer(catalogue.spaces, name="spaces")

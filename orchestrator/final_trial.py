@@ -3,7 +3,7 @@
 Nothing else opens test images: a trial of the search has a TrialContext, whose tasks have none.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class FinalTrial(Trial):
         decoded = self._decoded()[split]
         return pixels_on_device(self.context, decoded.images, decoded.labels)
 
-    def epochs(self) -> Iterator[dict[str, float]]:
+    def epochs(self) -> Generator[dict[str, float], None, None]:
         yield from super().epochs()
         self._tested = self._test()
 

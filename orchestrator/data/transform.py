@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -21,9 +20,10 @@ class ImageTransform:
     """Deterministic, so that every image is decoded once. Filters antialias, as in PIL."""
 
     image_size: int
-    resize: Literal["squash", "center_crop"]
+    resize: str
     """squash: the whole image, aspect ratio lost. center_crop: shorter side, then the middle."""
-    interpolation: Literal["bicubic", "bilinear"]
+    interpolation: str
+    """bicubic or bilinear."""
     crop_fraction: float = 1.0
     """Resize to image_size / crop_fraction, then cut out the middle (0.875: 224 out of 256)."""
 

@@ -391,6 +391,11 @@ def test_a_folder_that_is_no_sweep_is_refused(run, tmp_path):
     assert isinstance(found.exception, ValueError) and "not a sweep folder" in str(found.exception)
 
 
+def test_a_page_for_no_folder_is_refused(run, folder, tmp_path):
+    found = run("report", folder, "--html", tmp_path / "nowhere" / "page.html")
+    assert isinstance(found.exception, ValueError) and "there is no folder" in str(found.exception)
+
+
 def test_a_table_cell_cannot_leave_its_cell():
     plan = make_plan(tasks=("a|b\n\\end{tabular}<b>",))
     report = SweepReport(plan=plan, studies=[], published_as="nothing")

@@ -56,8 +56,10 @@ def report(
     from orchestrator.report.page import page
     from orchestrator.report.table import result_tables
 
-    found = _collect(folder, storage)
     target = html or folder / PAGE_FILE
+    if html and not html.parent.is_dir():
+        raise ValueError(f"{html}: there is no folder {html.parent} to write the page in")
+    found = _collect(folder, storage)
     unfinished = target.with_name(f".{target.name}.part")
     unfinished.write_text(page(found), encoding="utf-8")
     unfinished.replace(target)

@@ -206,6 +206,7 @@ class StudyLedger:
         self._observers = observers
         self._running: dict[str, _Running] = {}
         self._interrupted = deque(record.interrupted())
+        self._remove_old_checkpoints()
         self._suspects: list[_Suspect] = []
         self.stop_reason: str | None = None
         """Why nothing more is handed out, if so."""
@@ -294,6 +295,14 @@ class StudyLedger:
 
     def forget(self, tune_id: str) -> None:
         self._running.pop(tune_id, None)
+
+    def _remove_old_checkpoints(self) -> None:
+        """Of trials that ended just before their driver did."""
+        kept = {(config.study, str(config.number)) for config in self._interrupted}
+        for study in self.record.plan.studies:
+            for path in (self._trials_folder / study.name).glob("*.checkpoint"):
+                if (study.name, path.stem) not in kept:
+                    path.unlink()
 
     def _suspect(self, running: _Running, reason: str, facts: Mapping[str, Any]) -> None:
         """Hold back a failure that may be the machine's: until we know, the trial is not failed."""

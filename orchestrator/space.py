@@ -125,7 +125,7 @@ def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
         if key not in ("method", "fixed", "search"):
             raise ValueError(f"{source}: {unknown('key', str(key), ['method', 'fixed', 'search'])}")
     method = document.get("method")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"{source}: {unknown('method', str(method), METHODS)}")
     fixed, search = document.get("fixed") or {}, document.get("search") or {}
     for section, content in (("fixed", fixed), ("search", search)):

@@ -1,0 +1,88 @@
+"""Files that a stranger wrote: read as what they are, or refused with a ValueError, never worse."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.bundle import read_bundle
+from orchestrator.checkpoint import load_checkpoint
+from orchestrator.space import SearchSpace, parse_space
+from orchestrator.yaml_io import dump_yaml, parse_yaml
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=20)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+words = st.sampled_from(
+    (
+        "method",
+        "fixed",
+        "search",
+        "vpt",
+        "linear",
+        "lr",
+        "num_tokens",
+        "deep",
+        "low",
+        "high",
+        "log",
+        "when",
+    )
+)
+near_spaces = st.recursive(
+    words | st.integers() | st.floats() | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(texts | values)
+@example("68e504546919")  # the first digest that came back as infinity
+@example("1e5")
+@example("1_0")
+def test_what_is_written_as_yaml_is_read_back_the_same(value: Any):
+    assert parse_yaml(dump_yaml({"value": value}), source="test") == {"value": value}
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_yaml_or_a_value_error(text: str):
+    try:
+        parse_yaml(text, source="hostile.yaml")
+    except ValueError as error:
+        assert "hostile.yaml" in str(error)
+
+
+@given(near_spaces | st.dictionaries(words, near_spaces, max_size=3))
+@example({"method": "vpt", "search": {"lr": {"low": 1, "high": 2, "log": True, "step": 1}}})
+def test_any_document_is_a_space_or_a_value_error(document: Any):
+    try:
+        assert isinstance(parse_space(document, name="x", source="x.yaml"), SearchSpace)
+    except ValueError as error:
+        assert "x.yaml" in str(error)
+
+
+@given(values)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_document_is_a_bundle_or_a_value_error(tmp_path: Path, document: Any):
+    path = tmp_path / "task.yaml"
+    contents = {"format": 1, **document} if isinstance(document, dict) else document
+    path.write_text(dump_yaml(contents), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"task\.yaml"):
+        read_bundle(path)
+
+
+@given(st.binary(max_size=300))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_no_checkpoint_and_run_no_code(tmp_path: Path, content: bytes):
+    path = tmp_path / "0.checkpoint"
+    for start in (b"", b"orchestrator checkpoint 1\n"):
+        path.write_bytes(start + content)
+        assert load_checkpoint(path, owner="anyone") is None

@@ -104,6 +104,7 @@ def finalize(
     May be called again after a kill or an interrupt and goes on. ValueError if the stage was begun
     otherwise, or if test images cannot be read: then nothing is started.
     """
+    folder = folder.absolute()  # workers run in folders of their own
     record = Record(plan, storage_url)
     fingerprints = _open_test_images(plan, suite, cache)
     finals = FinalRecord(plan, record, storage_url, protocol=protocol, fingerprints=fingerprints)

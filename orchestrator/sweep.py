@@ -66,6 +66,7 @@ def run_sweep(
     view: Callable[[Progress], AbstractContextManager[Observer]] | None = None,
 ) -> Outcome:
     """Run what is left of the plan, then write table, bundles and what MLflow still lacks."""
+    folder = folder.absolute()  # workers run in folders of their own
     record = open_record(plan, folder, storage_url)
     progress = Progress(plan, record)
     uri = tracking_uri(folder)

@@ -251,7 +251,8 @@ class Record:
         rungs = _HeldBack(self._storage)
         judged = copy.copy(self._studies[study])
         judged._storage = rungs  # type: ignore[assignment]
-        stops = judged.pruner.prune(judged, self._storage.get_trial(trial_id))
+        # The median pruner answers with a numpy bool, which JSON does not take.
+        stops = bool(judged.pruner.prune(judged, self._storage.get_trial(trial_id)))
         decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes)
         self._storage.set_trial_user_attr(trial_id, "decision", asdict(decision))
         commit_point("half decision")

@@ -25,10 +25,11 @@ from orchestrator.data.task import FINAL_SPLITS
 from orchestrator.export import BY_METHOD, describe
 from orchestrator.final_record import Finalist, FinalProtocol, FinalRecord, FinalRun
 from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial
+from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Run
 from orchestrator.plan import PrunerPlan, StudyPlan, SweepPlan
 from orchestrator.record import EpochRow, Record
 from orchestrator.report.final import FINAL_FILE
-from orchestrator.schedule import WORKER_DEATHS_ALLOWED, Run, run_schedule, start_ray
+from orchestrator.schedule import run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
 from orchestrator.tracking import reconcile_final, register_winners, tracking_uri

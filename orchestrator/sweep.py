@@ -8,11 +8,12 @@ from pathlib import Path
 
 from orchestrator.data.cache import ImageCache
 from orchestrator.export import export_best
+from orchestrator.ledger import Observer, StudyLedger
 from orchestrator.plan import STORAGE_FILE, SweepPlan
 from orchestrator.progress import Progress
 from orchestrator.record import Record
 from orchestrator.results import write_results
-from orchestrator.schedule import Observer, StudyLedger, run_schedule, start_ray
+from orchestrator.schedule import run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
 from orchestrator.tracking import (

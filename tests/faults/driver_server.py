@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import faults, schedule, sweep
+from orchestrator import faults, sweep
 from orchestrator.data.cache import ImageCache
+from orchestrator.ledger import Ledger, Run
 from orchestrator.owner import owned
 from orchestrator.plan import load_plan, save_plan
 from orchestrator.prepare import SweepRequest, plan_sweep, reopen_suite
 from orchestrator.slots import Slots
 from orchestrator.trial import TrialContext
+from orchestrator.worker import WarmWorker
 
 ONE_SLOT = Slots(num_slots=1, cpu_threads=1, gpus_per_trial=0)
 
@@ -44,16 +46,16 @@ def _run(folder: str, kill_at: str | None, environment: dict[str, str]) -> None:
         sweep.run_sweep(plan, suite, Path(folder), ONE_SLOT, cache=cache)
 
 
-def _one_slot(ledger: schedule.Ledger, context: TrialContext, slots: Slots, **_: Any) -> None:
+def _one_slot(ledger: Ledger, context: TrialContext, slots: Slots, **_: Any) -> None:
     """What Tune does with a ledger and a single warm worker."""
-    worker: schedule._WarmWorker | None = None
+    worker: WarmWorker | None = None
     for tune_id in map(str, range(ledger.num_left)):
         run = ledger.next_run(tune_id)
-        if not isinstance(run, schedule.Run):
+        if not isinstance(run, Run):
             return
         config = {"run": [run]}
         if worker is None:
-            worker = object.__new__(schedule._WarmWorker)
+            worker = object.__new__(WarmWorker)
             worker.setup(config, context)
         else:
             worker.reset_config(config)

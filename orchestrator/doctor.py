@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.bundle import read_bundle, sha256_of
-from orchestrator.export import BY_METHOD, export_best
-from orchestrator.plan import STORAGE_FILE, SweepPlan
+from orchestrator.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
+from orchestrator.plan import SweepPlan
 from orchestrator.record import FINISHED, Record, TrialRecord, best_of
-from orchestrator.results import read_results, results_table, write_results
+from orchestrator.results import RESULTS_FILE, read_results, results_table, write_results
+from orchestrator.storage import STORAGE_FILE
 from orchestrator.suites import Suite
-from orchestrator.sweep import BEST_FOLDER, RESULTS_FILE, TRIALS_FOLDER
 from orchestrator.tracking import ARTIFACTS_FOLDER, TrackingError, reconcile, tracked_runs
 
 

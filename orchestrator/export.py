@@ -11,6 +11,8 @@ from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.suites import Suite
 
+TRIALS_FOLDER = "trials"
+BEST_FOLDER = "best"
 BY_METHOD = "by_method"
 
 

@@ -24,8 +24,8 @@ from orchestrator.record import (
     TrialRecord,
     as_columns,
     as_rows,
-    open_storage,
 )
+from orchestrator.storage import open_storage
 
 SEEDS = (42, 44, 82, 100, 800)
 """The seeds of the final runs in the published protocol of VTAB-1k."""

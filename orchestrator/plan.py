@@ -22,7 +22,6 @@ from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1
 PLAN_FILE = "sweep.yaml"
-STORAGE_FILE = "studies.db"
 
 
 @dataclass(frozen=True, kw_only=True)

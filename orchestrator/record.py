@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.config import TrialConfig
 from orchestrator.faults import commit_point
 from orchestrator.plan import PLAN_FILE, SweepPlan
+from orchestrator.storage import default_storage, open_storage
 
 EpochRow = Mapping[str, float]
 """Metrics of one epoch; has `epoch` (1, 2, ...) and `val_accuracy`."""
@@ -365,6 +367,11 @@ class _SeededByName(optuna.samplers.BaseSampler):
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
+def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -> Record:
+    """The record of a sweep folder, or of a storage elsewhere."""
+    return Record(plan, storage_url or default_storage(folder))
+
+
 def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the highest last-epoch accuracy.
 
@@ -433,13 +440,6 @@ def make_pruner(plan: SweepPlan) -> optuna.pruners.BasePruner:
                 min_resource=pruner.first_rung_epochs, reduction_factor=pruner.reduction_factor
             )
     raise AssertionError(pruner.name)
-
-
-def open_storage(url: str) -> optuna.storages.BaseStorage:
-    options: dict[str, Any] = {}
-    if url.startswith("sqlite:"):
-        options = {"connect_args": {"timeout": 60}}
-    return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
 
 
 def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float | None]]:

@@ -28,6 +28,7 @@ from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.space import hyperparameters
 
+RESULTS_FILE = "results.parquet"
 PARAM_PREFIX = "param."
 
 _TIME = pa.timestamp("us", tz="UTC")

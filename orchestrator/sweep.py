@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.data.cache import ImageCache
-from orchestrator.export import export_best
+from orchestrator.export import BEST_FOLDER, TRIALS_FOLDER, export_best
 from orchestrator.ledger import Observer, StudyLedger
-from orchestrator.plan import STORAGE_FILE, SweepPlan
+from orchestrator.plan import SweepPlan
 from orchestrator.progress import Progress
-from orchestrator.record import Record
-from orchestrator.results import write_results
+from orchestrator.record import Record, open_record
+from orchestrator.results import RESULTS_FILE, write_results
 from orchestrator.schedule import run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
@@ -27,10 +27,6 @@ from orchestrator.trial import TrialContext
 
 logger = logging.getLogger(__name__)
 
-RESULTS_FILE = "results.parquet"
-TRIALS_FOLDER = "trials"
-BEST_FOLDER = "best"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -43,15 +39,6 @@ class Outcome:
     """False: MLflow was away; `resume` fills in what is missing there."""
     stop_reason: str | None
     """Why the sweep stopped before its end, where the reason is not a person's."""
-
-
-def default_storage(folder: Path) -> str:
-    return f"sqlite:///{folder.absolute() / STORAGE_FILE}"
-
-
-def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -> Record:
-    """The record of a sweep folder, or of a storage elsewhere."""
-    return Record(plan, storage_url or default_storage(folder))
 
 
 def run_sweep(

@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from plans import SPACES, make_plan
 
 from orchestrator.data.vtab import OFFICIAL_TASKS
-from orchestrator.plan import PLAN_FILE, STORAGE_FILE, SweepPlan, save_plan
-from orchestrator.record import Record
+from orchestrator.plan import PLAN_FILE, SweepPlan, save_plan
+from orchestrator.record import Record, open_record
 from orchestrator.space import load_space
+from orchestrator.storage import STORAGE_FILE
 
 RUNGS = (15, 60)
 METHOD_GAIN = {"linear": -0.12, "vpt_shallow": -0.04, "full": -0.02, "spt_deep": 0.02}
@@ -62,7 +63,7 @@ def synthetic_record(plan: SweepPlan, folder: Path, *, slots: int = 4) -> Record
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / PLAN_FILE).exists():
         save_plan(plan, folder)
-    record = Record(plan, f"sqlite:///{folder / STORAGE_FILE}")
+    record = open_record(plan, folder)
     chance = random.Random(0)
     free = [STARTED] * slots
     for study in plan.studies:
@@ -72,7 +73,7 @@ def synthetic_record(plan: SweepPlan, folder: Path, *, slots: int = 4) -> Record
         ]
         record.optuna_study(study.name).add_trials(made)
     _insert_reports(record, folder / STORAGE_FILE)
-    return Record(plan, f"sqlite:///{folder / STORAGE_FILE}")
+    return open_record(plan, folder)
 
 
 def _insert_reports(record: Record, path: Path) -> None:

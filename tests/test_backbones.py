@@ -332,3 +332,10 @@ def test_the_hash_is_of_names_shapes_and_values(tmp_path):
     assert len(before) == len(hashlib.sha256().hexdigest())
     state["norm.bias"][3] += 1e-6
     assert load_backbone(NAME, weights=save(state, tmp_path / "b.pth")).weights_sha256 != before
+
+
+def test_the_hash_does_not_hang_on_how_positions_were_resampled(tmp_path):
+    """Bicubic resampling rounds differently from processor to processor; the file is the same."""
+    path = save(weights(), tmp_path / "a.pth")
+    hashes = {load_backbone(NAME, weights=path, image_size=s).weights_sha256 for s in (112, 224)}
+    assert len(hashes) == 1

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from synthetic_sweep import synthetic_plan, synthetic_record
 from typer.testing import CliRunner
 
 from orchestrator.cli import report as command
-from orchestrator.plan import STORAGE_FILE
+from orchestrator.record import open_record
 from orchestrator.report.averages import (
     expected_tasks,
     mean_over_groups,
@@ -35,6 +37,7 @@ from orchestrator.report.statistics import difference_error, standard_error
 from orchestrator.report.table import result_tables
 from orchestrator.report.wording import percent
 from orchestrator.report.worth import prompts_against, worth
+from orchestrator.storage import default_storage
 
 TASKS = ("caltech101", "eurosat")
 SPACES = ("linear", "full", "vpt_deep")
@@ -50,9 +53,7 @@ def folder(tmp_path_factory) -> Path:
 
 def load(folder: Path, finals=()) -> SweepReport:
     plan = synthetic_plan(tasks=TASKS, spaces=SPACES, num_trials=16, epochs=20)
-    from orchestrator.record import Record
-
-    return collect(plan, Record(plan, f"sqlite:///{folder / STORAGE_FILE}"), finals)
+    return collect(plan, open_record(plan, folder), finals)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def finals() -> list[FinalResult]:
 
 
 def test_best_accuracies_are_those_in_the_storage(report, folder):
-    url = f"sqlite:///{folder / STORAGE_FILE}"
+    url = default_storage(folder)
     rows = {(row["task"], row["space"]): row for row in study_rows(report)}
     assert len(rows) == len(TASKS) * len(SPACES)
     for (task, space), row in rows.items():
@@ -384,6 +385,20 @@ def test_the_command_speaks_to_programs(run, folder, tmp_path, format):
             assert r"vpt\_deep & " in found.output and r"\toprule" in found.output
         case "md":
             assert r"| vpt\_deep | " in found.output
+
+
+def test_commands_that_only_read_load_neither_ray_nor_mlflow(folder):
+    program = """if True:
+        import sys
+        from orchestrator.cli import app
+        for command in (["status"], ["report"], ["compare", sys.argv[1]]):
+            app([*command, sys.argv[1]], standalone_mode=False)
+        print({"ray", "mlflow"} & set(sys.modules))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.endswith("set()\n"), done.stdout + done.stderr
 
 
 def test_a_folder_that_is_no_sweep_is_refused(run, tmp_path):

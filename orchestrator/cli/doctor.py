@@ -30,7 +30,7 @@ def doctor(
     from orchestrator.owner import leased, owned
     from orchestrator.plan import load_plan
     from orchestrator.prepare import planned_suite
-    from orchestrator.sweep import open_record
+    from orchestrator.record import open_record
     from orchestrator.tracking import tracking_uri
 
     plan = load_plan(folder)

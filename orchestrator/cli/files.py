@@ -40,10 +40,10 @@ def export(
         _export_one(source, to, push, weights)
         return
     folder = source
-    from orchestrator.export import export_best, exported_table
+    from orchestrator.export import BEST_FOLDER, TRIALS_FOLDER, export_best, exported_table
     from orchestrator.plan import load_plan
     from orchestrator.prepare import planned_suite
-    from orchestrator.sweep import BEST_FOLDER, TRIALS_FOLDER, open_record
+    from orchestrator.record import open_record
 
     plan = load_plan(folder)
     target = to or folder / BEST_FOLDER

@@ -56,7 +56,7 @@ def finalize(
     from orchestrator.owner import owned
     from orchestrator.plan import load_plan
     from orchestrator.prepare import reopen_suite
-    from orchestrator.sweep import default_storage
+    from orchestrator.storage import default_storage
 
     plan = load_plan(folder)
     protocol = FinalProtocol(num_finalists=finalists, num_folds=folds, seeds=_seeds(seeds))

@@ -105,9 +105,9 @@ def compare(
 
 def _collect(folder: Path, storage: str | None) -> "SweepReport":
     from orchestrator.plan import load_plan
+    from orchestrator.record import open_record
     from orchestrator.report.collect import collect
     from orchestrator.report.final import read_final_results
-    from orchestrator.sweep import open_record
 
     plan = load_plan(folder)
     return collect(plan, open_record(plan, folder, storage), read_final_results(folder))

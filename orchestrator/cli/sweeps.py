@@ -174,7 +174,7 @@ def resume(
     from orchestrator.data.cache import ImageCache
     from orchestrator.plan import load_plan
     from orchestrator.prepare import reopen_suite
-    from orchestrator.sweep import open_record
+    from orchestrator.record import open_record
 
     plan = load_plan(folder)
     cache = ImageCache()
@@ -192,8 +192,8 @@ def status(
 ) -> None:
     """Trials done, running, pruned and failed per study, and the best so far."""
     from orchestrator.plan import load_plan
+    from orchestrator.record import open_record
     from orchestrator.results import summary_table
-    from orchestrator.sweep import open_record
 
     plan = load_plan(folder)
     record = open_record(plan, folder, storage)
@@ -215,7 +215,8 @@ def _run(
 ) -> None:
     from orchestrator.cli.live import LiveView
     from orchestrator.owner import leased, owned
-    from orchestrator.sweep import open_record, run_sweep
+    from orchestrator.record import open_record
+    from orchestrator.sweep import run_sweep
 
     with owned(folder), leased(storage, plan.name):
         outcome = run_sweep(

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from orchestrator.doctor import Examination, examine
 from orchestrator.plan import load_plan
-from orchestrator.sweep import open_record
+from orchestrator.record import open_record
 from orchestrator.tracking import MLFLOW_FILE, STUDY_TAG, TRIAL_TAG
 
 Story = dict[str, Any]

@@ -9,8 +9,7 @@ from plans import make_plan, make_record
 
 from orchestrator.changes import refuse_changes
 from orchestrator.plan import SweepPlan, load_plan
-from orchestrator.record import Record
-from orchestrator.sweep import open_record
+from orchestrator.record import Record, open_record
 
 
 def test_a_changed_space_is_refused_with_the_difference(tmp_path: Path):

@@ -162,6 +162,10 @@ class StudyLedger:
         end = {"curve": running.curve, "facts": facts}
         if stop_after is not None:
             self.record.prune(study, number, **end)
+        elif result["blameless"]:
+            running.ended = True  # it stays running in the record, to be run again
+            self.stop_reason = f"{study} #{number}: {result['failure']}"
+            return True
         elif result["unexpected"]:
             self._suspect(running, result["failure"], facts)
             return True

@@ -9,14 +9,18 @@ import hashlib
 import json
 import os
 import socket
+import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 
 from orchestrator.plan import PLAN_FILE
+from orchestrator.storage import StorageError, checked, make_engine
 
 LOCK_FILE = ".owner"
 
@@ -57,26 +61,86 @@ def owned(folder: Path) -> Iterator[None]:
 def leased(storage_url: str | None, sweep: str) -> Iterator[None]:
     """Hold a sweep whose storage is a PostgreSQL server that drivers of other machines reach too.
 
-    Does nothing for a file, which the sweep's folder holds already.
+    Does nothing for a file, which the sweep's folder holds already. A restarted server has
+    forgotten us: the sweep is taken again before anything is written, unless another driver was
+    there meanwhile.
     """
     if storage_url is None or not storage_url.startswith("postgres"):
         yield
         return
-    key = int.from_bytes(hashlib.sha256(sweep.encode()).digest()[:4], "big") >> 1
-    name = f"orchestrator process {os.getpid()} on {socket.gethostname()}"[:63]
-    engine = sqlalchemy.create_engine(storage_url, poolclass=sqlalchemy.NullPool)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(
-            sqlalchemy.text("SELECT set_config('application_name', :name, false)"), {"name": name}
-        )
+    lease = _Lease(storage_url, sweep)
+    lease.hold()
+    try:
+        with checked(storage_url, lease.hold):
+            yield
+    finally:
+        lease.give_up()
+
+
+class _Lease:
+    """A lock of the server, which ends with our connection, and a note of who had it last."""
+
+    def __init__(self, storage_url: str, sweep: str) -> None:
+        self._sweep = sweep
+        self._key = int.from_bytes(hashlib.sha256(sweep.encode()).digest()[:4], "big") >> 1
+        self._engine = make_engine(storage_url, poolclass=sqlalchemy.NullPool)
+        self._connection: sqlalchemy.Connection | None = None
+        self._process = f"orchestrator process {os.getpid()} on {socket.gethostname()}"[:63]
+        self._owner = uuid.uuid4().hex
+        self._taken = False
+        self._one_at_a_time = threading.Lock()
+
+    def hold(self) -> None:
+        """Take the lock, or see to it that it is still ours; ValueError says who has it."""
+        with self._one_at_a_time:
+            if self._connection is not None:
+                try:
+                    self._connection.execute(sqlalchemy.text("SELECT 1"))
+                    return
+                except StorageError:
+                    self._connection.invalidate()
+                    self.give_up()
+            self._take()
+
+    def give_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _take(self) -> None:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            self._lock(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._taken = connection, True
+
+    def _lock(self, connection: sqlalchemy.Connection) -> None:
+        def ask(statement: str, **values: Any) -> sqlalchemy.CursorResult[Any]:
+            return connection.execute(sqlalchemy.text(statement), values)
+
+        ask("SELECT set_config('application_name', :name, false)", name=self._process)
         # A driver whose machine is gone without a word is let go of within a minute.
         for setting, seconds in (("idle", 20), ("interval", 10), ("count", 3)):
-            connection.execute(sqlalchemy.text(f"SET tcp_keepalives_{setting} = {seconds}"))
-        if not connection.execute(
-            sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": key}
-        ).scalar():
-            raise ValueError(f"{sweep}: is being run by {_holder(connection, key)}")
-        yield
+            ask(f"SET tcp_keepalives_{setting} = {seconds}")
+        if not ask("SELECT pg_try_advisory_lock(:key)", key=self._key).scalar():
+            holder = _holder(connection, self._key)
+            # After a cut cable the server may still see our own old connection.
+            ours = holder.startswith(self._process)
+            raise StorageError(f"{self._sweep}: is being run by {holder}", may_pass=ours)
+        ask("CREATE TABLE IF NOT EXISTS orchestrator_owners (sweep text PRIMARY KEY, owner text)")
+        last = ask("SELECT owner FROM orchestrator_owners WHERE sweep = :s", s=self._sweep).scalar()
+        if self._taken and last != self._owner:
+            raise StorageError(
+                f"{self._sweep}: another driver ran it while the storage was away from this one"
+            )
+        ask(
+            "INSERT INTO orchestrator_owners VALUES (:s, :o) "
+            "ON CONFLICT (sweep) DO UPDATE SET owner = excluded.owner",
+            s=self._sweep,
+            o=self._owner,
+        )
 
 
 def _holder(connection: sqlalchemy.Connection, key: int) -> str:

@@ -10,10 +10,11 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # Before Ray is imported: its own loggers write files that nobody reads, and phone home.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -34,6 +35,8 @@ from orchestrator.stopping import StopSignals
 from orchestrator.trial import TrialContext
 from orchestrator.worker import WarmWorker
 
+Answer = TypeVar("Answer")
+
 
 def run_schedule(
     ledger: Ledger,
@@ -48,7 +51,7 @@ def run_schedule(
     """
     if ledger.num_left == 0:
         return
-    deaths: dict[str, str] = {}  # why the worker of a run died last
+    shared = _Shared(ledger, silent_seconds=context.silent_seconds)
     with (
         tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch,
         StopSignals() as signals,
@@ -59,8 +62,8 @@ def run_schedule(
                 {"cpu": slots.cpu_threads, "gpu": slots.gpus_per_trial},
             ),
             tune_config=tune.TuneConfig(
-                search_alg=_LedgerSearcher(ledger, deaths),
-                scheduler=_LedgerScheduler(ledger, deaths),
+                search_alg=_LedgerSearcher(shared),
+                scheduler=_LedgerScheduler(shared),
                 num_samples=ledger.num_left,
                 max_concurrent_trials=slots.num_slots,
                 reuse_actors=True,
@@ -70,7 +73,7 @@ def run_schedule(
             ),
             run_config=tune.RunConfig(
                 name="sweep",
-                stop=_StopOnSignal(signals),
+                stop=_StopInOrder(signals, shared),
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
@@ -78,11 +81,20 @@ def run_schedule(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        finally:
+            if shared.failure is not None:
+                raise shared.failure
 
 
 def start_ray(slots: Slots, address: str | None) -> None:
-    """Connect to the cluster at `address`, or start Ray on this machine for these slots."""
+    """Connect to the cluster at `address`, or start Ray on this machine for these slots.
+
+    A process has one Ray: what was started for the search also serves the last stage.
+    """
+    if ray.is_initialized():
+        return
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     for name in ("ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -106,23 +118,42 @@ def cluster_size(address: str) -> tuple[float, float]:
     return total.get("CPU", 0.0), total.get("GPU", 0.0)
 
 
-class _Door:
-    """Tune pickles searcher and scheduler into snapshots that we never read: not the ledger."""
+@dataclass
+class _Shared:
+    """What searcher, scheduler and stopper know together."""
 
     ledger: Ledger
+    silent_seconds: float
+    deaths: dict[str, str] = field(default_factory=dict)
+    """Why the worker of a run died last."""
+    heard: dict[str, float] = field(default_factory=dict)
+    """When a run was heard of last, by the monotonic clock."""
+    failure: Exception | None = None
+    """Of the ledger, after which nothing more is asked of it and the schedule ends in order."""
 
+    def ask(self, call: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """What the ledger answers, or `otherwise` from its first failure on."""
+        if self.failure is None:
+            try:
+                return call()
+            except Exception as error:
+                self.failure = error
+        return otherwise
+
+    # Tune pickles searcher and scheduler into snapshots that we never read: not the ledger.
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _LedgerSearcher(_Door, Searcher):
-    def __init__(self, ledger: Ledger, deaths: Mapping[str, str]) -> None:
+class _LedgerSearcher(Searcher):
+    def __init__(self, shared: _Shared) -> None:
         super().__init__()
-        self.ledger = ledger
-        self.deaths = deaths
+        self.shared = shared
 
     def suggest(self, trial_id: str) -> Any:
-        run = self.ledger.next_run(trial_id)
+        self.shared.heard[trial_id] = time.monotonic()
+        ledger = self.shared.ledger
+        run = self.shared.ask(lambda: ledger.next_run(trial_id), "finished")
         if run == "finished":
             return Searcher.FINISHED
         # In a list, since Tune would take the values of a plain dictionary for a space to search.
@@ -131,9 +162,11 @@ class _LedgerSearcher(_Door, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        ledger = self.shared.ledger
         if error:
-            self.ledger.worker_lost(trial_id, self.deaths.get(trial_id, "it did not start"))
-        self.ledger.forget(trial_id)
+            reason = self.shared.deaths.get(trial_id, "it did not start")
+            self.shared.ask(lambda: ledger.worker_lost(trial_id, reason), None)
+        ledger.forget(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the record is what a sweep resumes from."""
@@ -142,35 +175,43 @@ class _LedgerSearcher(_Door, Searcher):
         raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
 
 
-class _LedgerScheduler(_Door, FIFOScheduler):
-    def __init__(self, ledger: Ledger, deaths: dict[str, str]) -> None:
+class _LedgerScheduler(FIFOScheduler):
+    def __init__(self, shared: _Shared) -> None:
         super().__init__()
-        self.ledger = ledger
-        self.deaths = deaths
+        self.shared = shared
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        ends = self.ledger.reported(trial.trial_id, result)
+        self.shared.heard[trial.trial_id] = time.monotonic()
+        ledger = self.shared.ledger
+        ends = self.shared.ask(lambda: ledger.reported(trial.trial_id, result), True)
         return TrialScheduler.STOP if ends else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Heard after every death of a worker, before the run goes again."""
+        name, now = trial.trial_id, time.monotonic()
+        silent = now - self.shared.heard.get(name, now)
+        self.shared.heard[name] = now
         reason = _cause(Path(trial.error_file).read_text(errors="replace"))
-        self.deaths[trial.trial_id] = reason
-        self.ledger.worker_died(trial.trial_id, reason)
+        if silent >= self.shared.silent_seconds:
+            reason = f"it finished no epoch within {self.shared.silent_seconds:.0f} s"
+        self.shared.deaths[name] = reason
+        ledger = self.shared.ledger
+        self.shared.ask(lambda: ledger.worker_died(name, reason), None)
         if reason == OUT_OF_MEMORY:
             (run,) = trial.config["run"]
             trial.config["run"] = [replace(run, memory_share=run.memory_share / 2)]
 
 
-class _StopOnSignal(tune.Stopper):
-    def __init__(self, signals: StopSignals) -> None:
+class _StopInOrder(tune.Stopper):
+    def __init__(self, signals: StopSignals, shared: _Shared) -> None:
         self._signals = signals
+        self._shared = shared
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._signals.name is not None
+        return self._signals.name is not None or self._shared.failure is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

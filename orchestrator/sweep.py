@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.data.cache import ImageCache
+from orchestrator.backbone import image_transform
+from orchestrator.data.cache import ImageCache, open_search_splits
+from orchestrator.depot import deliver
 from orchestrator.export import BEST_FOLDER, TRIALS_FOLDER, export_best
 from orchestrator.ledger import Observer, StudyLedger
 from orchestrator.plan import SweepPlan
@@ -15,6 +17,7 @@ from orchestrator.record import Record, open_record
 from orchestrator.results import RESULTS_FILE, write_results
 from orchestrator.schedule import run_schedule, start_ray
 from orchestrator.slots import Slots
+from orchestrator.storage import StorageError
 from orchestrator.suites import Suite
 from orchestrator.tracking import (
     ARTIFACTS_FOLDER,
@@ -71,13 +74,22 @@ def run_sweep(
     )
     try:
         start_ray(slots, ray_address)
+        if ray_address:
+            transform = image_transform(plan.backbone)
+            decoded = {t.name: open_search_splits(t, transform, cache) for t in suite.tasks}
+            trials_folder = folder / TRIALS_FOLDER
+            delivery = deliver(plan, decoded, cache=cache, kept_below=trials_folder)
+            context = replace(context, delivery=delivery)
         with view(progress) if view else nullcontext() as shown:
             observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
             ledger = StudyLedger(record, folder / TRIALS_FOLDER, observers)
             run_schedule(ledger, context, slots, max_seconds=max_seconds)
-    finally:
-        # Whatever happens to the schedule, what was recorded is written out.
-        tracked = _write_out(plan, record, suite, folder, tracker, uri)
+    except StorageError:
+        raise  # what is written out is read from the storage: `resume` does it
+    except BaseException:
+        _write_out(plan, record, suite, folder, tracker, uri)
+        raise
+    tracked = _write_out(plan, record, suite, folder, tracker, uri)
     trials = record.all_trials()
     return Outcome(
         num_finished=progress.finished,

@@ -1,5 +1,6 @@
 """A warm worker: trains one run after the other, and keeps what they share."""
 
+import errno
 import faulthandler
 import logging
 import os
@@ -49,7 +50,7 @@ class WarmWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train until it is time to report."""
         rows: list[EpochRow] = []
-        failure, unexpected, finished = "", False, False
+        failure, unexpected, blameless, finished = "", False, False, False
         report_at = time.monotonic() + REPORT_SECONDS
         self._expect_progress()
         try:
@@ -71,7 +72,7 @@ class WarmWorker(tune.Trainable):
             # Whatever is wrong with one configuration must not take worker or sweep along.
             at = traceback.extract_tb(error.__traceback__)[-1]
             failure = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
-            unexpected = True
+            unexpected, blameless = True, _is_of_the_machine(error)
             logger.exception("trial failed")
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -80,6 +81,7 @@ class WarmWorker(tune.Trainable):
             "finished": finished,
             "failure": failure,
             "unexpected": unexpected,
+            "blameless": blameless,
             "facts": self._trial.facts(),
         }
 
@@ -90,6 +92,12 @@ class WarmWorker(tune.Trainable):
 
     def cleanup(self) -> None:
         self._epochs.close()
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether no configuration could have been trained here: the disk is full or read-only."""
+    # Libraries that write files themselves keep the words, not the number.
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EROFS))
 
 
 def resident_bytes(device: str) -> int:

@@ -1,5 +1,6 @@
 """The commands. Heavy imports stay inside them, so that `--help` answers at once."""
 
+import errno
 import logging
 import sys
 
@@ -31,6 +32,8 @@ app.command()(ui.ui)
 app.command()(doctor.doctor)
 
 USER_ERROR = 2
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""Full disks, folders that may not be written: no traceback makes them clearer."""
 
 
 def main() -> None:
@@ -38,6 +41,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in MACHINE_ERRORS:
+            raise
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USER_ERROR)

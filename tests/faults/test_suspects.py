@@ -15,7 +15,8 @@ FULL = "OSError: [Errno 28] No space left on device: 'trials/{}.part' (trial.py:
 def result(**said: Any) -> dict[str, Any]:
     rows = said.pop("rows", [])
     facts = {f"facts/{name}": value for name, value in facts_of(rows).items()}
-    return {"rows": rows, "finished": False, "failure": "", "unexpected": False, **facts, **said}
+    silent = {"finished": False, "failure": "", "unexpected": False, "blameless": False}
+    return {"rows": rows, **silent, **facts, **said}
 
 
 def fail_unexpectedly(ledger: StudyLedger, number: int, reason: str = FULL) -> None:

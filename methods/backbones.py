@@ -121,6 +121,26 @@ def _content_hash(vit: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def save_frozen(backbone: Backbone, path: Path) -> None:
+    """Write the tensors as they are in use, for `load_frozen` on another machine."""
+    state = {name: tensor.contiguous() for name, tensor in backbone.vit.state_dict().items()}
+    safetensors.torch.save_file(state, path, metadata={"pretraining": backbone.pretraining})
+
+
+def load_frozen(name: str, path: Path, *, image_size: int) -> Backbone:
+    """The backbone that `save_frozen` wrote: nothing is fetched, renamed or resampled again."""
+    outline = load_backbone(name, image_size=image_size, pretrained=False)
+    with safetensors.safe_open(path, "pt") as file:
+        pretraining = file.metadata()["pretraining"]
+    outline.vit.load_state_dict(_read_state(path))
+    return dataclasses.replace(
+        outline,
+        pretraining=pretraining,
+        weights=path,
+        weights_sha256=_content_hash(outline.vit),
+    )
+
+
 # By name
 
 

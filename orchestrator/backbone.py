@@ -6,7 +6,7 @@ Needs torch, timm and Pillow, nothing of a sweep.
 from dataclasses import dataclass
 from pathlib import Path
 
-from methods import Backbone, load_backbone
+from methods.backbones import Backbone, load_backbone, load_frozen
 from orchestrator.data.transform import ImageTransform
 
 
@@ -36,13 +36,21 @@ def image_transform(backbone: BackbonePlan) -> ImageTransform:
     )
 
 
-def load_planned_backbone(plan: BackbonePlan, device: str) -> Backbone:
-    """The backbone of a plan; ValueError if its weights are no longer those that were planned."""
-    backbone = load_backbone(
-        plan.name,
-        weights=Path(plan.weights) if plan.weights else None,
-        image_size=plan.image_size,
-    )
+def load_planned_backbone(
+    plan: BackbonePlan, device: str, *, frozen: Path | None = None
+) -> Backbone:
+    """The backbone of a plan; ValueError if its weights are no longer those that were planned.
+
+    `frozen` is a file that `save_frozen` wrote, instead of what the plan names.
+    """
+    if frozen is not None:
+        backbone = load_frozen(plan.name, frozen, image_size=plan.image_size)
+    else:
+        backbone = load_backbone(
+            plan.name,
+            weights=Path(plan.weights) if plan.weights else None,
+            image_size=plan.image_size,
+        )
     if backbone.weights_sha256 != plan.weights_sha256:
         raise ValueError(
             f"{plan.weights or plan.name}: the weights changed since this was planned "

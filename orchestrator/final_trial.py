@@ -11,13 +11,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator.config import TrialConfig
-from orchestrator.data.cache import (
-    DecodedSplit,
-    ImageCache,
-    open_final_splits,
-    open_search_splits,
-)
-from orchestrator.data.task import Task
+from orchestrator.data.cache import DecodedSplit, ImageCache, open_final_splits
+from orchestrator.data.task import FINAL_SPLITS, Task
 from orchestrator.train import Inputs, Pixels, TrialFailed, evaluate
 from orchestrator.trial import Trial, TrialContext, pixels_on_device
 
@@ -30,6 +25,13 @@ class FinalContext(TrialContext):
     """What all runs of the last stage share: beside the search tasks, those with test images."""
 
     final_tasks: Mapping[str, Task]
+
+    def final_splits(self, task: str) -> Mapping[str, DecodedSplit]:
+        """The decoded trainval and test."""
+        if self.delivery is not None:
+            return self.delivery.splits(task, FINAL_SPLITS, self.transform)
+        cache = ImageCache(Path(self.cache_folder))
+        return open_final_splits(self.final_tasks[task], self.transform, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +62,7 @@ class FoldTrial(Trial):
         self._fold = config
 
     def load_pixels(self, split: str) -> Pixels:
-        searched = open_search_splits(
-            self.context.tasks[self.config.task],
-            self.context.transform,
-            ImageCache(Path(self.context.cache_folder)),
-        )
+        searched = self.context.search_splits(self.config.task)
         labels = np.concatenate([searched[name].labels for name in ("train", "val")])
         folds = assign_folds(labels, self._fold.num_folds, self._fold.fold_seed)
         held_out = folds == self._fold.fold
@@ -87,11 +85,11 @@ class FinalTrial(Trial):
 
     def __init__(self, config: TrialConfig, context: FinalContext, *args: Any, **options: Any):
         super().__init__(config, context, *args, **options)
-        self._final_task = context.final_tasks[config.task]
+        self._finals = context
         self._tested: dict[str, float] = {}
 
     def load_pixels(self, split: str) -> Pixels:
-        decoded = self._decoded()[split]
+        decoded = self._finals.final_splits(self.config.task)[split]
         return pixels_on_device(self.context, decoded.images, decoded.labels)
 
     def epochs(self) -> Generator[dict[str, float], None, None]:
@@ -102,13 +100,9 @@ class FinalTrial(Trial):
         """As of any trial; after the last epoch also `test_accuracy` and `num_test`."""
         return {**super().facts(), **self._tested}
 
-    def _decoded(self) -> dict[str, DecodedSplit]:
-        cache = ImageCache(Path(self.context.cache_folder))
-        return open_final_splits(self._final_task, self.context.transform, cache)
-
     def _test(self) -> dict[str, float]:
         assert self.model is not None
-        test = self._decoded()["test"]
+        test = self._finals.final_splits(self.config.task)["test"]
         loss, correct = 0.0, 0
         for start in range(0, len(test), TEST_CHUNK):
             part = slice(start, start + TEST_CHUNK)

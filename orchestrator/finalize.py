@@ -20,8 +20,14 @@ import pyarrow.parquet as pq
 from orchestrator.backbone import image_transform
 from orchestrator.bundle import Bundle, save_bundle
 from orchestrator.config import TrialConfig
-from orchestrator.data.cache import ImageCache, open_final_splits, task_fingerprint
+from orchestrator.data.cache import (
+    ImageCache,
+    open_final_splits,
+    open_search_splits,
+    task_fingerprint,
+)
 from orchestrator.data.task import FINAL_SPLITS
+from orchestrator.depot import deliver
 from orchestrator.export import BY_METHOD, describe
 from orchestrator.final_record import Finalist, FinalProtocol, FinalRecord, FinalRun
 from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial
@@ -124,6 +130,18 @@ def finalize(
     try:
         if ledger.num_left:
             start_ray(slots, ray_address)
+            if ray_address:
+                transform = image_transform(plan.backbone)
+                decoded = {
+                    task.name: {
+                        **open_search_splits(task, transform, cache),
+                        **open_final_splits(task, transform, cache),
+                    }
+                    for task in suite.tasks
+                }
+                runs_folder = folder / RUNS_FOLDER
+                delivery = deliver(plan, decoded, cache=cache, kept_below=runs_folder)
+                context = replace(context, delivery=delivery)
             run_schedule(ledger, context, slots, max_seconds=max_seconds)
     finally:
         outcomes = [_outcome(plan, study, record, finals) for study in plan.studies]

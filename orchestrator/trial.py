@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import socket
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from methods import Backbone, Method, TunedViT, tune
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.config import TrialConfig, build
-from orchestrator.data.cache import ImageCache, open_search_splits
-from orchestrator.data.task import Task
+from orchestrator.data.cache import DecodedSplit, ImageCache, open_search_splits
+from orchestrator.data.task import SEARCH_SPLITS, Task
 from orchestrator.data.transform import ImageTransform
+from orchestrator.delivery import Delivery, write_whole
 from orchestrator.engine import Engine
 from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
@@ -63,12 +65,22 @@ class TrialContext:
     device: str
     cpu_threads: int
     engine: Engine
+    delivery: Delivery | None = None
+    """Where workers do not share the driver's disk; None: they read images and weights there."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     silent_seconds: float = SILENT_SECONDS
 
     @property
     def transform(self) -> ImageTransform:
         return image_transform(self.backbone)
+
+    def search_splits(self, task: str) -> Mapping[str, DecodedSplit]:
+        """The decoded train and val."""
+        if self.delivery is not None:
+            return self.delivery.splits(task, SEARCH_SPLITS, self.transform)
+        return open_search_splits(
+            self.tasks[task], self.transform, ImageCache(Path(self.cache_folder))
+        )
 
 
 class Trial:
@@ -89,6 +101,8 @@ class Trial:
         self.config = config
         self.context = context
         self._residents = residents
+        if checkpoint is not None and context.delivery is not None:
+            checkpoint = context.delivery.checkpoint(checkpoint)
         self._checkpoint = checkpoint
         self._training: Training | None = None
         self._began = time.perf_counter()
@@ -194,6 +208,7 @@ class Trial:
             "num_tuned_parameters": self.model.num_tuned_parameters if self.model else 0,
             "peak_memory_mib": peak,
             "readout": self.model.recipe.readout if self.model else None,
+            "host": socket.gethostname(),
             "device": device_name(self.context.device),
             "cpu_threads": self.context.cpu_threads,
             "precision": self.context.engine.precision,
@@ -206,20 +221,20 @@ class Trial:
     def save(self, path: Path) -> None:
         """The trained tensors as safetensors, complete or not there at all."""
         assert self.model is not None, "epochs() comes first"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.tuned_state().items()}
-        save_file(state, unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())  # the record will say that they are there
-        unfinished.replace(path)
+        content = safetensors.torch.save(state)
+        # On the driver's disk when we return: the record will say that they are there.
+        keep = write_whole if self.context.delivery is None else self.context.delivery.keep
+        keep(path, content)
 
     def _backbone(self, engine: Engine) -> Backbone:
         """The backbone as the engine holds it."""
         plan, device = self.context.backbone, self.context.device
 
         def load() -> Backbone:
-            backbone = load_planned_backbone(plan, device)
+            delivery = self.context.delivery
+            frozen = None if delivery is None else delivery.weights()
+            backbone = load_planned_backbone(plan, device, frozen=frozen)
             engine.hold(backbone.vit)
             return backbone
 
@@ -275,11 +290,7 @@ class Trial:
     def load_pixels(self, split: str) -> Pixels:
         """The images of one of `splits` on the device. No way leads from here to the test split."""
         context = self.context
-        decoded = open_search_splits(
-            context.tasks[self.config.task],
-            context.transform,
-            ImageCache(Path(context.cache_folder)),
-        )[split]
+        decoded = context.search_splits(self.config.task)[split]
         return pixels_on_device(context, decoded.images, decoded.labels)
 
     def _prefix(self, model: TunedViT, pixels: Pixels, split: str) -> Tensor | None:

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +164,19 @@ class ImageCache:
         made_by = f"{_DECODER} {transform.key}"
         folder = f"{transform.image_size}px-{hashlib.sha256(made_by.encode()).hexdigest()[:8]}"
         path = self.root / "decoded" / folder / f"{_key(labels, contents, made_by)}.arrow"
+        return self._open(path, made_by, lambda: self._build(path, split, contents, transform))
+
+    def open_file(
+        self, name: str, transform: ImageTransform, fetch: Callable[[str, Path], None]
+    ) -> DecodedSplit:
+        """The decoded split in the file `name` of another cache: mapped if it is here and whole.
+
+        If not, `fetch(name, path)` has to write that file to `path`.
+        """
+        path = self.root / name
+        return self._open(path, f"{_DECODER} {transform.key}", lambda: fetch(name, path))
+
+    def _open(self, path: Path, made_by: str, make: Callable[[], None]) -> DecodedSplit:
         try:
             decoded = _map(path, made_by)
             if decoded is None:
@@ -171,7 +184,7 @@ class ImageCache:
                 with exclusive(path.with_suffix(".lock")):
                     decoded = _map(path, made_by)  # another process may have made it meanwhile
                     if decoded is None:
-                        self._build(path, split, contents, transform)
+                        make()
                         decoded = _map(path, made_by)
                 assert decoded is not None, f"{path} cannot be read back"
             with _mapped_lock:

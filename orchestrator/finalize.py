@@ -421,6 +421,7 @@ def _write_out(
         ready = [o for o in outcomes if o.task == task.name and o.bundle_seed is not None]
         for outcome in ready:
             _save(plan, suite, finals, outcome, folder, folder / FINAL_FOLDER / BY_METHOD)
+            _keep_median(outcome, folder)
         # Never by test accuracy: that would be a choice made on the test images.
         best = max(ready, key=lambda o: o.cross_validation or 0.0, default=None)
         if best is not None:
@@ -446,6 +447,19 @@ def _save(
         logger.warning("%s: %s is gone, so no bundle is written", study, tensors)
         return
     save_bundle(final_bundle(plan, suite, finals, outcome, run, tensors), target, tensors)
+
+
+def _keep_median(outcome: StudyOutcome, folder: Path) -> None:
+    """The tuned weights of the other seeds are in no bundle, and of full fine-tuning each is large.
+
+    They can be trained again from configuration and seed.
+    """
+    study = f"{outcome.task}.{outcome.space}"
+    assert outcome.bundle_seed is not None
+    kept = _files(folder / RUNS_FOLDER, study, outcome.bundle_seed).name
+    for path in (folder / RUNS_FOLDER / study).glob("seed-*.safetensors"):
+        if path.stem != kept:
+            path.unlink()
 
 
 def final_bundle(

@@ -337,6 +337,21 @@ def test_the_final_bundle_reaches_on_the_test_files_what_was_recorded(finalized,
     assert model.bundle.val_accuracy is None
     trained = json.loads(run("train", folder / "final" / "colours.yaml", "--json", tmp=tmp))
     assert trained["test_accuracy"] == trained["recorded"]
+    (kept,) = (folder / "final_runs" / "colours.vpt_deep").glob("seed-*.safetensors")
+    assert kept.stem == f"seed-{model.bundle.trial.seed}"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_can_be_told_to_finalize(finalized, tmp):
+    options = ("--method", "linear", "--trials", 1, "--epochs", 2, *ONE_SLOT, "--finalize")
+    folder = tmp / "at-once"
+    output = run(
+        "sweep", tmp / "suite", "--backbone", "vit_quickstart", *options, "--out", folder, tmp=tmp
+    )
+    assert "colours.linear: the prompts in" in output
+    (result,) = read_final_results(folder)
+    assert set(result.test_accuracies) == {42, 44, 82, 100, 800}
 
 
 @pytest.mark.ray

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.sweeps import (
+from orchestrator.cli.options import (
     INTERRUPTED,
     SOME_FAILED,
     CpusPerTrial,

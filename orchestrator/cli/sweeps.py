@@ -10,6 +10,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.options import (
+    INTERRUPTED,
+    SOME_FAILED,
+    CpusPerTrial,
+    Folder,
+    GpusPerTrial,
+    MaxHours,
+    NumSlots,
+    RayAddress,
+    Storage,
+    slots_of,
+)
+
 if TYPE_CHECKING:
     from orchestrator.data.cache import ImageCache
     from orchestrator.plan import SweepPlan
@@ -19,27 +32,6 @@ if TYPE_CHECKING:
     from orchestrator.sweep import Outcome
 
 console = Console(highlight=False)
-
-INTERRUPTED = 130
-SOME_FAILED = 1
-
-Folder = Annotated[Path, typer.Argument(help="The folder of a sweep.")]
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        envvar="ORCHESTRATOR_STORAGE",
-        help="Optuna storage instead of the folder's SQLite file, e.g. postgresql://host/studies.",
-    ),
-]
-MaxHours = Annotated[
-    float | None, typer.Option(help="Stop after this long; `resume` goes on.", min=0)
-]
-NumSlots = Annotated[int | None, typer.Option("--slots", help="Trials side by side.")]
-CpusPerTrial = Annotated[int | None, typer.Option(help="CPU threads of a trial.")]
-GpusPerTrial = Annotated[float | None, typer.Option(help="GPUs of a trial, fractions allowed.")]
-RayAddress = Annotated[
-    str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. auto.")
-]
 
 
 def sweep(
@@ -102,6 +94,9 @@ def sweep(
     gpus_per_trial: GpusPerTrial = None,
     storage: Storage = None,
     ray_address: RayAddress = None,
+    finalize: Annotated[
+        bool, typer.Option("--finalize", help="Then compare the finalists and test the winners.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
     ] = False,
@@ -151,7 +146,19 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     save_plan(plan, folder)
     _say(f"sweep folder {folder}")
-    _run(plan, opened, folder, chosen, cache, storage, ray_address, max_hours)
+    exit_code = _run(plan, opened, folder, chosen, cache, storage, ray_address, max_hours)
+    if finalize and exit_code != INTERRUPTED:
+        from orchestrator.cli.finalize import finalize as test_winners
+
+        test_winners(
+            folder,
+            slots=slots,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,
+            storage=storage,
+            ray_address=ray_address,
+        )
+    _leave(exit_code)
 
 
 def resume(
@@ -172,17 +179,21 @@ def resume(
     """Go on with a sweep that was stopped or killed; finished trials count, others run again."""
     from orchestrator.changes import refuse_changes
     from orchestrator.data.cache import ImageCache
-    from orchestrator.plan import load_plan
+    from orchestrator.plan import PLAN_FILE, save_plan
     from orchestrator.prepare import reopen_suite
     from orchestrator.record import open_record
+    from orchestrator.stored_plan import find_plan
 
-    plan = load_plan(folder)
+    plan = find_plan(folder, storage)
     cache = ImageCache()
     chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
     suite = reopen_suite(plan, cache)
     refuse_changes(plan, open_record(plan, folder, storage), accept_versions=accept_versions)
+    if not (folder / PLAN_FILE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        save_plan(plan, folder)
     _say(f"resuming {folder} with {chosen}")
-    _run(plan, suite, folder, chosen, cache, storage, ray_address, max_hours)
+    _leave(_run(plan, suite, folder, chosen, cache, storage, ray_address, max_hours))
 
 
 def status(
@@ -191,11 +202,11 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Trials done, running, pruned and failed per study, and the best so far."""
-    from orchestrator.plan import load_plan
     from orchestrator.record import open_record
     from orchestrator.results import summary_table
+    from orchestrator.stored_plan import find_plan
 
-    plan = load_plan(folder)
+    plan = find_plan(folder, storage)
     record = open_record(plan, folder, storage)
     if as_json:
         typer.echo(json.dumps([row.as_json() for row in summary_table(plan, record)], indent=2))
@@ -212,7 +223,8 @@ def _run(
     storage: str | None,
     ray_address: str | None,
     max_hours: float | None,
-) -> None:
+) -> int:
+    """The exit code of the command."""
     from orchestrator.cli.live import LiveView
     from orchestrator.owner import leased, owned
     from orchestrator.record import open_record
@@ -232,10 +244,15 @@ def _run(
         )
     record = open_record(plan, folder, storage)
     _show_summary(plan, record)
-    _show_end(outcome, folder)
+    return _show_end(outcome, folder)
 
 
-def _show_end(outcome: "Outcome", folder: Path) -> None:
+def _leave(exit_code: int) -> None:
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def _show_end(outcome: "Outcome", folder: Path) -> int:
     if not outcome.tracked:
         _say(f"MLflow was away: `orchestrator resume {folder}` sends it what it missed")
     if outcome.stop_reason:
@@ -243,39 +260,15 @@ def _show_end(outcome: "Outcome", folder: Path) -> None:
     if outcome.num_finished < outcome.num_planned:
         left = outcome.num_planned - outcome.num_finished
         _say(f"stopped with {left} trials left; go on with: orchestrator resume {folder}")
-        raise typer.Exit(INTERRUPTED)
+        return INTERRUPTED
     _say(f"results {folder / 'results.parquet'}, best configurations and prompts {folder / 'best'}")
     _say(f"review with: orchestrator ui {folder}")
     if outcome.num_failed:
         _say(
             f"{outcome.num_failed} trials failed; `orchestrator status {folder}` names the reasons"
         )
-        raise typer.Exit(SOME_FAILED)
-
-
-def slots_of(
-    num_slots: int | None,
-    cpu_threads: int | None,
-    gpus_per_trial: float | None,
-    ray_address: str | None,
-) -> "Slots":
-    from orchestrator.slots import available_cpus, choose_slots
-
-    if ray_address:
-        from orchestrator.schedule import cluster_size
-
-        cpus, gpus = cluster_size(ray_address)
-    else:
-        import torch
-
-        cpus, gpus = available_cpus(), torch.cuda.device_count()
-    return choose_slots(
-        cpus=cpus,
-        gpus=gpus,
-        num_slots=num_slots,
-        cpu_threads=cpu_threads,
-        gpus_per_trial=gpus_per_trial,
-    )
+        return SOME_FAILED
+    return 0
 
 
 def _default_folder(suite: str) -> Path:
@@ -293,6 +286,7 @@ def _show_plan(plan: "SweepPlan", slots: "Slots") -> None:
 
 
 def _show_summary(plan: "SweepPlan", record: "Record") -> None:
+    from orchestrator.collapse import collapse_sentence
     from orchestrator.results import summary_table
 
     table = Table(box=None, pad_edge=False)
@@ -315,6 +309,13 @@ def _show_summary(plan: "SweepPlan", record: "Record") -> None:
     for row in rows:
         if row.config_text:
             _say(f"best of {row.study}: {row.config_text}")
+    for study in plan.studies:
+        task = plan.task(study.task)
+        collapse = collapse_sentence(
+            record.trials(study.name), num_classes=task.num_classes, num_val=task.num_val
+        )
+        if collapse:
+            _say(f"{study.name}: {collapse}")
     failed = [trial for trial in record.all_trials() if trial.state == "failed"]
     for trial in failed[:10]:
         _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.collapse import collapse_sentence
 from orchestrator.record import TrialRecord
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.wording import count, value_text
@@ -51,10 +52,13 @@ def convergence(study: StudyReport) -> Convergence:
 
 def remarks(study: StudyReport) -> list[str]:
     """What a reader should know before trusting the best configuration of a study."""
+    collapse = collapse_sentence(
+        study.trials, num_classes=study.task.num_classes, num_val=study.task.num_val
+    )
+    found = [collapse] if collapse else []
     best = study.best
     if best is None or study.val_error is None:
-        return []
-    found = []
+        return found
     floor = (best.val_accuracy or 0.0) - study.val_error
     rivals = [
         t

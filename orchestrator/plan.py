@@ -121,8 +121,7 @@ class SweepPlan:
 
 def save_plan(plan: SweepPlan, folder: Path) -> None:
     """Write `sweep.yaml`; refuses to replace another plan."""
-    document = {"format": FORMAT, **dataclasses.asdict(plan)}
-    text = dump_yaml(_plain(document))
+    text = dump_yaml(plan_document(plan))
     with (folder / PLAN_FILE).open("x", encoding="utf-8") as file:
         file.write(text)
 
@@ -134,11 +133,21 @@ def load_plan(folder: Path) -> SweepPlan:
         raise ValueError(f"{folder}: no such sweep folder")
     if not path.is_file():
         raise ValueError(f"{folder}: is not a sweep folder (it has no {PLAN_FILE})")
-    document = read_yaml(path)
+    return read_plan(read_yaml(path), source=str(path))
+
+
+def plan_document(plan: SweepPlan) -> dict[str, Any]:
+    """The plan as YAML and JSON can hold it."""
+    return _plain({"format": FORMAT, **dataclasses.asdict(plan)})
+
+
+def read_plan(document: Any, *, source: str) -> SweepPlan:
+    """The plan that `plan_document` gave; ValueError names `source` if it is none."""
     if not isinstance(document, dict) or "format" not in document:
-        raise ValueError(f"{path}: is not a sweep plan (no `format` line)")
+        raise ValueError(f"{source}: is not a sweep plan (no `format` line)")
+    document = dict(document)
     if document.pop("format") != FORMAT:
-        raise ValueError(f"{path}: was written in another format than {FORMAT}, which we read")
+        raise ValueError(f"{source}: was written in another format than {FORMAT}, which we read")
     try:
         backbone = document.pop("backbone")
         return SweepPlan(
@@ -152,7 +161,7 @@ def load_plan(folder: Path) -> SweepPlan:
             **document,
         )
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{path}: is not a complete sweep plan: {error}") from error
+        raise ValueError(f"{source}: is not a complete sweep plan: {error}") from error
 
 
 def versions() -> dict[str, str]:

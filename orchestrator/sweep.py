@@ -18,6 +18,7 @@ from orchestrator.results import RESULTS_FILE, write_results
 from orchestrator.schedule import run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.storage import StorageError
+from orchestrator.stored_plan import store_plan
 from orchestrator.suites import Suite
 from orchestrator.tracking import (
     ARTIFACTS_FOLDER,
@@ -59,6 +60,7 @@ def run_sweep(
     """Run what is left of the plan, then write table, bundles and what MLflow still lacks."""
     folder = folder.absolute()  # workers run in folders of their own
     record = open_record(plan, folder, storage_url)
+    store_plan(plan, record)
     progress = Progress(plan, record)
     uri = tracking_uri(folder)
     tracker = Tracker(plan, uri, artifacts=folder / ARTIFACTS_FOLDER, earlier=record.all_trials())

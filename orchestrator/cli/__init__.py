@@ -7,7 +7,18 @@ import sys
 import typer
 from rich.console import Console
 
-from orchestrator.cli import catalogue, data, doctor, explain, files, finalize, report, sweeps, ui
+from orchestrator.cli import (
+    catalogue,
+    data,
+    doctor,
+    explain,
+    files,
+    finalize,
+    report,
+    services,
+    sweeps,
+    ui,
+)
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
@@ -28,6 +39,7 @@ app.command()(explain.explain)
 app.command()(catalogue.methods)
 app.add_typer(catalogue.spaces, name="spaces")
 app.add_typer(data.app, name="data")
+app.add_typer(services.app, name="services")
 app.command()(ui.ui)
 app.command()(doctor.doctor)
 

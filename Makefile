@@ -32,7 +32,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	  f"Python 3.11, 3.12 or 3.13 is needed, found {sys.version.split()[0]}; try make PYTHON=python3.12")'
 	@echo "installing into $(VENV): torch and its friends, about 3 minutes and 7 GB the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,onnx,postgres]'
 	@touch $@
 
 clean:

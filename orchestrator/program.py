@@ -1,9 +1,15 @@
-"""The whole prompted network as one file that PyTorch loads without timm and without our code."""
+"""The whole prompted network as one file that needs neither timm nor our code.
 
+`.pt2` is a program for `torch.export.load`, `.onnx` one for any ONNX runtime.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from orchestrator.bundle import PromptedModel
 
@@ -26,27 +32,63 @@ class PixelsToLogits(nn.Module):
 
 
 def save_program(model: PromptedModel, path: Path) -> float:
-    """Write the program for any batch size with `torch.export`; its largest error in a logit.
+    """Write the program for any batch size; its largest error in a logit.
 
-    ValueError if its logits differ from the model's by more than rounding.
+    The suffix of `path` says which kind: .pt2 or .onnx. ValueError for another, where a package is
+    missing, or if the program's logits differ from the model's by more than rounding.
     """
+    if path.suffix not in _KINDS:
+        raise ValueError(f"{path}: a program is written as {' or '.join(_KINDS)}")
+    write_and_run = _KINDS[path.suffix]
     network = PixelsToLogits(model).eval()
     size = model.bundle.backbone.image_size
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, 3, size, size), generator=generator, dtype=torch.uint8)
     batch = torch.export.Dim("batch")
+    unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
     # No gradients: what is trained is done learning, and autocast has no part in a program.
     with torch.no_grad():
         program = torch.export.export(network, (pixels[:2],), dynamic_shapes=({0: batch},))
-    unfinished = path.with_name(f".{path.stem}.part.pt2")
-    with unfinished.open("wb") as file:
-        torch.export.save(program, file)
-    with torch.no_grad():
         expected = network(pixels)
-        found = torch.export.load(str(unfinished)).module()(pixels)
+        found = write_and_run(program, unfinished, pixels)
     error = (found - expected).abs().max().item()
     if error > 1e-4 * max(1.0, expected.abs().max().item()):
         unfinished.unlink()
         raise ValueError(f"{path}: the program's logits differ from the model's by {error:.2g}")
     unfinished.replace(path)
     return error
+
+
+def _torch_export(program: ExportedProgram, path: Path, pixels: Tensor) -> Tensor:
+    with path.open("wb") as file:
+        torch.export.save(program, file)
+    return torch.export.load(str(path)).module()(pixels)
+
+
+def _onnx(program: ExportedProgram, path: Path, pixels: Tensor) -> Tensor:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # what PyTorch's exporter writes with
+    except ImportError as error:
+        raise ValueError(
+            f"{error.name} is not installed; pip install 'visual-prompt-orchestrator[onnx]'"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        torch.onnx.export(
+            program,
+            f=path,
+            input_names=["pixels"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"pixels": pixels.numpy()})
+    return torch.from_numpy(logits)
+
+
+_KINDS: Mapping[str, Callable[[ExportedProgram, Path, Tensor], Tensor]] = {
+    ".pt2": _torch_export,
+    ".onnx": _onnx,
+}

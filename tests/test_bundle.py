@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
+import onnxruntime
 import pandas
 import pytest
 import torch
@@ -202,16 +203,28 @@ def test_weights_of_another_bundle_are_refused(gated, tmp_path):
         load_bundle(tmp_path / "colours.yaml")
 
 
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 @pytest.mark.parametrize("method", ["vpt", "gatevpt", "lspt", "linear"])
-def test_the_exported_program_has_the_same_logits(method, task_folder, tmp_path):
+def test_the_exported_program_has_the_same_logits(method, suffix, task_folder, tmp_path):
     path, trial = write_bundle(method, task_folder, tmp_path)
-    save_program(load_bundle(path), tmp_path / "colours.pt2")
-    program = torch.export.load(tmp_path / "colours.pt2").module()
+    target = tmp_path / f"colours{suffix}"
+    save_program(load_bundle(path), target)
     pixels = trial.load_pixels("val")
+    images = pixels.images.permute(0, 3, 1, 2)
     with torch.no_grad():
         expected = load_bundle(path).model(pixels.normalised(torch.arange(len(pixels))))
-        found = program(pixels.images.permute(0, 3, 1, 2))
+        if suffix == ".pt2":
+            found = torch.export.load(target).module()(images)
+        else:
+            session = onnxruntime.InferenceSession(target)
+            found = torch.from_numpy(session.run(None, {"pixels": images.numpy()})[0])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_program_of_another_kind_is_refused(task_folder, tmp_path):
+    path, _ = write_bundle("linear", task_folder, tmp_path)
+    with pytest.raises(ValueError, match=r"written as \.pt2 or \.onnx"):
+        save_program(load_bundle(path), tmp_path / "colours.tflite")
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -34,7 +34,8 @@ def export(
 ) -> None:
     """Write the best trial of every task as files: configuration, prompts, card, checksums.
 
-    From one `<task>.yaml` write the whole network as a program for `torch.export.load` instead.
+    From one `<task>.yaml` write the whole network as one program instead: --to NAME.pt2 for
+    `torch.export.load` (the default), --to NAME.onnx for ONNX runtimes.
     """
     if source.is_file():
         _export_one(source, to, push, weights)
@@ -82,8 +83,9 @@ def _export_one(bundle: Path, to: Path | None, push: str | None, weights: Path |
         return
     target = to or bundle.with_suffix(".pt2")
     error = save_program(load_bundle(bundle, weights=weights), target)
+    use = {".pt2": "torch.export.load(...).module()(pixels)", ".onnx": "its input `pixels`"}
     console.print(
-        f"written to {target}: torch.export.load(...).module()(pixels) takes uint8 images "
+        f"written to {target}: {use[target.suffix]} takes uint8 images "
         f"(batch, 3, height, width); its logits equal the bundle's to {error:.1g}",
         markup=False,
         soft_wrap=True,

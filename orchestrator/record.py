@@ -23,6 +23,7 @@ from orchestrator.config import TrialConfig
 from orchestrator.faults import commit_point
 from orchestrator.plan import PLAN_FILE, SweepPlan
 from orchestrator.storage import default_storage, open_storage
+from orchestrator.trial_rows import Param, write_trial
 
 EpochRow = Mapping[str, float]
 """Metrics of one epoch; has `epoch` (1, 2, ...) and `val_accuracy`."""
@@ -79,6 +80,7 @@ class Record:
             for study in plan.studies
         }
         self._trial_ids: dict[tuple[str, int], int] = {}
+        self._told: dict[int, _Told] = {}
         for name, study in self._studies.items():
             self._refuse_another_plan(name, study)
 
@@ -107,25 +109,25 @@ class Record:
         """
         trial_id = self._trial_id(study, number)
         rows = list(rows)
-        stored = self._storage.get_trial(trial_id)
-        known = stored.intermediate_values
-        decision = _Decision(**stored.user_attrs.get("decision", {}))
-        self._show_rungs(trial_id, decision, stored.system_attrs)
+        told = self._told_of(trial_id)
+        unwritten: dict[int, float] = {}
         for row in rows:
             if "val_accuracy" not in row:
                 continue  # an epoch that was not validated
             epoch = int(row["epoch"])
-            if decision.stops and epoch == decision.epoch:
+            if told.decision.stops and epoch == told.decision.epoch:
                 return epoch  # decided before, but the driver ended before tell
-            if epoch not in known:
-                commit_point("before report")
-                self._storage.set_trial_intermediate_value(trial_id, epoch, row["val_accuracy"])
-                commit_point("after report")
+            if epoch not in told.epochs:
+                unwritten[epoch] = row["val_accuracy"]
             last = finished and row is rows[-1]
-            if last or epoch <= decision.epoch or not self.plan.pruner.asked_at(epoch):
+            if last or epoch <= told.decision.epoch or not self.plan.pruner.asked_at(epoch):
                 continue
-            if self._decide(study, trial_id, epoch).stops:
+            self._write_values(trial_id, unwritten)
+            unwritten = {}
+            told.decision = self._decide(study, trial_id, epoch)
+            if told.decision.stops:
                 return epoch
+        self._write_values(trial_id, unwritten)
         return None
 
     def complete(
@@ -166,7 +168,7 @@ class Record:
 
     def trials(self, study: str) -> list[TrialRecord]:
         """All trials of a study, by number."""
-        return [self._as_record(study, trial) for trial in self._studies[study].get_trials(False)]
+        return [self._as_record(study, trial) for trial in self._stored(study)]
 
     def trial(self, study: str, number: int) -> TrialRecord:
         return self._as_record(study, self._storage.get_trial(self._trial_id(study, number)))
@@ -175,10 +177,10 @@ class Record:
         return [trial for study in self._studies for trial in self.trials(study)]
 
     def num_finished(self, study: str) -> int:
-        return sum(trial.state in FINISHED for trial in self.trials(study))
+        return sum(trial.state.is_finished() for trial in self._stored(study))
 
     def num_asked(self, study: str) -> int:
-        return len(self._studies[study].get_trials(deepcopy=False))
+        return len(self._stored(study))
 
     def best(self, study: str) -> TrialRecord | None:
         """The complete trial with the highest accuracy, or None; see `best_of`."""
@@ -219,6 +221,9 @@ class Record:
         # One database may hold many sweeps.
         return f"{self.plan.name}/{study}"
 
+    def _stored(self, study: str) -> list[FrozenTrial]:
+        return self._studies[study].get_trials(deepcopy=False)
+
     def _trial_id(self, study: str, number: int) -> int:
         key = (study, number)
         if key not in self._trial_ids:
@@ -232,13 +237,15 @@ class Record:
         plan, study = self.plan, self._studies[study_name]
         number = self._storage.get_trial(trial_id).number
         seed = plan.trial_seed(study_name, number)
+        drawn = _HeldBack(self._storage)
+        study = _with_storage(study, drawn)
         # A sampler seeded anew for each trial decides by the storage alone: after a crash the
         # decisions are those of an undisturbed run.
         study.sampler = _SeededByName(plan.sampler, seed)
         study_plan = plan.study(study_name)
         space = plan.parsed_spaces[study_plan.space]
         config = space.draw(optuna.Trial(study, trial_id))
-        self._storage.set_trial_user_attr(trial_id, "seed", seed)
+        write_trial(self._storage, trial_id, params=drawn.params, user_attrs={"seed": seed})
         return TrialConfig(
             study=study_name,
             task=study_plan.task,
@@ -251,8 +258,7 @@ class Record:
     def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
         """Ask the pruner; what it says is written before the other trials can see the rung."""
         rungs = _HeldBack(self._storage)
-        judged = copy.copy(self._studies[study])
-        judged._storage = rungs  # type: ignore[assignment]
+        judged = _with_storage(self._studies[study], rungs)
         # The median pruner answers with a numpy bool, which JSON does not take.
         stops = bool(judged.pruner.prune(judged, self._storage.get_trial(trial_id)))
         decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes)
@@ -263,9 +269,25 @@ class Record:
         return decision
 
     def _show_rungs(self, trial_id: int, decision: "_Decision", shown: Mapping[str, Any]) -> None:
-        for name, value in decision.rungs.items():
-            if name not in shown:
-                self._storage.set_trial_system_attr(trial_id, name, value)
+        new = {name: value for name, value in decision.rungs.items() if name not in shown}
+        if new:
+            write_trial(self._storage, trial_id, system_attrs=new)
+
+    def _told_of(self, trial_id: int) -> "_Told":
+        """What was reported of a running trial: read once, since nobody else writes."""
+        if trial_id not in self._told:
+            stored = self._storage.get_trial(trial_id)
+            decision = _Decision(**stored.user_attrs.get("decision", {}))
+            self._show_rungs(trial_id, decision, stored.system_attrs)
+            self._told[trial_id] = _Told(set(stored.intermediate_values), decision)
+        return self._told[trial_id]
+
+    def _write_values(self, trial_id: int, values: Mapping[int, float]) -> None:
+        if values:
+            commit_point("before report")
+            write_trial(self._storage, trial_id, values=values)
+            commit_point("after report")
+            self._told[trial_id].epochs.update(values)
 
     def _end(
         self,
@@ -278,12 +300,13 @@ class Record:
     ) -> None:
         trial_id = self._trial_id(study, number)
         commit_point("before tell")
-        self._storage.set_trial_user_attr(trial_id, "facts", dict(facts))
-        self._storage.set_trial_user_attr(trial_id, "curve", as_columns(curve))
+        told = {"facts": dict(facts), "curve": as_columns(curve)}
+        write_trial(self._storage, trial_id, user_attrs=told)
         if state is TrialState.PRUNED:
             value = curve[-1]["val_accuracy"]
         commit_point("half tell")
         self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+        self._told.pop(trial_id, None)
         commit_point("after tell")
 
     def _as_record(self, study: str, trial: FrozenTrial) -> TrialRecord:
@@ -321,18 +344,38 @@ class _Decision:
     """What it wants to leave in the storage for its next decisions."""
 
 
+@dataclass
+class _Told:
+    """What stands in the storage about a running trial."""
+
+    epochs: set[int]
+    decision: _Decision
+
+
 class _HeldBack:
-    """A storage as a pruner sees it: it reads the real one, and what it writes is kept here."""
+    """A storage as sampler and pruner see it: they read the real one; what they write is kept."""
 
     def __init__(self, storage: optuna.storages.BaseStorage) -> None:
         self._storage = storage
         self.attributes: dict[str, Any] = {}
+        self.params: dict[str, Param] = {}
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self.attributes[key] = value
 
+    def set_trial_param(
+        self, trial_id: int, name: str, value: float, distribution: BaseDistribution
+    ) -> None:
+        self.params[name] = (value, distribution)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
+
+
+def _with_storage(study: optuna.Study, storage: _HeldBack) -> optuna.Study:
+    seen = copy.copy(study)
+    seen._storage = storage  # type: ignore[assignment]
+    return seen
 
 
 class _SeededByName(optuna.samplers.BaseSampler):

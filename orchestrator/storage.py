@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
@@ -29,7 +30,7 @@ PATIENCE_SECONDS = float(os.environ.get("ORCHESTRATOR_STORAGE_SECONDS", 60))
 """A database that is locked by others or away is waited for so long."""
 
 _RETRY_SECONDS = 0.5
-_SQLITE_BUSY_SECONDS = 5
+_SQLITE_BUSY_SECONDS = 2
 _CONNECT_SECONDS = 10
 
 Answer = TypeVar("Answer")
@@ -61,7 +62,7 @@ def without_password(url: str) -> str:
         ) from None
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str) -> _CachedStorage:
     """The database at an SQLAlchemy address, with Optuna's tables in it."""
     shown = without_password(url)
     try:
@@ -75,7 +76,7 @@ def open_storage(url: str) -> BaseStorage:
             raise
         raise StorageError(f"{shown}: {said[0]}", may_pass=said[1]) from None
     storage.prepare(shown)
-    return get_storage(storage)
+    return _CachedStorage(storage)
 
 
 def make_engine(url: str, **options: Any) -> sqlalchemy.Engine:

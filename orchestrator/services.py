@@ -30,6 +30,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from orchestrator.mlflow_server import server_command, server_environment
+
 logger = logging.getLogger(__name__)
 
 USER = "orchestrator"
@@ -324,16 +326,14 @@ class Services:
     # MLflow
 
     def _start_mlflow(self) -> subprocess.Popen[Any]:
-        from orchestrator.tracking import MLFLOW_ENVIRONMENT
-
         settings = self.settings
         return self._spawn(
-            mlflow_command(
+            server_command(
                 self._database_url("mlflow"), self.artifacts, settings.host, settings.mlflow_port
             ),
             "mlflow.log",
             signal.SIGTERM,
-            env={**MLFLOW_ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ},
+            env=server_environment(),
         )
 
     def _mlflow_answers(self) -> bool:
@@ -438,13 +438,6 @@ class _Service:
             logger.warning("%s does not stop; killing it", self.name)
         _signal_group(self._process.pid, signal.SIGKILL)
         self._process.wait()
-
-
-def mlflow_command(uri: str, artifacts: str, host: str, port: int) -> list[str]:
-    """A server over the database at `uri`, with one worker process."""
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    command += ["--host", host, "--port", str(port), "--backend-store-uri", uri]
-    return [*command, "--artifacts-destination", artifacts]
 
 
 def is_free(host: str, port: int) -> bool:

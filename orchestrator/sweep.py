@@ -14,6 +14,7 @@ from orchestrator.ledger import Observer, StudyLedger
 from orchestrator.plan import SweepPlan
 from orchestrator.progress import Progress
 from orchestrator.record import Record, open_record
+from orchestrator.regain import LostWeightsLedger
 from orchestrator.results import RESULTS_FILE, write_results
 from orchestrator.schedule import run_schedule, start_ray
 from orchestrator.slots import Slots
@@ -86,6 +87,8 @@ def run_sweep(
             observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
             ledger = StudyLedger(record, folder / TRIALS_FOLDER, observers)
             run_schedule(ledger, context, slots, max_seconds=max_seconds)
+        if progress.finished == plan.num_trials:
+            run_schedule(LostWeightsLedger(record, folder / TRIALS_FOLDER), context, slots)
     except StorageError:
         raise  # what is written out is read from the storage: `resume` does it
     except BaseException:

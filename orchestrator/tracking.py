@@ -33,6 +33,7 @@ from orchestrator.mlflow_runs import (
     sweep_note,
     trial_content,
 )
+from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
 from orchestrator.plan import SweepPlan
 from orchestrator.record import FINISHED, EpochRow, Record, TrialRecord
 from orchestrator.report.importance import importance
@@ -58,16 +59,6 @@ ATTEMPTS = 3
 """A write that fails this often while the server answers is left to `reconcile`."""
 MAX_UNSENT_ROWS = 20_000
 """Epochs of finished trials kept for a server that is away: some 20 MB."""
-
-MLFLOW_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_CONFIGURE_LOGGING": "false",  # it would write to the terminal
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # its own would take four minutes; we try again later
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
-"""How we use MLflow, where the user's own environment says nothing else."""
 
 SWEEP_TAG = "orchestrator.sweep_id"
 SPACE_FILE_TAG = "orchestrator.space_file"

@@ -24,6 +24,7 @@ from plans import curve_to, facts_of, make_plan, make_record, run_trial, wait_fo
 
 from orchestrator import tracking
 from orchestrator.mlflow_runs import millis
+from orchestrator.mlflow_server import server_command, server_environment
 from orchestrator.plan import SweepPlan, save_plan
 from orchestrator.record import FINISHED, Record, TrialRecord
 from orchestrator.tracking import Tracker, TrackingError, reconcile, redacted, tracking_uri
@@ -605,12 +606,9 @@ def free_port() -> int:
 @contextlib.contextmanager
 def mlflow_server(store: str, folder: Path, port: int) -> Iterator[Callable[[], None]]:
     """A real server; yields a function that kills it hard."""
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "served")]
-    settings = {**tracking.MLFLOW_ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     process = subprocess.Popen(
-        command,
-        env={**os.environ, **settings},
+        server_command(store, str(folder / "served"), "127.0.0.1", port),
+        env=server_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -1,10 +1,8 @@
 """`ui`: MLflow's pages on one sweep, on this machine only unless told otherwise."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -74,18 +72,14 @@ def _interruptible() -> Iterator[None]:
 def _server(
     folder: Path, uri: str, host: str, port: int
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    from orchestrator.tracking import ARTIFACTS_FOLDER, MLFLOW_ENVIRONMENT
+    from orchestrator.mlflow_server import server_command, server_environment
+    from orchestrator.tracking import ARTIFACTS_FOLDER
 
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    command += ["--host", host, "--port", str(port), "--backend-store-uri", uri]
-    command += ["--artifacts-destination", str(folder / ARTIFACTS_FOLDER)]
-    # Jobs are of no use here, and cost nine processes.
-    settings = {**MLFLOW_ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with tempfile.TemporaryFile() as output:
         server = subprocess.Popen(  # noqa: S603 (our own interpreter)
-            command,
+            server_command(uri, str(folder / ARTIFACTS_FOLDER), host, port),
             cwd=folder,
-            env={**settings, **os.environ},
+            env=server_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -53,7 +53,7 @@ def finalize(
     from orchestrator.data.cache import ImageCache
     from orchestrator.final_record import FinalProtocol
     from orchestrator.finalize import finalize as run
-    from orchestrator.owner import owned
+    from orchestrator.owner import leased, owned
     from orchestrator.plan import load_plan
     from orchestrator.prepare import reopen_suite
     from orchestrator.storage import default_storage
@@ -64,7 +64,7 @@ def finalize(
     chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
     suite = reopen_suite(plan, cache)
     told = Console(stderr=True, highlight=False) if as_json else console
-    with owned(folder):
+    with owned(folder), leased(storage, plan.name):
         outcomes = run(
             plan,
             suite,

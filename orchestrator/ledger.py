@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 WORKER_DEATHS_ALLOWED = 2
 """A trial whose worker died is run again this often before it counts as failed."""
 
+OF_RUNNING_TRIALS = (".checkpoint", ".part")
+"""Files beside the tuned weights; what a worker was writing when it died is a `.part`."""
+
 SAME_FAILURES = 5
 """After so many unexpected failures in a row, all for one reason, it is not the trials' fault."""
 
@@ -206,8 +209,8 @@ class StudyLedger:
         """Of trials that ended just before their driver did."""
         kept = {(config.study, str(config.number)) for config in self._interrupted}
         for study in self.record.plan.studies:
-            for path in (self._trials_folder / study.name).glob("*.checkpoint"):
-                if (study.name, path.stem) not in kept:
+            for path in (self._trials_folder / study.name).glob("*"):
+                if path.suffix in OF_RUNNING_TRIALS and (study.name, path.stem) not in kept:
                     path.unlink()
 
     def _suspect(self, running: _Running, reason: str, facts: Mapping[str, Any]) -> None:
@@ -242,7 +245,9 @@ class StudyLedger:
     def _ended(self, running: _Running) -> None:
         running.ended = True
         config = running.config
-        (self._trials_folder / config.study / f"{config.number}.checkpoint").unlink(missing_ok=True)
+        for suffix in OF_RUNNING_TRIALS:
+            path = self._trials_folder / config.study / f"{config.number}{suffix}"
+            path.unlink(missing_ok=True)
         self._tell("trial_ended", self.record.trial(running.config.study, running.config.number))
 
     def _keep_best(self, study: str) -> None:

@@ -26,6 +26,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -34,6 +35,8 @@ from orchestrator.slots import Slots
 from orchestrator.stopping import StopSignals
 from orchestrator.trial import TrialContext
 from orchestrator.worker import WarmWorker
+
+logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -101,13 +104,24 @@ def start_ray(slots: Slots, address: str | None) -> None:
     if address:
         ray.init(address=address, **quiet)
         return
-    ray.init(
-        num_cpus=slots.num_slots * slots.cpu_threads,
-        num_gpus=math.ceil(slots.num_slots * slots.gpus_per_trial),
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        **quiet,
-    )
+    # Or it would make our loopback address the machine's own, and listen on all of them.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(
+                num_cpus=slots.num_slots * slots.cpu_threads,
+                num_gpus=math.ceil(slots.num_slots * slots.gpus_per_trial),
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+            return
+        except Exception as error:
+            # Ray gives itself 30 seconds to start, which a busy machine exceeds.
+            if "timed out during startup" not in str(error) or not attempts_left:
+                raise
+            logger.warning("Ray did not start within 30 s; trying again")
+            ray.shutdown()
 
 
 def cluster_size(address: str) -> tuple[float, float]:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from orchestrator.bundle import read_bundle, sha256_of
 from orchestrator.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
+from orchestrator.mlflow_store import ARTIFACTS_FOLDER, TrackingError
 from orchestrator.plan import SweepPlan
+from orchestrator.reconcile import reconcile, tracked_runs
 from orchestrator.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.results import RESULTS_FILE, read_results, results_table, write_results
 from orchestrator.storage import STORAGE_FILE
 from orchestrator.suites import Suite
-from orchestrator.tracking import ARTIFACTS_FOLDER, TrackingError, reconcile, tracked_runs
 
 
 @dataclass(frozen=True, kw_only=True)

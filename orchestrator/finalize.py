@@ -32,13 +32,14 @@ from orchestrator.export import BY_METHOD, describe
 from orchestrator.final_record import Finalist, FinalProtocol, FinalRecord, FinalRun
 from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Run
+from orchestrator.mlflow_store import tracking_uri
 from orchestrator.plan import PrunerPlan, StudyPlan, SweepPlan
+from orchestrator.reconcile import reconcile_final, register_winners
 from orchestrator.record import EpochRow, Record
 from orchestrator.report.final import FINAL_FILE
 from orchestrator.schedule import run_schedule, start_ray
 from orchestrator.slots import Slots
 from orchestrator.suites import Suite
-from orchestrator.tracking import reconcile_final, register_winners, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,8 @@ class FinalLedger:
         self._runs_folder = runs_folder
         self._say = say
         self._running: dict[str, _Running] = {}
+        self._stopped = False
+        """Because of the machine; nothing more is handed out."""
 
     @property
     def num_left(self) -> int:
@@ -195,6 +198,8 @@ class FinalLedger:
         return sum(num_left(self._finals, study.name) for study in self._plan.studies)
 
     def next_run(self, tune_id: str) -> Run | Literal["finished"] | None:
+        if self._stopped:
+            return "finished"
         # The study with most to hand out: all of them advance together.
         ready = [self._ready(study) for study in self._plan.studies]
         best = max(ready, key=len, default=[])
@@ -214,6 +219,10 @@ class FinalLedger:
         if rows and rows[0]["epoch"] == 1:
             running.curve.clear()  # a run whose worker died begins again
         running.curve += rows
+        if result["blameless"]:  # it is run again by the next `finalize`
+            logger.warning("stopped: %s: %s", running.run.files, result["failure"])
+            self._stopped = True
+            return True
         if result["failure"]:
             self._failed(running, result["failure"])
         elif result["finished"]:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 from orchestrator.final_record import Finalist, FinalRecord, FinalRun
-from orchestrator.mlflow_runs import STATUS, Point, RunContent, millis, trial_content
+from orchestrator.mlflow_runs import STATUS, TRIAL_TAG, Point, RunContent, millis, trial_content
 from orchestrator.plan import StudyPlan, SweepPlan
-from orchestrator.record import FINISHED
+from orchestrator.record import FINISHED, TrialRecord
 
 _TOTALS = ("wall_seconds", "num_tuned_parameters", "test_accuracy", "num_test")
+_OF_THE_SEARCH = ("failure", "epochs_run")
+"""Tags of a trial that say how it did in the search."""
 
 
 def final_contents(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[RunContent]:
@@ -25,24 +27,13 @@ def final_contents(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> li
 def _finalist(
     plan: SweepPlan, study: StudyPlan, finalist: Finalist, *, is_winner: bool
 ) -> RunContent:
-    as_trial = trial_content(plan, finalist.trial, ())
-    ended = finalist.state in FINISHED
-    start = millis(finalist.started)
+    number, name = f"finalist {finalist.number}", f"finalist #{finalist.number}"
+    content = _again(plan, study, finalist.trial, finalist, number=number, name=name)
     return replace(
-        as_trial,
-        key=(study.name, f"finalist {finalist.number}"),
-        name=f"{study.task} · {study.space} · finalist #{finalist.number}",
-        start=start,
-        end=millis(finalist.finished) if ended else None,
-        status=STATUS[finalist.state],
-        tags={
-            **_tags(as_trial, f"finalist {finalist.number}", "finalist", finalist.state),
-            "trial": str(finalist.number),
-            "winner": str(is_winner).lower(),
-            **({"failure": finalist.failure} if finalist.failure else {}),
-        },
+        content,
+        tags={**content.tags, "winner": str(is_winner).lower()},
         points=[
-            Point(step=fold, timestamp=start + fold, values={"fold_accuracy": accuracy})
+            Point(step=fold, timestamp=content.start + fold, values={"fold_accuracy": accuracy})
             for fold, accuracy in finalist.fold_accuracies.items()
         ],
         leading="fold_accuracy",
@@ -51,26 +42,16 @@ def _finalist(
 
 
 def _final(plan: SweepPlan, study: StudyPlan, finals: FinalRecord, run: FinalRun) -> RunContent:
-    as_trial = trial_content(plan, finals.finalist(study.name, run.trial).trial, ())
-    ended = run.state in FINISHED
-    start = millis(run.started)
+    trial = finals.finalist(study.name, run.trial).trial
+    number, name = f"final {run.seed}", f"final, seed {run.seed}"
+    content = _again(plan, study, trial, run, number=number, name=name)
     return replace(
-        as_trial,
-        key=(study.name, f"final {run.seed}"),
-        name=f"{study.task} · {study.space} · final, seed {run.seed}",
-        start=start,
-        end=millis(run.finished) if ended else None,
-        status=STATUS[run.state],
-        tags={
-            **_tags(as_trial, f"final {run.seed}", "final", run.state),
-            "trial": str(run.trial),
-            **({"failure": run.failure} if run.failure else {}),
-        },
-        params={**as_trial.params, "seed": str(run.seed)},
+        content,
+        params={**content.params, "seed": str(run.seed)},
         points=[
             Point(
                 step=int(row["epoch"]),
-                timestamp=start + int(row["epoch"]),
+                timestamp=content.start + int(row["epoch"]),
                 values={"lr": row["lr"], "train_loss": row["train_loss"]},
             )
             for row in run.curve
@@ -80,7 +61,33 @@ def _final(plan: SweepPlan, study: StudyPlan, finals: FinalRecord, run: FinalRun
     )
 
 
-def _tags(as_trial: RunContent, run: str, stage: str, state: str) -> dict[str, str]:
-    dropped = ("failure", "epochs_run")
-    kept = {name: value for name, value in as_trial.tags.items() if name not in dropped}
-    return {**kept, "orchestrator.trial": run, "kind": stage, "stage": stage, "state": state}
+def _again(
+    plan: SweepPlan,
+    study: StudyPlan,
+    trial: TrialRecord,
+    run: Finalist | FinalRun,
+    *,
+    number: str,
+    name: str,
+) -> RunContent:
+    """A trial of the search that is run once more in the last stage."""
+    content = trial_content(plan, trial, ())
+    stage = number.partition(" ")[0]
+    kept = {name: text for name, text in content.tags.items() if name not in _OF_THE_SEARCH}
+    return replace(
+        content,
+        key=(study.name, number),
+        name=f"{study.task} · {study.space} · {name}",
+        start=millis(run.started),
+        end=millis(run.finished) if run.state in FINISHED else None,
+        status=STATUS[run.state],
+        tags={
+            **kept,
+            TRIAL_TAG: number,
+            "kind": stage,
+            "stage": stage,
+            "state": run.state,
+            "trial": str(trial.number),
+            **({"failure": run.failure} if run.failure else {}),
+        },
+    )

@@ -87,14 +87,15 @@ class Record:
     def ask(self, study: str) -> TrialConfig:
         """A new trial of `study`, drawn by the plan's sampler and written as running."""
         commit_point("before ask")
-        trial_id = self._studies[study].ask()._trial_id
+        trial = self._studies[study].ask()
         commit_point("after ask")
-        return self._draw(study, trial_id)
+        self._told[trial._trial_id] = _Told(set(), _Decision())
+        return self._draw(study, trial._trial_id, trial.number)
 
     def interrupted(self) -> list[TrialConfig]:
         """Trials that were running when their driver ended, to be run again under their number."""
         return [
-            self._draw(name, trial._trial_id)
+            self._draw(name, trial._trial_id, trial.number)
             for name, study in self._studies.items()
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         ]
@@ -184,7 +185,13 @@ class Record:
 
     def best(self, study: str) -> TrialRecord | None:
         """The complete trial with the highest accuracy, or None; see `best_of`."""
-        return best_of(self.trials(study))
+        fixed = self.plan.parsed_spaces[self.plan.study(study).space].fixed
+        best = min(
+            (trial for trial in self._stored(study) if trial.state is TrialState.COMPLETE),
+            key=lambda t: _rank(t.value, {**fixed, **t.params}, t.number),
+            default=None,
+        )
+        return best and self._as_record(study, best)
 
     def accepted_versions(self) -> Mapping[str, str] | None:
         """Of the software, as last accepted; None: as planned."""
@@ -232,10 +239,9 @@ class Record:
             self._trial_ids[key] = found
         return self._trial_ids[key]
 
-    def _draw(self, study_name: str, trial_id: int) -> TrialConfig:
+    def _draw(self, study_name: str, trial_id: int, number: int) -> TrialConfig:
         """Values already in the storage stay; a trial cut off while it was drawn gets the rest."""
         plan, study = self.plan, self._studies[study_name]
-        number = self._storage.get_trial(trial_id).number
         seed = plan.trial_seed(study_name, number)
         drawn = _HeldBack(self._storage)
         study = _with_storage(study, drawn)
@@ -421,12 +427,15 @@ def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     Ties, frequent with 200 validation images, go to the smaller learning rate as in the protocol
     of Jia et al. 2022, then to the earlier trial.
     """
-    complete = [trial for trial in trials if trial.state == "complete"]
-    if not complete:
-        return None
     return min(
-        complete, key=lambda t: (-(t.val_accuracy or 0.0), t.config.get("lr", 0.0), t.number)
+        (trial for trial in trials if trial.state == "complete"),
+        key=lambda t: _rank(t.val_accuracy, t.config, t.number),
+        default=None,
     )
+
+
+def _rank(accuracy: float | None, config: Mapping[str, Any], number: int) -> tuple[float, ...]:
+    return (-(accuracy or 0.0), config.get("lr", 0.0), number)
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -9,7 +9,6 @@ space of the sweep names; a trial whose space does not use it has null there.
 """
 
 import json
-import math
 import os
 import typing
 from collections import Counter
@@ -27,6 +26,7 @@ from orchestrator.faults import commit_point
 from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.space import hyperparameters
+from orchestrator.uncertainty import standard_error
 
 RESULTS_FILE = "results.parquet"
 PARAM_PREFIX = "param."
@@ -284,9 +284,7 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
         seconds=sum(trial.facts.get("wall_seconds", 0.0) for trial in trials),
         best_number=best.number if best else None,
         best_val_accuracy=accuracy,
-        best_standard_error=(
-            None if accuracy is None else math.sqrt(accuracy * (1 - accuracy) / task.num_val)
-        ),
+        best_standard_error=(None if accuracy is None else standard_error(accuracy, task.num_val)),
         best_config=(
             {name: best.config[name] for name in searched if name in best.config} if best else None
         ),

@@ -11,8 +11,10 @@ from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.depot import deliver
 from orchestrator.export import BEST_FOLDER, TRIALS_FOLDER, export_best
 from orchestrator.ledger import Observer, StudyLedger
+from orchestrator.mlflow_store import ARTIFACTS_FOLDER, tracking_uri
 from orchestrator.plan import SweepPlan
 from orchestrator.progress import Progress
+from orchestrator.reconcile import reconcile, register_winners
 from orchestrator.record import Record, open_record
 from orchestrator.regain import LostWeightsLedger
 from orchestrator.results import RESULTS_FILE, write_results
@@ -21,13 +23,7 @@ from orchestrator.slots import Slots
 from orchestrator.storage import StorageError
 from orchestrator.stored_plan import store_plan
 from orchestrator.suites import Suite
-from orchestrator.tracking import (
-    ARTIFACTS_FOLDER,
-    Tracker,
-    reconcile,
-    register_winners,
-    tracking_uri,
-)
+from orchestrator.tracking import Tracker
 from orchestrator.trial import TrialContext
 
 logger = logging.getLogger(__name__)

@@ -33,11 +33,11 @@ from orchestrator.report.final import FINAL_FILE, FinalResult, read_final_result
 from orchestrator.report.findings import convergence, headlines
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
-from orchestrator.report.statistics import difference_error, standard_error
 from orchestrator.report.table import result_tables
 from orchestrator.report.wording import percent
 from orchestrator.report.worth import prompts_against, worth
 from orchestrator.storage import default_storage
+from orchestrator.uncertainty import difference_error, standard_error
 
 TASKS = ("caltech101", "eurosat")
 SPACES = ("linear", "full", "vpt_deep")

@@ -22,12 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plans import curve_to, facts_of, make_plan, make_record, run_trial, wait_for
 
-from orchestrator import tracking
 from orchestrator.mlflow_runs import millis
 from orchestrator.mlflow_server import server_command, server_environment
+from orchestrator.mlflow_store import TrackingError, open_client, redacted, tracking_uri
 from orchestrator.plan import SweepPlan, save_plan
+from orchestrator.reconcile import reconcile
 from orchestrator.record import FINISHED, Record, TrialRecord
-from orchestrator.tracking import Tracker, TrackingError, reconcile, redacted, tracking_uri
+from orchestrator.tracking import MAX_UNSENT_ROWS, Tracker
 
 ENDINGS = ("complete", "pruned", "complete", "failed", "running")
 
@@ -77,7 +78,7 @@ def no_files(study: str) -> list[Path]:
 
 
 def client(uri: str) -> Any:
-    return tracking._open_client(uri)
+    return open_client(uri)
 
 
 def replay(tracker: Tracker, trials: list[TrialRecord]) -> None:
@@ -492,7 +493,7 @@ def faulty_server(kind: str) -> Iterator[str]:
 def test_a_useless_server_costs_the_caller_nothing(swept, caplog, kind):
     plan, record = swept
     trials = record.all_trials()
-    tracking._open_client("sqlite://")  # importing MLflow is not what is measured here
+    open_client("sqlite://")  # importing MLflow is not what is measured here
     with faulty_server(kind) as address, caplog.at_level(logging.INFO):
         tracker = Tracker(plan, address)
         began = time.perf_counter()
@@ -518,7 +519,7 @@ def test_memory_is_bounded_while_mlflow_is_away(swept):
     for number in range(100):
         tracker.trial_ended(replace(trial, number=number, curve=curve))
     kept = list(tracker._unsent.values())
-    assert sum(len(entry.curve) for entry in kept) <= tracking.MAX_UNSENT_ROWS
+    assert sum(len(entry.curve) for entry in kept) <= MAX_UNSENT_ROWS
     assert kept[-1].trial.number == 99, "the newest are kept"
     assert kept[0].trial.number == 10**6, "and those that run"
     tracker.close(5)
@@ -571,7 +572,9 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)
 sys.path.insert(0, sys.argv[1])
 from plans import make_plan, make_record, run_trial
-from orchestrator.tracking import Tracker, reconcile, tracking_uri
+from orchestrator.mlflow_store import tracking_uri
+from orchestrator.reconcile import reconcile
+from orchestrator.tracking import Tracker
 assert "mlflow" not in sys.modules, "importing it takes seconds: the thread does that"
 folder = Path(sys.argv[2])
 plan = make_plan(num_trials=1)

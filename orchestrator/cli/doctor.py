@@ -27,11 +27,11 @@ def doctor(
     """Check that storage, table, bundles and MLflow of a sweep agree and that nothing is lost."""
     from orchestrator.doctor import examine
     from orchestrator.doctor import repair as repair_folder
+    from orchestrator.mlflow_store import tracking_uri
     from orchestrator.owner import leased, owned
     from orchestrator.plan import load_plan
     from orchestrator.prepare import planned_suite
     from orchestrator.record import open_record
-    from orchestrator.tracking import tracking_uri
 
     plan = load_plan(folder)
     uri = tracking_uri(folder)

@@ -26,8 +26,9 @@ def ui(
     ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow pages of a sweep: studies, trials, curves, best files. Ctrl-C stops them."""
+    from orchestrator.mlflow_store import MLFLOW_FILE, redacted, tracking_uri
     from orchestrator.plan import load_plan
-    from orchestrator.tracking import MLFLOW_FILE, experiment_page, redacted, tracking_uri
+    from orchestrator.reconcile import experiment_page
 
     plan = load_plan(folder)
     folder = folder.absolute()
@@ -73,7 +74,7 @@ def _server(
     folder: Path, uri: str, host: str, port: int
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     from orchestrator.mlflow_server import server_command, server_environment
-    from orchestrator.tracking import ARTIFACTS_FOLDER
+    from orchestrator.mlflow_store import ARTIFACTS_FOLDER
 
     with tempfile.TemporaryFile() as output:
         server = subprocess.Popen(  # noqa: S603 (our own interpreter)

@@ -21,8 +21,8 @@ from orchestrator.report.published import (
     published_backbone,
     published_method,
 )
-from orchestrator.report.statistics import mean_and_deviation, standard_error
 from orchestrator.space import SearchSpace, build, hyperparameters
+from orchestrator.uncertainty import mean_and_deviation, standard_error
 
 TIME_PARTS: tuple[str, ...] = ("setup", "train", "eval", "other")
 

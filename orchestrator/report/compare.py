@@ -11,9 +11,9 @@ from typing import Any
 from orchestrator.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.difference import Difference, test_difference, val_difference
-from orchestrator.report.statistics import CLEAR
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.wording import NOTHING, count, plus_minus
+from orchestrator.uncertainty import CLEAR
 
 NOT_COMPARED = {
     "": {"name", "created", "studies", "data_root"},

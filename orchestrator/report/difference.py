@@ -5,8 +5,8 @@ import statistics
 from dataclasses import dataclass
 
 from orchestrator.report.collect import StudyReport
-from orchestrator.report.statistics import CLEAR, difference_error
 from orchestrator.report.wording import signed
+from orchestrator.uncertainty import CLEAR, difference_error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from orchestrator.report.averages import (
 )
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.findings import convergence
-from orchestrator.report.statistics import CLEAR, standard_error
 from orchestrator.report.wording import NOTHING, config_text, count, percent, plus_minus
 from orchestrator.report.worth import BASELINES, prompts_against
+from orchestrator.uncertainty import CLEAR, standard_error
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
 DAGGER = "†"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from orchestrator.report.collect import StudyReport, SweepReport, highest
 from orchestrator.report.difference import Difference, test_difference, val_difference
-from orchestrator.report.statistics import CLEAR
 from orchestrator.report.wording import count, percent
+from orchestrator.uncertainty import CLEAR
 
 BASELINES = {"linear": "the linear probe", "full": "full fine-tuning"}
 

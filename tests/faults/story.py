@@ -8,17 +8,18 @@ import optuna
 from mlflow import MlflowClient
 
 from orchestrator.doctor import Examination, examine
+from orchestrator.mlflow_runs import STUDY_TAG, TRIAL_TAG
+from orchestrator.mlflow_store import MLFLOW_FILE
 from orchestrator.plan import load_plan
 from orchestrator.record import open_record
-from orchestrator.tracking import MLFLOW_FILE, STUDY_TAG, TRIAL_TAG
 
 Story = dict[str, Any]
 """By trial: configuration, state, value, accuracy after every epoch, and its rungs."""
 
 
-def story_of(folder: Path) -> Story:
+def story_of(folder: Path, storage: str | None = None) -> Story:
     plan = load_plan(folder)
-    record = open_record(plan, folder)
+    record = open_record(plan, folder, storage)
     story: Story = {}
     for study in plan.studies:
         stored = record.optuna_study(study.name).get_trials()
@@ -73,3 +74,11 @@ def trials_in_storage(folder: Path) -> list[optuna.trial.FrozenTrial]:
         return [t for name in names for t in optuna.load_study(study_name=name, storage=url).trials]
     except Exception:
         return []  # it is just being made
+
+
+def assert_nowhere(secret: str, folder: Path) -> None:
+    """In no file of a folder, whatever its format."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert files
+    for path in files:
+        assert secret.encode() not in path.read_bytes(), path

@@ -1,0 +1,87 @@
+"""Where MLflow keeps what it shows: a server, or by default a SQLite file in the sweep's folder."""
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.faults import commit_point
+from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MLFLOW_FILE = "mlflow.db"
+ARTIFACTS_FOLDER = "mlartifacts"
+
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+
+
+class TrackingError(Exception):
+    """MLflow could not be written to; the message holds no credentials."""
+
+
+def tracking_uri(folder: Path) -> str:
+    """`$MLFLOW_TRACKING_URI`, or the SQLite file of the sweep folder."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return f"sqlite:///{folder.absolute() / MLFLOW_FILE}"
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme not in _SCHEMES:
+        raise ValueError(
+            f"MLFLOW_TRACKING_URI={redacted(uri)}: expected the address of a server (http://...) "
+            "or of a database (sqlite:///..., postgresql://...); MLflow writes no plain folders "
+            "any more"
+        )
+    return uri
+
+
+def redacted(text: str) -> str:
+    """`text` without the passwords and tokens that addresses in it may carry."""
+    text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
+    return re.sub(r"(?i)(password|passwd|token|secret)=[^&\s]+", r"\1=***", text)
+
+
+def open_client(uri: str) -> "MlflowClient":
+    for name, value in MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        for name in ("mlflow", "alembic"):
+            # Their errors reach us as exceptions, and we say what follows from them.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    if uri.startswith("sqlite:///"):
+        _create_database(Path(uri.removeprefix("sqlite:///")))
+    return MlflowClient(uri)
+
+
+def _create_database(path: Path) -> None:
+    """MLflow's tables, all of them or no file: it cannot go on where it was killed halfway."""
+    if path.exists():
+        return
+    import sqlalchemy
+    from mlflow.store.db.utils import _initialize_tables
+
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.unlink(missing_ok=True)
+    engine = sqlalchemy.create_engine(f"sqlite:///{unfinished}")
+    _initialize_tables(engine)
+    engine.dispose()
+    commit_point("half mlflow")
+    unfinished.replace(path)
+
+
+def artifact_location(uri: str, artifacts: Path | None) -> str | None:
+    """Where the experiment's files go; None: a server decides."""
+    if uri.startswith(("http", "databricks")):
+        return None
+    if artifacts is None and uri.startswith("sqlite:///"):
+        artifacts = Path(uri.removeprefix("sqlite:///")).absolute().parent / ARTIFACTS_FOLDER
+    return artifacts.absolute().as_uri() if artifacts else None
+
+
+def reason_of(error: Exception) -> str:
+    text = redacted(f"{type(error).__name__}: {error}").splitlines()[0]
+    return text if len(text) <= 300 else text[:300] + "…"

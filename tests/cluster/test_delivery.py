@@ -1,0 +1,183 @@
+"""A worker without the driver's disk trains the same trial: what it needs comes once per node."""
+
+import hashlib
+import multiprocessing
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from suites import write_task
+
+from methods import load_backbone
+from orchestrator.backbone import BackbonePlan, image_transform
+from orchestrator.config import TrialConfig
+from orchestrator.data.cache import ImageCache, open_search_splits
+from orchestrator.data.vtab import read_vtab_task
+from orchestrator.delivery import Delivery, store_weights, write_whole
+from orchestrator.depot import _Files
+from orchestrator.engine import Engine
+from orchestrator.plan import PrunerPlan
+from orchestrator.residents import Residents
+from orchestrator.trial import Trial, TrialContext
+
+
+class FolderDepot:
+    """The driver's cache on the same disk; every fetch is written down, as by several processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.damage_first = False
+
+    def fetch(self, name: str) -> tuple[str, Iterable[memoryview]]:
+        content = (self.root / name).read_bytes()
+        first = not self.fetched()
+        with (self.root / "fetched").open("a") as log:
+            log.write(f"{name}\n")
+        sha256 = hashlib.sha256(content).hexdigest()
+        if first and self.damage_first:
+            content = content[:-1]
+        return sha256, [memoryview(content[:1000]), memoryview(content[1000:])]
+
+    def keep(self, path: str, content: bytes) -> None:
+        write_whole(Path(path), content)
+
+    def fetched(self) -> list[str]:
+        log = self.root / "fetched"
+        return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> TrialContext:
+    """Of a driver that has its images beside it."""
+    task = read_vtab_task(write_task(tmp_path / "images" / "colours"))
+    found = load_backbone("vit_quickstart")
+    backbone = BackbonePlan(
+        name=found.name,
+        weights=None,
+        weights_sha256=found.weights_sha256,
+        image_size=found.image_size,
+        num_parameters=found.num_parameters,
+        resize="squash",
+        interpolation=found.interpolation,
+        crop_fraction=1.0,
+        mean=found.mean,
+        std=found.std,
+    )
+    return TrialContext(
+        backbone=backbone,
+        tasks={task.name: task.for_search()},
+        fingerprints={task.name: "f"},
+        pruner=PrunerPlan(name="none", first_rung_epochs=1),
+        cache_folder=str(tmp_path / "driver"),
+        device="cpu",
+        cpu_threads=1,
+        engine=Engine(),
+        checkpoint_seconds=0,
+    )
+
+
+@pytest.fixture
+def depot(context: TrialContext) -> FolderDepot:
+    return FolderDepot(Path(context.cache_folder))
+
+
+@pytest.fixture
+def elsewhere(
+    context: TrialContext, depot: FolderDepot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TrialContext:
+    """The same, on a node that has a cache of its own and none of the images."""
+    (task,) = context.tasks.values()
+    cache = ImageCache(depot.root)
+    decoded = open_search_splits(task, image_transform(context.backbone), cache)
+    splits = {name: str(split.path.relative_to(depot.root)) for name, split in decoded.items()}
+    weights = store_weights(context.backbone, depot.root)
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "node"))
+    return replace(context, delivery=Delivery(depot, {task.name: splits}, weights, "sweep"))
+
+
+def train(context: TrialContext, number: int, folder: Path) -> tuple[list[float], bytes]:
+    (task,) = context.tasks
+    config = TrialConfig(
+        study=f"{task}.vpt",
+        task=task,
+        number=number,
+        method="vpt",
+        config={"num_tokens": 2, "epochs": 2, "warmup_epochs": 1},
+        seed=1,
+    )
+    checkpoint = folder / f"{task}.vpt" / f"{number}.checkpoint"
+    trial = Trial(config, context, Residents(2**28), checkpoint=checkpoint)
+    accuracies = [row["val_accuracy"] for row in trial.epochs()]
+    trial.save(checkpoint.with_suffix(".safetensors"))
+    return accuracies, checkpoint.with_suffix(".safetensors").read_bytes()
+
+
+def test_a_trial_without_the_images_is_the_same_trial(
+    context: TrialContext, elsewhere: TrialContext, depot: FolderDepot, tmp_path: Path
+):
+    beside = train(context, 0, tmp_path / "beside")
+    shutil.rmtree(tmp_path / "images")
+    assert train(elsewhere, 0, tmp_path / "trials") == beside
+    assert len(depot.fetched()) == 3  # train, val, backbone
+    train(elsewhere, 1, tmp_path / "trials")
+    assert len(depot.fetched()) == 3, "a second trial of the node fetched again"
+
+
+def test_checkpoints_stay_on_the_node_and_go_with_their_trial(
+    elsewhere: TrialContext, tmp_path: Path
+):
+    for number in (0, 1):
+        train(elsewhere, number, tmp_path / "trials")
+        kept = [path.name for path in (tmp_path / "node" / "checkpoints").rglob("*.checkpoint")]
+        assert kept == [f"{number}.checkpoint"]
+    assert not list((tmp_path / "trials").rglob("*.checkpoint"))
+
+
+def test_what_arrives_damaged_or_is_damaged_later_is_fetched_again(
+    elsewhere: TrialContext, depot: FolderDepot
+):
+    depot.damage_first = True
+    (task,) = elsewhere.tasks
+    first = elsewhere.search_splits(task)["train"]
+    expected, path = first.images.copy(), first.path
+    assert len(depot.fetched()) == 3  # train twice, val
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert (elsewhere.search_splits(task)["train"].images == expected).all()
+    assert len(depot.fetched()) == 4
+
+
+def _open(context: TrialContext) -> int:
+    (task,) = context.tasks
+    assert context.delivery is not None
+    context.delivery.weights()
+    return len(context.search_splits(task)["train"])
+
+
+def test_processes_of_a_node_share_one_copy(elsewhere: TrialContext, depot: FolderDepot):
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert set(pool.map(_open, [elsewhere] * 6)) == {24}
+    assert len(depot.fetched()) == len(set(depot.fetched())) == 3
+
+
+def test_a_search_cannot_ask_for_test_images(elsewhere: TrialContext):
+    (task,) = elsewhere.tasks
+    assert elsewhere.delivery is not None
+    with pytest.raises(KeyError):
+        elsewhere.delivery.splits(task, ["test"], elsewhere.transform)
+
+
+def test_the_driver_gives_out_and_takes_in_only_what_was_agreed(tmp_path: Path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "secret").write_text("x")
+    files = _Files(str(tmp_path / "cache"), frozenset(), str(tmp_path / "trials"))
+    with pytest.raises(KeyError):
+        files.parts("secret")
+    files.keep(str(tmp_path / "trials" / "s" / "1.safetensors"), b"x")
+    assert (tmp_path / "trials" / "s" / "1.safetensors").read_bytes() == b"x"
+    for outside in (tmp_path / "other", tmp_path / "trials" / ".." / "other"):
+        with pytest.raises(ValueError, match="is not below"):
+            files.keep(str(outside), b"x")

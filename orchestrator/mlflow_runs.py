@@ -185,7 +185,8 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         note=(
             f"Task **{task.name}**{f' ({task.group})' if task.group else ''}: {task.num_classes} "
             f"classes, {task.num_train} train and {task.num_val} validation images. "
-            f"`best_val_accuracy` is drawn over the number of finished trials. "
+            f"`best_val_accuracy` is drawn over the number of finished trials; the figures of the "
+            "study are in `study.html` under Artifacts. "
             f"The search space:\n\n```yaml\n{document}```\n"
         ),
     )

@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPACE_FILE = "search_space.yaml"
+PAGE_FILE = "study.html"
 
 SWEEP_TAG = "orchestrator.sweep_id"
 SPACE_FILE_TAG = "orchestrator.space_file"
 IMPORTANCE_TAG = "orchestrator.importance"
+PAGE_TAG = "orchestrator.page"
 BEST_FILES_TAG = "orchestrator.best_files"
-"""Digests of what was uploaded."""
+"""Digests of what was uploaded, or of what it was made from."""
 
 DATASET_TAG = "orchestrator.dataset"
 DATASET_DIGEST_CHARACTERS = 36
@@ -245,6 +247,20 @@ class RunWriter:
                 IMPORTANCE_TAG,
                 _digest([("importance.json", document.encode())]),
                 lambda: self._client.log_text(run.run_id, document, "importance.json"),
+            )
+
+    def write_page(
+        self, study: str, trials: Sequence[TrialRecord], draw: Callable[[], str]
+    ) -> None:
+        """Keep the page with the study's figures, drawn after `trials`."""
+        run = self._run((study, ""))
+        drawn_from = [(t.number, t.state, len(t.curve)) for t in trials]
+        if not run.deleted:
+            self._upload(
+                run,
+                PAGE_TAG,
+                _digest([(PAGE_FILE, json.dumps(drawn_from).encode())]),
+                lambda: self._client.log_text(run.run_id, draw(), PAGE_FILE),
             )
 
     def register(self, study: str, bundle: Path) -> None:

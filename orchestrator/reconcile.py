@@ -15,7 +15,8 @@ from orchestrator.mlflow_store import TrackingError, reason_of, redacted
 from orchestrator.mlflow_writer import RunWriter
 from orchestrator.plan import SweepPlan
 from orchestrator.record import FINISHED, Record
-from orchestrator.report.importance import importance
+from orchestrator.report.collect import collect_study
+from orchestrator.report.page import study_page
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -79,7 +80,8 @@ def _reconcile(
     doubled = writer.delete_doubles()
     done: Counter[str] = Counter()
     for study in plan.studies:
-        trials = [trial for trial in record.trials(study.name) if trial.state in STATUS]
+        report = collect_study(plan, record, study)
+        trials = [trial for trial in report.trials if trial.state in STATUS]
         writer.write_study(study.name, trials)
         for trial in trials:
             # The record keeps all metrics of an epoch only when the trial has ended.
@@ -88,10 +90,8 @@ def _reconcile(
         files = best_files(study.name)
         writer.write_files(study.name, files)
         writer.write_dataset(study.name)
-        space = plan.parsed_spaces[study.space]
-        writer.write_importance(
-            study.name, importance(record.optuna_study(study.name), space).shares
-        )
+        writer.write_importance(study.name, report.importance.shares)
+        writer.write_page(study.name, trials, lambda report=report: study_page(report))
     return Reconciled(
         created=done["created"],
         updated=done["updated"],

@@ -331,6 +331,35 @@ def test_a_deleted_experiment_is_restored_with_its_runs(swept, rebuilt, caplog):
     assert "restored" in caplog.text
 
 
+def test_whatever_a_person_does_in_the_pages_the_sweep_goes_on(tmp_path, uri):
+    plan = make_plan(num_trials=4)
+    record = make_record(plan, tmp_path)
+    study = "caltech101.vpt_deep"
+    for ending in ("complete", "complete", "running"):
+        run_trial(record, study, ending=ending)
+    reconcile(plan, record, uri, best_files=no_files)
+    mlflow, runs = client(uri), {number: run_of(uri, study, number) for number in (None, 0, 1, 2)}
+    mlflow.update_run(runs[1].info.run_id, name="the one I like")
+    mlflow.update_run(runs[None].info.run_id, name="prompts")
+    mlflow.delete_run(runs[0].info.run_id)
+    mlflow.delete_run(runs[2].info.run_id)
+    experiment = mlflow.get_experiment_by_name(plan.name).experiment_id
+    mlflow.rename_experiment(experiment, "mine")
+    mlflow.delete_experiment(experiment)
+    resumed = Tracker(plan, uri, earlier=record.all_trials())
+    rows = curve_to(0.5, 4)
+    record.complete(study, 2, curve=rows, facts=facts_of(rows))
+    replay(resumed, [record.trial(study, 2), run_trial(record, study)])
+    assert resumed.close(60)
+    found = reconcile(plan, record, uri, best_files=no_files)
+    assert found.unchanged + found.deleted == 4
+    assert mlflow.get_experiment(experiment).lifecycle_stage == "active"
+    assert run_of(uri, study, 1).info.run_name == "the one I like"
+    assert run_of(uri, study).info.run_name == "prompts"
+    assert run_of(uri, study).data.tags["num_complete"] == "4"
+    assert run_of(uri, study, 3).info.status == "FINISHED"
+
+
 def test_sweeps_of_one_name_do_not_share_an_experiment(swept, rebuilt):
     plan, record = swept
     other = replace(plan, created="2026-12-24T18:00:00+00:00")
@@ -430,6 +459,24 @@ def test_files_of_the_best_trial_become_artifacts_once(swept, uri, tmp_path):
     files[0].write_text("second")
     reconcile(plan, record, uri, best_files=best_files)
     assert (root / "best" / "eurosat.yaml").read_text() == "second"
+
+
+def test_the_run_of_a_study_carries_its_figures(tmp_path, uri):
+    plan = make_plan(num_trials=3)
+    record = make_record(plan, tmp_path)
+    study = "caltech101.vpt_deep"
+    for ending in ("complete", "pruned"):
+        run_trial(record, study, ending=ending)
+    reconcile(plan, record, uri, best_files=no_files)
+    page = Path(run_of(uri, study).info.artifact_uri.removeprefix("file://")) / "study.html"
+    assert "1 complete, 1 pruned" in page.read_text()
+    assert page.read_text().count("<svg") >= 4
+    written = page.stat().st_ctime_ns
+    reconcile(plan, record, uri, best_files=no_files)
+    assert page.stat().st_ctime_ns == written
+    run_trial(record, study)
+    reconcile(plan, record, uri, best_files=no_files)
+    assert "2 complete, 1 pruned" in page.read_text()
 
 
 def test_a_long_failure_is_cut_and_still_tracked(tmp_path, uri):

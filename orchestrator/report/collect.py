@@ -244,29 +244,33 @@ def collect(plan: SweepPlan, record: Record, finals: Sequence[FinalResult] = ())
         if (final.task, final.space) not in known:
             raise ValueError(f"final result for {final.task}.{final.space}, not in this sweep")
     by_study = {(final.task, final.space): final for final in finals}
+    studies = [
+        collect_study(plan, record, study, by_study.get((study.task, study.space)))
+        for study in plan.studies
+    ]
     published_as = published_backbone(plan.backbone)
-    studies = []
-    for study in plan.studies:
-        space = plan.parsed_spaces[study.space]
-        studies.append(
-            StudyReport(
-                plan=study,
-                task=plan.task(study.task),
-                space=space,
-                trials=record.trials(study.name),
-                final=by_study.get((study.task, study.space)),
-                published=_published(plan, study, space, published_as),
-                importance=importance(record.optuna_study(study.name), space),
-                backbone_parameters=plan.backbone.num_parameters,
-            )
-        )
     return SweepReport(plan=plan, studies=studies, published_as=published_as)
 
 
-def _published(
-    plan: SweepPlan, study: StudyPlan, space: SearchSpace, published_as: tuple[str, str] | str
-) -> PublishedResult | None:
-    method = published_method(space)
+def collect_study(
+    plan: SweepPlan, record: Record, study: StudyPlan, final: FinalResult | None = None
+) -> StudyReport:
+    """Read one study of a sweep."""
+    space = plan.parsed_spaces[study.space]
+    return StudyReport(
+        plan=study,
+        task=plan.task(study.task),
+        space=space,
+        trials=record.trials(study.name),
+        final=final,
+        published=_published(plan, study, space),
+        importance=importance(record.optuna_study(study.name), space),
+        backbone_parameters=plan.backbone.num_parameters,
+    )
+
+
+def _published(plan: SweepPlan, study: StudyPlan, space: SearchSpace) -> PublishedResult | None:
+    published_as, method = published_backbone(plan.backbone), published_method(space)
     if isinstance(published_as, str) or method is None or not is_official(plan, study.task):
         return None
     return published(method, *published_as, study.task)

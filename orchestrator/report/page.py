@@ -1,4 +1,4 @@
-"""The report as one HTML file that opens from disk, on a phone, and in print.
+"""The report, of a sweep or of one study, as an HTML file for disk, phone and print.
 
 No script, no address, no file beside it: everything stands in the page, and its policy forbids the
 rest. Whatever comes from files goes through the template's autoescape.
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from orchestrator.record import TrialRecord
@@ -48,15 +48,10 @@ class _Study:
 
 
 def page(report: SweepReport) -> str:
-    """The HTML."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    folder = resources.files("orchestrator.report")
-    template = environment.from_string((folder / "page.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
+    """The HTML of a whole sweep."""
+    return _render(
+        "page.html.jinja",
         title=report.plan.name,
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704  # ours
         facts=_facts(report),
         headlines=headlines(report),
         tables=result_tables(report),
@@ -74,6 +69,27 @@ def page(report: SweepReport) -> str:
         failures=failure_table(report),
         spaces={name: dump_yaml(dict(space)) for name, space in report.plan.spaces.items()},
         versions=report.plan.versions,
+    )
+
+
+def study_page(study: StudyReport) -> str:
+    """The HTML of one study; equal trials give equal pages."""
+    space = dump_yaml(dict(study.space.document))
+    return _render("study.html.jinja", study=_study(study), space=space)
+
+
+def _render(template: str, **content: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("orchestrator", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (resources.files("orchestrator.report") / "page.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        style=Markup(style),  # noqa: S704  # ours
+        **content,
     )
 
 

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -49,7 +50,11 @@ def load_checkpoint(path: Path, *, owner: str) -> Any | None:
     if not content.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
         logger.warning("%s: is damaged, the trial begins again", path)
         return None
-    document = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    try:
+        document = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        logger.warning("%s: holds more than tensors, the trial begins again", path)
+        return None
     if document["owner"] != owner:
         logger.warning("%s: belongs to another configuration, the trial begins again", path)
         return None

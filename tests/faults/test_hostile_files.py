@@ -1,14 +1,19 @@
 """Files that a stranger wrote: read as what they are, or refused with a ValueError, never worse."""
 
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from methods import load_backbone
 from orchestrator.bundle import read_bundle
 from orchestrator.checkpoint import load_checkpoint
+from orchestrator.data.vtab import read_vtab_task
 from orchestrator.space import SearchSpace, parse_space
 from orchestrator.yaml_io import dump_yaml, parse_yaml
 
@@ -86,3 +91,56 @@ def test_any_bytes_are_no_checkpoint_and_run_no_code(tmp_path: Path, content: by
     for start in (b"", b"orchestrator checkpoint 1\n"):
         path.write_bytes(start + content)
         assert load_checkpoint(path, owner="anyone") is None
+
+
+class Hostile:
+    """What a pickle can hold: it makes a file when it is read."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def hostile_pickle(trace: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"owner": "anyone", "state": Hostile(trace)}, buffer)
+    torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+    assert trace.exists(), "it is harmless"
+    trace.unlink()
+    return buffer.getvalue()
+
+
+def test_a_checkpoint_whose_checksum_is_right_still_runs_no_code(tmp_path: Path):
+    content = hostile_pickle(tmp_path / "trace")
+    path = tmp_path / "0.checkpoint"
+    checksum = hashlib.sha256(content).digest()
+    path.write_bytes(b"orchestrator checkpoint 1\n" + checksum + content)
+    assert load_checkpoint(path, owner="anyone") is None
+    assert not (tmp_path / "trace").exists()
+
+
+def test_weights_that_are_a_program_are_refused_by_name(tmp_path: Path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(hostile_pickle(tmp_path / "trace"))
+    with pytest.raises(ValueError, match=r"weights\.pth"):
+        load_backbone("vit_tiny_patch16_224", weights=path)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 20_000, "a: " + "9" * 100_000, "a: &a [x, x]\nb: [*a, *a]", "!!python/name:os.system"],
+    ids=["deep", "a huge number", "a bomb", "a program"],
+)
+def test_yaml_that_would_cost_or_run_something_is_refused_by_name(text: str):
+    with pytest.raises(ValueError, match=r"hostile\.yaml"):
+        parse_yaml(text, source="hostile.yaml")
+
+
+def test_a_list_of_a_million_lines_is_read(tmp_path: Path):
+    lines = "".join(f"images/{number:07}.png {number % 10}\n" for number in range(1_000_000))
+    for name in ("train800", "val200", "test", "train800val200"):
+        (tmp_path / f"{name}.txt").write_text(lines if name == "train800" else lines[:300])
+    assert len(read_vtab_task(tmp_path).splits["train"].examples) == 1_000_000

@@ -88,13 +88,12 @@ def sweep_note(plan: SweepPlan) -> str:
 def saved_views(plan: SweepPlan) -> dict[str, str]:
     """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep."""
     searched = {d.name: None for space in plan.parsed_spaces.values() for d in space.dimensions}
-    common = [
-        ("attributes", "Duration"),
-        ("metrics", "val_accuracy"),
-        *(("params", name) for name in searched),
-        ("tags", "state"),
-    ]
+    accuracy, state = ("metrics", "val_accuracy"), ("tags", "state")
+    duration = ("attributes", "Duration")
     counts = [("tags", f"num_{state}") for state in ("complete", "pruned", "failed")]
+    best = [("tags", BEST_PREFIX + name) for name in searched]
+    values = [("params", name) for name in searched]
+    totals = [("metrics", name) for name in _TOTALS]
     created = millis(datetime.fromisoformat(plan.created))
     return {
         # Oldest first: parents are older than their trials, so the first page holds them all.
@@ -102,14 +101,14 @@ def saved_views(plan: SweepPlan) -> dict[str, str]:
             STUDIES_VIEW,
             "Studies",
             created,
-            columns=[("metrics", "best_val_accuracy"), *common, *counts],
+            columns=[("metrics", "best_val_accuracy"), accuracy, duration, state, *counts, *best],
             facets={"orderByKey": "attributes.start_time", "orderByAsc": True},
         ),
         **_view(
             "trials",
             "Best trials",
             created,
-            columns=[*common, *(("metrics", name) for name in _TOTALS)],
+            columns=[duration, accuracy, *values, state, *totals],
             facets={
                 "orderByKey": "metrics.`val_accuracy`",
                 "orderByAsc": False,

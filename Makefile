@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ORCHESTRATOR_CACHE ?= $(CURDIR)/cache
 
-.PHONY: help quickstart test check install clean
+.PHONY: help quickstart test check wheel install clean
 
 help:
 	@echo "make quickstart   install into .venv and run a small real sweep (about 10 minutes)"
 	@echo "make test         install into .venv, check style and types, run all tests"
 	@echo "make check        style and types only"
+	@echo "make wheel        build dist/*.whl, which a cluster installs (docs/cluster.md)"
 	@echo "make clean        remove .venv, cache and build leftovers (sweeps stay)"
 
 quickstart: $(VENV)/installed
@@ -25,6 +26,10 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+wheel: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -32,7 +37,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	  f"Python 3.11, 3.12 or 3.13 is needed, found {sys.version.split()[0]}; try make PYTHON=python3.12")'
 	@echo "installing into $(VENV): torch and its friends, about 3 minutes and 7 GB the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,onnx,postgres]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,onnx,cluster]'
 	@touch $@
 
 clean:

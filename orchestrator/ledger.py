@@ -189,7 +189,7 @@ class StudyLedger:
         running.reported_at = time.monotonic()
         logger.warning(
             "%s #%d: its worker died %.0f s after its last report (%s); "
-            "it goes on from its last checkpoint",
+            "it goes on from its last checkpoint, if that is left",
             running.config.study,
             running.config.number,
             silent,

@@ -30,6 +30,7 @@ from ray._private import ray_constants
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.fleet import grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
 from orchestrator.slots import Slots
 from orchestrator.stopping import StopSignals
@@ -125,11 +126,11 @@ def start_ray(slots: Slots, address: str | None) -> None:
 
 
 def cluster_size(address: str) -> tuple[float, float]:
-    """CPUs and GPUs of a running cluster."""
+    """CPUs and GPUs that a running cluster has, or that its autoscaler may start."""
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    total = ray.cluster_resources()
+    now = ray.cluster_resources()
     ray.shutdown()
-    return total.get("CPU", 0.0), total.get("GPU", 0.0)
+    return grown(now.get("CPU", 0.0), now.get("GPU", 0.0))
 
 
 @dataclass

@@ -36,9 +36,14 @@ def slots_of(
     gpus_per_trial: float | None,
     ray_address: str | None,
 ) -> "Slots":
-    from orchestrator.slots import available_cpus, choose_slots
+    from orchestrator.slots import Slots, available_cpus, choose_slots
 
     if ray_address:
+        if num_slots and cpu_threads and gpus_per_trial is not None:
+            # All said: a cluster that has not grown so far yet is waited for.
+            return Slots(
+                num_slots=num_slots, cpu_threads=cpu_threads, gpus_per_trial=gpus_per_trial
+            )
         from orchestrator.schedule import cluster_size
 
         cpus, gpus = cluster_size(ray_address)

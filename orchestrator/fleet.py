@@ -1,0 +1,107 @@
+"""What a cluster has, what it may come to have, and whether its parts can be reached."""
+
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
+
+BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` puts the cluster's file on its head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One part of a cluster."""
+
+    part: str
+    reached: bool
+    text: str
+
+
+def may_have(config: Mapping[str, Any]) -> tuple[float, float]:
+    """CPUs and GPUs of the workers that the autoscaler of this cluster file may start."""
+    head = config.get("head_node_type")
+    kinds = [kind for name, kind in config.get("available_node_types", {}).items() if name != head]
+    kinds.sort(key=lambda kind: kind["resources"].get("GPU", 0), reverse=True)
+    left, cpus, gpus = config.get("max_workers", 0), 0.0, 0.0
+    for kind in kinds:
+        number = min(left, kind.get("max_workers", left))
+        cpus += number * kind["resources"].get("CPU", 0)
+        gpus += number * kind["resources"].get("GPU", 0)
+        left -= number
+    return cpus, gpus
+
+
+def grown(cpus: float, gpus: float) -> tuple[float, float]:
+    """At least so many CPUs and GPUs, and what this head's autoscaler may start if that is more."""
+    path = BOOTSTRAP_CONFIG.expanduser()
+    if not path.is_file():
+        return cpus, gpus
+    more_cpus, more_gpus = may_have(yaml.safe_load(path.read_text()))
+    return max(cpus, more_cpus), max(gpus, more_gpus)
+
+
+def reach(
+    storage_url: str | None, tracking_uri: str | None, ray_address: str | None
+) -> list[Finding]:
+    """Whether storage, MLflow and Ray answer, as a sweep started here would find them."""
+    return [
+        _find("storage", storage_url, "ORCHESTRATOR_STORAGE", _reach_storage),
+        _find("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", _reach_mlflow),
+        _find("Ray", ray_address, "RAY_ADDRESS", _reach_ray),
+    ]
+
+
+def _find(part: str, address: str | None, variable: str, look: Callable[[str], str]) -> Finding:
+    if not address:
+        text = f"{variable} is not set: a sweep would make its own on this machine"
+        return Finding(part=part, reached=False, text=text)
+    try:
+        return Finding(part=part, reached=True, text=look(address))
+    except Exception as error:  # three libraries and their transports raise many kinds
+        reason = str(error).strip() or type(error).__name__
+        return Finding(part=part, reached=False, text=reason.splitlines()[0])
+
+
+def _reach_storage(url: str) -> str:
+    import optuna
+
+    from orchestrator.storage import open_storage, without_password
+
+    names = optuna.get_all_study_names(open_storage(url))
+    sweeps = {name.partition("/")[0] for name in names}
+    return f"{without_password(url)} answers and holds {len(sweeps)} sweeps"
+
+
+def _reach_mlflow(uri: str) -> str:
+    from orchestrator.mlflow_store import redacted
+
+    if uri.startswith("http"):
+        seconds = float(MLFLOW_ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds):  # noqa: S310
+                return f"{redacted(uri)} answers"
+        except (urllib.error.URLError, OSError) as error:
+            raise ValueError(f"{redacted(uri)} does not answer: {error}") from None
+    return f"{redacted(uri)} is written to directly"
+
+
+def _reach_ray(address: str) -> str:
+    import ray
+
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    now = ray.cluster_resources()
+    ray.shutdown()
+    cpus, gpus = grown(now.get("CPU", 0.0), now.get("GPU", 0.0))
+    return (
+        f"{address} answers: {nodes} nodes with {now.get('CPU', 0):g} CPUs and "
+        f"{now.get('GPU', 0):g} GPUs; it may have {cpus:g} CPUs and {gpus:g} GPUs"
+    )

@@ -1,16 +1,23 @@
 """What a cluster has, what it may come to have, and whether its parts can be reached."""
 
 import logging
+import os
+import shlex
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
 import yaml
 
 from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
+
+_PASSED_ON = ("ORCHESTRATOR_STORAGE", "ORCHESTRATOR_CACHE", "MLFLOW_TRACKING_URI")
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` puts the cluster's file on its head."""
@@ -57,6 +64,27 @@ def reach(
         _find("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", _reach_mlflow),
         _find("Ray", ray_address, "RAY_ADDRESS", _reach_ray),
     ]
+
+
+def submit(arguments: Sequence[str], *, name: str, ray_address: str) -> str:
+    """Run an `orchestrator` command on the head as a Ray job, which goes on when we end; its id."""
+    from ray.job_submission import JobSubmissionClient
+
+    from orchestrator.mlflow_store import redacted
+
+    environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+    for text in (*environment.values(), *arguments):
+        if "://" in text and sqlalchemy.make_url(text).password is not None:
+            raise ValueError(
+                f"{redacted(text)}: Ray would show this with the job; put the password into a "
+                "file (postgresql+psycopg://USER@HOST/studies?passfile=FILE)"
+            )
+    command = shlex.join([sys.executable, "-m", "orchestrator.cli", *arguments])
+    return JobSubmissionClient(ray_address).submit_job(
+        entrypoint=f"cd {shlex.quote(str(Path.cwd()))} && exec {command}",
+        submission_id=f"{name}-{datetime.now():%H%M%S}",
+        runtime_env={"env_vars": environment},
+    )
 
 
 def _find(part: str, address: str | None, variable: str, look: Callable[[str], str]) -> Finding:

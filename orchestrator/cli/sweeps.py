@@ -1,6 +1,7 @@
 """`sweep`, `resume`, `status`: a sweep from its start to its table."""
 
 import json
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,6 +98,9 @@ def sweep(
     finalize: Annotated[
         bool, typer.Option("--finalize", help="Then compare the finalists and test the winners.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Run it on the cluster's head, and return at once.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
     ] = False,
@@ -108,6 +112,9 @@ def sweep(
     from orchestrator.prepare import SweepRequest, plan_sweep
 
     folder = claim_folder(out or _default_folder(suite))
+    if detach:
+        _detach(folder, ray_address)
+        return
     cache = ImageCache()
     request = SweepRequest(
         suite=suite,
@@ -245,6 +252,20 @@ def _run(
     record = open_record(plan, folder, storage)
     _show_summary(plan, record)
     return _show_end(outcome, folder)
+
+
+def _detach(folder: Path, ray_address: str | None) -> None:
+    """Submit the command that was typed, without --detach."""
+    from orchestrator.fleet import submit
+
+    if not ray_address:
+        raise ValueError("--detach needs a cluster: --ray-address or RAY_ADDRESS")
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
+    job = submit(
+        [*arguments, "--out", str(folder.absolute())], name=folder.name, ray_address=ray_address
+    )
+    _say(f"job {job} runs on the cluster; what it prints: ray job logs --follow {job}")
+    _say(f"how far it is: orchestrator status {folder}")
 
 
 def _leave(exit_code: int) -> None:

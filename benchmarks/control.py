@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import resource
 import statistics
@@ -37,7 +38,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.plan import SweepPlan
-    from orchestrator.record import Record
 
 REDUCTION_FACTOR = 4
 FIRST_RUNG_EPOCHS = 15
@@ -171,7 +171,11 @@ def _run_ours(case: Case, folder: Path) -> Row:
 
     plan = _plan(case)
     if case.before:
-        _fill(plan, case, open_record(plan, folder, case.storage))
+        # In a process of its own, so that its memory is not the driver's.
+        fill = multiprocessing.get_context("fork").Process(target=_fill, args=(plan, case, folder))
+        fill.start()
+        fill.join()
+        assert fill.exitcode == 0
     record = open_record(plan, folder, case.storage)
     uri = case.tracking or tracking_uri(folder)
     progress, tracker = Progress(plan, record), Tracker(plan, uri)
@@ -404,15 +408,16 @@ def _shares(trials: int, studies: int) -> list[int]:
     return [each + (index < more) for index in range(studies)]
 
 
-def _fill(plan: "SweepPlan", case: Case, record: "Record") -> None:
+def _fill(plan: "SweepPlan", case: Case, folder: Path) -> None:
     """Write trials that have ended, as a sweep would have left them, into an empty SQLite file."""
     import optuna
     import sqlalchemy
     from optuna.distributions import distribution_to_json
     from optuna.storages._rdb import models
 
-    from orchestrator.record import as_columns
+    from orchestrator.record import as_columns, open_record
 
+    record = open_record(plan, folder, case.storage)
     random = optuna.samplers.RandomSampler(seed=0)
     drawn = {space: optuna.create_study(sampler=random) for space in plan.spaces}
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)

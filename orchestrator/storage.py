@@ -147,7 +147,7 @@ class _PatientStorage(RDBStorage):
         self, study_id: int, template_trial: FrozenTrial | None = None
     ) -> FrozenTrial:
         """A trial that was made is not made again, if only the answer was lost."""
-        self._before_connecting()
+        wait_for(self._before_connecting)
         if study_id not in self._next_numbers:
             self._next_numbers[study_id] = wait_for(lambda: self._num_trials(study_id))
         number = self._next_numbers[study_id]

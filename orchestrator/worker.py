@@ -73,7 +73,8 @@ class WarmWorker(tune.Trainable):
             at = traceback.extract_tb(error.__traceback__)[-1]
             failure = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
             unexpected, blameless = True, _is_of_the_machine(error)
-            logger.exception("trial failed")
+            if not blameless:  # a full disk is said in a line
+                logger.exception("trial failed")
         finally:
             faulthandler.cancel_dump_traceback_later()
         return {

@@ -54,7 +54,7 @@ def without_password(url: str) -> str:
     """The address of a database as it may be shown."""
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         # It names what it cannot read, which may hold a password.
         raise ValueError(
             "--storage: is not the address of a database, such as "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from drivers import Drivers
+from postgres import PostgreSQL
 from suites import write_suite
 
 SMALL = {
@@ -48,8 +49,18 @@ def undisturbed(drivers: Drivers, planned: Path, workshop: Path) -> dict[str, An
     from story import story_of
 
     folder = shutil.copytree(planned, workshop / "undisturbed")
-    assert drivers.run(folder) == 0
+    drivers.finish(folder)
     return story_of(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    pytest.importorskip("psycopg")
+    if PostgreSQL.programs() is None:
+        pytest.skip("needs the PostgreSQL server")
+    server = PostgreSQL()
+    yield server
+    server.remove()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Forks a driver for every line of stdin, and answers with the code it ended with.
 
-Everything is imported once. A driver is what `orchestrator resume` runs, with one slot in its own
+Everything is imported once. A driver is the command `orchestrator resume` with one slot, in its own
 process instead of Ray: record, pruner, training, checkpoints, MLflow, table and bundles are the
 real ones. Ray has tests of its own.
 """
@@ -14,17 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator import faults, sweep
+import orchestrator.cli.sweeps
+from orchestrator import cli, faults, storage, sweep
 from orchestrator.data.cache import ImageCache
 from orchestrator.ledger import Ledger, Run
-from orchestrator.owner import owned
-from orchestrator.plan import load_plan, save_plan
-from orchestrator.prepare import SweepRequest, plan_sweep, reopen_suite
+from orchestrator.plan import save_plan
+from orchestrator.prepare import SweepRequest, plan_sweep
 from orchestrator.slots import Slots
 from orchestrator.trial import TrialContext
 from orchestrator.worker import WarmWorker
-
-ONE_SLOT = Slots(num_slots=1, cpu_threads=1, gpus_per_trial=0)
 
 
 def _plan(folder: str, suite: str, request: dict[str, Any]) -> None:
@@ -36,14 +34,16 @@ def _plan(folder: str, suite: str, request: dict[str, Any]) -> None:
 
 def _run(folder: str, kill_at: str | None, environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    if "ORCHESTRATOR_STORAGE_SECONDS" in environment:
+        storage.PATIENCE_SECONDS = float(environment["ORCHESTRATOR_STORAGE_SECONDS"])
     faults.kill_at(kill_at)
     sweep.start_ray = lambda slots, address: None
     sweep.run_schedule = _one_slot
-    plan = load_plan(Path(folder))
-    cache = ImageCache()
-    suite = reopen_suite(plan, cache)
-    with owned(Path(folder)):
-        sweep.run_sweep(plan, suite, Path(folder), ONE_SLOT, cache=cache)
+    orchestrator.cli.sweeps.slots_of = lambda *_: Slots(
+        num_slots=1, cpu_threads=1, gpus_per_trial=0
+    )
+    sys.argv = ["orchestrator", "resume", folder]
+    cli.main()
 
 
 def _one_slot(ledger: Ledger, context: TrialContext, slots: Slots, **_: Any) -> None:
@@ -75,19 +75,29 @@ def _printing_nothing_to_our_caller() -> Iterator[int]:
     yield answers
 
 
+def _print_to(path: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
 def _serve() -> None:
     with _printing_nothing_to_our_caller() as answers:
         for line in sys.stdin:
             command = json.loads(line)
             child = os.fork()
             if child == 0:
-                code = 1
+                code: Any = 1
                 try:
+                    _print_to(command.pop("output"))
                     {"plan": _plan, "run": _run}[command.pop("do")](**command)
                     code = 0
+                except SystemExit as end:
+                    code = end.code or 0
                 except BaseException:
                     traceback.print_exc()
                 finally:
+                    sys.stdout.flush()
                     os._exit(code)
             _, status = os.waitpid(child, 0)
             os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())

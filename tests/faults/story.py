@@ -74,11 +74,3 @@ def trials_in_storage(folder: Path) -> list[optuna.trial.FrozenTrial]:
         return [t for name in names for t in optuna.load_study(study_name=name, storage=url).trials]
     except Exception:
         return []  # it is just being made
-
-
-def assert_nowhere(secret: str, folder: Path) -> None:
-    """In no file of a folder, whatever its format."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert files
-    for path in files:
-        assert secret.encode() not in path.read_bytes(), path

@@ -24,7 +24,7 @@ def test_killed_at_a_commit_point_the_sweep_decides_as_if_undisturbed(
 ):
     times = 1 if point in PASSED_ONCE else 2
     assert drivers.run(sweep_folder, kill_at=f"{point}:{times}") == -signal.SIGKILL
-    assert drivers.run(sweep_folder) == 0
+    drivers.finish(sweep_folder)
     assert story_of(sweep_folder) == undisturbed
     assert_whole(sweep_folder)
 
@@ -36,7 +36,7 @@ def test_killed_at_one_commit_point_after_the_other_while_resuming(
         code = drivers.run(sweep_folder, kill_at=point)
         # With all trials ended there is nothing to ask or report any more.
         assert code in (0, -signal.SIGKILL)
-    assert drivers.run(sweep_folder) == 0
+    drivers.finish(sweep_folder)
     assert story_of(sweep_folder) == undisturbed
     assert_whole(sweep_folder)
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_used(
     assert drivers.run(sweep_folder, kill_at="after checkpoint:2") == -signal.SIGKILL
     (checkpoint,) = sweep_folder.glob("trials/*/*.checkpoint")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    assert drivers.run(sweep_folder) == 0
+    drivers.finish(sweep_folder)
     assert story_of(sweep_folder) == undisturbed
 
 
@@ -69,7 +69,7 @@ def test_a_checkpoint_of_another_configuration_is_not_used(
                 place = sweep_folder / "trials" / study / f"{number}.checkpoint"
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(foreign, place)
-    assert drivers.run(sweep_folder) == 0
+    drivers.finish(sweep_folder)
     assert story_of(sweep_folder) == undisturbed
     assert_whole(sweep_folder)
 

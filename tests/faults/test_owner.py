@@ -1,18 +1,15 @@
 """One owner: a second driver is refused and told who the first is; a dead owner holds nothing."""
 
 import contextlib
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres import PostgreSQL
 
 from orchestrator.owner import leased, owned
 
@@ -60,56 +57,27 @@ def test_a_lock_file_that_was_cut_off_still_refuses(tmp_path: Path):
             pass
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A private PostgreSQL server; the address of its database."""
-    pytest.importorskip("psycopg")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("needs the PostgreSQL server")
-    programs = found[-1].parent
-    # Not in pytest's own folder, which only its owner may enter.
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder}
-    subprocess.run(
-        [*as_user, programs / "initdb", "-D", data, "-U", "tester", "-A", "trust"], **quiet
-    )
-    control = [*as_user, programs / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], **quiet)
-    try:
-        yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
-        shutil.rmtree(folder)
-
-
 @pytest.mark.postgres
-def test_two_machines_cannot_run_one_sweep_of_a_postgresql_storage(postgres: str, tmp_path: Path):
+def test_two_machines_cannot_run_one_sweep_of_a_postgresql_storage(
+    postgres: PostgreSQL, tmp_path: Path
+):
     """Their folders differ, so that only the lock in the storage can tell."""
+    url = postgres.url()
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
-    with holder(there, postgres) as first:
+    with holder(there, url) as first:
         refused = rf"orchestrator process {first.pid} on .*for 0:00:"
-        with pytest.raises(ValueError, match=refused), leased(postgres, "sweep"):
+        with pytest.raises(ValueError, match=refused), leased(url, "sweep"):
             pass
-        with leased(postgres, "another sweep"):
+        with leased(url, "another sweep"):
             pass
         first.send_signal(signal.SIGKILL)
         first.wait()
         deadline = time.monotonic() + 30
         while True:
             try:
-                with leased(postgres, "sweep"):
+                with leased(url, "sweep"):
                     break
             except ValueError:
                 assert time.monotonic() < deadline, "a dead owner still holds the sweep"

@@ -1,0 +1,81 @@
+"""The real command with real Ray, and a look at its processes."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+COMMAND = (sys.executable, "-m", "orchestrator.cli")
+
+
+class Running:
+    """A command that runs; what it prints is kept as it comes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.output = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+
+    def wait(self, seconds: float = 500) -> int:
+        code = self.process.wait(timeout=seconds)
+        self._reader.join(timeout=10)
+        return code
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 500) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"it ended too early:\n{self.output}"
+            assert time.monotonic() < deadline, f"waited in vain:\n{self.output}"
+            time.sleep(0.05)
+
+    def wait_for_line(self, pattern: str, seconds: float = 500) -> None:
+        self.wait_until(lambda: re.search(pattern, self.output), seconds)
+
+    def processes(self) -> list[psutil.Process]:
+        try:
+            driver = psutil.Process(self.process.pid)
+            return [driver, *driver.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+@contextmanager
+def running(
+    *arguments: object, cache: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """The command with these arguments; whatever is left of it at the end is killed."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ORCHESTRATOR_"))}
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        env={
+            **clean,
+            "ORCHESTRATOR_CACHE": str(cache),
+            "ORCHESTRATOR_CHECKPOINT_SECONDS": "0",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            **(environment or {}),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    command = Running(process)
+    try:
+        yield command
+    finally:
+        for left in reversed(command.processes()):
+            left.kill()
+        process.wait()

@@ -103,7 +103,9 @@ class SPT(Method):
         if self.init == "random":
             candidates = seen.tokens[block]
         else:
-            windows = _windows(seen.maps.shape[2], self.num_tokens)
+            num_patches = seen.maps.shape[2]
+            # With more prompts than patches each patch is a window, as on small images.
+            windows = _windows(num_patches, min(self.num_tokens, num_patches))
             pooled = [seen.maps[block][:, window] for window in windows]
             pool = torch.mean if self.init == "mean_pool" else torch.amax
             candidates = torch.cat([pool(tokens, dim=1) for tokens in pooled])
@@ -118,10 +120,6 @@ class SPT(Method):
 
 def _windows(num_patches: int, num_windows: int) -> list[slice]:
     """Runs of patches that tile the image: those of the released code where they do."""
-    if num_windows > num_patches:
-        raise ValueError(
-            f"SPT: num_tokens={num_windows} windows cannot be pooled from {num_patches} patches"
-        )
     if num_windows > 1:
         width = num_patches // (num_windows - 1)
         rest = num_patches - (num_windows - 1) * width

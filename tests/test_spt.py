@@ -159,13 +159,23 @@ def test_prototypes_are_centres_of_the_tokens():
     assert seen.prototypes(1, 6) is centres, "found once per task"
 
 
+@pytest.mark.parametrize("init", ["mean_pool", "max_pool"])
+def test_more_prompts_than_patches_start_from_the_patches_of_several_images(init):
+    images, _ = tiny_batch()
+    seen = token_statistics(tiny_vit(), images)
+    model = tune(tiny_vit(), SPT(num_tokens=40, init=init), seen, num_classes=3)
+    for block, prompts in enumerate(model.tuning.prompt.detach()):
+        same = prompts[:, None] == seen.maps[block].flatten(0, 1)
+        assert same.all(dim=2).any(dim=1).all(), "each is the token of a patch"
+
+
 @pytest.mark.parametrize(
     ("options", "images", "words"),
     [
         ({}, None, "token_statistics"),
         ({}, [], "no images"),
         ({"num_tokens": 97}, "batch", "only 96 tokens"),
-        ({"num_tokens": 17, "init": "mean_pool"}, "batch", "from 16 patches"),
+        ({"num_tokens": 97, "init": "mean_pool"}, "batch", "only 96 tokens"),
         ({"num_tokens": 97, "init": "kmeans"}, "batch", "among 96 tokens"),
         ({"init": "kmean"}, None, "did you mean 'kmeans'"),
     ],

@@ -49,7 +49,7 @@ class Backbone:
     weights: Path | None
     """The file they came from; None: timm's hub, the package itself, or chance."""
     weights_sha256: str
-    """Of the names, shapes and values in the ViT, so equal for two files with equal weights; without
+    """Of the names, shapes and values in the ViT, so equal for two files with equal weights; not of
     the position embedding, since resampling it rounds differently on different processors."""
     image_size: int
     mean: tuple[float, float, float]

@@ -1,6 +1,7 @@
 """One owner: a second driver is refused and told who the first is; a dead owner holds nothing."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plans import make_plan
 from postgres import PostgreSQL
 
 from orchestrator.owner import leased, owned
+from orchestrator.record import Record
+from orchestrator.storage import StorageError
 
 HOLD = """
 import sys, time
@@ -82,3 +86,33 @@ def test_two_machines_cannot_run_one_sweep_of_a_postgresql_storage(
             except ValueError:
                 assert time.monotonic() < deadline, "a dead owner still holds the sweep"
                 time.sleep(0.2)
+
+
+@pytest.mark.postgres
+def test_after_a_restart_of_the_server_the_sweep_is_taken_again(postgres: PostgreSQL):
+    url = postgres.url()
+    with leased(url, "sweep"):
+        record = Record(make_plan(name="again"), url)
+        _restart(postgres)
+        record.num_asked("caltech101.vpt_deep")  # its new connection asks whether we own the sweep
+        refused = f"is being run by orchestrator process {os.getpid()} on"
+        with pytest.raises(ValueError, match=refused), leased(url, "sweep"):
+            pass
+
+
+@pytest.mark.postgres
+def test_a_sweep_that_another_driver_took_meanwhile_is_lost(postgres: PostgreSQL, tmp_path: Path):
+    url = postgres.url()
+    with leased(url, "sweep"):
+        record = Record(make_plan(name="lost"), url)
+        _restart(postgres)
+        with holder(tmp_path, url):
+            pass  # took it, and is gone again
+        lost = "another driver ran it while the storage was away|is being run by"
+        with pytest.raises(StorageError, match=lost):
+            record.ask("caltech101.vpt_deep")
+
+
+def _restart(postgres: PostgreSQL) -> None:
+    postgres.stop("fast")
+    postgres.start()

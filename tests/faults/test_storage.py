@@ -1,0 +1,141 @@
+"""The database of a sweep is locked, away, damaged or refused: waited for, or said in a line."""
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from optuna.storages import RDBStorage
+from plans import make_plan, make_record, wait_for
+from postgres import PASSWORD, PostgreSQL
+
+from orchestrator import storage
+from orchestrator.record import Record
+from orchestrator.storage import StorageError, open_storage
+
+SECONDS = 240
+"""More than any of this takes on a busy machine."""
+
+PLAN = make_plan(num_trials=9)
+(STUDY,) = (study.name for study in PLAN.studies)
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[sqlite3.Connection]:
+    other = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    yield other
+    other.close()
+
+
+def waits(caplog: pytest.LogCaptureFixture) -> bool:
+    return "waiting up to" in caplog.text
+
+
+def test_a_locked_file_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    record = make_record(PLAN, tmp_path)
+    with ThreadPoolExecutor() as pool:
+        with locked(tmp_path / "studies.db"):
+            asked = pool.submit(record.ask, STUDY)
+            wait_for(lambda: waits(caplog), SECONDS)
+            assert not asked.done()
+        assert asked.result(SECONDS).number == 0
+    assert "studies.db: is locked by another process; waiting up to 60 s" in caplog.text
+
+
+def test_a_file_that_stays_locked_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    record = make_record(PLAN, tmp_path)
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 0)
+    stays = r"studies\.db: is locked by another process, for 0 s"
+    with locked(tmp_path / "studies.db"), pytest.raises(StorageError, match=stays):
+        record.ask(STUDY)
+    assert record.ask(STUDY).number == 0, "the storage is whole"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"not ours\n" * 1000, "is not a database"), (None, "is damaged")]
+)
+def test_a_file_that_is_not_ours_or_torn_is_named(content: bytes | None, told: str, tmp_path: Path):
+    record = make_record(PLAN, tmp_path)
+    for _ in range(9):
+        record.ask(STUDY)
+    database = tmp_path / "studies.db"
+    whole = database.read_bytes()
+    database.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(StorageError, match=rf"studies\.db: {told}"):
+        Record(PLAN, f"sqlite:///{database}").all_trials()
+
+
+def test_a_trial_whose_answer_was_lost_is_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The server made it, and the connection broke before it could say so."""
+    record = make_record(PLAN, tmp_path)
+    create = RDBStorage._create_new_trial
+    answers = iter([False, True])
+
+    def answer_is_lost_once(*arguments):
+        made = create(*arguments)
+        if not next(answers, True):
+            raise StorageError("the connection broke", may_pass=True)
+        return made
+
+    monkeypatch.setattr(RDBStorage, "_create_new_trial", answer_is_lost_once)
+    assert [record.ask(STUDY).number for _ in range(3)] == [0, 1, 2]
+    assert [trial.number for trial in record.trials(STUDY)] == [0, 1, 2]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_server_that_restarts_is_waited_for(
+    mode: str, postgres: PostgreSQL, caplog: pytest.LogCaptureFixture
+):
+    plan = make_plan(name=f"restart-{mode}", num_trials=9)
+    record = Record(plan, postgres.url())
+    record.ask(STUDY)
+    with ThreadPoolExecutor() as pool:
+        postgres.stop(mode)
+        asked = pool.submit(record.ask, STUDY)
+        wait_for(lambda: waits(caplog), SECONDS)
+        postgres.start()
+        assert asked.result(SECONDS).number == 1
+    assert [trial.number for trial in record.trials(STUDY)] == [0, 1]
+    assert PASSWORD not in caplog.text
+
+
+@pytest.mark.postgres
+def test_a_server_that_stays_away_is_one_clear_error(
+    postgres: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+):
+    record = Record(make_plan(name="away", num_trials=9), postgres.url())
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 0)
+    postgres.stop("fast")
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:.*does not answer .*, for 0 s") as told:
+        record.ask(STUDY)
+    postgres.start()
+    assert PASSWORD not in str(told.value)
+    assert record.ask(STUDY).number == 0, "the storage is whole"
+
+
+@pytest.mark.postgres
+def test_a_refused_connection_names_the_server_and_not_the_password(postgres: PostgreSQL):
+    for url, told in (
+        (postgres.url("wrong-horse"), "refuses the connection"),
+        (postgres.url().replace(f":{postgres.port}/", ":1/"), "does not answer"),
+        (postgres.url().replace("/postgres", "/nowhere"), "refuses the connection"),
+        ("postgresql+nodriver://tester:open-sesame@host/x", "a driver that is not installed"),
+        ("postgresql://tester:open sesame@host:port:x", "is not the address of a database"),
+    ):
+        with pytest.raises(ValueError, match=told) as error:
+            open_storage(url)
+        assert not any(word in str(error.value) for word in ("horse", "sesame"))
+
+
+@pytest.fixture(autouse=True)
+def _hear_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)

@@ -2,6 +2,7 @@
 
 import json
 
+import control
 import pytest
 import stacked
 import step
@@ -45,3 +46,17 @@ def test_the_trial_benchmark_tells_cold_warm_and_changed_tasks_apart(
     assert "features cls pretrained_frozen computed once" in rows[0].frozen_work
     assert "blocks 0 computed once" in rows[-1].frozen_work
     assert rows[1].setup < rows[0].setup
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_control_benchmark_runs_the_stock_and_a_resumed_sweep(tmp_path, capsys):
+    path = tmp_path / "control.json"
+    options = ["--trials", "3", "--before", "190", "--stock-trials", "1", "--slots", "1"]
+    stock, ours = control.main([*options, "--epochs", "20", "--json", str(path)])
+    assert (stock.case.system, stock.num_reports) == ("stock", 20)
+    # Each is the third of its study, so that a rung with two values before it may stop it.
+    assert 3 * control.FIRST_RUNG_EPOCHS <= ours.num_reports <= 3 * 20
+    assert 0 < ours.busy <= 1 and ours.turnaround > 0 and ours.wall > 0
+    assert [row["reports_per_second"] > 0 for row in json.loads(path.read_text())["rows"]]
+    assert "| ours | 3 after 190 | 1 |" in capsys.readouterr().out

@@ -96,6 +96,10 @@ class Host:
         assert done.returncode == 0, f"{self.name}: {command}: {done.returncode}\n{output}"
         return output
 
+    def runs(self, process: str) -> bool:
+        """Whether a process of this name is there."""
+        return process in self.run("ps -e -o comm").split()
+
     def ssh(self, command: str, **options: Any) -> subprocess.Popen[str]:
         quiet = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
         login = ["ssh", "-q", *quiet, "-i", str(self._network.key), f"root@{self.address}"]

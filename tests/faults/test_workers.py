@@ -23,8 +23,6 @@ def disturbed(
     """
     folder = shutil.copytree(planned, tmp_path_factory.mktemp("disturbed") / "sweep")
     hangs = folder / "trials" / "colours_a.vpt_deep" / "1.part"
-    hangs.parent.mkdir(parents=True)
-    os.mkfifo(hangs)  # who opens it to write a checkpoint waits for ever
     faults = {
         "ORCHESTRATOR_KILL_AT": f"after checkpoint:2@{folder.parent / 'killed'}",
         "ORCHESTRATOR_SILENT_SECONDS": "15",
@@ -32,6 +30,9 @@ def disturbed(
     with running(
         "resume", folder, "--slots", 1, cache=workshop / "cache", environment=faults
     ) as command:
+        command.wait_for_line(" 1/8 trials")  # what a driver finds at its start, it removes
+        hangs.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(hangs)  # who opens it to write a checkpoint waits for ever
         command.wait_for_line("finished no epoch within 15 s")
         listening = listening_addresses(command)
         raylet = next(process for process in command.processes() if process.name() == "raylet")

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from timm.models import VisionTransformer
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from methods import VPT, tune
 from orchestrator.engine import Engine
@@ -19,8 +20,9 @@ from orchestrator.engine import Engine
 WORTH = 1.1
 """Another way than plain float32 must be so many times as fast, or it is not taken."""
 
-SMALL_STEP_SECONDS = 0.2
-"""On a CPU a network with shorter steps stays in float32: hardly anything could be gained."""
+SMALL_STEP_GFLOP = 10
+"""On a CPU a network with smaller steps, some 0.2 s of a core, stays in float32: hardly anything
+could be gained. Counted, not timed, so that a busy machine plans the same sweep."""
 
 ROUNDS = 4
 BATCH = {"cpu": 8, "cuda": 64}
@@ -70,11 +72,12 @@ def _fastest(
     vit: VisionTransformer, candidates: list[Engine], device: str, say: Callable[[str], None]
 ) -> Engine:
     first = _step(vit, candidates[0], device)
-    first()
+    with FlopCounterMode(display=False) as counter:
+        first()
     if device == "cpu" and candidates[0].precision == "fp32":
-        seconds = _seconds(first, device)
-        if seconds < SMALL_STEP_SECONDS:
-            say(f"precision fp32: a step takes {1000 * seconds:.0f} ms, too little to save on")
+        gflop = counter.get_total_flops() / 1e9
+        if gflop < SMALL_STEP_GFLOP:
+            say(f"precision fp32: a step takes {gflop:.2g} GFLOP, too little to save on")
             return candidates[0]
     steps = [first, *(_step(vit, candidate, device) for candidate in candidates[1:])]
     for step in steps[1:]:

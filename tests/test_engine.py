@@ -41,7 +41,7 @@ def test_a_small_network_stays_in_float32():
 
 
 def test_of_the_ways_to_compute_the_one_that_is_worth_it_is_taken(monkeypatch):
-    monkeypatch.setattr(precision_module, "SMALL_STEP_SECONDS", 0)
+    monkeypatch.setattr(precision_module, "SMALL_STEP_GFLOP", 0)
     threads = torch.get_num_threads()
     engine, (line,) = chosen("auto")
     gains = [float(gain) for gain in re.findall(r"([\d.]+)x", line)]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import sqlalchemy
 import yaml
 
 from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
@@ -74,7 +74,7 @@ def submit(arguments: Sequence[str], *, name: str, ray_address: str) -> str:
 
     environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     for text in (*environment.values(), *arguments):
-        if "://" in text and sqlalchemy.make_url(text).password is not None:
+        if "://" in text and urlsplit(text).password is not None:
             raise ValueError(
                 f"{redacted(text)}: Ray would show this with the job; put the password into a "
                 "file (postgresql+psycopg://USER@HOST/studies?passfile=FILE)"

@@ -127,9 +127,12 @@ def start_ray(slots: Slots, address: str | None) -> None:
 
 def cluster_size(address: str) -> tuple[float, float]:
     """CPUs and GPUs that a running cluster has, or that its autoscaler may start."""
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    connected = ray.is_initialized()  # by the search, which the last stage follows
+    if not connected:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     now = ray.cluster_resources()
-    ray.shutdown()
+    if not connected:
+        ray.shutdown()
     return grown(now.get("CPU", 0.0), now.get("GPU", 0.0))
 
 

@@ -15,7 +15,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -30,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from orchestrator.mlflow_server import server_command, server_environment
+from orchestrator.mlflow_server import is_free, server_command, server_environment
 
 logger = logging.getLogger(__name__)
 
@@ -438,19 +437,6 @@ class _Service:
             logger.warning("%s does not stop; killing it", self.name)
         _signal_group(self._process.pid, signal.SIGKILL)
         self._process.wait()
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether we could listen there."""
-    if port > 65535:
-        return False
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def postgres_programs() -> Path:

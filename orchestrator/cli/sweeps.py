@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -153,6 +154,7 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     save_plan(plan, folder)
     _say(f"sweep folder {folder}")
+    deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
     exit_code = _run(plan, opened, folder, chosen, cache, storage, ray_address, max_hours)
     if finalize and exit_code != INTERRUPTED:
         from orchestrator.cli.finalize import finalize as test_winners
@@ -164,7 +166,10 @@ def sweep(
             gpus_per_trial=gpus_per_trial,
             storage=storage,
             ray_address=ray_address,
+            max_hours=None if deadline is None else max(1.0, deadline - time.monotonic()) / 3600,
         )
+    elif finalize:
+        _say(f"and then: orchestrator finalize {folder}")
     _leave(exit_code)
 
 

@@ -1,7 +1,6 @@
 """`ui`: MLflow's pages on one sweep, on this machine only unless told otherwise."""
 
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -117,22 +116,12 @@ def _signal(process: Any, number: signal.Signals) -> None:
 
 
 def _refuse_taken(host: str, port: int) -> None:
-    if not _is_free(host, port):
-        other = next((p for p in range(port + 1, port + 100) if _is_free(host, p)), None)
+    from orchestrator.mlflow_server import is_free
+
+    if not is_free(host, port):
+        other = next((p for p in range(port + 1, port + 100) if is_free(host, p)), None)
         advice = f"; try --port {other}" if other else ""
         raise ValueError(f"port {port} of {host} is taken or not ours to use{advice}")
-
-
-def _is_free(host: str, port: int) -> bool:
-    if port > 65535:
-        return False
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], health: str, output: IO[bytes]) -> None:

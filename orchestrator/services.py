@@ -42,6 +42,9 @@ ARTIFACTS_FOLDER = "artifacts"
 _RESTORING = "restoring"
 """While this file is there, the databases are not whole."""
 
+MAX_CONNECTIONS = 300
+"""MLflow's four workers may hold 60, a sweep a few; PostgreSQL's own limit of 100 is near that."""
+
 START_SECONDS = 300
 STOP_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 30.0
@@ -260,7 +263,11 @@ class Services:
 
     def _start_postgres(self) -> subprocess.Popen[Any]:
         settings, account = self.settings, _database_account()
-        options = {"listen_addresses": settings.host, "unix_socket_directories": ""}
+        options = {
+            "listen_addresses": settings.host,
+            "unix_socket_directories": "",
+            "max_connections": MAX_CONNECTIONS,
+        }
         command: list[Any] = [postgres_programs() / "postgres", "-D", self.folder / "postgres"]
         command += ["-p", str(settings.postgres_port)]
         for name, value in options.items():

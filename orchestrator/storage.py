@@ -32,6 +32,8 @@ PATIENCE_SECONDS = float(os.environ.get("ORCHESTRATOR_STORAGE_SECONDS", 60))
 _RETRY_SECONDS = 0.5
 _SQLITE_BUSY_SECONDS = 2
 _CONNECT_SECONDS = 10
+_TABLE_ATTEMPTS = 20
+_MADE_BY_ANOTHER = ("already exists", "duplicate key", "UNIQUE constraint")
 
 Answer = TypeVar("Answer")
 
@@ -66,7 +68,7 @@ def open_storage(url: str) -> _CachedStorage:
     """The database at an SQLAlchemy address, with Optuna's tables in it."""
     shown = without_password(url)
     try:
-        storage = _PatientStorage(url, engine_kwargs=_engine_options(url))
+        storage = _make_tables(url)
     except (ImportError, exc.NoSuchModuleError) as error:
         raise ValueError(f"{shown}: needs a driver that is not installed: {error}") from None
     except (exc.DBAPIError, StorageInternalError) as error:
@@ -77,6 +79,21 @@ def open_storage(url: str) -> _CachedStorage:
         raise StorageError(f"{shown}: {said[0]}", may_pass=said[1]) from None
     storage.prepare(shown)
     return _CachedStorage(storage)
+
+
+def _make_tables(url: str) -> "_PatientStorage":
+    """Optuna asks for each table whether it is there and then makes it: of sweeps that begin
+    together on a new database all but one find a table that was not there when they asked."""
+    for attempt in range(1, _TABLE_ATTEMPTS + 1):
+        try:
+            return _PatientStorage(url, engine_kwargs=_engine_options(url))
+        except (exc.DBAPIError, StorageInternalError) as error:
+            cause = f"{error} {error.__cause__}"
+            made_by_another = any(words in cause for words in _MADE_BY_ANOTHER)
+            if attempt == _TABLE_ATTEMPTS or not made_by_another:
+                raise
+            time.sleep(_RETRY_SECONDS)
+    raise AssertionError
 
 
 def make_engine(url: str, **options: Any) -> sqlalchemy.Engine:

@@ -1,5 +1,6 @@
 """A cluster of several hosts loses a worker and its head, and the sweep ends as if it had not."""
 
+import functools
 import json
 import os
 import subprocess
@@ -103,11 +104,18 @@ class Store:
     def trials(self) -> list[tuple[str, optuna.trial.FrozenTrial]]:
         """With the names of their studies."""
         try:
-            names = optuna.get_all_study_names(self.url)
+            names = optuna.get_all_study_names(self.storage)
         except Exception:  # the sweep is just making its tables
             return []
-        found = [optuna.load_study(study_name=name, storage=self.url) for name in names]
+        found = [optuna.load_study(study_name=name, storage=self.storage) for name in names]
         return [(study.study_name, trial) for study in found for trial in study.get_trials()]
+
+    @functools.cached_property
+    def storage(self) -> optuna.storages.RDBStorage:
+        """One for all questions: each new one would keep a connection until it is collected."""
+        return optuna.storages.RDBStorage(
+            self.url, skip_table_creation=True, skip_compatibility_check=True
+        )
 
     def finished_on(self, host: Host) -> int:
         return sum(

@@ -2,12 +2,15 @@
 
 import logging
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from optuna.storages import RDBStorage
 from plans import make_plan, make_record, wait_for
 from postgres import PASSWORD, PostgreSQL
@@ -134,6 +137,48 @@ def test_a_refused_connection_names_the_server_and_not_the_password(postgres: Po
         with pytest.raises(ValueError, match=told) as error:
             open_storage(url)
         assert not any(word in str(error.value) for word in ("horse", "sesame"))
+
+
+OPENS = """
+import sys
+from orchestrator.storage import open_storage
+print("ready", flush=True)
+sys.stdin.readline()
+open_storage(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_sweeps_may_begin_together_on_a_new_database(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    if kind == "postgresql":
+        server: PostgreSQL = request.getfixturevalue("postgres")
+        engine = sqlalchemy.create_engine(server.url(), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("CREATE DATABASE new"))
+        engine.dispose()
+        url = server.url().replace("/postgres", "/new")
+    sweeps = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENS, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for sweep in sweeps:
+        assert sweep.stdout is not None and sweep.stdout.readline() == "ready\n"
+    for sweep in sweeps:
+        assert sweep.stdin is not None
+        sweep.stdin.write("\n")
+        sweep.stdin.flush()
+    said = [sweep.communicate(timeout=SECONDS)[1] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0, 0, 0], said
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,11 @@
         --backbone deit_tiny_patch16_224 --weights deit_tiny.safetensors --epochs 3
 
 Trials run one after the other in this process as they do in a warm worker, on images that are
-decoded already. `import` is what a new process pays before anything else; `setup` is the time to
-the first step: backbone, images, prompts, frozen part; `save` is the file of the tuned weights.
+decoded already. `import` is what a new process pays before anything else. What comes before the
+first step is split into `backbone` (its weights), `data` (the images), `frozen` (what the frozen
+part makes of them, kept for the next trial) and `prompts` (the rest: prompts, head, what a method
+looks at); `log` is the file of the tuned weights. What a trial waits for between two of a worker,
+and what the driver logs of it, is measured by `control.py`.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from step import machine
 
 from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache
+from orchestrator.plan import SweepPlan
 from orchestrator.prepare import SweepRequest, plan_sweep
 from orchestrator.residents import Residents
 from orchestrator.trial import Trial, TrialContext
@@ -38,10 +42,13 @@ class Row:
     """cold, warm (same task as before) or change (another task)."""
     task: str
     method: str
-    setup: float
-    train: float
+    backbone: float
+    data: float
+    frozen: float
+    prompts: float
+    step: float
     evaluate: float
-    save: float
+    log: float
     images_per_second: float
     val_accuracy: float
     frozen_work: str
@@ -62,29 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         frozen_cache=options.frozen_cache,
         pruner="none",
     )
-    cache = ImageCache()
-    plan, suite = plan_sweep(
-        request,
-        name="benchmark",
-        cache=cache,
-        say=print,
-        device=options.device,
-        cpu_threads=options.threads,
-    )
-    context = TrialContext(
-        backbone=plan.backbone,
-        tasks={task.name: task.for_search() for task in suite.tasks},
-        fingerprints={task.name: task.fingerprint for task in plan.tasks},
-        pruner=plan.pruner,
-        cache_folder=str(cache.root),
-        device=options.device,
-        cpu_threads=options.threads,
-        engine=plan.engine,
-    )
+    plan, context = planned(request, device=options.device, cpu_threads=options.threads)
     residents = Residents(8 * 2**30)
     print(f"\n{machine()}\nimport {IMPORT_SECONDS:.2f} s\n")
-    print("| state | task | method | setup | train | evaluate | save | images/s | val |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| state | task | method | backbone | data | frozen | prompts | step | evaluate | log "
+        "| images/s | val |"
+    )
+    print("|---" * 12 + "|")
     rows: list[Row] = []
     for space in plan.parsed_spaces.values():
         before = None
@@ -99,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 config={**space.fixed, **drawn},
                 seed=len(rows),
             )
-            rows.append(_run(state, Trial(config, context, residents)))
+            rows.append(_run(state, _TimedTrial(config, context, residents)))
             before = task
             print(_text(rows[-1]), flush=True)
     if options.json:
@@ -109,7 +101,51 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     return rows
 
 
-def _run(state: str, trial: Trial) -> Row:
+def planned(
+    request: SweepRequest, *, device: str, cpu_threads: int
+) -> tuple[SweepPlan, TrialContext]:
+    """What a sweep would hand to its workers."""
+    cache = ImageCache()
+    plan, suite = plan_sweep(
+        request, name="benchmark", cache=cache, say=print, device=device, cpu_threads=cpu_threads
+    )
+    return plan, TrialContext(
+        backbone=plan.backbone,
+        tasks={task.name: task.for_search() for task in suite.tasks},
+        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+        pruner=plan.pruner,
+        cache_folder=str(cache.root),
+        device=device,
+        cpu_threads=cpu_threads,
+        engine=plan.engine,
+    )
+
+
+class _TimedTrial(Trial):
+    """Notes what the parts of its beginning take."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.seconds = {"_backbone": 0.0, "_pixels": 0.0, "_prefix": 0.0}
+
+    def _timed(self, name: str, *arguments: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return getattr(super(), name)(*arguments)
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+    def _backbone(self, *arguments: Any) -> Any:
+        return self._timed("_backbone", *arguments)
+
+    def _pixels(self, *arguments: Any) -> Any:
+        return self._timed("_pixels", *arguments)
+
+    def _prefix(self, *arguments: Any) -> Any:
+        return self._timed("_prefix", *arguments)
+
+
+def _run(state: str, trial: _TimedTrial) -> Row:
     accuracy = [row["val_accuracy"] for row in trial.epochs() if "val_accuracy" in row][-1]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -120,10 +156,13 @@ def _run(state: str, trial: Trial) -> Row:
         state=state,
         task=trial.config.task,
         method=trial.config.study.partition(".")[2],
-        setup=facts["setup_seconds"],
-        train=facts["train_seconds"],
+        backbone=trial.seconds["_backbone"],
+        data=trial.seconds["_pixels"],
+        frozen=trial.seconds["_prefix"],
+        prompts=facts["setup_seconds"] - sum(trial.seconds.values()),
+        step=facts["train_seconds"],
         evaluate=facts["eval_seconds"],
-        save=saved,
+        log=saved,
         images_per_second=facts["images_per_second"],
         val_accuracy=accuracy,
         frozen_work=facts["frozen_work"],
@@ -138,9 +177,9 @@ def _middle(distribution: Any) -> Any:
 
 def _text(row: Row) -> str:
     return (
-        f"| {row.state} | {row.task} | {row.method} | {row.setup:.3f} | {row.train:.2f}"
-        f" | {row.evaluate:.2f} | {row.save:.3f} | {row.images_per_second:.0f}"
-        f" | {row.val_accuracy:.3f} |"
+        f"| {row.state} | {row.task} | {row.method} | {row.backbone:.3f} | {row.data:.3f}"
+        f" | {row.frozen:.3f} | {row.prompts:.3f} | {row.step:.2f} | {row.evaluate:.2f}"
+        f" | {row.log:.3f} | {row.images_per_second:.0f} | {row.val_accuracy:.3f} |"
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 
+import accuracy
 import control
+import launch
 import pytest
 import stacked
 import step
@@ -42,10 +44,31 @@ def test_the_trial_benchmark_tells_cold_warm_and_changed_tasks_apart(
         "warm",
     ]
     assert {row.method for row in rows} == {"linear", "vpt_deep"}
-    assert all(row.train > 0 and row.evaluate > 0 and row.val_accuracy <= 1 for row in rows)
+    assert all(row.step > 0 and row.evaluate > 0 and row.val_accuracy <= 1 for row in rows)
+    assert all(row.prompts > 0 and row.log > 0 for row in rows)
     assert "features cls pretrained_frozen computed once" in rows[0].frozen_work
     assert "blocks 0 computed once" in rows[-1].frozen_work
-    assert rows[1].setup < rows[0].setup
+    cold, warm = rows[:2]
+    for part in ("backbone", "data", "frozen"):
+        assert getattr(warm, part) < getattr(cold, part), part
+
+
+def test_the_accuracy_benchmark_pairs_both_precisions(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    suite = write_suite(tmp_path / "suite")
+    options = ["--backbone", "vit_quickstart", "--epochs", "2", "--seeds", "2", "--configs", "1"]
+    rows = accuracy.main([str(suite), *options, "--method", "linear", "vpt_deep"])
+    assert len({(row.task, row.method) for row in rows}) == len(rows) == 4
+    for row in rows:
+        assert len(row.fp32) == len(row.bf16) == 2
+    assert "bf16 - fp32 over 8 pairs" in capsys.readouterr().out
+
+
+def test_the_launch_benchmark_times_the_eager_step(capsys):
+    options = ["--device", "cpu", "--backbone", "tiny", "--batch", "2", "--precision", "fp32"]
+    (row,) = launch.main([*options, "--tokens", "3", "--ways", "eager", "--rounds", "2"])
+    assert (row.gain, row.difference) == (1.0, 0.0)
+    assert "| eager |" in capsys.readouterr().out
 
 
 @pytest.mark.ray

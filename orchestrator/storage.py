@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
+
+from orchestrator.stored_trials import read_trials
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +195,23 @@ class _PatientStorage(RDBStorage):
 
         return wait_for(tell, repeated=tell_unless_told)
 
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        return wait_for(
+            lambda: read_trials(
+                self.engine,
+                study_id,
+                states=None if states is None else [s for s in TrialState if s in states],
+                newer_than=trial_id_greater_than,
+                and_these=included_trial_ids,
+            )
+        )
+
     def _num_trials(self, study_id: int) -> int:
         trials = sqlalchemy.select(sqlalchemy.func.count()).where(TrialModel.study_id == study_id)
         with self.engine.connect() as connection:
@@ -209,7 +228,7 @@ def _waiting(method: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in (
     *BaseStorage.__abstractmethods__,
-    *("_set_trial_param", "_get_trials", "_get_best_trial_id"),  # which Optuna's cache calls
+    *("_set_trial_param", "_get_best_trial_id"),  # which Optuna's cache calls
 ):
     if _name not in vars(_PatientStorage) and _name != "create_new_trial":
         setattr(_PatientStorage, _name, _waiting(getattr(RDBStorage, _name)))

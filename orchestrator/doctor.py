@@ -14,9 +14,11 @@ from pathlib import Path
 
 from orchestrator.bundle import read_bundle, sha256_of
 from orchestrator.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
+from orchestrator.final_record import FinalRecord
+from orchestrator.mlflow_final import final_contents
 from orchestrator.mlflow_store import ARTIFACTS_FOLDER, TrackingError
 from orchestrator.plan import SweepPlan
-from orchestrator.reconcile import reconcile, tracked_runs
+from orchestrator.reconcile import reconcile, reconcile_final, tracked_runs
 from orchestrator.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.results import RESULTS_FILE, read_results, results_table, write_results
 from orchestrator.storage import STORAGE_FILE
@@ -43,8 +45,14 @@ class Examination:
     """How many invariants were checked, by what they are about."""
 
 
-def examine(plan: SweepPlan, record: Record, folder: Path, tracking_uri: str) -> Examination:
-    """Check every invariant of a sweep that nobody is running."""
+def examine(
+    plan: SweepPlan,
+    record: Record,
+    folder: Path,
+    tracking_uri: str,
+    finals: FinalRecord | None = None,
+) -> Examination:
+    """Check every invariant of a sweep that nobody is running; `finals` is its last stage."""
     examination = Examination()
     parts: tuple[tuple[str, Callable[[], Iterator[tuple[bool, str, str]]]], ...] = (
         ("storage", lambda: _storage(plan, record, folder)),
@@ -52,7 +60,7 @@ def examine(plan: SweepPlan, record: Record, folder: Path, tracking_uri: str) ->
         ("table", lambda: _table(plan, record, folder)),
         ("bundles", lambda: _bundles(plan, record, folder)),
         ("files", lambda: _files(record, folder)),
-        ("mlflow", lambda: _tracking(plan, record, tracking_uri)),
+        ("mlflow", lambda: _tracking(plan, record, tracking_uri, finals)),
     )
     for about, checks in parts:
         for holds, text, remedy in checks():
@@ -63,7 +71,12 @@ def examine(plan: SweepPlan, record: Record, folder: Path, tracking_uri: str) ->
 
 
 def repair(
-    plan: SweepPlan, record: Record, suite: Suite, folder: Path, tracking_uri: str
+    plan: SweepPlan,
+    record: Record,
+    suite: Suite,
+    folder: Path,
+    tracking_uri: str,
+    finals: FinalRecord | None = None,
 ) -> list[str]:
     """Make again what is made from the storage, and remove what the dead left; what was done.
 
@@ -90,6 +103,8 @@ def repair(
             f"MLflow: {filled.created} runs written, {filled.updated} brought up to date, "
             f"{filled.doubled} doubles removed"
         )
+        if finals is not None:
+            reconcile_final(plan, record, finals, tracking_uri)
     except TrackingError as error:
         done.append(str(error))
     return done
@@ -210,7 +225,9 @@ def _left_over(record: Record, folder: Path) -> Sequence[Path]:
     return sorted(found)
 
 
-def _tracking(plan: SweepPlan, record: Record, uri: str) -> Iterator[tuple[bool, str, str]]:
+def _tracking(
+    plan: SweepPlan, record: Record, uri: str, finals: FinalRecord | None
+) -> Iterator[tuple[bool, str, str]]:
     try:
         runs = tracked_runs(plan, uri)
     except TrackingError as error:
@@ -218,13 +235,20 @@ def _tracking(plan: SweepPlan, record: Record, uri: str) -> Iterator[tuple[bool,
         return
     shown: dict[tuple[str, str], list[tuple[str, float | None]]] = {}
     for run in runs:
-        shown.setdefault((run.study, run.number), []).append((run.state, run.val_accuracy))
-    for trial in record.all_trials():
-        found = shown.pop((trial.study, str(trial.number)), [])
-        expected = (trial.state, trial.val_accuracy)
+        accuracy = run.val_accuracy if run.test_accuracy is None else run.test_accuracy
+        shown.setdefault((run.study, run.number), []).append((run.state, accuracy))
+    expected = {
+        (trial.study, str(trial.number)): (trial.state, trial.val_accuracy)
+        for trial in record.all_trials()
+    }
+    if finals is not None:
+        for content in (c for study in plan.studies for c in final_contents(plan, study, finals)):
+            expected[content.key] = (content.tags["state"], content.totals.get("test_accuracy"))
+    for (study, number), (state, accuracy) in expected.items():
+        found = shown.pop((study, number), [])
         yield (
-            found == [expected] or (trial.state not in FINISHED and len(found) < 2),
-            f"MLflow shows {trial.study} #{trial.number} as {found}, the storage {expected}",
+            found == [(state, accuracy)] or (state not in FINISHED and len(found) < 2),
+            f"MLflow shows {study} #{number} as {found}, the storage {(state, accuracy)}",
             "repair",
         )
     for study in plan.studies:

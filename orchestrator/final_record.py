@@ -129,6 +129,25 @@ class FinalRecord:
             begun["data_fingerprint"] = fingerprints[study.task]
             self._open(study.name, begun)
 
+    @classmethod
+    def begun(cls, plan: SweepPlan, record: Record, storage_url: str) -> "FinalRecord | None":
+        """The stage as it was begun; None if it was not. Nothing is written."""
+        storage = open_storage(storage_url)
+        protocols = {}
+        for study in plan.studies:
+            try:
+                name = _name_in_storage(plan, study.name, "finalists")
+                stored = optuna.load_study(study_name=name, storage=storage)
+            except KeyError:
+                return None
+            if "protocol" not in stored.user_attrs:
+                return None
+            protocols[study] = dict(stored.user_attrs["protocol"])
+        fingerprints = {s.task: told.pop("data_fingerprint") for s, told in protocols.items()}
+        told = next(iter(protocols.values()))
+        protocol = FinalProtocol(**{**told, "seeds": tuple(told["seeds"])})
+        return cls(plan, record, storage_url, protocol=protocol, fingerprints=fingerprints)
+
     def finalists(self, study: str) -> list[Finalist]:
         """The best of the search first."""
         stored = self._finalists[study]
@@ -216,7 +235,7 @@ class FinalRecord:
     def _open(self, study: str, begun: Mapping[str, Any]) -> None:
         for kind, kept in (("finalists", self._finalists), ("final", self._final)):
             kept[study] = optuna.create_study(
-                study_name=f"{self.plan.name}/{study}/{kind}",
+                study_name=_name_in_storage(self.plan, study, kind),
                 storage=self._storage,
                 direction="maximize",
                 pruner=_stops_clear_losers(),
@@ -275,6 +294,10 @@ class FinalRecord:
     def _final_id(self, study: str, seed: int) -> int | None:
         trials = self._final[study].get_trials(deepcopy=False)
         return next((t._trial_id for t in trials if t.user_attrs["seed"] == seed), None)
+
+
+def _name_in_storage(plan: SweepPlan, study: str, kind: str) -> str:
+    return f"{plan.name}/{study}/{kind}"
 
 
 def _stops_clear_losers() -> optuna.pruners.BasePruner:

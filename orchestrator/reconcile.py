@@ -145,6 +145,8 @@ class TrackedRun:
     state: str
     """As in the record, if its status says the same."""
     val_accuracy: float | None
+    test_accuracy: float | None
+    """Of a winner's run with one seed."""
 
 
 def tracked_runs(plan: SweepPlan, tracking_uri: str) -> list[TrackedRun]:
@@ -172,4 +174,5 @@ def _tracked(run: "Run") -> TrackedRun:
         number=number,
         state=state,
         val_accuracy=run.data.metrics.get("val_accuracy"),
+        test_accuracy=run.data.metrics.get("test_accuracy"),
     )

@@ -3,8 +3,10 @@
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -369,3 +371,19 @@ def test_the_stage_is_told_and_tracked(finalized, tmp):
     assert not any("val_accuracy" in run.data.metrics for run in runs)
     refused = run("finalize", folder, "--folds", 4, tmp=tmp, code=2)
     assert "its test images count once" in refused
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_doctor_compares_the_runs_of_the_stage(finalized, tmp):
+    folder = tmp / "examined"
+    shutil.copytree(finalized[0], folder)
+    assert json.loads(run("doctor", folder, "--json", tmp=tmp))["findings"] == []
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        changed = database.execute(
+            "UPDATE latest_metrics SET value = 2 WHERE key = 'test_accuracy' AND run_uuid IN "
+            "(SELECT run_uuid FROM tags WHERE key = 'mlflow.runName' AND value LIKE '%seed 44')"
+        )
+        assert changed.rowcount == 1
+    (finding,) = json.loads(run("doctor", folder, "--json", tmp=tmp, code=1))["findings"]
+    assert "colours.vpt_deep #final 44 as [('complete', 2.0)]" in finding["text"]

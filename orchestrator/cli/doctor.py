@@ -37,20 +37,23 @@ def doctor(
         raise ValueError("doctor needs the folder of a sweep, or --cluster")
     from orchestrator.doctor import examine
     from orchestrator.doctor import repair as repair_folder
+    from orchestrator.final_record import FinalRecord
     from orchestrator.mlflow_store import tracking_uri
     from orchestrator.owner import leased, owned
     from orchestrator.plan import load_plan
     from orchestrator.prepare import planned_suite
     from orchestrator.record import open_record
+    from orchestrator.storage import default_storage
 
     plan = load_plan(folder)
     uri = tracking_uri(folder)
     with owned(folder), leased(storage, plan.name):
         record = open_record(plan, folder, storage)
+        finals = FinalRecord.begun(plan, record, storage or default_storage(folder))
         done: list[str] = []
         if repair:
-            done = repair_folder(plan, record, planned_suite(plan), folder, uri)
-        examination = examine(plan, record, folder, uri)
+            done = repair_folder(plan, record, planned_suite(plan), folder, uri, finals)
+        examination = examine(plan, record, folder, uri, finals)
     if as_json:
         typer.echo(
             json.dumps(

@@ -76,6 +76,8 @@ class Row:
     """Median, from the end of a trial in a worker to the start of the next in the same."""
     busy: float
     """Share of the time of all slots that trials took, while any was left to be handed out."""
+    busy_begun: float
+    """The same, of each slot from its first trial on: without the start of its process."""
     peak_memory_mib: float
     """Of the driver."""
     drain: float
@@ -115,10 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         cases.insert(0, stock)
     print(
         "| system | trials | slots | reports/s | x stock | reports per CPU s | x stock "
-        "| ms a trial | driver CPU ms a trial | turnaround s | busy % | driver MiB "
+        "| ms a trial | driver CPU ms a trial | turnaround s | busy % | once begun % | driver MiB "
         "| MLflow behind s |"
     )
-    print("|---" * 13 + "|")
+    print("|---" * 14 + "|")
     rows: list[Row] = []
     for case in cases:
         rows.append(_in_its_own_process(case))
@@ -339,10 +341,12 @@ def _measured(case: Case, facts: Sequence[Mapping[str, Any]]) -> dict[str, float
     handed_out = max(f["began"] for f in facts)
     taken = sum(min(f["ended"], handed_out) - f["began"] for f in facts)
     idle = [f["idle"] for f in facts if f["idle"] is not None]
+    begun = sum(handed_out - f["began"] for f in facts if f["idle"] is None)
     return {
         "wall": last - first,
         "turnaround": statistics.median(idle) if idle else 0.0,
         "busy": taken / (case.slots * (handed_out - first)) if handed_out > first else 1.0,
+        "busy_begun": taken / begun if begun > 0 else 1.0,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -480,7 +484,8 @@ def _text(row: Row, stock: Row | None) -> str:
         f" | {wall:.1f} | {row.reports_per_cpu_second:.1f} | {cpu:.1f}"
         f" | {1000 * row.wall / case.trials:.0f}"
         f" | {1000 * row.driver_cpu / case.trials:.0f} | {row.turnaround:.2f}"
-        f" | {100 * row.busy:.1f} | {row.peak_memory_mib:.0f} | {row.drain:.0f} |"
+        f" | {100 * row.busy:.1f} | {100 * row.busy_begun:.1f}"
+        f" | {row.peak_memory_mib:.0f} | {row.drain:.0f} |"
     )
 
 

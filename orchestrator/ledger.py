@@ -151,7 +151,10 @@ class StudyLedger:
         rows: list[EpochRow] = result["rows"]
         if rows and rows[0]["epoch"] == 1:
             running.curve.clear()  # a trial whose worker died begins again
-        stop_after = self.record.report(study, number, rows, finished=result["finished"])
+        # Nothing is left to prune of a trial that failed: a disk that was full after its last epoch
+        # must not become a rung that it would not have had.
+        ended = result["finished"] or bool(result["failure"])
+        stop_after = self.record.report(study, number, rows, finished=ended)
         if stop_after is not None:
             rows = [row for row in rows if row["epoch"] <= stop_after]
         running.curve += rows

@@ -218,7 +218,9 @@ class Record:
         stored = study.user_attrs.get("plan")
         if stored is None:
             study.set_user_attr("plan", planned)
-        elif changes := list(differences(stored, planned)):
+            return
+        known = {key: value for key, value in planned.items() if key in stored}
+        if changes := list(differences(stored, known)):
             raise ValueError(
                 f"study {name}: its trials were drawn from another plan than {PLAN_FILE} now says; "
                 "start a new sweep for what changed:\n  " + "\n  ".join(changes)
@@ -460,6 +462,7 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
         "sampler": plan.sampler,
         "pruner": asdict(plan.pruner),
         "backbone": backbone,
+        "engine": asdict(plan.engine),
         "data_fingerprint": plan.task(study.task).fingerprint,
     }
     return json.loads(json.dumps(document))

@@ -23,10 +23,16 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # we have our own
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Why a worker died is known when its node is missed, which takes longer than the second that Ray
+# waits for the reason: a preempted node would count as a death of the trial's.
+os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "60000")
 
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -218,6 +224,22 @@ class _LedgerScheduler(FIFOScheduler):
         if reason == OUT_OF_MEMORY:
             (run,) = trial.config["run"]
             trial.config["run"] = [replace(run, memory_share=run.memory_share / 2)]
+
+
+class _ActorManager(RayActorManager):
+    """Ray's own, to which every end of a worker is one.
+
+    What Ray raises for a worker that its memory monitor killed is no RayActorError, for which Tune
+    would end the whole sweep.
+    """
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError | NodeDiedError):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        super()._actor_task_failed(tracked_actor_task, exception)
+
+
+tune_controller.RayActorManager = _ActorManager  # pyright: ignore[reportPrivateImportUsage]
 
 
 class _StopInOrder(tune.Stopper):

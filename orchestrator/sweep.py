@@ -10,7 +10,7 @@ from orchestrator.backbone import image_transform
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.depot import deliver
 from orchestrator.export import BEST_FOLDER, TRIALS_FOLDER, export_best
-from orchestrator.ledger import Observer, StudyLedger
+from orchestrator.ledger import Ledger, Observer, StudyLedger
 from orchestrator.mlflow_store import ARTIFACTS_FOLDER, tracking_uri
 from orchestrator.plan import SweepPlan
 from orchestrator.progress import Progress
@@ -71,20 +71,20 @@ def run_sweep(
         cpu_threads=slots.cpu_threads,
         engine=plan.engine,
     )
+
+    def train(ledger: Ledger, max_seconds: float | None = None) -> None:
+        if ledger.num_left:  # Ray is not started for nothing
+            start_ray(slots, ray_address)
+            here = _beside(context, plan, suite, folder, cache) if ray_address else context
+            run_schedule(ledger, here, slots, max_seconds=max_seconds)
+
     try:
-        start_ray(slots, ray_address)
-        if ray_address:
-            transform = image_transform(plan.backbone)
-            decoded = {t.name: open_search_splits(t, transform, cache) for t in suite.tasks}
-            trials_folder = folder / TRIALS_FOLDER
-            delivery = deliver(plan, decoded, cache=cache, kept_below=trials_folder)
-            context = replace(context, delivery=delivery)
         with view(progress) if view else nullcontext() as shown:
             observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
             ledger = StudyLedger(record, folder / TRIALS_FOLDER, observers)
-            run_schedule(ledger, context, slots, max_seconds=max_seconds)
+            train(ledger, max_seconds)
         if progress.finished == plan.num_trials:
-            run_schedule(LostWeightsLedger(record, folder / TRIALS_FOLDER), context, slots)
+            train(LostWeightsLedger(record, folder / TRIALS_FOLDER))
     except StorageError:
         raise  # what is written out is read from the storage: `resume` does it
     except BaseException:
@@ -99,6 +99,16 @@ def run_sweep(
         tracked=tracked,
         stop_reason=ledger.stop_reason,
     )
+
+
+def _beside(
+    context: TrialContext, plan: SweepPlan, suite: Suite, folder: Path, cache: ImageCache
+) -> TrialContext:
+    """For workers that do not share our disk."""
+    transform = image_transform(plan.backbone)
+    decoded = {task.name: open_search_splits(task, transform, cache) for task in suite.tasks}
+    delivery = deliver(plan, decoded, cache=cache, kept_below=folder / TRIALS_FOLDER)
+    return replace(context, delivery=delivery)
 
 
 def _write_out(

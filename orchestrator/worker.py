@@ -83,7 +83,7 @@ class WarmWorker(tune.Trainable):
             "failure": failure,
             "unexpected": unexpected,
             "blameless": blameless,
-            "facts": self._trial.facts(),
+            "facts": {**self._trial.facts(), "memory_share": self._run.memory_share},
         }
 
     def _expect_progress(self) -> None:

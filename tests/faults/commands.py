@@ -14,6 +14,9 @@ import psutil
 
 COMMAND = (sys.executable, "-m", "orchestrator.cli")
 
+ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)
+"""As the drivers of `drivers.py` have it: with more threads sums are rounded differently."""
+
 
 class Running:
     """A command that runs; what it prints is kept as it comes."""
@@ -50,6 +53,18 @@ class Running:
             return [driver, *driver.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train."""
+        return [process for process in self.processes() if trains(process)]
+
+
+def trains(process: psutil.Process) -> bool:
+    """Whether it is an actor of Tune's, whose title says what it does."""
+    try:
+        return "ray::ResourceTrainable" in " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 @contextmanager

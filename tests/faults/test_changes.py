@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from drivers import Drivers
 from plans import make_plan, make_record
+from suites import write_suite
 
 from orchestrator.changes import refuse_changes
-from orchestrator.plan import SweepPlan, load_plan
+from orchestrator.engine import Engine
+from orchestrator.plan import PrunerPlan, SweepPlan, load_plan
 from orchestrator.record import Record, open_record
 
 
@@ -27,6 +30,11 @@ def test_a_changed_space_is_refused_with_the_difference(tmp_path: Path):
     [
         ({"seed": 1}, "seed: was 0, is 1"),
         ({"sampler": "tpe"}, "sampler: was 'random', is 'tpe'"),
+        (
+            {"pruner": PrunerPlan(name="median", first_rung_epochs=2)},
+            "pruner.name: was 'none', is 'median'",
+        ),
+        ({"engine": Engine(augment=True)}, "engine.augment: was False, is True"),
         ({"created": "2027-01-01T00:00:00+00:00"}, "created: was '2026"),
     ],
 )
@@ -71,3 +79,15 @@ def test_other_weights_are_refused_before_anything_is_started(opened):
     other = replace(plan, backbone=replace(plan.backbone, weights_sha256="ab" * 32))
     with pytest.raises(ValueError, match="the weights changed"):
         refuse_changes(other, record, accept_versions=True)
+
+
+@pytest.mark.slow
+def test_other_images_are_refused_with_the_name_of_their_task(drivers: Drivers, tmp_path: Path):
+    suite = write_suite(tmp_path / "suite", ("colours_a",))
+    request = {"backbone": "vit_quickstart", "methods": ["linear"], "num_trials": 1, "epochs": 4}
+    folder = drivers.plan(tmp_path / "sweep", suite, **request)
+    first, second, *_ = sorted((suite / "colours_a" / "images" / "train").iterdir())
+    shutil.copy(second, first)
+    assert drivers.run(folder) == 2, drivers.output
+    assert "the images or labels of colours_a changed since" in drivers.output
+    assert drivers.output.count("error: ") == 1 and "Traceback" not in drivers.output

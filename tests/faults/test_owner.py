@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import running
 from plans import make_plan
 from postgres import PostgreSQL
 
@@ -59,6 +60,23 @@ def test_a_lock_file_that_was_cut_off_still_refuses(tmp_path: Path):
         refused = "is being run by another process"
         with pytest.raises(ValueError, match=refused), owned(tmp_path):
             pass
+
+
+@pytest.mark.slow
+def test_doctor_leaves_a_running_sweep_alone_and_needs_no_dead_owner(
+    sweep_folder: Path, tmp_path: Path
+):
+    def doctor() -> tuple[int, str]:
+        with running("doctor", sweep_folder, cache=tmp_path) as command:
+            return command.wait(), command.output
+
+    with holder(sweep_folder) as first:
+        code, said = doctor()
+        assert code == 2 and f"is being run by process {first.pid} on" in said, said
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        code, said = doctor()
+        assert code == 1 and "4 not begun (resume)" in said, said
 
 
 @pytest.mark.postgres

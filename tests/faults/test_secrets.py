@@ -1,0 +1,32 @@
+"""A password in the address of a storage is written nowhere."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from commands import ONE_SLOT, running
+from postgres import PASSWORD, PostgreSQL
+from story import Story, assert_nowhere, story_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.postgres, pytest.mark.slow]
+
+
+def test_a_password_is_in_no_file_and_in_no_output(
+    postgres: PostgreSQL, sweep_folder: Path, workshop: Path, undisturbed: Story
+):
+    # A short path: Ray makes sockets below it.
+    logs = Path(tempfile.mkdtemp(prefix="ray-"))
+    there = {"ORCHESTRATOR_STORAGE": postgres.url(), "RAY_TMPDIR": str(logs)}
+    try:
+        with running(
+            "resume", sweep_folder, *ONE_SLOT, cache=workshop / "cache", environment=there
+        ) as command:
+            assert command.wait() == 0, command.output
+        assert PASSWORD not in command.output
+        assert any(logs.rglob("gcs_server.out")), "Ray wrote its logs here"
+        for folder in (sweep_folder, logs, workshop / "cache"):
+            assert_nowhere(PASSWORD, folder)
+        assert story_of(sweep_folder, postgres.url()) == undisturbed
+    finally:
+        shutil.rmtree(logs)

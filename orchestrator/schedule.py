@@ -89,6 +89,7 @@ def run_schedule(
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
                 # Our trials write their own checkpoints; Tune's would be a second, lossy truth.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[_Forget()],
             ),
         )
         try:
@@ -191,6 +192,8 @@ class _LedgerSearcher(Searcher):
             reason = self.shared.deaths.get(trial_id, "it did not start")
             self.shared.ask(lambda: ledger.worker_lost(trial_id, reason), None)
         ledger.forget(trial_id)
+        for kept in (self.shared.deaths, self.shared.heard):
+            kept.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the record is what a sweep resumes from."""
@@ -240,6 +243,16 @@ class _ActorManager(RayActorManager):
 
 
 tune_controller.RayActorManager = _ActorManager  # pyright: ignore[reportPrivateImportUsage]
+
+
+class _Forget(tune.Callback):
+    """Tune keeps the last result of every trial, and statistics of every number in it."""
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        for told in ("rows", "facts"):
+            del result[told]
 
 
 class _StopInOrder(tune.Stopper):

@@ -254,6 +254,10 @@ class _Forget(tune.Callback):
         for told in ("rows", "facts"):
             del result[told]
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for statistics in (trial.metric_analysis, trial.metric_n_steps):
+            statistics.clear()
+
 
 class _StopInOrder(tune.Stopper):
     def __init__(self, signals: StopSignals, shared: _Shared) -> None:

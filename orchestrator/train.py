@@ -37,12 +37,12 @@ class TrialFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """A split on the device as it was decoded, with the normalisation of the backbone."""
+    """A split as it was decoded, with the normalisation of the backbone."""
 
     images: Tensor
-    """(N, H, W, 3) uint8."""
+    """(N, H, W, 3) uint8, on the device, or in pinned memory of the host where they do not fit."""
     labels: Tensor
-    """(N,) int64."""
+    """(N,) int64, on the device."""
     mean: Tensor
     """(3, 1, 1), of values in [0, 1]."""
     std: Tensor
@@ -52,14 +52,25 @@ class Pixels:
 
     def normalised(self, index: Tensor | slice, crops: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) float32 on the device; of `crops` (B, 2, 3) where given."""
-        pixels = self.images[index].permute(0, 3, 1, 2).to(torch.float32)
+        pixels = self._on_device(index).permute(0, 3, 1, 2).to(torch.float32)
         if crops is not None:
             pixels = cut_out(pixels, crops)
         return (pixels / 255 - self.mean) / self.std
 
     @property
+    def are_on_host(self) -> bool:
+        return self.images.device != self.labels.device
+
+    @property
     def num_bytes(self) -> int:
         return self.images.nbytes + self.labels.nbytes
+
+    def _on_device(self, index: Tensor | slice) -> Tensor:
+        if not self.are_on_host:
+            return self.images[index]
+        # Pinned, so that the copy waits its turn on the device while we go on to the next batch.
+        chosen = self.images[index.cpu() if isinstance(index, Tensor) else index]
+        return chosen.pin_memory().to(self.labels.device, non_blocking=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +241,9 @@ class Training:
         """Mean loss and last learning rate."""
         recipe = self._model.recipe
         self._model.train()
-        shuffled = torch.randperm(len(self._train), generator=self._order).to(self._device)
+        shuffled = torch.randperm(len(self._train), generator=self._order)
+        if not self._train.pixels.are_on_host:  # else to look up a batch would wait for the device
+            shuffled = shuffled.to(self._device)
         if self._engine.augment:
             crops = draw_crops(len(self._train), seed=self._seed, epoch=epoch)
             self._crops = crops.to(self._device)
@@ -277,13 +290,14 @@ class Training:
 
     def _step_in_parts(self, index: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=index.device)
+        total = torch.zeros((), device=self._device)
         for part in index.split(self._fit.part_size or len(index)):
-            crops = None if self._crops is None else self._crops[part]
-            with self._engine.computing(index.device.type):
+            there = part.to(self._device)
+            crops = None if self._crops is None else self._crops[there]
+            with self._engine.computing(self._device.type):
                 inputs = self._train.batch(self._model, part, crops)
                 logits = self._model.forward_from(inputs).float()
-            labels = self._train.pixels.labels[part]
+            labels = self._train.pixels.labels[there]
             loss = cross_entropy(logits, labels, reduction="sum") / len(index)
             loss.backward()
             total += loss.detach()

@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = float(os.environ.get("ORCHESTRATOR_CHECKPOINT_SECONDS", 30))
 """At most so much of a running trial is lost."""
 
+IMAGES_SHARE = 0.5
+"""Images that take more of a GPU's free memory stay on the host."""
+
 SILENT_SECONDS = float(os.environ.get("ORCHESTRATOR_SILENT_SECONDS", 1800))
 """A trial that finishes no epoch within this time is ended and run again."""
 
@@ -338,9 +341,15 @@ def pixels_on_device(context: TrialContext, images: np.ndarray, labels: np.ndarr
         torch.tensor(values, device=context.device).view(3, 1, 1)
         for values in (context.backbone.mean, context.backbone.std)
     )
+    # A copy: the mapped file must not be held, nor be writable through the tensor.
+    decoded = torch.from_numpy(images.copy())
+    if context.device != "cpu" and decoded.nbytes > torch.cuda.mem_get_info()[0] * IMAGES_SHARE:
+        logger.info("%d MiB of images stay on the host", decoded.nbytes // 2**20)
+        decoded = decoded.pin_memory()
+    else:
+        decoded = decoded.to(context.device)
     return Pixels(
-        # A copy: the mapped file must not be held, nor be writable through the tensor.
-        images=torch.from_numpy(images.copy()).to(context.device),
+        images=decoded,
         labels=torch.from_numpy(labels.copy()).to(context.device),
         mean=mean,
         std=std,

@@ -101,6 +101,21 @@ def test_a_cached_prefix_changes_nothing(vit: VisionTransformer, pixels: Pixels)
     assert evaluate(model, cached, engine) == pytest.approx(evaluate(model, fresh, engine))
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_images_that_stay_on_the_host_give_the_same_numbers(
+    cached: bool, vit: VisionTransformer, pixels: Pixels
+):
+    on_host = replace(pixels, images=pixels.images.cpu().pin_memory())
+    assert on_host.are_on_host and not pixels.are_on_host
+    rows = []
+    for there in (pixels, on_host):
+        model, engine = vpt(vit), Engine()
+        prefix = frozen_prefix(model, there, engine, Fit()) if cached else None
+        inputs = Inputs(pixels=there, prefix=prefix)
+        rows.append([row["train_loss"] for row in Training(model, inputs, seed=3).epochs()])
+    assert rows[0] == rows[1]
+
+
 def copy_of(vit: VisionTransformer) -> VisionTransformer:
     copy = VisionTransformer(embed_dim=384, depth=6, num_heads=6, num_classes=0)
     copy.load_state_dict(vit.state_dict())

@@ -30,7 +30,7 @@ from orchestrator.report.averages import (
 from orchestrator.report.collect import SweepReport, collect
 from orchestrator.report.figures import study_figures
 from orchestrator.report.final import FINAL_FILE, FinalResult, read_final_results
-from orchestrator.report.findings import convergence, headlines
+from orchestrator.report.findings import convergence, headlines, remarks, still_rising
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
 from orchestrator.report.table import result_tables
@@ -262,6 +262,26 @@ def test_a_late_best_is_not_convergence(tmp_path):
     for index in range(12):
         run_trial(record, plan.studies[0].name, accuracy=0.5 + 0.01 * index)
     assert convergence(collect(plan, record).studies[0]).converged is False
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "gained"),
+    [
+        ((0.3, 0.5, 0.6, 0.70), 0.1),
+        ((0.3, 0.5, 0.69, 0.70), None),  # less than its standard error
+        ((0.3, 0.8, 0.8, 0.70), None),
+        ((0.70,), None),
+    ],
+)
+def test_a_training_that_is_still_rising_at_its_end_is_told(tmp_path, accuracies, gained):
+    plan = make_plan(num_trials=1)
+    record = make_record(plan, tmp_path)
+    trial = run_trial(record, plan.studies[0].name, accuracy=0.7)
+    curve = [{"epoch": n, "val_accuracy": value} for n, value in enumerate(accuracies, start=1)]
+    study = replace(collect(plan, record).studies[0], trials=[replace(trial, curve=curve)])
+    assert still_rising(study) == (None if gained is None else pytest.approx(gained))
+    told = "Trial #0 was still rising at its end, by 10.0 points over the last quarter"
+    assert any(told in remark for remark in remarks(study)) == (gained is not None)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.collapse import collapse_sentence
 from orchestrator.record import TrialRecord
-from orchestrator.report.collect import StudyReport, SweepReport
+from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
 from orchestrator.report.wording import count, value_text
 from orchestrator.report.worth import prompt_headlines
 from orchestrator.space import extremes
@@ -72,9 +72,30 @@ def remarks(study: StudyReport) -> list[str]:
             f"{count(study.task.num_val, 'validation image')} cannot tell them apart."
         )
     found.extend(_at_the_edge(study, best))
+    if (gained := still_rising(study)) is not None:
+        found.append(
+            f"Trial #{best.number} was still rising at its end, by {100 * gained:.1f} points over "
+            "the last quarter of its epochs: more epochs may help."
+        )
     if study.states["failed"]:
         found.append(f"{count(study.states['failed'], 'trial')} failed, see Failures.")
     return found
+
+
+def still_rising(study: StudyReport) -> float | None:
+    """What the best trial gained over the last quarter of its epochs, if that is more than chance.
+
+    With a rate that falls to zero a finished training stands still at its end.
+    """
+    best = study.best
+    curve = [] if best is None else learning_curve(best)
+    if not curve or study.val_error is None:
+        return None
+    epochs, last = curve[-1]
+    before = [accuracy for epoch, accuracy in curve if epoch <= 0.75 * epochs]
+    if not before or last - before[-1] <= study.val_error:
+        return None
+    return last - before[-1]
 
 
 def _at_the_edge(study: StudyReport, best: TrialRecord) -> list[str]:
@@ -115,7 +136,14 @@ def _convergence_headline(report: SweepReport) -> Sequence[str]:
         )
         if number
     ]
-    return [f"Of {count(len(judged), 'study')}, {', '.join(parts)}."]
+    found = [f"Of {count(len(judged), 'study')}, {', '.join(parts)}."]
+    if rising := [study.name for study in report.studies if still_rising(study) is not None]:
+        found.append(
+            f"The best trial was still rising at its end in {len(rising)} of "
+            f"{count(len(judged), 'study')}: {', '.join(rising[:5])}"
+            f"{' ...' if len(rising) > 5 else ''}. More epochs may help there."
+        )
+    return found
 
 
 def _pruning_headline(report: SweepReport) -> Sequence[str]:

@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,9 @@ import yaml
 from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
 
 _PASSED_ON = ("ORCHESTRATOR_STORAGE", "ORCHESTRATOR_CACHE", "MLFLOW_TRACKING_URI")
+
+AGENT_SECONDS = 120
+"""A cluster that has just been started takes jobs only when its agents are there."""
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` puts the cluster's file on its head."""
@@ -80,11 +84,20 @@ def submit(arguments: Sequence[str], *, name: str, ray_address: str) -> str:
                 "file (postgresql+psycopg://USER@HOST/studies?passfile=FILE)"
             )
     command = shlex.join([sys.executable, "-m", "orchestrator.cli", *arguments])
-    return JobSubmissionClient(ray_address).submit_job(
-        entrypoint=f"cd {shlex.quote(str(Path.cwd()))} && exec {command}",
-        submission_id=f"{name}-{datetime.now():%H%M%S}",
-        runtime_env={"env_vars": environment},
-    )
+    client = JobSubmissionClient(ray_address)
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=f"cd {shlex.quote(str(Path.cwd()))} && exec {command}",
+                submission_id=f"{name}-{datetime.now():%H%M%S}",
+                runtime_env={"env_vars": environment},
+            )
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"Ray at {ray_address} takes no job: {reason}") from error
+            time.sleep(1)
 
 
 def _find(part: str, address: str | None, variable: str, look: Callable[[str], str]) -> Finding:

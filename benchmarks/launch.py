@@ -3,11 +3,12 @@
     python benchmarks/launch.py --backbone vit_tiny_patch16_224 --batch 64
     python benchmarks/launch.py --backbone vit_base_patch16_224 --tokens 100 --json launch.json
 
-`eager` is how PyTorch runs a step. `graph` records the forward and the backward pass once as a CUDA
-graph and replays it: the same kernels without the time in which Python launches them. `compiled`
-gives the parts of a block around its attention to torch.compile, which fuses what is bound by
-memory; `compiled graph` does both. All are timed in turn, round by round; a gain is a median over
-the rounds. Each way's gradients are compared with those of `eager` before anything is timed.
+`eager` is how PyTorch runs a step, `cudnn` the same with cuDNN's attention. `graph` records the
+forward and the backward pass once as a CUDA graph and replays it: the same kernels without the time
+in which Python launches them. `compiled` gives the parts of a block around its attention to
+torch.compile, which fuses what is bound by memory; `compiled graph` does both. All are timed in
+turn, round by round; a gain is a median over the rounds. Each way's gradients are compared with
+those of `eager` before anything is timed.
 """
 
 import argparse

@@ -131,7 +131,7 @@ class FinalRecord:
 
     @classmethod
     def begun(cls, plan: SweepPlan, record: Record, storage_url: str) -> "FinalRecord | None":
-        """The stage as it was begun; None if it was not. Nothing is written."""
+        """The stage as it was begun; None if it was not. Nothing is begun."""
         storage = open_storage(storage_url)
         protocols = {}
         for study in plan.studies:

@@ -75,7 +75,7 @@ def run_sweep(
     def train(ledger: Ledger, max_seconds: float | None = None) -> None:
         if ledger.num_left:  # Ray is not started for nothing
             start_ray(slots, ray_address)
-            here = _beside(context, plan, suite, folder, cache) if ray_address else context
+            here = _with_delivery(context, plan, suite, folder, cache) if ray_address else context
             run_schedule(ledger, here, slots, max_seconds=max_seconds)
 
     try:
@@ -101,7 +101,7 @@ def run_sweep(
     )
 
 
-def _beside(
+def _with_delivery(
     context: TrialContext, plan: SweepPlan, suite: Suite, folder: Path, cache: ImageCache
 ) -> TrialContext:
     """For workers that do not share our disk."""

@@ -7,16 +7,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plans import wait_for
 from suites import write_suite
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SMALL = ("--backbone", "vit_quickstart", "--method", "linear", "--trials", "3", "--epochs", "3")
+SECONDS = 300
 
 
 def free_ports(count: int) -> list[int]:
@@ -48,12 +49,13 @@ class Cluster:
             "COLUMNS": "200",
         }
         self.run("ray", "get-auth-token", "--generate")
-        port, dashboard = free_ports(2)
+        port, dashboard, agent = free_ports(3)
         self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
         options = {
             "port": port,
             "node-ip-address": "127.0.0.1",
             "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": agent,  # or another Ray here may have it
             "num-cpus": 1,
             "temp-dir": folder / "ray",
         }
@@ -96,13 +98,6 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder)
 
 
-def wait(what: str, condition: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(1)
-
-
 def ray_is_reached(cluster: Cluster) -> bool:
     found = json.loads(cluster.run("orchestrator", "doctor", "--cluster", "--json", code=None))
     return found[-1]["reached"]
@@ -119,24 +114,15 @@ def states(cluster: Cluster, folder: Path) -> dict[str, int]:
 
 
 def test_a_sweep_as_a_job_needs_no_shell_and_its_last_stage_runs_on_the_cluster(cluster: Cluster):
-    wait("Ray", lambda: ray_is_reached(cluster))
+    wait_for(lambda: ray_is_reached(cluster), SECONDS)
     suite = write_suite(cluster.folder / "suite", ("colours",))
     sweep = cluster.folder / "sweep"
-    shell = subprocess.run(
-        ["orchestrator", "sweep", suite, *SMALL, "--out", sweep, "--detach"],
-        env=cluster.environment,
-        cwd=cluster.folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert shell.returncode == 0, shell.stdout + shell.stderr
-    job = shell.stdout.split()[1]
-    assert f"ray job logs --follow {job}" in shell.stdout
-    wait("the end", lambda: sum(states(cluster, sweep).values()) == 3)
+    told = cluster.run("orchestrator", "sweep", suite, *SMALL, "--out", sweep, "--detach")
+    job = told.split()[1]
+    assert f"ray job logs --follow {job}" in told
+    wait_for(lambda: sum(states(cluster, sweep).values()) == 3, SECONDS)
     assert states(cluster, sweep)["failed"] == 0
-    wait("the job", lambda: "succeeded" in cluster.run("ray", "job", "status", job, code=None))
+    wait_for(lambda: "succeeded" in cluster.run("ray", "job", "status", job, code=None), SECONDS)
     assert "3/3" in cluster.run("ray", "job", "logs", job)
     assert (sweep / "best" / "colours.safetensors").is_file()
 

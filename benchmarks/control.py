@@ -187,7 +187,7 @@ def _run_ours(case: Case, folder: Path) -> Row:
     schedule.WarmWorker = _worker_class()  # pyright: ignore[reportAttributeAccessIssue]
     reported = [e for e in range(1, case.epochs + 1) if plan.pruner.asked_at(e)]
     cpu = time.process_time()
-    schedule.run_schedule(ledger, _context(case, reported), slots)
+    schedule.run_schedule(ledger, _context(case, reported), slots, sweep=plan.name)
     ended, cpu = time.time(), time.process_time() - cpu
     tracker.close(timeout_seconds=600)
     if not case.before:  # else it would write them all

@@ -5,11 +5,13 @@
         --backbone deit_tiny_patch16_224 --weights deit_tiny.safetensors --epochs 3
 
 Trials run one after the other in this process as they do in a warm worker, on images that are
-decoded already. `import` is what a new process pays before anything else. What comes before the
-first step is split into `backbone` (its weights), `data` (the images), `frozen` (what the frozen
-part makes of them, kept for the next trial) and `prompts` (the rest: prompts, head, what a method
-looks at); `log` is the file of the tuned weights. What a trial waits for between two of a worker,
-and what the driver logs of it, is measured by `control.py`.
+decoded already; a linear probe has at last a `found` trial of each task, as in another process of
+the node, with nothing in memory and the features on the disk. `import` is what a new process pays
+before anything else. What comes before the first step is split into `backbone` (its weights),
+`data` (the images), `frozen` (what the frozen part makes of them, kept for the next trial) and
+`prompts` (the rest: prompts, head, what a method looks at); `log` is the file of the tuned weights.
+What a trial waits for between two of a worker, and what the driver logs of it, is measured by
+`control.py`.
 """
 
 import argparse
@@ -26,9 +28,11 @@ from step import machine
 
 from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache
+from orchestrator.features import FeatureCache
 from orchestrator.plan import SweepPlan
 from orchestrator.prepare import SweepRequest, plan_sweep
 from orchestrator.residents import Residents
+from orchestrator.space import SearchSpace
 from orchestrator.trial import Trial, TrialContext
 
 IMPORT_SECONDS = time.time() - psutil.Process().create_time()
@@ -39,7 +43,8 @@ class Row:
     """Seconds of one trial."""
 
     state: str
-    """cold, warm (same task as before) or change (another task)."""
+    """cold, warm (same task as before), change (another task) or found (as the first of a task in
+    another process of the node)."""
     task: str
     method: str
     backbone: float
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         frozen_cache=options.frozen_cache,
         pruner="none",
     )
-    plan, context = planned(request, device=options.device, cpu_threads=options.threads)
+    plan, planned_context = planned(request, device=options.device, cpu_threads=options.threads)
     residents = Residents(8 * 2**30)
     print(f"\n{machine()}\nimport {IMPORT_SECONDS:.2f} s\n")
     print(
@@ -78,22 +83,30 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     )
     print("|---" * 12 + "|")
     rows: list[Row] = []
-    for space in plan.parsed_spaces.values():
-        before = None
-        for task in [planned.name for planned in plan.tasks for _ in range(2)]:
-            state = "cold" if not rows else "warm" if task == before else "change"
-            drawn = {d.name: _middle(d.distribution) for d in space.dimensions if not d.when}
-            config = TrialConfig(
-                study=f"{task}.{space.name}",
-                task=task,
-                number=len(rows),
-                method=space.method,
-                config={**space.fixed, **drawn},
-                seed=len(rows),
-            )
-            rows.append(_run(state, _TimedTrial(config, context, residents)))
-            before = task
-            print(_text(rows[-1]), flush=True)
+
+    def run(state: str, task: str, space: SearchSpace, residents: Residents) -> None:
+        drawn = {d.name: _middle(d.distribution) for d in space.dimensions if not d.when}
+        config = TrialConfig(
+            study=f"{task}.{space.name}",
+            task=task,
+            number=len(rows),
+            method=space.method,
+            config={**space.fixed, **drawn},
+            seed=len(rows),
+        )
+        rows.append(_run(state, _TimedTrial(config, context, residents)))
+        print(_text(rows[-1]), flush=True)
+
+    tasks = [planned.name for planned in plan.tasks]
+    with tempfile.TemporaryDirectory() as folder:
+        context = _Context(**vars(planned_context), features_folder=Path(folder))
+        for space in plan.parsed_spaces.values():
+            for task in tasks:
+                run("change" if rows else "cold", task, space, residents)
+                run("warm", task, space, residents)
+            if rows[-1].frozen_work.startswith("train: features"):
+                for task in tasks:
+                    run("found", task, space, Residents(8 * 2**30))
     if options.json:
         document = {"machine": machine(), "import_seconds": IMPORT_SECONDS, **vars(options)}
         document["rows"] = [asdict(row) for row in rows]
@@ -119,6 +132,17 @@ def planned(
         cpu_threads=cpu_threads,
         engine=plan.engine,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context(TrialContext):
+    """With features of its own, or those of an earlier run would be found."""
+
+    features_folder: Path
+
+    @property
+    def features(self) -> FeatureCache:
+        return FeatureCache(self.features_folder)
 
 
 class _TimedTrial(Trial):

@@ -386,6 +386,11 @@ class TunedViT(nn.Module):
             return ("rows", self.readout)
         return ("features", self.readout, self.recipe.final_norm)
 
+    @property
+    def prefix_is_features(self) -> bool:
+        """Whether only the head is left to be computed from a prefix."""
+        return self.prefix_key is not None and self.prefix_key[0] == "features"
+
     @torch.no_grad()
     def prefix(self, images: Tensor) -> Tensor:
         """What no trained tensor changes: tokens (B, T, d) after some blocks, the features (B, d),

@@ -72,7 +72,8 @@ class FoldTrial(Trial):
             searched["train"].images[chosen[:num_train]],
             searched["val"].images[chosen[num_train:]],
         ]
-        return pixels_on_device(self.context, np.concatenate(images), labels[chosen])
+        contents = f"{searched['train'].fingerprint} {searched['val'].fingerprint} {split}"
+        return pixels_on_device(self.context, np.concatenate(images), labels[chosen], contents)
 
     def save(self, path: Path) -> None:
         """Nothing: what was trained without a fold is of no further use."""
@@ -90,7 +91,7 @@ class FinalTrial(Trial):
 
     def load_pixels(self, split: str) -> Pixels:
         decoded = self._finals.final_splits(self.config.task)[split]
-        return pixels_on_device(self.context, decoded.images, decoded.labels)
+        return pixels_on_device(self.context, decoded.images, decoded.labels, decoded.fingerprint)
 
     def epochs(self) -> Generator[dict[str, float], None, None]:
         yield from super().epochs()
@@ -106,9 +107,14 @@ class FinalTrial(Trial):
         loss, correct = 0.0, 0
         for start in range(0, len(test), TEST_CHUNK):
             part = slice(start, start + TEST_CHUNK)
-            pixels = pixels_on_device(self.context, test.images[part], test.labels[part])
+            pixels = pixels_on_device(
+                self.context, test.images[part], test.labels[part], f"{test.fingerprint} {start}"
+            )
+            # What no seed changes is made once for all of them.
+            is_shared = self.model.prefix_is_features and self.context.engine.frozen_cache
+            features = self._made_prefix(self.model, pixels) if is_shared else None
             part_loss, part_accuracy = evaluate(
-                self.model, Inputs(pixels=pixels, prefix=None), self.context.engine
+                self.model, Inputs(pixels=pixels, prefix=features), self.context.engine
             )
             loss += part_loss * len(pixels)
             correct += round(part_accuracy * len(pixels))

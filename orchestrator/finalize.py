@@ -143,7 +143,7 @@ def finalize(
                 runs_folder = folder / RUNS_FOLDER
                 delivery = deliver(plan, decoded, cache=cache, kept_below=runs_folder)
                 context = replace(context, delivery=delivery)
-            run_schedule(ledger, context, slots, max_seconds=max_seconds)
+            run_schedule(ledger, context, slots, sweep=plan.name, max_seconds=max_seconds)
     finally:
         outcomes = [_outcome(plan, study, record, finals) for study in plan.studies]
         best = _write_out(plan, suite, finals, outcomes, folder)

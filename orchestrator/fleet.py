@@ -137,12 +137,16 @@ def _reach_mlflow(uri: str) -> str:
 def _reach_ray(address: str) -> str:
     import ray
 
+    from orchestrator.sharing import current_claims
+
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     nodes = sum(node["Alive"] for node in ray.nodes())
     now = ray.cluster_resources()
+    sweeps = sorted(claim.sweep for claim in current_claims().values())
     ray.shutdown()
     cpus, gpus = grown(now.get("CPU", 0.0), now.get("GPU", 0.0))
     return (
         f"{address} answers: {nodes} nodes with {now.get('CPU', 0):g} CPUs and "
-        f"{now.get('GPU', 0):g} GPUs; it may have {cpus:g} CPUs and {gpus:g} GPUs"
+        f"{now.get('GPU', 0):g} GPUs; it may have {cpus:g} CPUs and {gpus:g} GPUs; "
+        f"sweeps running on it: {', '.join(sweeps) or 'none'}"
     )

@@ -168,13 +168,15 @@ def versions() -> dict[str, str]:
     """Of what a result may depend on."""
     packages = ("torch", "timm", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
     found = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found, "code": _code_digest()}
+    return {"python": platform.python_version(), **found, "code": code_digest()}
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """Of our own files that decide what a trial's numbers are."""
     files = [file for file in resources.files("methods").iterdir() if file.name.endswith(".py")]
-    files += [resources.files("orchestrator") / name for name in ("train.py", "trial.py")]
+    files += [
+        resources.files("orchestrator") / name for name in ("engine.py", "train.py", "trial.py")
+    ]
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
         digest.update(file.name.encode() + file.read_bytes())

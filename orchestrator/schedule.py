@@ -30,14 +30,13 @@ os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "60000")
 import ray
 from ray import tune
 from ray._private import ray_constants
-from ray.air.execution._internal import RayActorManager
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
-from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.controller import Forget
 from orchestrator.fleet import grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
+from orchestrator.sharing import Share
 from orchestrator.slots import Slots
 from orchestrator.stopping import StopSignals
 from orchestrator.trial import TrialContext
@@ -53,15 +52,19 @@ def run_schedule(
     context: TrialContext,
     slots: Slots,
     *,
+    sweep: str,
     max_seconds: float | None = None,
 ) -> None:
     """Run what is left in the ledger; returns when done, out of time, or stopped by a signal.
 
-    Runs that were not finished by then stay running in the record, to be run again.
+    Runs that were not finished by then stay running in the record, to be run again. As many run at
+    a time as slots, or as the fair share of the cluster that other sweeps, which know this one as
+    `sweep`, leave to it.
     """
     if ledger.num_left == 0:
         return
-    shared = _Shared(ledger, silent_seconds=context.silent_seconds)
+    share = Share(sweep, slots, _connected_size)
+    shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
     with (
         tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch,
         StopSignals() as signals,
@@ -89,12 +92,13 @@ def run_schedule(
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
                 # Our trials write their own checkpoints; Tune's would be a second, lossy truth.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_Forget()],
+                callbacks=[Forget()],
             ),
         )
         try:
             tuner.fit()
         finally:
+            share.withdraw()
             if shared.failure is not None:
                 raise shared.failure
 
@@ -137,9 +141,14 @@ def cluster_size(address: str) -> tuple[float, float]:
     connected = ray.is_initialized()  # by the search, which the last stage follows
     if not connected:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    now = ray.cluster_resources()
+    size = _connected_size()
     if not connected:
         ray.shutdown()
+    return size
+
+
+def _connected_size() -> tuple[float, float]:
+    now = ray.cluster_resources()
     return grown(now.get("CPU", 0.0), now.get("GPU", 0.0))
 
 
@@ -148,6 +157,7 @@ class _Shared:
     """What searcher, scheduler and stopper know together."""
 
     ledger: Ledger
+    share: Share
     silent_seconds: float
     deaths: dict[str, str] = field(default_factory=dict)
     """Why the worker of a run died last."""
@@ -165,6 +175,9 @@ class _Shared:
                 self.failure = error
         return otherwise
 
+    def max_running(self) -> int:
+        return self.share.allowed(lambda: len(self.heard) + self.ledger.num_left)
+
     # Tune pickles searcher and scheduler into snapshots that we never read: not the ledger.
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -176,13 +189,17 @@ class _LedgerSearcher(Searcher):
         self.shared = shared
 
     def suggest(self, trial_id: str) -> Any:
-        self.shared.heard[trial_id] = time.monotonic()
+        if len(self.shared.heard) >= self.shared.max_running():
+            return None
         ledger = self.shared.ledger
         run = self.shared.ask(lambda: ledger.next_run(trial_id), "finished")
         if run == "finished":
             return Searcher.FINISHED
+        if run is None:
+            return None
+        self.shared.heard[trial_id] = time.monotonic()
         # In a list, since Tune would take the values of a plain dictionary for a space to search.
-        return None if run is None else {"run": [run]}
+        return {"run": [run]}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -207,6 +224,9 @@ class _LedgerScheduler(FIFOScheduler):
         super().__init__()
         self.shared = shared
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune starts what is pending by itself, and need not look through all trials."""
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         self.shared.heard[trial.trial_id] = time.monotonic()
         ledger = self.shared.ledger
@@ -227,36 +247,6 @@ class _LedgerScheduler(FIFOScheduler):
         if reason == OUT_OF_MEMORY:
             (run,) = trial.config["run"]
             trial.config["run"] = [replace(run, memory_share=run.memory_share / 2)]
-
-
-class _ActorManager(RayActorManager):
-    """Ray's own, to which every end of a worker is one.
-
-    What Ray raises for a worker that its memory monitor killed is no RayActorError, for which Tune
-    would end the whole sweep.
-    """
-
-    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError | NodeDiedError):
-            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
-        super()._actor_task_failed(tracked_actor_task, exception)
-
-
-tune_controller.RayActorManager = _ActorManager  # pyright: ignore[reportPrivateImportUsage]
-
-
-class _Forget(tune.Callback):
-    """Tune keeps the last result of every trial, and statistics of every number in it."""
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        for told in ("rows", "facts"):
-            del result[told]
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for statistics in (trial.metric_analysis, trial.metric_n_steps):
-            statistics.clear()
 
 
 class _StopInOrder(tune.Stopper):

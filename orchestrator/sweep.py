@@ -76,7 +76,7 @@ def run_sweep(
         if ledger.num_left:  # Ray is not started for nothing
             start_ray(slots, ray_address)
             here = _with_delivery(context, plan, suite, folder, cache) if ray_address else context
-            run_schedule(ledger, here, slots, max_seconds=max_seconds)
+            run_schedule(ledger, here, slots, sweep=plan.name, max_seconds=max_seconds)
 
     try:
         with view(progress) if view else nullcontext() as shown:

@@ -46,6 +46,8 @@ class Pixels:
     mean: Tensor
     """(3, 1, 1), of values in [0, 1]."""
     std: Tensor
+    fingerprint: str | None = None
+    """Equal for equal images; None where nothing made of them is kept on the disk."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import timm
 import torch
 from torch import Tensor
 
@@ -23,12 +24,18 @@ from methods import Backbone, Method, TunedViT, tune
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.config import TrialConfig, build
-from orchestrator.data.cache import DecodedSplit, ImageCache, open_search_splits
+from orchestrator.data.cache import (
+    DecodedSplit,
+    ImageCache,
+    default_cache_root,
+    open_search_splits,
+)
 from orchestrator.data.task import SEARCH_SPLITS, Task
 from orchestrator.data.transform import ImageTransform
 from orchestrator.delivery import Delivery, write_whole
 from orchestrator.engine import Engine
-from orchestrator.plan import PrunerPlan
+from orchestrator.features import FeatureCache
+from orchestrator.plan import PrunerPlan, code_digest
 from orchestrator.residents import Residents
 from orchestrator.train import (
     EVAL_BATCH,
@@ -76,6 +83,13 @@ class TrialContext:
     @property
     def transform(self) -> ImageTransform:
         return image_transform(self.backbone)
+
+    @property
+    def features(self) -> FeatureCache:
+        """Of the node that we are on."""
+        return FeatureCache(
+            Path(self.cache_folder) if self.delivery is None else default_cache_root()
+        )
 
     def search_splits(self, task: str) -> Mapping[str, DecodedSplit]:
         """The decoded train and val."""
@@ -294,7 +308,7 @@ class Trial:
         """The images of one of `splits` on the device. No way leads from here to the test split."""
         context = self.context
         decoded = context.search_splits(self.config.task)[split]
-        return pixels_on_device(context, decoded.images, decoded.labels)
+        return pixels_on_device(context, decoded.images, decoded.labels, decoded.fingerprint)
 
     def _prefix(self, model: TunedViT, pixels: Pixels, split: str) -> Tensor | None:
         """Computed once for all trials of a task that share it, unless it would not be kept."""
@@ -325,9 +339,29 @@ class Trial:
                 engine.precision,
                 model.prefix_key,
             ),
-            lambda: frozen_prefix(model, pixels, engine, self._fit),
+            lambda: self._made_prefix(model, pixels),
             lambda prefix: prefix.nbytes,
         )
+
+    def _made_prefix(self, model: TunedViT, pixels: Pixels) -> Tensor:
+        """The frozen prefix; where it is all but the head, by way of the node's disk."""
+
+        def make() -> Tensor:
+            return frozen_prefix(model, pixels, self.context.engine, self._fit)
+
+        if not model.prefix_is_features or pixels.fingerprint is None:
+            return make()
+        engine, backbone, device = self.context.engine, self.context.backbone, self.context.device
+        made_from = {
+            "images": pixels.fingerprint,
+            "backbone": [backbone.name, backbone.weights_sha256, backbone.image_size],
+            "normalisation": [backbone.mean, backbone.std],
+            "features": model.prefix_key,
+            "engine": [engine.precision, engine.attention],
+            "device": [device_name(device), self.context.cpu_threads],
+            "code": [torch.__version__, timm.__version__, code_digest()],
+        }
+        return self.context.features.get(made_from, make).to(device)
 
     def _say_frozen(self, split: str, decision: str) -> None:
         """Note what happens to the frozen part of the network for a split."""
@@ -335,8 +369,13 @@ class Trial:
         self._frozen_work += f"{'; ' if self._frozen_work else ''}{split}: {decision}"
 
 
-def pixels_on_device(context: TrialContext, images: np.ndarray, labels: np.ndarray) -> Pixels:
-    """Decoded images (N, H, W, 3) and labels (N,), copied to the device of the context."""
+def pixels_on_device(
+    context: TrialContext, images: np.ndarray, labels: np.ndarray, fingerprint: str
+) -> Pixels:
+    """Decoded images (N, H, W, 3) and labels (N,), copied to the device of the context.
+
+    `fingerprint` is another for other images or another order.
+    """
     mean, std = (
         torch.tensor(values, device=context.device).view(3, 1, 1)
         for values in (context.backbone.mean, context.backbone.std)
@@ -353,6 +392,7 @@ def pixels_on_device(context: TrialContext, images: np.ndarray, labels: np.ndarr
         labels=torch.from_numpy(labels.copy()).to(context.device),
         mean=mean,
         std=std,
+        fingerprint=fingerprint,
     )
 
 

@@ -39,10 +39,8 @@ def test_the_trial_benchmark_tells_cold_warm_and_changed_tasks_apart(
     suite = write_suite(tmp_path / "suite")
     options = ["--backbone", "vit_quickstart", "--epochs", "3", "--eval-every", "2"]
     rows = trial.main([str(suite), *options, "--precision", precision])
-    assert [row.state for row in rows] == ["cold", "warm", "change", "warm"] + 2 * [
-        "change",
-        "warm",
-    ]
+    probe, prompts = ["cold", "warm", "change", "warm", "found", "found"], 2 * ["change", "warm"]
+    assert [row.state for row in rows] == probe + prompts
     assert {row.method for row in rows} == {"linear", "vpt_deep"}
     assert all(row.step > 0 and row.evaluate > 0 and row.val_accuracy <= 1 for row in rows)
     assert all(row.prompts > 0 and row.log > 0 for row in rows)
@@ -51,6 +49,7 @@ def test_the_trial_benchmark_tells_cold_warm_and_changed_tasks_apart(
     cold, warm = rows[:2]
     for part in ("backbone", "data", "frozen"):
         assert getattr(warm, part) < getattr(cold, part), part
+    assert rows[4].frozen < cold.frozen
 
 
 def test_the_accuracy_benchmark_pairs_both_precisions(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from tiny_backbones import tiny_vit
 from methods import load_backbone, tune
 from methods.vpt import VPT
 from orchestrator import precision as precision_module
+from orchestrator import trial as trial_module
 from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache
 from orchestrator.engine import Engine
@@ -124,6 +125,23 @@ def test_the_frozen_part_is_kept_or_not_to_the_same_result(context):
             assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
     cramped, _ = train(context, Residents(1000), "vpt")
     assert "MiB are too much" in cramped.facts()["frozen_work"]
+
+
+def test_a_probe_of_another_process_does_not_run_the_network_again(context, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("the frozen network ran again")
+
+    _, rows = train(context, Residents(2**30), "linear", lr=0.3)
+    monkeypatch.setattr(trial_module, "frozen_prefix", refuse)
+    _, again = train(context, Residents(2**30), "linear", lr=0.3)
+    for row, same in zip(rows, again, strict=True):
+        assert (row["train_loss"], row["val_loss"]) == (same["train_loss"], same["val_loss"])
+    with pytest.raises(AssertionError, match="ran again"):
+        # The last norm comes before the features, and so do the prompts.
+        train(context, Residents(2**30), "linear", final_norm="trainable")
+    other = replace(context, engine=replace(context.engine, attention="unfused"))
+    with pytest.raises(AssertionError, match="ran again"):
+        train(other, Residents(2**30), "linear", lr=0.3)
 
 
 def test_augmented_images_are_not_cached_but_those_of_validation_are(context):

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -20,18 +21,22 @@ from plans import EPOCHS, curve_to, facts_of, make_plan, make_record, run_trial
 from suites import write_task
 from test_sweep import COMMAND, environment, run
 
+from methods import load_backbone
+from orchestrator import trial as trial_module
 from orchestrator.backbone import BackbonePlan
 from orchestrator.bundle import load_bundle
+from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache, open_final_splits
 from orchestrator.data.task import DataError
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.engine import Engine
 from orchestrator.final_record import FinalProtocol, FinalRecord, choose_finalists
-from orchestrator.final_trial import FoldConfig, FoldTrial, assign_folds
+from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial, assign_folds
 from orchestrator.finalize import FinalLedger, median_run
 from orchestrator.plan import PrunerPlan
 from orchestrator.report.final import read_final_results
 from orchestrator.residents import Residents
+from orchestrator.train import frozen_prefix
 from orchestrator.trial import Trial, TrialContext
 
 STUDY = "caltech101.vpt_deep"
@@ -263,6 +268,35 @@ def test_a_trial_that_tries_to_open_the_test_split_gets_an_error(context, task):
     with pytest.raises(KeyError):
         Trial(trial.config, context, Residents(2**20)).load_pixels("test")
     assert "test" in task.splits  # there is something to be kept from
+
+
+def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, monkeypatch):
+    backbone = replace(
+        context.backbone, weights_sha256=load_backbone("vit_quickstart").weights_sha256
+    )
+    final = FinalContext(
+        **{**vars(context), "backbone": backbone, "final_tasks": {task.name: task}}
+    )
+    passes = []
+
+    def counted(model, pixels, *rest):
+        passes.append(len(pixels))
+        return frozen_prefix(model, pixels, *rest)
+
+    monkeypatch.setattr(trial_module, "frozen_prefix", counted)
+    facts = []
+    settings = {"epochs": 2, "warmup_epochs": 0.2}
+    for seed in (42, 44):
+        config = TrialConfig(
+            study="s", task=task.name, number=0, method="linear", config=settings, seed=seed
+        )
+        trial = FinalTrial(config, final, Residents(2**20))
+        list(trial.epochs())
+        facts.append(trial.facts())
+    assert sorted(passes) == sorted([48, facts[0]["num_test"]])
+    direct = FinalTrial(config, replace(final, engine=Engine(frozen_cache=False)), Residents(2**20))
+    list(direct.epochs())
+    assert direct.facts()["test_accuracy"] == facts[1]["test_accuracy"]
 
 
 ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)

@@ -1,16 +1,13 @@
 """A sweep as a job of the cluster goes on when the shell that typed it is gone."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from one_machine import Cluster
 from plans import wait_for
 from suites import write_suite
 
@@ -20,77 +17,10 @@ SMALL = ("--backbone", "vit_quickstart", "--method", "linear", "--trials", "3", 
 SECONDS = 300
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-class Cluster:
-    """One head, which is also where its only worker runs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        clean = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("MLFLOW_", "ORCHESTRATOR_", "RAY_"))
-        }
-        self.environment = {
-            **clean,
-            "HOME": str(folder),
-            "PATH": f"{Path(sys.executable).parent}:{clean['PATH']}",
-            "ORCHESTRATOR_CACHE": str(folder / "cache"),
-            "RAY_AUTH_MODE": "token",
-            "COLUMNS": "200",
-        }
-        self.run("ray", "get-auth-token", "--generate")
-        port, dashboard, agent = free_ports(3)
-        self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-        options = {
-            "port": port,
-            "node-ip-address": "127.0.0.1",
-            "dashboard-port": dashboard,
-            "dashboard-agent-listen-port": agent,  # or another Ray here may have it
-            "num-cpus": 1,
-            "temp-dir": folder / "ray",
-        }
-        words = [f"--{name}={value}" for name, value in options.items()]
-        self._ray = subprocess.Popen(
-            ["ray", "start", "--head", "--block", *words],
-            env=self.environment,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def run(self, *command: object, code: int | None = 0) -> str:
-        done = subprocess.run(
-            [str(word) for word in command],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        assert code is None or done.returncode == code, done.stdout + done.stderr
-        return done.stdout
-
-    def stop(self) -> None:
-        self._ray.terminate()
-        self._ray.wait(120)
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    # Ray's sockets lie in its folder, and their names may have 107 letters.
     folder = Path(tempfile.mkdtemp(prefix="job-", dir="/tmp"))
-    made = Cluster(folder)
+    made = Cluster(folder, num_cpus=1)
     try:
         yield made
     finally:

@@ -1,0 +1,68 @@
+"""A sweep whose trials sleep: what the schedule does with a cluster, without what trains.
+
+    python sleeping_sweep.py NAME TRIALS SECONDS SLOTS
+
+Everything between Ray and the ledger is real. One line for each trial that ended: when it began and
+when it ended.
+"""
+
+import json
+import os
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from ray import tune
+
+from orchestrator import schedule
+from orchestrator.slots import Slots
+
+
+class SleepingWorker(tune.Trainable):
+    def setup(self, config: dict[str, Any], context: Any) -> None:
+        self._context = context
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return True
+
+    def step(self) -> dict[str, Any]:
+        began = time.time()
+        time.sleep(self._context.seconds)
+        return {"rows": [], "facts": {"began": began, "ended": time.time()}}
+
+
+class SleepingLedger:
+    def __init__(self, num_trials: int) -> None:
+        self.num_left = num_trials
+
+    def next_run(self, tune_id: str) -> Any:
+        if not self.num_left:
+            return "finished"
+        self.num_left -= 1
+        return self.num_left
+
+    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
+        print(json.dumps([result["facts/began"], result["facts/ended"]]), flush=True)
+        return True
+
+    def worker_died(self, tune_id: str, reason: str) -> None:
+        raise AssertionError(f"a worker died: {reason}")
+
+    def worker_lost(self, tune_id: str, reason: str) -> None:
+        raise AssertionError(f"a trial was given up: {reason}")
+
+    def forget(self, tune_id: str) -> None:
+        pass
+
+
+def main(name: str, num_trials: int, seconds: float, num_slots: int) -> None:
+    slots = Slots(num_slots=num_slots, cpu_threads=1, gpus_per_trial=0)
+    schedule.start_ray(slots, os.environ["RAY_ADDRESS"])
+    schedule.WarmWorker = SleepingWorker  # pyright: ignore[reportAttributeAccessIssue]
+    context: Any = SimpleNamespace(silent_seconds=600.0, seconds=seconds)
+    schedule.run_schedule(SleepingLedger(num_trials), context, slots, sweep=name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

@@ -171,13 +171,15 @@ def _run_ours(case: Case, folder: Path) -> Row:
             run = super().next_run(tune_id)
             return run.config.seed if isinstance(run, Run) else run
 
-    plan = _plan(case)
+    plan = made_plan(case)
     if case.before:
         # In a process of its own, so that its memory is not the driver's.
-        fill = multiprocessing.get_context("fork").Process(target=_fill, args=(plan, case, folder))
-        fill.start()
-        fill.join()
-        assert fill.exitcode == 0
+        filling = multiprocessing.get_context("fork").Process(
+            target=fill, args=(plan, case, folder)
+        )
+        filling.start()
+        filling.join()
+        assert filling.exitcode == 0
     record = open_record(plan, folder, case.storage)
     uri = case.tracking or tracking_uri(folder)
     progress, tracker = Progress(plan, record), Tracker(plan, uri)
@@ -351,7 +353,7 @@ def _measured(case: Case, facts: Sequence[Mapping[str, Any]]) -> dict[str, float
     }
 
 
-def _plan(case: Case) -> "SweepPlan":
+def made_plan(case: Case) -> "SweepPlan":
     """The suite of VTAB-1k with five spaces, the trials spread evenly."""
     from orchestrator.backbone import BackbonePlan
     from orchestrator.data.vtab import OFFICIAL_TASKS
@@ -412,7 +414,7 @@ def _shares(trials: int, studies: int) -> list[int]:
     return [each + (index < more) for index in range(studies)]
 
 
-def _fill(plan: "SweepPlan", case: Case, folder: Path) -> None:
+def fill(plan: "SweepPlan", case: Case, folder: Path) -> None:
     """Write trials that have ended, as a sweep would have left them, into an empty SQLite file."""
     import optuna
     import sqlalchemy

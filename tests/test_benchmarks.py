@@ -6,6 +6,7 @@ import accuracy
 import control
 import launch
 import pytest
+import reading
 import stacked
 import step
 import trial
@@ -68,6 +69,12 @@ def test_the_launch_benchmark_times_the_eager_step(capsys):
     (row,) = launch.main([*options, "--tokens", "3", "--ways", "eager", "--rounds", "2"])
     assert (row.gain, row.difference) == (1.0, 0.0)
     assert "| eager |" in capsys.readouterr().out
+
+
+def test_the_reading_benchmark_reads_the_same_both_ways(capsys):
+    rows = reading.main(["--trials", "95", "--epochs", "20", "--rounds", "1"])
+    assert [(row.way, row.trials) for row in rows] == [("ours", 95), ("optuna", 95)]
+    assert all(row.median > 0 for row in rows) and "times ours" in capsys.readouterr().out
 
 
 @pytest.mark.ray

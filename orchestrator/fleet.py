@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
+from orchestrator.slots import Machine, in_all
 
 _PASSED_ON = ("ORCHESTRATOR_STORAGE", "ORCHESTRATOR_CACHE", "MLFLOW_TRACKING_URI")
 
@@ -36,27 +37,26 @@ class Finding:
     text: str
 
 
-def may_have(config: Mapping[str, Any]) -> tuple[float, float]:
-    """CPUs and GPUs of the workers that the autoscaler of this cluster file may start."""
+def may_have(config: Mapping[str, Any]) -> list[Machine]:
+    """The workers that the autoscaler of this cluster file may start."""
     head = config.get("head_node_type")
     kinds = [kind for name, kind in config.get("available_node_types", {}).items() if name != head]
     kinds.sort(key=lambda kind: kind["resources"].get("GPU", 0), reverse=True)
-    left, cpus, gpus = config.get("max_workers", 0), 0.0, 0.0
+    left, machines = config.get("max_workers", 0), []
     for kind in kinds:
         number = min(left, kind.get("max_workers", left))
-        cpus += number * kind["resources"].get("CPU", 0)
-        gpus += number * kind["resources"].get("GPU", 0)
+        machines += [Machine.of_ray(kind["resources"])] * number
         left -= number
-    return cpus, gpus
+    return machines
 
 
-def grown(cpus: float, gpus: float) -> tuple[float, float]:
-    """At least so many CPUs and GPUs, and what this head's autoscaler may start if that is more."""
+def grown(machines: Sequence[Machine]) -> list[Machine]:
+    """These, or what this head's autoscaler may start if that is more."""
     path = BOOTSTRAP_CONFIG.expanduser()
-    if not path.is_file():
-        return cpus, gpus
-    more_cpus, more_gpus = may_have(yaml.safe_load(path.read_text()))
-    return max(cpus, more_cpus), max(gpus, more_gpus)
+    more = may_have(yaml.safe_load(path.read_text())) if path.is_file() else []
+    now, then = in_all(machines), in_all(more)
+    is_more = any(then[name] > now[name] for name in ("CPU", "GPU"))
+    return more if is_more else list(machines)
 
 
 def reach(
@@ -140,13 +140,17 @@ def _reach_ray(address: str) -> str:
     from orchestrator.sharing import current_claims
 
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    now = ray.cluster_resources()
+    machines = [Machine.of_ray(n["Resources"]) for n in ray.nodes() if n["Alive"]]
     sweeps = sorted(claim.sweep for claim in current_claims().values())
     ray.shutdown()
-    cpus, gpus = grown(now.get("CPU", 0.0), now.get("GPU", 0.0))
     return (
-        f"{address} answers: {nodes} nodes with {now.get('CPU', 0):g} CPUs and "
-        f"{now.get('GPU', 0):g} GPUs; it may have {cpus:g} CPUs and {gpus:g} GPUs; "
-        f"sweeps running on it: {', '.join(sweeps) or 'none'}"
+        f"{address} answers: {len(machines)} nodes with {_told(machines)}; "
+        f"it may have {_told(grown(machines))}; sweeps running on it: {', '.join(sweeps) or 'none'}"
     )
+
+
+def _told(machines: Sequence[Machine]) -> str:
+    total = in_all(machines)
+    kinds = [f"{n:g} {name[4:]}" for name, n in sorted(total.items()) if name.startswith("GPU:")]
+    of_kinds = f" ({', '.join(kinds)})" if kinds else ""
+    return f"{total['CPU']:g} CPUs and {total['GPU']:g} GPUs{of_kinds}"

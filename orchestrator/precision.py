@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from timm.models import VisionTransformer
@@ -28,6 +29,21 @@ ROUNDS = 4
 BATCH = {"cpu": 8, "cuda": 64}
 
 
+class PrecisionChooser(Protocol):
+    """`choose_precision`, here or elsewhere."""
+
+    def __call__(
+        self,
+        vit: VisionTransformer,
+        engine: Engine,
+        *,
+        precision: str,
+        device: str,
+        cpu_threads: int,
+        say: Callable[[str], None],
+    ) -> Engine: ...
+
+
 def choose_precision(
     vit: VisionTransformer,
     engine: Engine,
@@ -41,23 +57,23 @@ def choose_precision(
 
     Plain float32 is kept unless another way is WORTH its rounding. What is found is said.
     """
-    candidates = _candidates(engine, precision, device)
-    if len(candidates) == 1:
-        return candidates[0]
+    ways = candidates(engine, precision, device)
+    if len(ways) == 1:
+        return ways[0]
     if device == "cuda" and not torch.cuda.is_available():
         say("precision fp32: no GPU here to measure bf16 on; --precision bf16 takes it unmeasured")
-        return candidates[0]
+        return ways[0]
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(cpu_threads)
     try:
-        return _fastest(vit, candidates, device, say)
+        return _fastest(vit, ways, device, say)
     finally:
         torch.set_num_threads(threads)
 
 
-def _candidates(engine: Engine, precision: str, device: str) -> list[Engine]:
-    """The first is what others must beat."""
+def candidates(engine: Engine, precision: str, device: str) -> list[Engine]:
+    """The ways to choose among; the first is what others must beat."""
     ways = [("fp32", "fused"), ("bf16", "fused")]
     if device == "cpu":  # the fused kernels of a GPU have no rival
         ways.append(("bf16", "unfused"))
@@ -69,33 +85,30 @@ def _candidates(engine: Engine, precision: str, device: str) -> list[Engine]:
 
 
 def _fastest(
-    vit: VisionTransformer, candidates: list[Engine], device: str, say: Callable[[str], None]
+    vit: VisionTransformer, ways: list[Engine], device: str, say: Callable[[str], None]
 ) -> Engine:
-    first = _step(vit, candidates[0], device)
+    first = _step(vit, ways[0], device)
     with FlopCounterMode(display=False) as counter:
         first()
-    if device == "cpu" and candidates[0].precision == "fp32":
+    if device == "cpu" and ways[0].precision == "fp32":
         gflop = counter.get_total_flops() / 1e9
         if gflop < SMALL_STEP_GFLOP:
             say(f"precision fp32: a step takes {gflop:.2g} GFLOP, too little to save on")
-            return candidates[0]
-    steps = [first, *(_step(vit, candidate, device) for candidate in candidates[1:])]
+            return ways[0]
+    steps = [first, *(_step(vit, candidate, device) for candidate in ways[1:])]
     for step in steps[1:]:
         step()
     # In turn, so that a busy machine slows all of them alike.
     rounds = [[_seconds(step, device) for step in steps] for _ in range(ROUNDS)]
-    gains = [
-        statistics.median(row[0] / row[index] for row in rounds) for index in range(len(candidates))
-    ]
-    best = max(range(len(candidates)), key=gains.__getitem__)
-    chosen = candidates[best if gains[best] >= WORTH else 0]
+    gains = [statistics.median(row[0] / row[index] for row in rounds) for index in range(len(ways))]
+    best = max(range(len(ways)), key=gains.__getitem__)
+    chosen = ways[best if gains[best] >= WORTH else 0]
     say(
         f"precision {chosen.precision}, {chosen.attention} attention: "
         + ", ".join(
-            f"{c.precision} {c.attention} {gain:.2f}x"
-            for c, gain in zip(candidates, gains, strict=True)
+            f"{c.precision} {c.attention} {gain:.2f}x" for c, gain in zip(ways, gains, strict=True)
         )
-        + f" the speed of {candidates[0].precision} {candidates[0].attention}"
+        + f" the speed of {ways[0].precision} {ways[0].attention}"
     )
     return chosen
 

@@ -23,7 +23,7 @@ from orchestrator.plan import (
     default_first_rung_epochs,
     versions,
 )
-from orchestrator.precision import choose_precision
+from orchestrator.precision import PrecisionChooser, choose_precision
 from orchestrator.space import SearchSpace, Value, build, extremes, load_space, parse_space
 from orchestrator.suggest import unknown
 from orchestrator.suites import Suite, load_suite
@@ -87,10 +87,12 @@ def plan_sweep(
     say: Callable[[str], None],
     device: str = "cpu",
     cpu_threads: int = 1,
+    choose: PrecisionChooser = choose_precision,
 ) -> tuple[SweepPlan, Suite]:
     """Check suite, spaces, backbone and every image; decode what is not cached yet.
 
-    `device` and `cpu_threads` are those of a trial: the precision is chosen for them. ValueError
+    `device` and `cpu_threads` are those of a trial: `choose` takes the precision for them, last of
+    all, since it may have to wait for a machine. ValueError
     says what is wrong, before anything is started.
     """
     _check_choices(request)
@@ -106,7 +108,8 @@ def plan_sweep(
         f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}"
     )
     _check_tasks(suite)
-    engine = choose_precision(
+    tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
+    engine = choose(
         vit,
         _plan_engine(request),
         precision=request.precision,
@@ -114,7 +117,6 @@ def plan_sweep(
         cpu_threads=cpu_threads,
         say=say,
     )
-    tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
     studies = tuple(
         StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
         for task in tasks

@@ -37,7 +37,7 @@ from orchestrator.controller import Forget
 from orchestrator.fleet import grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
 from orchestrator.sharing import Share
-from orchestrator.slots import Slots
+from orchestrator.slots import Machine, Slots
 from orchestrator.stopping import StopSignals
 from orchestrator.trial import TrialContext
 from orchestrator.worker import WarmWorker
@@ -63,7 +63,7 @@ def run_schedule(
     """
     if ledger.num_left == 0:
         return
-    share = Share(sweep, slots, _connected_size)
+    share = Share(sweep, slots, machines_now)
     shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
     with (
         tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch,
@@ -72,7 +72,7 @@ def run_schedule(
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(WarmWorker, context=context),
-                {"cpu": slots.cpu_threads, "gpu": slots.gpus_per_trial},
+                slots.ray_resources,
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_LedgerSearcher(shared),
@@ -136,20 +136,20 @@ def start_ray(slots: Slots, address: str | None) -> None:
             ray.shutdown()
 
 
-def cluster_size(address: str) -> tuple[float, float]:
-    """CPUs and GPUs that a running cluster has, or that its autoscaler may start."""
+def machines_of(address: str) -> list[Machine]:
+    """The machines that a running cluster has, or that its autoscaler may start."""
     connected = ray.is_initialized()  # by the search, which the last stage follows
     if not connected:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    size = _connected_size()
+    machines = machines_now()
     if not connected:
         ray.shutdown()
-    return size
+    return machines
 
 
-def _connected_size() -> tuple[float, float]:
-    now = ray.cluster_resources()
-    return grown(now.get("CPU", 0.0), now.get("GPU", 0.0))
+def machines_now() -> list[Machine]:
+    """As `machines_of`, of the cluster that this process is connected to."""
+    return grown([Machine.of_ray(n["Resources"]) for n in ray.nodes() if n["Alive"]])
 
 
 @dataclass

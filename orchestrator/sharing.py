@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -17,15 +17,12 @@ import ray
 from ray._private.state import jobs
 from ray.experimental import internal_kv
 
-from orchestrator.slots import Slots
+from orchestrator.slots import ROUNDING, Machine, Slots, in_all
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 """At most so often a sweep looks what the others ask for."""
-
-ROUNDING = 1e-6
-"""Ten tenths of a GPU are one."""
 
 _NAMESPACE = "orchestrator"
 _PREFIX = "sweep/"
@@ -40,12 +37,11 @@ class Claim:
     """Trials side by side that it was given; the cluster is believed to have room for them."""
     wanted: int
     """Of these, as many as it has trials for."""
-    cpus: float
-    """Of a slot."""
-    gpus: float
+    needs: dict[str, float]
+    """Of a slot: CPUs, GPUs, and GPUs of its kind, where it wants one."""
 
 
-def fair_shares(claims: Mapping[str, Claim], *, cpus: float, gpus: float) -> dict[str, int]:
+def fair_shares(claims: Mapping[str, Claim], size: Mapping[str, float]) -> dict[str, int]:
     """Slots of each claim on a cluster of this size: what one leaves, the others may have.
 
     Slots are given out one at a time, each to the claim with the smallest share of the resource
@@ -53,46 +49,40 @@ def fair_shares(claims: Mapping[str, Claim], *, cpus: float, gpus: float) -> dic
     where shares are equal. Each has at least one, since it could not even wait for resources
     with none.
     """
-    cpus = max(cpus, *(claim.slots * claim.cpus for claim in claims.values()))
-    gpus = max(gpus, *(claim.slots * claim.gpus for claim in claims.values()))
+    size, used = dict(size), dict.fromkeys(size, 0.0)
+    for claim in claims.values():
+        for name, need in claim.needs.items():
+            size[name] = max(size.get(name, 0.0), claim.slots * need)
+            used[name] = used.get(name, 0.0) + need
     shares = dict.fromkeys(sorted(claims), 1)
-    used_cpus = sum(claim.cpus for claim in claims.values())
-    used_gpus = sum(claim.gpus for claim in claims.values())
 
     def with_one_more(key: str) -> float:
         """The part of the cluster that the claim would have then."""
-        slots, claim = shares[key] + 1, claims[key]
-        parts = [
-            slots * need / all_ for need, all_ in ((claim.cpus, cpus), (claim.gpus, gpus)) if all_
-        ]
-        return max(parts)
+        needs = claims[key].needs
+        return (shares[key] + 1) * max(need / size[name] for name, need in needs.items() if need)
+
+    def fits(claim: Claim) -> bool:
+        needs = claim.needs.items()
+        return all(used[name] + need <= size[name] + ROUNDING for name, need in needs)
 
     while True:
-        open_to_more = [
-            key
-            for key, claim in claims.items()
-            if shares[key] < claim.wanted
-            and used_cpus + claim.cpus <= cpus + ROUNDING
-            and used_gpus + claim.gpus <= gpus + ROUNDING
-        ]
-        if not open_to_more:
+        more = [k for k, claim in claims.items() if shares[k] < claim.wanted and fits(claim)]
+        if not more:
             return shares
-        key = min(open_to_more, key=lambda key: (with_one_more(key), key))
+        key = min(more, key=lambda key: (with_one_more(key), key))
         shares[key] += 1
-        used_cpus += claims[key].cpus
-        used_gpus += claims[key].gpus
+        for name, need in claims[key].needs.items():
+            used[name] += need
 
 
 class Share:
     """The part of the cluster that belongs to the sweep of this process. Ray is connected."""
 
-    def __init__(
-        self, sweep: str, slots: Slots, cluster_size: Callable[[], tuple[float, float]]
-    ) -> None:
-        """`cluster_size` gives the CPUs and GPUs that the cluster has or may come to have."""
+    def __init__(self, sweep: str, slots: Slots, machines: Callable[[], Sequence[Machine]]) -> None:
+        """`machines` gives those that the cluster has or may come to have."""
         self._sweep = sweep
         self._slots = slots
-        self._cluster_size = cluster_size
+        self._machines = machines
         self._job = ray.get_runtime_context().get_job_id()
         self._looked_at = -math.inf
         self._allowed = slots.num_slots
@@ -114,19 +104,21 @@ class Share:
         with suppress(Exception):  # where Ray has gone, no claim is left
             internal_kv._internal_kv_del(_PREFIX + self._job, namespace=_NAMESPACE)
 
-    def _look(self, wanted: int) -> None:
+    def announce(self, wanted: int) -> None:
+        """Tell the other sweeps that so many slots could be used."""
         own = Claim(
             sweep=self._sweep,
             slots=self._slots.num_slots,
             wanted=wanted,
-            cpus=self._slots.cpu_threads,
-            gpus=self._slots.gpus_per_trial,
+            needs=self._slots.needs,
         )
         text = json.dumps(asdict(own))
         internal_kv._internal_kv_put(_PREFIX + self._job, text, namespace=_NAMESPACE)
+
+    def _look(self, wanted: int) -> None:
+        self.announce(wanted)
         claims = current_claims()
-        cpus, gpus = self._cluster_size()
-        self._allowed = fair_shares(claims, cpus=cpus, gpus=gpus)[self._job]
+        self._allowed = fair_shares(claims, in_all(self._machines()))[self._job]
         others = sorted(claim.sweep for job, claim in claims.items() if job != self._job)
         if others != self._others:
             whose = f"shared with {', '.join(others)}" if others else f"{self._sweep}'s alone again"

@@ -1,8 +1,16 @@
-"""Slots fit the machine, and a wish that does not fit is refused."""
+"""Slots fit the machines, and a wish that does not fit is refused."""
+
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from orchestrator.slots import Slots, choose_slots
+from orchestrator.slots import Machine, Slots, choose_slots, in_all
+
+
+def on_one(*, cpus: float, gpus: float, **wish: Any) -> Slots:
+    return choose_slots([Machine(cpus=cpus, gpus=gpus)], **wish)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +29,7 @@ from orchestrator.slots import Slots, choose_slots
 )
 def test_slots_fill_the_machine(wish: dict[str, float], expected: tuple[int, int, float]):
     num_slots, cpu_threads, gpus_per_trial = expected
-    assert choose_slots(**wish) == Slots(
+    assert on_one(**wish) == Slots(
         num_slots=num_slots, cpu_threads=cpu_threads, gpus_per_trial=gpus_per_trial
     )
 
@@ -37,4 +45,73 @@ def test_slots_fill_the_machine(wish: dict[str, float], expected: tuple[int, int
 )
 def test_a_wish_that_does_not_fit_is_refused(wish: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
-        choose_slots(**wish)
+        on_one(**wish)
+
+
+L4 = Machine(cpus=4, gpus=1, gpu_kind="L4")
+H100 = Machine(cpus=16, gpus=2, gpu_kind="H100")
+NO_GPU = Machine(cpus=64)
+
+
+def test_threads_are_those_of_machines_that_have_what_a_trial_needs():
+    assert choose_slots([L4, L4, NO_GPU]) == Slots(num_slots=2, cpu_threads=4, gpus_per_trial=1)
+    # The smallest machine decides, or no trial could ever run there.
+    assert choose_slots([L4, H100]) == Slots(num_slots=3, cpu_threads=4, gpus_per_trial=1)
+    assert choose_slots([NO_GPU, Machine(cpus=2)]).cpu_threads == 2
+
+
+def test_a_sweep_may_keep_to_one_kind_of_gpu():
+    slots = choose_slots([L4, L4, H100, NO_GPU], gpu_kind="H100")
+    assert (slots.num_slots, slots.cpu_threads, slots.gpus_per_trial) == (2, 8, 1)
+    assert slots.ray_resources == {"cpu": 8, "gpu": 1, "accelerator_type:H100": 0.001}
+    assert str(slots) == "2 slots of 8 CPU threads and 1 H100 GPU"
+
+
+@pytest.mark.parametrize(
+    ("machines", "wish", "message"),
+    [
+        ([L4, H100], {"gpu_kind": "h100"}, "did you mean 'H100'|known: H100, L4"),
+        ([L4], {"gpu_kind": "L4", "gpus_per_trial": 0}, "a trial has no GPU"),
+        ([L4, L4], {"gpus_per_trial": 2}, "there are 1 GPUs in a machine"),
+        ([Machine(cpus=2)] * 4, {"cpu_threads": 4}, "there are 2 CPUs in a machine"),
+        ([L4, L4], {"num_slots": 3}, "3 .* do not fit into 8 CPUs and 2 GPUs; 2 would"),
+        ([Machine(cpus=0)], {}, "no machine has a CPU for trials"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused(
+    machines: list[Machine], wish: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        choose_slots(machines, **wish)
+
+
+MACHINES = st.lists(
+    st.builds(
+        lambda cpus, gpus, kind: Machine(cpus=cpus, gpus=gpus, gpu_kind=kind if gpus else None),
+        cpus=st.integers(1, 96),
+        gpus=st.integers(0, 8),
+        kind=st.sampled_from(["L4", "H100"]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(machines=MACHINES, share=st.sampled_from([None, 0.0, 0.1, 0.25, 1.0]))
+def test_all_slots_that_are_chosen_can_run_at_once(machines: list[Machine], share: float | None):
+    if share and all(machine.gpus < share for machine in machines):
+        return
+    slots = choose_slots(machines, gpus_per_trial=share)
+    each = slots.gpus_per_trial
+    places = sum(
+        min(int(m.cpus // slots.cpu_threads), int(m.gpus / each + 1e-6) if each else 10**6)
+        for m in machines
+    )
+    assert 1 <= slots.num_slots <= places
+
+
+def test_what_ray_says_of_a_node_is_understood():
+    node = {"CPU": 4.0, "GPU": 1.0, "accelerator_type:L4": 1.0, "memory": 1e9, "node:10.0.0.1": 1.0}
+    assert Machine.of_ray(node) == L4
+    assert Machine.of_ray({"CPU": 64.0}) == NO_GPU
+    assert in_all([L4, H100, NO_GPU]) == {"CPU": 84, "GPU": 3, "GPU:L4": 1, "GPU:H100": 2}

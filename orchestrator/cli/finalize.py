@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     SOME_FAILED,
     CpusPerTrial,
     Folder,
+    GpuKind,
     GpusPerTrial,
     MaxHours,
     NumSlots,
@@ -42,6 +43,7 @@ def finalize(
     slots: NumSlots = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
+    gpu_kind: GpuKind = None,
     storage: Storage = None,
     ray_address: RayAddress = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -61,7 +63,7 @@ def finalize(
     plan = load_plan(folder)
     protocol = FinalProtocol(num_finalists=finalists, num_folds=folds, seeds=_seeds(seeds))
     cache = ImageCache()
-    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
+    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address)
     suite = reopen_suite(plan, cache)
     told = Console(stderr=True, highlight=False) if as_json else console
     with owned(folder), leased(storage, plan.name):

@@ -25,6 +25,10 @@ MaxHours = Annotated[
 NumSlots = Annotated[int | None, typer.Option("--slots", help="Trials side by side.")]
 CpusPerTrial = Annotated[int | None, typer.Option(help="CPU threads of a trial.")]
 GpusPerTrial = Annotated[float | None, typer.Option(help="GPUs of a trial, fractions allowed.")]
+GpuKind = Annotated[
+    str | None,
+    typer.Option(help="Of a cluster with several: only GPUs of this kind, e.g. L4 or H100."),
+]
 RayAddress = Annotated[
     str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. auto.")
 ]
@@ -34,27 +38,33 @@ def slots_of(
     num_slots: int | None,
     cpu_threads: int | None,
     gpus_per_trial: float | None,
+    gpu_kind: str | None,
     ray_address: str | None,
 ) -> "Slots":
-    from orchestrator.slots import Slots, available_cpus, choose_slots
+    from orchestrator.slots import Machine, Slots, available_cpus, choose_slots
 
     if ray_address:
         if num_slots and cpu_threads and gpus_per_trial is not None:
             # All said: a cluster that has not grown so far yet is waited for.
             return Slots(
-                num_slots=num_slots, cpu_threads=cpu_threads, gpus_per_trial=gpus_per_trial
+                num_slots=num_slots,
+                cpu_threads=cpu_threads,
+                gpus_per_trial=gpus_per_trial,
+                gpu_kind=gpu_kind,
             )
-        from orchestrator.schedule import cluster_size
+        from orchestrator.schedule import machines_of
 
-        cpus, gpus = cluster_size(ray_address)
+        machines = machines_of(ray_address)
+    elif gpu_kind:
+        raise ValueError("--gpu-kind chooses among the machines of a cluster: --ray-address")
     else:
         import torch
 
-        cpus, gpus = available_cpus(), torch.cuda.device_count()
+        machines = [Machine(cpus=available_cpus(), gpus=torch.cuda.device_count())]
     return choose_slots(
-        cpus=cpus,
-        gpus=gpus,
+        machines,
         num_slots=num_slots,
         cpu_threads=cpu_threads,
         gpus_per_trial=gpus_per_trial,
+        gpu_kind=gpu_kind,
     )

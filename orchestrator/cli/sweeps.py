@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
     SOME_FAILED,
     CpusPerTrial,
     Folder,
+    GpuKind,
     GpusPerTrial,
     MaxHours,
     NumSlots,
@@ -28,6 +29,7 @@ from orchestrator.cli.options import (
 if TYPE_CHECKING:
     from orchestrator.data.cache import ImageCache
     from orchestrator.plan import SweepPlan
+    from orchestrator.precision import PrecisionChooser
     from orchestrator.record import Record
     from orchestrator.slots import Slots
     from orchestrator.suites import Suite
@@ -94,6 +96,7 @@ def sweep(
     slots: NumSlots = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
+    gpu_kind: GpuKind = None,
     storage: Storage = None,
     ray_address: RayAddress = None,
     finalize: Annotated[
@@ -139,7 +142,7 @@ def sweep(
         frozen_cache=frozen_cache,
         augment=augment,
     )
-    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
+    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address)
     plan, opened = plan_sweep(
         request,
         name=folder.name,
@@ -147,6 +150,7 @@ def sweep(
         say=_say,
         device=chosen.device,
         cpu_threads=chosen.cpu_threads,
+        choose=_precision_chooser(chosen, ray_address, folder.name, dry_run=dry_run),
     )
     _show_plan(plan, chosen)
     if dry_run:
@@ -164,6 +168,7 @@ def sweep(
             slots=slots,
             cpus_per_trial=cpus_per_trial,
             gpus_per_trial=gpus_per_trial,
+            gpu_kind=gpu_kind,
             storage=storage,
             ray_address=ray_address,
             max_hours=None if deadline is None else max(1.0, deadline - time.monotonic()) / 3600,
@@ -179,6 +184,7 @@ def resume(
     slots: NumSlots = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
+    gpu_kind: GpuKind = None,
     storage: Storage = None,
     ray_address: RayAddress = None,
     accept_versions: Annotated[
@@ -198,7 +204,7 @@ def resume(
 
     plan = find_plan(folder, storage)
     cache = ImageCache()
-    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, ray_address)
+    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address)
     suite = reopen_suite(plan, cache)
     refuse_changes(plan, open_record(plan, folder, storage), accept_versions=accept_versions)
     if not (folder / PLAN_FILE).exists():
@@ -257,6 +263,19 @@ def _run(
     record = open_record(plan, folder, storage)
     _show_summary(plan, record)
     return _show_end(outcome, folder)
+
+
+def _precision_chooser(
+    slots: "Slots", ray_address: str | None, sweep: str, *, dry_run: bool
+) -> "PrecisionChooser":
+    """On a cluster the workers are asked, not the machine of the driver."""
+    from orchestrator.precision import choose_precision
+
+    if not ray_address:
+        return choose_precision
+    from orchestrator.worker_precision import on_a_worker, when_it_starts
+
+    return when_it_starts if dry_run else on_a_worker(slots, ray_address, sweep)
 
 
 def _detach(folder: Path, ray_address: str | None) -> None:

@@ -1,4 +1,4 @@
-"""A Ray cluster of one machine, as `ray up` leaves it: head, worker and agent for jobs in one."""
+"""A Ray cluster on this machine: a head that also trains and takes jobs, and further nodes."""
 
 import os
 import socket
@@ -38,13 +38,12 @@ class Cluster:
             "temp-dir": folder / "ray",
         }
         words = [f"--{name}={value}" for name, value in options.items()]
-        self._ray = subprocess.Popen(
-            ["ray", "start", "--head", "--block", *words],
-            env=self.environment,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._nodes = [self._start("--head", *words)]
+
+    def add_node(self, *options: str) -> None:
+        """A node with one CPU and what `ray start` is told in `options`."""
+        address = f"--address={self.environment['RAY_ADDRESS']}"
+        self._nodes.append(self._start(address, "--num-cpus=1", *options))
 
     def run(self, *command: object, code: int | None = 0) -> str:
         done = subprocess.run(
@@ -60,8 +59,18 @@ class Cluster:
         return done.stdout
 
     def stop(self) -> None:
-        self._ray.terminate()
-        self._ray.wait(120)
+        for node in reversed(self._nodes):
+            node.terminate()
+            node.wait(120)
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["ray", "start", "--block", *options],
+            env=self.environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def _free_ports(count: int) -> list[int]:

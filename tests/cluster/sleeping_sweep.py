@@ -1,9 +1,9 @@
 """A sweep whose trials sleep: what the schedule does with a cluster, without what trains.
 
-    python sleeping_sweep.py NAME TRIALS SECONDS SLOTS
+    python sleeping_sweep.py NAME TRIALS SECONDS SLOTS [GPU_KIND]
 
-Everything between Ray and the ledger is real. One line for each trial that ended: when it began and
-when it ended.
+Everything between Ray and the ledger is real. One line for each trial that ended: when it began,
+when it ended, and on which node of Ray.
 """
 
 import json
@@ -13,6 +13,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import ray
 from ray import tune
 
 from orchestrator import schedule
@@ -29,7 +30,8 @@ class SleepingWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         began = time.time()
         time.sleep(self._context.seconds)
-        return {"rows": [], "facts": {"began": began, "ended": time.time()}}
+        node = ray.get_runtime_context().get_node_id()
+        return {"rows": [], "facts": {"began": began, "ended": time.time(), "node": node}}
 
 
 class SleepingLedger:
@@ -43,7 +45,8 @@ class SleepingLedger:
         return self.num_left
 
     def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
-        print(json.dumps([result["facts/began"], result["facts/ended"]]), flush=True)
+        told = [result[f"facts/{name}"] for name in ("began", "ended", "node")]
+        print(json.dumps(told), flush=True)
         return True
 
     def worker_died(self, tune_id: str, reason: str) -> None:
@@ -56,8 +59,11 @@ class SleepingLedger:
         pass
 
 
-def main(name: str, num_trials: int, seconds: float, num_slots: int) -> None:
-    slots = Slots(num_slots=num_slots, cpu_threads=1, gpus_per_trial=0)
+def main(
+    name: str, num_trials: int, seconds: float, num_slots: int, gpu_kind: str | None = None
+) -> None:
+    gpus = 1.0 if gpu_kind else 0.0
+    slots = Slots(num_slots=num_slots, cpu_threads=1, gpus_per_trial=gpus, gpu_kind=gpu_kind)
     schedule.start_ray(slots, os.environ["RAY_ADDRESS"])
     schedule.WarmWorker = SleepingWorker  # pyright: ignore[reportAttributeAccessIssue]
     context: Any = SimpleNamespace(silent_seconds=600.0, seconds=seconds)
@@ -65,4 +71,4 @@ def main(name: str, num_trials: int, seconds: float, num_slots: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from orchestrator.fleet import may_have
+from orchestrator.slots import Machine
 
 ROOT = Path(__file__).parents[2]
 AWS = ROOT / "cluster.yaml"
@@ -87,9 +88,9 @@ def test_aws_takes_the_machines_that_we_ask_for(bootstrapped):
     assert types["head"]["resources"]["CPU"] == 0, "a trial may be placed on the head"
     for name in ("gpu_spot", "gpu_on_demand"):
         assert types[name]["resources"]["GPU"] == 1
-    cpus, gpus = may_have({**config, "available_node_types": types})
-    assert gpus == config["max_workers"] == 8
-    assert cpus == 8 * types["gpu_spot"]["resources"]["CPU"] > 0
+    machines = may_have({**config, "available_node_types": types})
+    assert len(machines) == config["max_workers"] == 8
+    assert set(machines) == {Machine(cpus=4, gpus=1, gpu_kind="L4")}
     assert types["gpu_spot"]["priority"] > types["gpu_on_demand"]["priority"]
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
     for name in ("head", "gpu_spot"):

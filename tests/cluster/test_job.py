@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,9 @@ def test_a_sweep_as_a_job_needs_no_shell_and_its_last_stage_runs_on_the_cluster(
     wait_for(lambda: sum(states(cluster, sweep).values()) == 3, SECONDS)
     assert states(cluster, sweep)["failed"] == 0
     wait_for(lambda: "succeeded" in cluster.run("ray", "job", "status", job, code=None), SECONDS)
-    assert "3/3" in cluster.run("ray", "job", "logs", job)
+    logs = cluster.run("ray", "job", "logs", job)
+    assert "3/3" in logs
+    assert "precision fp32: a step takes" in logs and f"(on {socket.gethostname()})" in logs
     assert (sweep / "best" / "colours.safetensors").is_file()
 
     last = ("orchestrator", "finalize", sweep, "--seeds", "42,44", "--folds", "2", "--json")

@@ -1,0 +1,88 @@
+"""Measure the precision where trials will run: on a worker of the cluster, not beside the driver.
+
+A head without a GPU can tell nothing of one, and its processor need not be that of the workers.
+"""
+
+import copy
+import socket
+from collections.abc import Callable
+
+import ray
+from timm.models import VisionTransformer
+
+from orchestrator.engine import Engine
+from orchestrator.precision import PrecisionChooser, candidates, choose_precision
+from orchestrator.schedule import machines_now, start_ray
+from orchestrator.sharing import Share
+from orchestrator.slots import Slots
+
+
+def on_a_worker(slots: Slots, ray_address: str, sweep: str) -> PrecisionChooser:
+    """As `choose_precision`, in one of these slots of the cluster at `ray_address`.
+
+    A slot is waited for, as the sweep itself would wait for it: until a machine has come up, or
+    until another sweep on the cluster leaves one to `sweep`.
+    """
+
+    def choose(
+        vit: VisionTransformer,
+        engine: Engine,
+        *,
+        precision: str,
+        device: str,
+        cpu_threads: int,
+        say: Callable[[str], None],
+    ) -> Engine:
+        (first, *others) = candidates(engine, precision, device)
+        if not others:
+            return first
+        say("precision: to be measured on a worker; one given with --precision is not measured")
+        start_ray(slots, ray_address)
+        Share(sweep, slots, machines_now).announce(wanted=1)
+        needs = slots.ray_resources
+        measure = ray.remote(_measure).options(
+            num_cpus=needs.pop("cpu"), num_gpus=needs.pop("gpu"), resources=needs, max_retries=3
+        )
+        # Without its weights, on which no time depends.
+        network = copy.deepcopy(vit).to("meta")
+        chosen, lines = ray.get(measure.remote(network, engine, precision, device, cpu_threads))
+        for line in lines:
+            say(line)
+        return chosen
+
+    return choose
+
+
+def when_it_starts(
+    vit: VisionTransformer,
+    engine: Engine,
+    *,
+    precision: str,
+    device: str,
+    cpu_threads: int,
+    say: Callable[[str], None],
+) -> Engine:
+    """For a plan that is only looked at, for which no machine is started."""
+    (first, *others) = candidates(engine, precision, device)
+    if others:
+        say("precision: will be measured on a worker when the sweep starts")
+    return first
+
+
+def _measure(
+    network: VisionTransformer, engine: Engine, precision: str, device: str, cpu_threads: int
+) -> tuple[Engine, list[str]]:
+    """On the worker: the way that is taken, and what is to be said of it."""
+    network.to_empty(device="cpu")
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data.zero_()  # what happens to lie in memory may be slow to compute with
+    lines: list[str] = []
+    chosen = choose_precision(
+        network,
+        engine,
+        precision=precision,
+        device=device,
+        cpu_threads=cpu_threads,
+        say=lines.append,
+    )
+    return chosen, [f"{line} (on {socket.gethostname()})" for line in lines]

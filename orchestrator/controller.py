@@ -1,6 +1,7 @@
-"""Ray Tune's controller with what long sweeps need of it.
+"""Ray Tune's controller with what long sweeps, and sweeps beside each other, need of it.
 
-Tune's own ends a sweep when one worker ran out of memory, and keeps every trial that ended.
+Tune's own ends a sweep when one worker ran out of memory, gives up a trial whose worker died before
+it began, keeps every trial that ended, and keeps an idle worker that another sweep could use.
 """
 
 from typing import Any
@@ -11,14 +12,28 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 from ray.tune import tune as tune_module
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+
+
+class BoundedScheduler(FIFOScheduler):
+    """Knows how many workers there may be."""
+
+    def max_workers(self) -> int:
+        raise NotImplementedError
 
 
 class SweepController(TuneController):
-    """Tune's controller, which forgets what has ended."""
+    """Tune's controller, which forgets what has ended and gives back workers it may not keep."""
 
     def on_step_end(self) -> None:
         super().on_step_end()
         self._forget_ended()
+        scheduler = self._scheduler_alg
+        assert isinstance(scheduler, BoundedScheduler), "a sweep brings its own scheduler"
+        too_many = self._actor_manager.num_total_actors > scheduler.max_workers()
+        if self._actor_cache.num_cached_objects and too_many:
+            self._cleanup_cached_actors(force_all=True)
 
     def _forget_ended(self) -> None:
         ended = self._stopped_trials | self._failed_trials
@@ -26,10 +41,25 @@ class SweepController(TuneController):
             return
         # In place: Tune's callbacks hold the list. The last one stays, or Tune would look for its
         # snapshots at the end.
-        kept = [trial for trial in self._trials[:-1] if trial not in ended]
-        self._trials[:] = [*kept, *self._trials[-1:]]
-        for trials in (self._stopped_trials, self._failed_trials, self._trials_to_cache):
+        older = [trial for trial in self._trials[:-1] if not trial.is_finished()]
+        self._trials[:] = [*older, *self._trials[-1:]]
+        for trials in (
+            self._stopped_trials,
+            self._failed_trials,
+            self._live_trials,
+            self._trials_to_cache,
+        ):
             trials.difference_update(ended)
+
+    def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
+        """Heard twice where an idle worker had died before it was to begin this trial.
+
+        The first time the trial is put back to go again; for the second, Tune would give it up.
+        """
+        self._resetting_trials.discard(trial)
+        if isinstance(exception, RayActorError) and trial.status == Trial.PENDING:
+            return
+        super()._trial_task_failure(trial, exception)
 
 
 class ActorManager(RayActorManager):

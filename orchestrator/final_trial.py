@@ -3,6 +3,7 @@
 Nothing else opens test images: a trial of the search has a TrialContext, whose tasks have none.
 """
 
+import hashlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ class FoldTrial(Trial):
             searched["train"].images[chosen[:num_train]],
             searched["val"].images[chosen[num_train:]],
         ]
-        contents = f"{searched['train'].fingerprint} {searched['val'].fingerprint} {split}"
+        which = hashlib.sha256(np.flatnonzero(chosen).tobytes()).hexdigest()
+        contents = f"{searched['train'].fingerprint} {searched['val'].fingerprint} {which}"
         return pixels_on_device(self.context, np.concatenate(images), labels[chosen], contents)
 
     def save(self, path: Path) -> None:
@@ -108,7 +110,7 @@ class FinalTrial(Trial):
         for start in range(0, len(test), TEST_CHUNK):
             part = slice(start, start + TEST_CHUNK)
             pixels = pixels_on_device(
-                self.context, test.images[part], test.labels[part], f"{test.fingerprint} {start}"
+                self.context, test.images[part], test.labels[part], f"{test.fingerprint} {part}"
             )
             # What no seed changes is made once for all of them.
             is_shared = self.model.prefix_is_features and self.context.engine.frozen_cache

@@ -194,8 +194,9 @@ class FinalLedger:
 
     @property
     def num_left(self) -> int:
-        """Runs that are left if no finalist is stopped."""
-        return sum(num_left(self._finals, study.name) for study in self._plan.studies)
+        """Runs to be handed out if no finalist is stopped."""
+        left = sum(num_left(self._finals, study.name) for study in self._plan.studies)
+        return max(0, left - len(self._running))
 
     def next_run(self, tune_id: str) -> Run | Literal["finished"] | None:
         if self._stopped:

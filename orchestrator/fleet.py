@@ -37,26 +37,44 @@ class Finding:
     text: str
 
 
-def may_have(config: Mapping[str, Any]) -> list[Machine]:
-    """The workers that the autoscaler of this cluster file may start."""
-    head = config.get("head_node_type")
-    kinds = [kind for name, kind in config.get("available_node_types", {}).items() if name != head]
-    kinds.sort(key=lambda kind: kind["resources"].get("GPU", 0), reverse=True)
+def may_have(config: Mapping[str, Any], gpu_kind: str | None = None) -> list[Machine]:
+    """The workers that the autoscaler of this cluster file may start; only those of a kind."""
     left, machines = config.get("max_workers", 0), []
-    for kind in kinds:
-        number = min(left, kind.get("max_workers", left))
-        machines += [Machine.of_ray(kind["resources"])] * number
-        left -= number
+    for number, machine in _types(config):
+        if gpu_kind in (None, machine.gpu_kind):
+            number = left if number is None else min(left, number)
+            machines += [machine] * number
+            left -= number
     return machines
 
 
-def grown(machines: Sequence[Machine]) -> list[Machine]:
-    """These, or what this head's autoscaler may start if that is more."""
+def _types(config: Mapping[str, Any]) -> list[tuple[int | None, Machine]]:
+    """Of workers, those with most GPUs first, with how many there may be of each."""
+    head = config.get("head_node_type")
+    kinds = [kind for name, kind in config.get("available_node_types", {}).items() if name != head]
+    types = [(kind.get("max_workers"), Machine.of_ray(kind["resources"])) for kind in kinds]
+    return sorted(types, key=lambda found: found[1].gpus, reverse=True)
+
+
+def grown(machines: Sequence[Machine], gpu_kind: str | None = None) -> list[Machine]:
+    """These, or what this head's autoscaler may start if that is more; only those of a kind."""
+    now = [machine for machine in machines if gpu_kind in (None, machine.gpu_kind)]
+    more = may_have(_own_config(), gpu_kind)
+    kinds = {machine.gpu_kind for machine in more}
+    if any(in_all(more)[name] > in_all(now)[name] for name in ("CPU", "GPU")):
+        return [*more, *(m for m in now if m.gpu_kind and m.gpu_kind not in kinds)]
+    return now
+
+
+def gpu_kinds(machines: Sequence[Machine]) -> set[str]:
+    """Of these, and of what this head's autoscaler may start."""
+    possible = [*machines, *(machine for _, machine in _types(_own_config()))]
+    return {machine.gpu_kind for machine in possible if machine.gpu_kind}
+
+
+def _own_config() -> Mapping[str, Any]:
     path = BOOTSTRAP_CONFIG.expanduser()
-    more = may_have(yaml.safe_load(path.read_text())) if path.is_file() else []
-    now, then = in_all(machines), in_all(more)
-    is_more = any(then[name] > now[name] for name in ("CPU", "GPU"))
-    return more if is_more else list(machines)
+    return yaml.safe_load(path.read_text()) if path.is_file() else {}
 
 
 def reach(

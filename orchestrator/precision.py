@@ -57,9 +57,10 @@ def choose_precision(
 
     Plain float32 is kept unless another way is WORTH its rounding. What is found is said.
     """
+    chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+    if chosen is not None:
+        return chosen
     ways = candidates(engine, precision, device)
-    if len(ways) == 1:
-        return ways[0]
     if device == "cuda" and not torch.cuda.is_available():
         say("precision fp32: no GPU here to measure bf16 on; --precision bf16 takes it unmeasured")
         return ways[0]
@@ -70,6 +71,29 @@ def choose_precision(
         return _fastest(vit, ways, device, say)
     finally:
         torch.set_num_threads(threads)
+
+
+def chosen_without_timing(
+    vit: VisionTransformer,
+    engine: Engine,
+    *,
+    precision: str,
+    device: str,
+    say: Callable[[str], None],
+) -> Engine | None:
+    """Where there is no choice, or on a CPU too little to gain; None: it has to be measured."""
+    ways = candidates(engine, precision, device)
+    if len(ways) == 1:
+        return ways[0]
+    if device == "cpu" and ways[0].precision == "fp32":
+        one_image = _step(vit, ways[0], device, batch=1)
+        with FlopCounterMode(display=False) as counter:
+            one_image()
+        gflop = BATCH[device] * counter.get_total_flops() / 1e9
+        if gflop < SMALL_STEP_GFLOP:
+            say(f"precision fp32: a step takes {gflop:.2g} GFLOP, too little to save on")
+            return ways[0]
+    return None
 
 
 def candidates(engine: Engine, precision: str, device: str) -> list[Engine]:
@@ -87,17 +111,18 @@ def candidates(engine: Engine, precision: str, device: str) -> list[Engine]:
 def _fastest(
     vit: VisionTransformer, ways: list[Engine], device: str, say: Callable[[str], None]
 ) -> Engine:
-    first = _step(vit, ways[0], device)
-    with FlopCounterMode(display=False) as counter:
-        first()
-    if device == "cpu" and ways[0].precision == "fp32":
-        gflop = counter.get_total_flops() / 1e9
-        if gflop < SMALL_STEP_GFLOP:
-            say(f"precision fp32: a step takes {gflop:.2g} GFLOP, too little to save on")
-            return ways[0]
-    steps = [first, *(_step(vit, candidate, device) for candidate in ways[1:])]
-    for step in steps[1:]:
-        step()
+    batch = BATCH[device]
+    while True:
+        try:
+            steps = [_step(vit, way, device, batch) for way in ways]
+            for step in steps:
+                step()
+            break
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch //= 2
+        torch.cuda.empty_cache()
     # In turn, so that a busy machine slows all of them alike.
     rounds = [[_seconds(step, device) for step in steps] for _ in range(ROUNDS)]
     gains = [statistics.median(row[0] / row[index] for row in rounds) for index in range(len(ways))]
@@ -113,15 +138,15 @@ def _fastest(
     return chosen
 
 
-def _step(vit: VisionTransformer, engine: Engine, device: str) -> Callable[[], None]:
+def _step(vit: VisionTransformer, engine: Engine, device: str, batch: int) -> Callable[[], None]:
     """A training step of a prompt method; times do not depend on weights or pixels."""
     held = copy.deepcopy(vit).to(device)
     engine.hold(held)
     model = tune(held, VPT(num_tokens=10), num_classes=10).to(device)
     size = vit.patch_embed.img_size
     assert size is not None
-    images = torch.zeros(BATCH[device], 3, *size, device=device)
-    labels = torch.zeros(BATCH[device], dtype=torch.int64, device=device)
+    images = torch.zeros(batch, 3, *size, device=device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)

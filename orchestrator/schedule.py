@@ -30,15 +30,16 @@ os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "60000")
 import ray
 from ray import tune
 from ray._private import ray_constants
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.controller import Forget
-from orchestrator.fleet import grown
+from orchestrator.controller import BoundedScheduler, Forget
+from orchestrator.fleet import gpu_kinds, grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
 from orchestrator.sharing import Share
 from orchestrator.slots import Machine, Slots
 from orchestrator.stopping import StopSignals
+from orchestrator.suggest import unknown
 from orchestrator.trial import TrialContext
 from orchestrator.worker import WarmWorker
 
@@ -64,6 +65,7 @@ def run_schedule(
     if ledger.num_left == 0:
         return
     share = Share(sweep, slots, machines_now)
+    share.look(num_left=lambda: ledger.num_left, num_running=lambda: 0)
     shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
     with (
         tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch,
@@ -136,20 +138,30 @@ def start_ray(slots: Slots, address: str | None) -> None:
             ray.shutdown()
 
 
-def machines_of(address: str) -> list[Machine]:
-    """The machines that a running cluster has, or that its autoscaler may start."""
+def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
+    """The machines that a running cluster has, or that its autoscaler may start.
+
+    Only those with GPUs of a kind, where one is named; ValueError if there can be none.
+    """
     connected = ray.is_initialized()  # by the search, which the last stage follows
     if not connected:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    machines = machines_now()
+    here = _machines_here()
     if not connected:
         ray.shutdown()
+    machines = grown(here, gpu_kind)
+    if gpu_kind and not machines:
+        raise ValueError(unknown("--gpu-kind", gpu_kind, gpu_kinds(here)))
     return machines
 
 
 def machines_now() -> list[Machine]:
     """As `machines_of`, of the cluster that this process is connected to."""
-    return grown([Machine.of_ray(n["Resources"]) for n in ray.nodes() if n["Alive"]])
+    return grown(_machines_here())
+
+
+def _machines_here() -> list[Machine]:
+    return [Machine.of_ray(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 @dataclass
@@ -175,9 +187,6 @@ class _Shared:
                 self.failure = error
         return otherwise
 
-    def max_running(self) -> int:
-        return self.share.allowed(lambda: len(self.heard) + self.ledger.num_left)
-
     # Tune pickles searcher and scheduler into snapshots that we never read: not the ledger.
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -189,7 +198,7 @@ class _LedgerSearcher(Searcher):
         self.shared = shared
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.shared.heard) >= self.shared.max_running():
+        if len(self.shared.heard) >= self.shared.share.allowed:
             return None
         ledger = self.shared.ledger
         run = self.shared.ask(lambda: ledger.next_run(trial_id), "finished")
@@ -219,13 +228,22 @@ class _LedgerSearcher(Searcher):
         raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
 
 
-class _LedgerScheduler(FIFOScheduler):
+class _LedgerScheduler(BoundedScheduler):
     def __init__(self, shared: _Shared) -> None:
         super().__init__()
         self.shared = shared
 
+    def max_workers(self) -> int:
+        return self.shared.share.allowed
+
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None: Tune starts what is pending by itself, and need not look through all trials."""
+        """Heard in every round. None: Tune starts what is pending by itself."""
+        self.shared.share.look(
+            num_left=lambda: len(self.shared.heard) + self.shared.ledger.num_left,
+            num_running=lambda: sum(
+                trial.status == "RUNNING" for trial in tune_controller.get_live_trials()
+            ),
+        )
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         self.shared.heard[trial.trial_id] = time.monotonic()

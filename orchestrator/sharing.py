@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """At most so often a sweep looks what the others ask for."""
 
+PATIENCE_SECONDS = 60.0
+"""Where a sweep has waited so long for its first slot, the others leave one more, and so on."""
+
 _NAMESPACE = "orchestrator"
 _PREFIX = "sweep/"
 
@@ -37,6 +40,8 @@ class Claim:
     """Trials side by side that it was given; the cluster is believed to have room for them."""
     wanted: int
     """Of these, as many as it has trials for."""
+    running: int
+    """Of these, as many as a worker has begun."""
     needs: dict[str, float]
     """Of a slot: CPUs, GPUs, and GPUs of its kind, where it wants one."""
 
@@ -75,66 +80,93 @@ def fair_shares(claims: Mapping[str, Claim], size: Mapping[str, float]) -> dict[
             used[name] += need
 
 
+def waits_for_others(claim: Claim, machines: Sequence[Machine]) -> bool:
+    """Whether a sweep without any slot could have one if others left enough of one machine.
+
+    Shares are of the whole cluster. What the others leave of it may lie in pieces, or be of the
+    wrong kind.
+    """
+    return claim.running == 0 and any(
+        all(need <= in_all([machine]).get(name, 0.0) for name, need in claim.needs.items())
+        for machine in machines
+    )
+
+
 class Share:
     """The part of the cluster that belongs to the sweep of this process. Ray is connected."""
 
     def __init__(self, sweep: str, slots: Slots, machines: Callable[[], Sequence[Machine]]) -> None:
         """`machines` gives those that the cluster has or may come to have."""
+        self.allowed = slots.num_slots
+        """How many trials the sweep may run now."""
         self._sweep = sweep
         self._slots = slots
         self._machines = machines
         self._job = ray.get_runtime_context().get_job_id()
         self._looked_at = -math.inf
-        self._allowed = slots.num_slots
         self._others: list[str] = []
+        self._waiting_since: float | None = None
+        """Since when another sweep has been waiting for its first slot."""
 
-    def allowed(self, num_left: Callable[[], int]) -> int:
-        """How many trials the sweep may run now; `num_left` are running or still to be run."""
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
-            try:
-                self._look(max(1, min(num_left(), self._slots.num_slots)))
-            except Exception as error:  # of Ray's, of many kinds, while its head is away
-                logger.info("the sweeps on the cluster could not be asked for: %s", error)
-        return self._allowed
+    def look(self, *, num_left: Callable[[], int], num_running: Callable[[], int]) -> None:
+        """See what the others ask for, unless that was just done, and tell what we do.
+
+        `num_left` trials run or are still to be run; of these `num_running` run.
+        """
+        if time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        wanted = max(1, min(num_left(), self._slots.num_slots))
+        try:
+            self._look(self.announce(wanted=wanted, running=num_running()))
+        except Exception as error:  # of Ray's, of many kinds, while its head is away
+            logger.info("the sweeps on the cluster could not be asked for: %s", error)
+
+    def announce(self, *, wanted: int, running: int = 0) -> Claim:
+        """Tell the other sweeps what we could use and what we have."""
+        own = Claim(
+            sweep=self._sweep,
+            slots=self._slots.num_slots,
+            wanted=wanted,
+            running=running,
+            needs=self._slots.needs,
+        )
+        text = json.dumps(asdict(own))
+        internal_kv._internal_kv_put(_PREFIX + self._job, text, namespace=_NAMESPACE)
+        return own
 
     def withdraw(self) -> None:
         """The sweep needs nothing any more."""
         with suppress(Exception):  # where Ray has gone, no claim is left
             internal_kv._internal_kv_del(_PREFIX + self._job, namespace=_NAMESPACE)
 
-    def announce(self, wanted: int) -> None:
-        """Tell the other sweeps that so many slots could be used."""
-        own = Claim(
-            sweep=self._sweep,
-            slots=self._slots.num_slots,
-            wanted=wanted,
-            needs=self._slots.needs,
-        )
-        text = json.dumps(asdict(own))
-        internal_kv._internal_kv_put(_PREFIX + self._job, text, namespace=_NAMESPACE)
-
-    def _look(self, wanted: int) -> None:
-        self.announce(wanted)
-        claims = current_claims()
-        self._allowed = fair_shares(claims, in_all(self._machines()))[self._job]
-        others = sorted(claim.sweep for job, claim in claims.items() if job != self._job)
+    def _look(self, own: Claim) -> None:
+        claims, machines = {**current_claims(), self._job: own}, self._machines()
+        fair = fair_shares(claims, in_all(machines))[self._job]
+        rest = [claim for job, claim in claims.items() if job != self._job]
+        now = time.monotonic()
+        if not any(waits_for_others(claim, machines) for claim in rest):
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+        waited = 0.0 if self._waiting_since is None else now - self._waiting_since
+        self.allowed = max(1, fair - int(waited / PATIENCE_SECONDS))
+        others = sorted(claim.sweep for claim in rest)
         if others != self._others:
             whose = f"shared with {', '.join(others)}" if others else f"{self._sweep}'s alone again"
-            logger.warning("the cluster is %s: %s has %d slots", whose, self._sweep, self._allowed)
+            logger.warning("the cluster is %s: %s has %d slots", whose, self._sweep, fair)
             self._others = others
 
 
 def current_claims() -> dict[str, Claim]:
     """By Ray's job: what the sweeps that live on this cluster ask for."""
     keys = internal_kv._internal_kv_list(_PREFIX, namespace=_NAMESPACE)
-    # A driver that was killed did not withdraw.
     living = {job["JobID"] for job in jobs() if not job["IsDead"]}
     claims = {}
     for key in keys:
-        text = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
         job = key.decode().removeprefix(_PREFIX)
-        if text and job in living:
+        if job not in living:  # its driver was killed and did not withdraw
+            internal_kv._internal_kv_del(key, namespace=_NAMESPACE)
+        elif text := internal_kv._internal_kv_get(key, namespace=_NAMESPACE):
             claims[job] = Claim(**json.loads(text))
     return claims

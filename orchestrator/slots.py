@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.suggest import unknown
-
 ROUNDING = 1e-6
 """Ten tenths of a GPU are one."""
 
@@ -51,6 +49,10 @@ class Slots:
     gpu_kind: str | None = None
     """Only on GPUs of this kind; None: on any."""
 
+    def __post_init__(self) -> None:
+        if self.gpu_kind and not self.gpus_per_trial:
+            raise ValueError(f"--gpu-kind {self.gpu_kind}, but a trial is given no GPU")
+
     @property
     def needs(self) -> dict[str, float]:
         """Of one slot, in the names of `in_all`."""
@@ -87,11 +89,11 @@ def choose_slots(
     gpus_per_trial: float | None = None,
     gpu_kind: str | None = None,
 ) -> Slots:
-    """Slots for these machines; what is given is kept. A trial runs within one of them.
+    """Slots for these machines, all of `gpu_kind` if it is given; what else is given is kept.
 
-    Without GPUs every core trains (one thread each on small machines: threads of one trial wait
-    for each other, trials do not). With GPUs a trial has one of them. ValueError where a wish
-    cannot be met.
+    A trial runs within one machine. Without GPUs every core trains (one thread each on small
+    machines: threads of one trial wait for each other, trials do not). With GPUs a trial has one of
+    them. ValueError where a wish cannot be met.
     """
     for name, value in (("--slots", num_slots), ("--cpus-per-trial", cpu_threads)):
         if value is not None and value < 1:
@@ -103,13 +105,6 @@ def choose_slots(
             "no machine has a CPU for trials; where machines come only when trials wait for them, "
             "give --slots, --cpus-per-trial and --gpus-per-trial"
         )
-    if gpu_kind is not None:
-        if gpus_per_trial == 0:
-            raise ValueError(f"--gpu-kind {gpu_kind} with --gpus-per-trial 0: a trial has no GPU")
-        kinds = {machine.gpu_kind for machine in machines if machine.gpu_kind}
-        if gpu_kind not in kinds:
-            raise ValueError(unknown("--gpu-kind", gpu_kind, kinds))
-        machines = [machine for machine in machines if machine.gpu_kind == gpu_kind]
     most_gpus = max(machine.gpus for machine in machines)
     if gpus_per_trial and gpus_per_trial > most_gpus:
         raise ValueError(

@@ -8,10 +8,16 @@ import socket
 from collections.abc import Callable
 
 import ray
+import ray.exceptions
 from timm.models import VisionTransformer
 
 from orchestrator.engine import Engine
-from orchestrator.precision import PrecisionChooser, candidates, choose_precision
+from orchestrator.precision import (
+    PrecisionChooser,
+    candidates,
+    choose_precision,
+    chosen_without_timing,
+)
 from orchestrator.schedule import machines_now, start_ray
 from orchestrator.sharing import Share
 from orchestrator.slots import Slots
@@ -33,10 +39,10 @@ def on_a_worker(slots: Slots, ray_address: str, sweep: str) -> PrecisionChooser:
         cpu_threads: int,
         say: Callable[[str], None],
     ) -> Engine:
-        (first, *others) = candidates(engine, precision, device)
-        if not others:
-            return first
-        say("precision: to be measured on a worker; one given with --precision is not measured")
+        chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+        if chosen is not None:
+            return chosen
+        say("precision: to be measured in a slot of the cluster, which is waited for")
         start_ray(slots, ray_address)
         Share(sweep, slots, machines_now).announce(wanted=1)
         needs = slots.ray_resources
@@ -45,7 +51,14 @@ def on_a_worker(slots: Slots, ray_address: str, sweep: str) -> PrecisionChooser:
         )
         # Without its weights, on which no time depends.
         network = copy.deepcopy(vit).to("meta")
-        chosen, lines = ray.get(measure.remote(network, engine, precision, device, cpu_threads))
+        try:
+            chosen, lines = ray.get(measure.remote(network, engine, precision, device, cpu_threads))
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"the precision could not be measured on the cluster ({reason}); "
+                "--precision fp32 is taken without a measurement"
+            ) from error
         for line in lines:
             say(line)
         return chosen
@@ -63,10 +76,11 @@ def when_it_starts(
     say: Callable[[str], None],
 ) -> Engine:
     """For a plan that is only looked at, for which no machine is started."""
-    (first, *others) = candidates(engine, precision, device)
-    if others:
-        say("precision: will be measured on a worker when the sweep starts")
-    return first
+    chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+    if chosen is not None:
+        return chosen
+    say("precision: will be measured in a slot of the cluster when the sweep starts")
+    return candidates(engine, precision, device)[0]
 
 
 def _measure(

@@ -1,14 +1,20 @@
 """Fair shares of a cluster, as a law: nobody idles it, nobody takes what another should have."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sharing import Claim, fair_shares
-from orchestrator.slots import ROUNDING
+from orchestrator.sharing import Claim, fair_shares, waits_for_others
+from orchestrator.slots import ROUNDING, Machine
 
 CLAIMS = st.builds(
     lambda slots, wanted, cpus, gpus: Claim(
-        sweep="a", slots=slots, wanted=min(slots, wanted), needs={"CPU": cpus, "GPU": gpus}
+        sweep="a",
+        slots=slots,
+        wanted=min(slots, wanted),
+        running=0,
+        needs={"CPU": cpus, "GPU": gpus},
     ),
     slots=st.integers(1, 12),
     wanted=st.integers(1, 12),
@@ -19,7 +25,9 @@ SWEEPS = st.dictionaries(st.sampled_from("abcde"), CLAIMS, min_size=1)
 
 
 def claim(slots: int, *, wanted: int | None = None, **needs: float) -> Claim:
-    return Claim(sweep="any", slots=slots, wanted=wanted or slots, needs={"CPU": 1, **needs})
+    return Claim(
+        sweep="any", slots=slots, wanted=wanted or slots, running=0, needs={"CPU": 1, **needs}
+    )
 
 
 def dominant(claim: Claim, slots: int, size: dict[str, float]) -> float:
@@ -85,3 +93,13 @@ def test_who_wants_one_kind_of_gpu_and_who_takes_any_are_fair_to_each_other():
     shares = fair_shares({"any": claim(8, GPU=1), "one": claim(4, GPU=1, **{"GPU:H100": 1})}, size)
     # A GPU is an eighth to the one, of which it may have all, and a fourth to the other.
     assert shares == {"any": 6, "one": 2}
+
+
+def test_others_make_room_only_for_a_sweep_that_can_use_it():
+    two = [Machine(cpus=4, gpus=1, gpu_kind="L4"), Machine(cpus=8)]
+    assert waits_for_others(claim(2, CPU=8), two)
+    assert waits_for_others(claim(2, GPU=1, **{"GPU:L4": 1}), two)
+    assert not waits_for_others(claim(2, CPU=9), two)
+    assert not waits_for_others(claim(2, GPU=1, CPU=8), two), "no machine has both"
+    assert not waits_for_others(claim(2, GPU=1, **{"GPU:H100": 1}), two)
+    assert not waits_for_others(replace(claim(2), running=1), two), "it has one"

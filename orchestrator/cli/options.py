@@ -1,5 +1,6 @@
 """Options and exit codes that several commands share."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from orchestrator.slots import Slots
+
+logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 SOME_FAILED = 1
@@ -43,18 +46,21 @@ def slots_of(
 ) -> "Slots":
     from orchestrator.slots import Machine, Slots, available_cpus, choose_slots
 
+    if ray_address and num_slots and cpu_threads and gpus_per_trial is not None:
+        # All said: a cluster that has not grown so far yet is waited for.
+        chosen = Slots(
+            num_slots=num_slots,
+            cpu_threads=cpu_threads,
+            gpus_per_trial=gpus_per_trial,
+            gpu_kind=gpu_kind,
+        )
+        if gpu_kind:
+            _warn_if_there_is_none(gpu_kind, ray_address)
+        return chosen
     if ray_address:
-        if num_slots and cpu_threads and gpus_per_trial is not None:
-            # All said: a cluster that has not grown so far yet is waited for.
-            return Slots(
-                num_slots=num_slots,
-                cpu_threads=cpu_threads,
-                gpus_per_trial=gpus_per_trial,
-                gpu_kind=gpu_kind,
-            )
         from orchestrator.schedule import machines_of
 
-        machines = machines_of(ray_address)
+        machines = machines_of(ray_address, gpu_kind)
     elif gpu_kind:
         raise ValueError("--gpu-kind chooses among the machines of a cluster: --ray-address")
     else:
@@ -68,3 +74,12 @@ def slots_of(
         gpus_per_trial=gpus_per_trial,
         gpu_kind=gpu_kind,
     )
+
+
+def _warn_if_there_is_none(gpu_kind: str, ray_address: str) -> None:
+    from orchestrator.schedule import machines_of
+
+    try:
+        machines_of(ray_address, gpu_kind)
+    except ValueError as error:
+        logger.warning("%s; machines of this kind are waited for", error)

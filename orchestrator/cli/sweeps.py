@@ -142,6 +142,8 @@ def sweep(
         frozen_cache=frozen_cache,
         augment=augment,
     )
+    # Before the plan, which may wait for a machine to measure on.
+    deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
     chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address)
     plan, opened = plan_sweep(
         request,
@@ -158,8 +160,9 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     save_plan(plan, folder)
     _say(f"sweep folder {folder}")
-    deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
-    exit_code = _run(plan, opened, folder, chosen, cache, storage, ray_address, max_hours)
+    exit_code = _run(
+        plan, opened, folder, chosen, cache, storage, ray_address, _hours_until(deadline)
+    )
     if finalize and exit_code != INTERRUPTED:
         from orchestrator.cli.finalize import finalize as test_winners
 
@@ -171,7 +174,7 @@ def sweep(
             gpu_kind=gpu_kind,
             storage=storage,
             ray_address=ray_address,
-            max_hours=None if deadline is None else max(1.0, deadline - time.monotonic()) / 3600,
+            max_hours=_hours_until(deadline),
         )
     elif finalize:
         _say(f"and then: orchestrator finalize {folder}")
@@ -263,6 +266,11 @@ def _run(
     record = open_record(plan, folder, storage)
     _show_summary(plan, record)
     return _show_end(outcome, folder)
+
+
+def _hours_until(deadline: float | None) -> float | None:
+    """By the monotonic clock; at least a second."""
+    return None if deadline is None else max(1.0, deadline - time.monotonic()) / 3600
 
 
 def _precision_chooser(

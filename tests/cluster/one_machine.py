@@ -41,9 +41,9 @@ class Cluster:
         self._nodes = [self._start("--head", *words)]
 
     def add_node(self, *options: str) -> None:
-        """A node with one CPU and what `ray start` is told in `options`."""
+        """A node with what `ray start` is told in `options`."""
         address = f"--address={self.environment['RAY_ADDRESS']}"
-        self._nodes.append(self._start(address, "--num-cpus=1", *options))
+        self._nodes.append(self._start(address, *options))
 
     def run(self, *command: object, code: int | None = 0) -> str:
         done = subprocess.run(

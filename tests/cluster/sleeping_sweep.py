@@ -1,14 +1,14 @@
 """A sweep whose trials sleep: what the schedule does with a cluster, without what trains.
 
-    python sleeping_sweep.py NAME TRIALS SECONDS SLOTS [GPU_KIND]
+    python sleeping_sweep.py --name A --trials 10 --seconds 1 --slots 4 --cpus 1 --gpu-kind L4
 
 Everything between Ray and the ledger is real. One line for each trial that ended: when it began,
 when it ended, and on which node of Ray.
 """
 
+import argparse
 import json
 import os
-import sys
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator import schedule
+from orchestrator import schedule, sharing
 from orchestrator.slots import Slots
 
 
@@ -59,16 +59,27 @@ class SleepingLedger:
         pass
 
 
-def main(
-    name: str, num_trials: int, seconds: float, num_slots: int, gpu_kind: str | None = None
-) -> None:
-    gpus = 1.0 if gpu_kind else 0.0
-    slots = Slots(num_slots=num_slots, cpu_threads=1, gpus_per_trial=gpus, gpu_kind=gpu_kind)
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--trials", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--gpu-kind")
+    options = parser.parse_args()
+    slots = Slots(
+        num_slots=options.slots,
+        cpu_threads=options.cpus,
+        gpus_per_trial=1.0 if options.gpu_kind else 0.0,
+        gpu_kind=options.gpu_kind,
+    )
+    sharing.PATIENCE_SECONDS = 4.0
     schedule.start_ray(slots, os.environ["RAY_ADDRESS"])
     schedule.WarmWorker = SleepingWorker  # pyright: ignore[reportAttributeAccessIssue]
-    context: Any = SimpleNamespace(silent_seconds=600.0, seconds=seconds)
-    schedule.run_schedule(SleepingLedger(num_trials), context, slots, sweep=name)
+    context: Any = SimpleNamespace(silent_seconds=600.0, seconds=options.seconds)
+    schedule.run_schedule(SleepingLedger(options.trials), context, slots, sweep=options.name)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])
+    main()

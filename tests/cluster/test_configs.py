@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.fleet import may_have
+from orchestrator import fleet
+from orchestrator.fleet import gpu_kinds, grown, may_have
 from orchestrator.slots import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,25 @@ def test_aws_takes_the_machines_that_we_ask_for(bootstrapped):
     found = [i for r in client.describe_instances()["Reservations"] for i in r["Instances"]]
     lifecycles = {i["InstanceType"]: i.get("InstanceLifecycle") for i in found}
     assert lifecycles == {"m6i.xlarge": None, "g6.xlarge": "spot"}
+
+
+def test_the_kinds_of_gpu_that_may_come_are_known(tmp_path, monkeypatch):
+    def kind(name: str, number: int) -> dict[str, Any]:
+        return {"resources": {"CPU": 4, "GPU": 1, f"accelerator_type:{name}": 1}} | (
+            {"max_workers": number} if number else {}
+        )
+
+    types = {"head": {"resources": {"CPU": 0}}, "a": kind("L4", 8), "b": kind("H100", 2)}
+    config = {"head_node_type": "head", "max_workers": 8, "available_node_types": types}
+    path = tmp_path / "bootstrap.yaml"
+    path.write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(fleet, "BOOTSTRAP_CONFIG", path)
+    l4, h100 = (Machine(cpus=4, gpus=1, gpu_kind=name) for name in ("L4", "H100"))
+    a100 = Machine(cpus=8, gpus=1, gpu_kind="A100")
+    assert grown([], "H100") == [h100] * 2, "the other kind takes none of its machines"
+    assert grown([a100], "A100") == [a100], "what runs already counts, too"
+    assert grown([a100]) == [*[l4] * 8, a100]
+    assert gpu_kinds([a100]) == {"A100", "H100", "L4"}
 
 
 def test_only_ssh_is_open_to_the_outside(bootstrapped):

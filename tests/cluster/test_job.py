@@ -15,6 +15,7 @@ from suites import write_suite
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SMALL = ("--backbone", "vit_quickstart", "--method", "linear", "--trials", "3", "--epochs", "3")
+MEASURED = ("--precision", "bf16")  # which attention is the faster
 SECONDS = 300
 
 
@@ -48,7 +49,9 @@ def test_a_sweep_as_a_job_needs_no_shell_and_its_last_stage_runs_on_the_cluster(
     wait_for(lambda: ray_is_reached(cluster), SECONDS)
     suite = write_suite(cluster.folder / "suite", ("colours",))
     sweep = cluster.folder / "sweep"
-    told = cluster.run("orchestrator", "sweep", suite, *SMALL, "--out", sweep, "--detach")
+    told = cluster.run(
+        "orchestrator", "sweep", suite, *SMALL, *MEASURED, "--out", sweep, "--detach"
+    )
     job = told.split()[1]
     assert f"ray job logs --follow {job}" in told
     wait_for(lambda: sum(states(cluster, sweep).values()) == 3, SECONDS)
@@ -56,7 +59,7 @@ def test_a_sweep_as_a_job_needs_no_shell_and_its_last_stage_runs_on_the_cluster(
     wait_for(lambda: "succeeded" in cluster.run("ray", "job", "status", job, code=None), SECONDS)
     logs = cluster.run("ray", "job", "logs", job)
     assert "3/3" in logs
-    assert "precision fp32: a step takes" in logs and f"(on {socket.gethostname()})" in logs
+    assert "precision bf16" in logs and f"(on {socket.gethostname()})" in logs
     assert (sweep / "best" / "colours.safetensors").is_file()
 
     last = ("orchestrator", "finalize", sweep, "--seeds", "42,44", "--folds", "2", "--json")

@@ -1,0 +1,33 @@
+"""What we change of Ray Tune, seen in real runs of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def heard(*options: object) -> dict[str, Any]:
+    script = Path(__file__).with_name("short_trials.py")
+    command = [sys.executable, str(script), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_trials_that_ended_are_forgotten(slots: int):
+    told = heard("--slots", slots, "--trials", 30)
+    assert told["ended"] == 30
+    assert told["remembered"] <= 2 * slots + 1
+
+
+def test_a_worker_that_died_while_it_had_nothing_to_do_costs_no_trial():
+    told = heard("--slots", 2, "--trials", 6, "--kill-idle")
+    assert len(told["died"]) == 1, "the trial that was given to the dead worker"
+    assert told["lost"] == [], "Tune gave it up after one death"
+    assert told["ended"] == 6

@@ -6,13 +6,13 @@ it began, keeps every trial that ended, and keeps an idle worker that another sw
 
 from typing import Any
 
-from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 from ray.tune import tune as tune_module
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
 
@@ -75,14 +75,21 @@ class ActorManager(RayActorManager):
         super()._actor_task_failed(tracked_actor_task, exception)
 
 
-class Forget(tune.Callback):
-    """Tune keeps the last result of every trial, and statistics of every number in it."""
+class Forget(TrialProgressCallback):
+    """Stands in for Tune's own, which keeps every trial to print what we say ourselves."""
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        """Tune keeps the last result of every trial: not what is in our record by now."""
         for told in ("rows", "facts"):
             del result[told]
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Nothing to print."""
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Nothing to print."""
 
 
 tune_controller.RayActorManager = ActorManager  # pyright: ignore[reportPrivateImportUsage]

@@ -7,6 +7,7 @@ what the ledger heard, and how many trials Tune remembered at most.
 """
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
 from orchestrator import schedule
 from orchestrator.slots import Slots
@@ -42,6 +44,8 @@ class Ledger:
         self.ended: list[str] = []
         self.died: list[str] = []
         self.lost: list[str] = []
+        self.most_remembered = 0
+        """Of Tune's trials, in the memory of this process."""
         self._kill_idle = kill_idle
         self._may_go_on = 0.0
 
@@ -57,6 +61,9 @@ class Ledger:
 
     def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
         self.ended.append(tune_id)
+        gc.collect()
+        trials = sum(isinstance(kept, Trial) for kept in gc.get_objects())
+        self.most_remembered = max(self.most_remembered, trials)
         if self._kill_idle and len(self.ended) == 1:
             os.kill(result["facts/pid"], signal.SIGKILL)
             self._may_go_on = time.monotonic() + IDLE_SECONDS
@@ -72,13 +79,6 @@ class Ledger:
         pass
 
 
-class Watch(schedule.Forget):
-    most = 0
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        Watch.most = max(Watch.most, len(trials))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--slots", type=int, required=True)
@@ -88,12 +88,11 @@ def main() -> None:
     slots = Slots(num_slots=options.slots, cpu_threads=1, gpus_per_trial=0)
     schedule.start_ray(slots, None)
     schedule.WarmWorker = MomentaryWorker  # pyright: ignore[reportAttributeAccessIssue]
-    schedule.Forget = Watch  # pyright: ignore[reportAttributeAccessIssue]
     ledger = Ledger(options.trials, kill_idle=options.kill_idle)
     context: Any = SimpleNamespace(silent_seconds=600.0)
     schedule.run_schedule(ledger, context, slots, sweep="short")
     heard = {"ended": len(ledger.ended), "died": ledger.died, "lost": ledger.lost}
-    print(json.dumps({**heard, "remembered": Watch.most}))
+    print(json.dumps({**heard, "remembered": ledger.most_remembered}))
 
 
 if __name__ == "__main__":

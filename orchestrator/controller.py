@@ -31,8 +31,8 @@ class SweepController(TuneController):
         self._forget_ended()
         scheduler = self._scheduler_alg
         assert isinstance(scheduler, BoundedScheduler), "a sweep brings its own scheduler"
-        too_many = self._actor_manager.num_total_actors > scheduler.max_workers()
-        if self._actor_cache.num_cached_objects and too_many:
+        idle = self._actor_cache.num_cached_objects
+        if idle and len(self._actor_to_trial) + idle > scheduler.max_workers():
             self._cleanup_cached_actors(force_all=True)
 
     def _forget_ended(self) -> None:

@@ -7,8 +7,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,15 @@ def _types(config: Mapping[str, Any]) -> list[tuple[int | None, Machine]]:
 
 
 def grown(machines: Sequence[Machine], gpu_kind: str | None = None) -> list[Machine]:
-    """These, or what this head's autoscaler may start if that is more; only those of a kind."""
+    """These, and what this head's autoscaler may start beside them; only those of a kind."""
+    kinds = {(machine.cpus, machine.gpus): machine.gpu_kind for machine in machines}
+    possible = [
+        # A cluster's file need not name the kind of GPU that its machines turn out to have.
+        replace(m, gpu_kind=m.gpu_kind or kinds.get((m.cpus, m.gpus)))
+        for m in may_have(_own_config(), gpu_kind)
+    ]
     now = [machine for machine in machines if gpu_kind in (None, machine.gpu_kind)]
-    more = may_have(_own_config(), gpu_kind)
-    kinds = {machine.gpu_kind for machine in more}
-    if any(in_all(more)[name] > in_all(now)[name] for name in ("CPU", "GPU")):
-        return [*more, *(m for m in now if m.gpu_kind and m.gpu_kind not in kinds)]
-    return now
+    return list((Counter(now) | Counter(possible)).elements())
 
 
 def gpu_kinds(machines: Sequence[Machine]) -> set[str]:

@@ -36,7 +36,7 @@ from ray.tune.search import Searcher
 from orchestrator.controller import BoundedScheduler, Forget
 from orchestrator.fleet import gpu_kinds, grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
-from orchestrator.sharing import Share
+from orchestrator.sharing import Share, machines_alive
 from orchestrator.slots import Machine, Slots
 from orchestrator.stopping import StopSignals
 from orchestrator.suggest import unknown
@@ -64,7 +64,7 @@ def run_schedule(
     """
     if ledger.num_left == 0:
         return
-    share = Share(sweep, slots, machines_now)
+    share = Share(sweep, slots)
     share.look(num_left=lambda: ledger.num_left, num_running=lambda: 0)
     shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
     with (
@@ -146,22 +146,13 @@ def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
     connected = ray.is_initialized()  # by the search, which the last stage follows
     if not connected:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    here = _machines_here()
+    here = machines_alive()
     if not connected:
         ray.shutdown()
     machines = grown(here, gpu_kind)
     if gpu_kind and not machines:
         raise ValueError(unknown("--gpu-kind", gpu_kind, gpu_kinds(here)))
     return machines
-
-
-def machines_now() -> list[Machine]:
-    """As `machines_of`, of the cluster that this process is connected to."""
-    return grown(_machines_here())
-
-
-def _machines_here() -> list[Machine]:
-    return [Machine.of_ray(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 @dataclass
@@ -238,8 +229,9 @@ class _LedgerScheduler(BoundedScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Heard in every round. None: Tune starts what is pending by itself."""
+        ledger, running = self.shared.ledger, len(self.shared.heard)
         self.shared.share.look(
-            num_left=lambda: len(self.shared.heard) + self.shared.ledger.num_left,
+            num_left=lambda: running + self.shared.ask(lambda: ledger.num_left, 0),
             num_running=lambda: sum(
                 trial.status == "RUNNING" for trial in tune_controller.get_live_trials()
             ),

@@ -17,6 +17,7 @@ import ray
 from ray._private.state import jobs
 from ray.experimental import internal_kv
 
+from orchestrator.fleet import grown
 from orchestrator.slots import ROUNDING, Machine, Slots, in_all
 
 logger = logging.getLogger(__name__)
@@ -80,33 +81,41 @@ def fair_shares(claims: Mapping[str, Claim], size: Mapping[str, float]) -> dict[
             used[name] += need
 
 
-def waits_for_others(claim: Claim, machines: Sequence[Machine]) -> bool:
-    """Whether a sweep without any slot could have one if others left enough of one machine.
+def may_make_room(own: Claim, waiting: Claim, machines: Sequence[Machine]) -> bool:
+    """Whether a sweep without any slot may get one if we leave more of one of these machines.
 
-    Shares are of the whole cluster. What the others leave of it may lie in pieces, or be of the
-    wrong kind.
+    Shares are of the whole cluster. What we leave of it may lie in pieces, or be of the wrong kind.
     """
-    return claim.running == 0 and any(
-        all(need <= in_all([machine]).get(name, 0.0) for name, need in claim.needs.items())
-        for machine in machines
+    return (
+        own.running > 0
+        and waiting.running == 0
+        and any(_fits(waiting, machine) and _fits(own, machine) for machine in machines)
     )
+
+
+def _fits(claim: Claim, machine: Machine) -> bool:
+    size = in_all([machine])
+    return all(need <= size.get(name, 0.0) for name, need in claim.needs.items())
+
+
+def machines_alive() -> list[Machine]:
+    """Of the cluster that this process is connected to."""
+    return [Machine.of_ray(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 class Share:
     """The part of the cluster that belongs to the sweep of this process. Ray is connected."""
 
-    def __init__(self, sweep: str, slots: Slots, machines: Callable[[], Sequence[Machine]]) -> None:
-        """`machines` gives those that the cluster has or may come to have."""
+    def __init__(self, sweep: str, slots: Slots) -> None:
         self.allowed = slots.num_slots
         """How many trials the sweep may run now."""
         self._sweep = sweep
         self._slots = slots
-        self._machines = machines
         self._job = ray.get_runtime_context().get_job_id()
         self._looked_at = -math.inf
         self._others: list[str] = []
         self._waiting_since: float | None = None
-        """Since when another sweep has been waiting for its first slot."""
+        """Since when another sweep waits for its first slot, for which we may make room."""
 
     def look(self, *, num_left: Callable[[], int], num_running: Callable[[], int]) -> None:
         """See what the others ask for, unless that was just done, and tell what we do.
@@ -141,11 +150,11 @@ class Share:
             internal_kv._internal_kv_del(_PREFIX + self._job, namespace=_NAMESPACE)
 
     def _look(self, own: Claim) -> None:
-        claims, machines = {**current_claims(), self._job: own}, self._machines()
-        fair = fair_shares(claims, in_all(machines))[self._job]
+        claims, machines = {**current_claims(), self._job: own}, machines_alive()
+        fair = fair_shares(claims, in_all(grown(machines)))[self._job]
         rest = [claim for job, claim in claims.items() if job != self._job]
         now = time.monotonic()
-        if not any(waits_for_others(claim, machines) for claim in rest):
+        if not any(may_make_room(own, claim, machines) for claim in rest):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now

@@ -140,12 +140,17 @@ def choose_slots(
 
 def _threads(machines: Sequence[Machine], share: float, num_slots: int | None) -> int:
     """CPU threads of a trial: so many that trials fill each machine, and fit the smallest."""
-    smallest = min(int(machine.cpus) for machine in machines)
     if share:
         return max(1, min(int(m.cpus // _num_shares(m, share)) for m in machines))
     cores = int(sum(machine.cpus for machine in machines))
-    return max(1, min(smallest, cores // (num_slots or min(cores, 8))))
+    wanted = num_slots or min(cores, 8)
+    most = min(int(machine.cpus) for machine in machines)
+    fitting = [t for t in range(1, most + 1) if sum(int(m.cpus // t) for m in machines) >= wanted]
+    return max(fitting, default=1)
 
 
 def _num_shares(machine: Machine, share: float) -> int:
+    """Trials on the GPUs of a machine; a fraction is one of a single GPU."""
+    if share < 1:
+        return int(machine.gpus) * int(1 / share + ROUNDING)
     return int(machine.gpus / share + ROUNDING)

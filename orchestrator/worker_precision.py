@@ -18,16 +18,18 @@ from orchestrator.precision import (
     choose_precision,
     chosen_without_timing,
 )
-from orchestrator.schedule import machines_now, start_ray
+from orchestrator.schedule import start_ray
 from orchestrator.sharing import Share
 from orchestrator.slots import Slots
 
 
-def on_a_worker(slots: Slots, ray_address: str, sweep: str) -> PrecisionChooser:
+def on_a_worker(
+    slots: Slots, ray_address: str, sweep: str, *, max_seconds: float | None
+) -> PrecisionChooser:
     """As `choose_precision`, in one of these slots of the cluster at `ray_address`.
 
     A slot is waited for, as the sweep itself would wait for it: until a machine has come up, or
-    until another sweep on the cluster leaves one to `sweep`.
+    until another sweep on the cluster leaves one to `sweep`. ValueError if there is none in time.
     """
 
     def choose(
@@ -44,21 +46,27 @@ def on_a_worker(slots: Slots, ray_address: str, sweep: str) -> PrecisionChooser:
             return chosen
         say("precision: to be measured in a slot of the cluster, which is waited for")
         start_ray(slots, ray_address)
-        Share(sweep, slots, machines_now).announce(wanted=1)
+        share = Share(sweep, slots)
+        share.announce(wanted=1)
         needs = slots.ray_resources
-        measure = ray.remote(_measure).options(
+        # In a process of its own, or it would keep the GPU's memory and its place on that GPU.
+        measure = ray.remote(max_calls=1)(_measure).options(
             num_cpus=needs.pop("cpu"), num_gpus=needs.pop("gpu"), resources=needs, max_retries=3
         )
         # Without its weights, on which no time depends.
         network = copy.deepcopy(vit).to("meta")
         try:
-            chosen, lines = ray.get(measure.remote(network, engine, precision, device, cpu_threads))
+            chosen, lines = ray.get(
+                measure.remote(network, engine, precision, device, cpu_threads),
+                timeout=max_seconds,
+            )
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
                 f"the precision could not be measured on the cluster ({reason}); "
                 "--precision fp32 is taken without a measurement"
             ) from error
+        share.announce(wanted=1, running=1)  # it has one, until the sweep looks for itself
         for line in lines:
             say(line)
         return chosen

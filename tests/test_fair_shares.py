@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sharing import Claim, fair_shares, waits_for_others
+from orchestrator.sharing import Claim, fair_shares, may_make_room
 from orchestrator.slots import ROUNDING, Machine
 
 CLAIMS = st.builds(
@@ -95,11 +95,16 @@ def test_who_wants_one_kind_of_gpu_and_who_takes_any_are_fair_to_each_other():
     assert shares == {"any": 6, "one": 2}
 
 
-def test_others_make_room_only_for_a_sweep_that_can_use_it():
-    two = [Machine(cpus=4, gpus=1, gpu_kind="L4"), Machine(cpus=8)]
-    assert waits_for_others(claim(2, CPU=8), two)
-    assert waits_for_others(claim(2, GPU=1, **{"GPU:L4": 1}), two)
-    assert not waits_for_others(claim(2, CPU=9), two)
-    assert not waits_for_others(claim(2, GPU=1, CPU=8), two), "no machine has both"
-    assert not waits_for_others(claim(2, GPU=1, **{"GPU:H100": 1}), two)
-    assert not waits_for_others(replace(claim(2), running=1), two), "it has one"
+def test_room_is_made_only_where_that_may_help():
+    alive = [Machine(cpus=4, gpus=1, gpu_kind="L4"), Machine(cpus=8)]
+    own = replace(claim(4), running=4)
+    on_l4 = claim(2, GPU=1, **{"GPU:L4": 1})
+    assert may_make_room(own, claim(2, CPU=8), alive)
+    assert may_make_room(own, on_l4, alive)
+    assert not may_make_room(own, claim(2, CPU=9), alive), "it fits no machine"
+    assert not may_make_room(own, claim(2, GPU=1, CPU=8), alive), "no machine has both"
+    assert not may_make_room(own, claim(2, GPU=1, **{"GPU:H100": 1}), alive), "not there yet"
+    assert not may_make_room(own, replace(claim(2), running=1), alive), "it has one"
+    assert not may_make_room(claim(4), claim(2), alive), "we have none ourselves"
+    big = replace(claim(2, CPU=8), running=1)
+    assert not may_make_room(big, on_l4, alive), "we are on another machine"

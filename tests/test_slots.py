@@ -58,6 +58,15 @@ def test_threads_are_those_of_machines_that_have_what_a_trial_needs():
     # The smallest machine decides, or no trial could ever run there.
     assert choose_slots([L4, H100]) == Slots(num_slots=3, cpu_threads=4, gpus_per_trial=1)
     assert choose_slots([NO_GPU, Machine(cpus=2)]).cpu_threads == 2
+    # As many trials as wanted, each with as many threads as that leaves.
+    assert choose_slots([Machine(cpus=4)] * 4, num_slots=5).cpu_threads == 2
+    assert choose_slots([Machine(cpus=4)] * 7).num_slots == 14
+
+
+def test_a_fraction_is_one_of_a_single_gpu():
+    two = [Machine(cpus=16, gpus=2)]
+    found = {share: choose_slots(two, gpus_per_trial=share).num_slots for share in (0.6, 0.4, 0.5)}
+    assert found == {0.6: 2, 0.4: 4, 0.5: 4}
 
 
 def test_a_sweep_may_keep_to_one_kind_of_gpu():
@@ -96,17 +105,36 @@ MACHINES = st.lists(
 )
 
 
-@given(machines=MACHINES, share=st.sampled_from([None, 0.0, 0.1, 0.25, 1.0]))
+@given(machines=MACHINES, share=st.sampled_from([None, 0.0, 0.1, 0.25, 0.4, 0.6, 1.0, 2.0]))
 def test_all_slots_that_are_chosen_can_run_at_once(machines: list[Machine], share: float | None):
     if share and all(machine.gpus < share for machine in machines):
         return
     slots = choose_slots(machines, gpus_per_trial=share)
-    each = slots.gpus_per_trial
-    places = sum(
-        min(int(m.cpus // slots.cpu_threads), int(m.gpus / each + 1e-6) if each else 10**6)
-        for m in machines
-    )
-    assert 1 <= slots.num_slots <= places
+    placed = 0
+    for machine in machines:
+        cpus, gpus = machine.cpus, [1.0] * int(machine.gpus)
+        while cpus >= slots.cpu_threads and (room := _room(gpus, slots.gpus_per_trial)) is not None:
+            cpus -= slots.cpu_threads
+            gpus = room
+            placed += 1
+    assert 1 <= slots.num_slots <= placed
+
+
+def _room(gpus: list[float], share: float) -> list[float] | None:
+    """What is left of each GPU after one more trial; None where it finds no place."""
+    left = list(gpus)
+    for index, free in enumerate(left):
+        if 0 < share < 1 and free >= share - 1e-6:
+            left[index] = free - share
+            return left
+    if share < 1:
+        return left if share == 0 else None
+    whole = [index for index, free in enumerate(left) if free == 1.0]
+    if len(whole) < share:
+        return None
+    for index in whole[: int(share)]:
+        left[index] = 0.0
+    return left
 
 
 def test_what_ray_says_of_a_node_is_understood():

@@ -152,7 +152,13 @@ def sweep(
         say=_say,
         device=chosen.device,
         cpu_threads=chosen.cpu_threads,
-        choose=_precision_chooser(chosen, ray_address, folder.name, dry_run=dry_run),
+        choose=_precision_chooser(
+            chosen,
+            ray_address,
+            folder.name,
+            max_seconds=None if max_hours is None else 3600 * max_hours,
+            dry_run=dry_run,
+        ),
     )
     _show_plan(plan, chosen)
     if dry_run:
@@ -274,7 +280,12 @@ def _hours_until(deadline: float | None) -> float | None:
 
 
 def _precision_chooser(
-    slots: "Slots", ray_address: str | None, sweep: str, *, dry_run: bool
+    slots: "Slots",
+    ray_address: str | None,
+    sweep: str,
+    *,
+    max_seconds: float | None,
+    dry_run: bool,
 ) -> "PrecisionChooser":
     """On a cluster the workers are asked, not the machine of the driver."""
     from orchestrator.precision import choose_precision
@@ -283,7 +294,9 @@ def _precision_chooser(
         return choose_precision
     from orchestrator.worker_precision import on_a_worker, when_it_starts
 
-    return when_it_starts if dry_run else on_a_worker(slots, ray_address, sweep)
+    if dry_run:
+        return when_it_starts
+    return on_a_worker(slots, ray_address, sweep, max_seconds=max_seconds)
 
 
 def _detach(folder: Path, ray_address: str | None) -> None:

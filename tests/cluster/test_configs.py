@@ -1,6 +1,7 @@
 """The cluster files that we ship, read by Ray's own code; the cloud is moto's stand-in for AWS."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,15 @@ def test_the_kinds_of_gpu_that_may_come_are_known(tmp_path, monkeypatch):
     a100 = Machine(cpus=8, gpus=1, gpu_kind="A100")
     assert grown([], "H100") == [h100] * 2, "the other kind takes none of its machines"
     assert grown([a100], "A100") == [a100], "what runs already counts, too"
-    assert grown([a100]) == [*[l4] * 8, a100]
+    assert Counter(grown([a100, l4])) == {a100: 1, l4: 8}
+    types["a"]["resources"].pop("accelerator_type:L4")  # Ray tells it when a machine is up
+    path.write_text(yaml.safe_dump(config))
+    assert Counter(grown([l4])) == {l4: 8}
+    path.write_text(yaml.safe_dump({**config, "available_node_types": {"head": types["head"]}}))
+    assert grown([l4]) == [l4], "no machine is lost"
+    path.write_text(
+        yaml.safe_dump({**config, "available_node_types": types | {"a": kind("L4", 8)}})
+    )
     assert gpu_kinds([a100]) == {"A100", "H100", "L4"}
 
 

@@ -89,12 +89,12 @@ def test_a_second_sweep_gets_half_at_once_and_leaves_it_when_it_ends_or_dies(clu
     first = Sweep(cluster, "first")
     first.wait_for_all_slots(since=0)  # alone, it has all
 
-    second = Sweep(cluster, "second", trials=12)
+    second = Sweep(cluster, "second", trials=24)
     assert second.process.wait(SECONDS) == 0, second.text()
     first.wait_for_all_slots(since=time.time())
 
     third = Sweep(cluster, "third")
-    third.wait_for(12)
+    third.wait_for(24)
     third.process.kill()
     first.wait_for_all_slots(since=time.time())
 
@@ -109,11 +109,10 @@ def test_a_second_sweep_gets_half_at_once_and_leaves_it_when_it_ends_or_dies(clu
 
 
 def test_a_sweep_whose_last_trials_are_long_leaves_the_rest_to_others(cluster: Cluster):
-    last = Sweep(cluster, "last", trials=1, seconds=60)
-    last.wait_until(lambda: "CPU" in cluster.run("ray", "status"))
+    last = Sweep(cluster, "last", trials=1, seconds=600)
+    last.wait_until(lambda: f"1.0/{SLOTS}.0 CPU" in cluster.run("ray", "status"))
     other = Sweep(cluster, "other")
     other.wait_until(lambda: SLOTS - 1 in side_by_side(other.trials(), 0, float("inf")))
-    assert not last.trials(), "the last trial has not ended yet"
     other.stop()
     last.process.kill()
 

@@ -195,6 +195,7 @@ def _run_ours(case: Case, folder: Path) -> Row:
     if not case.before:  # else it would write them all
         reconcile(plan, record, uri, best_files=lambda study: [])
     drain = time.time() - ended
+    memory = _peak_memory_mib()  # before we look at all that was recorded, which no sweep does
     assert progress.finished == case.before + case.trials
     trials = [trial for trial in record.all_trials() if "began" in trial.facts]
     shown = {(run.study, run.number): run.state for run in tracked_runs(plan, uri)}
@@ -206,6 +207,7 @@ def _run_ours(case: Case, folder: Path) -> Row:
         num_pruned=sum(trial.state == "pruned" for trial in trials),
         driver_cpu=cpu,
         drain=drain,
+        peak_memory_mib=memory,
         **_measured(case, [trial.facts for trial in trials]),
     )
 
@@ -273,6 +275,7 @@ def _run_stock(case: Case, folder: Path) -> Row:
         num_pruned=sum(result["epoch"] < case.epochs for result in last.values()),
         driver_cpu=cpu,
         drain=0.0,
+        peak_memory_mib=_peak_memory_mib(),
         **_measured(case, list(last.values())),
     )
 
@@ -337,8 +340,12 @@ def _context(case: Case, reported: Iterable[int]) -> Any:
     )
 
 
+def _peak_memory_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _measured(case: Case, facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What the workers' clocks say, and the memory of this process."""
+    """What the workers' clocks say."""
     first, last = min(f["began"] for f in facts), max(f["ended"] for f in facts)
     handed_out = max(f["began"] for f in facts)
     taken = sum(min(f["ended"], handed_out) - f["began"] for f in facts)
@@ -349,7 +356,6 @@ def _measured(case: Case, facts: Sequence[Mapping[str, Any]]) -> dict[str, float
         "turnaround": statistics.median(idle) if idle else 0.0,
         "busy": taken / (case.slots * (handed_out - first)) if handed_out > first else 1.0,
         "busy_begun": taken / begun if begun > 0 else 1.0,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 

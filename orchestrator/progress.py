@@ -38,7 +38,7 @@ class Progress:
             for study in plan.studies
         }
         self._started = time.monotonic()
-        for trial in record.all_trials():
+        for trial in record.each_trial():
             self._count(trial)
         self._finished_before = self.finished
 

@@ -175,7 +175,12 @@ class Record:
         return self._as_record(study, self._storage.get_trial(self._trial_id(study, number)))
 
     def all_trials(self) -> list[TrialRecord]:
-        return [trial for study in self._studies for trial in self.trials(study)]
+        return list(self.each_trial())
+
+    def each_trial(self) -> Iterator[TrialRecord]:
+        """As `all_trials`, with the curves of one study at a time in memory."""
+        for study in self._studies:
+            yield from self.trials(study)
 
     def num_finished(self, study: str) -> int:
         return sum(trial.state.is_finished() for trial in self._stored(study))

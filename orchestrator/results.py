@@ -163,7 +163,9 @@ def summary_table(plan: SweepPlan, record: Record) -> list[StudySummary]:
 def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
     """Write the table of all trials; a reader finds the old file or the new one, never a part."""
     commit_point("before table")
-    table = results_table(plan, record.all_trials())
+    # Rows of one study at a time: as Python objects they are far larger than as a table.
+    parts = [results_table(plan, record.trials(study.name)) for study in plan.studies]
+    table = pa.concat_tables(parts)
     unfinished = path.with_name(f".{path.name}.part")
     with unfinished.open("wb") as file:
         pq.write_table(table, file, compression="zstd")

@@ -60,7 +60,7 @@ def run_sweep(
     store_plan(plan, record)
     progress = Progress(plan, record)
     uri = tracking_uri(folder)
-    tracker = Tracker(plan, uri, artifacts=folder / ARTIFACTS_FOLDER, earlier=record.all_trials())
+    tracker = Tracker(plan, uri, artifacts=folder / ARTIFACTS_FOLDER, earlier=record.each_trial())
     context = TrialContext(
         backbone=plan.backbone,
         tasks={task.name: task.for_search() for task in suite.tasks},
@@ -91,11 +91,10 @@ def run_sweep(
         _write_out(plan, record, suite, folder, tracker, uri)
         raise
     tracked = _write_out(plan, record, suite, folder, tracker, uri)
-    trials = record.all_trials()
     return Outcome(
         num_finished=progress.finished,
         num_planned=plan.num_trials,
-        num_failed=sum(trial.state == "failed" for trial in trials),
+        num_failed=sum(trial.state == "failed" for trial in record.each_trial()),
         tracked=tracked,
         stop_reason=ledger.stop_reason,
     )

@@ -382,7 +382,7 @@ def _show_summary(plan: "SweepPlan", record: "Record") -> None:
         )
         if collapse:
             _say(f"{study.name}: {collapse}")
-    failed = [trial for trial in record.all_trials() if trial.state == "failed"]
+    failed = [trial for trial in record.each_trial() if trial.state == "failed"]
     for trial in failed[:10]:
         _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")
     if len(failed) > 10:

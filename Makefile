@@ -18,12 +18,16 @@ help:
 quickstart: $(VENV)/installed
 	$(BIN)/orchestrator sweep quickstart
 
-# The tests of a cluster mostly wait for machines: they run beside the others. The faults come last,
-# since one of them takes all memory.
+# The tests of clusters and faults mostly wait: they run beside the others. Those of workers come
+# last and alone, since one of them takes all memory.
 test: $(VENV)/installed check
-	@log=$$(mktemp); $(BIN)/pytest tests/cluster >$$log 2>&1 & cluster=$$!; \
-	$(BIN)/pytest tests/test_*.py tests/faults; others=$$?; \
-	wait $$cluster; cluster=$$?; cat $$log; rm $$log; exit $$((others || cluster))
+	@log=$$(mktemp); \
+	$(BIN)/pytest tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
+	waiting=$$!; \
+	$(BIN)/pytest tests/test_*.py; others=$$?; \
+	wait $$waiting; waiting=$$?; cat $$log; rm $$log; \
+	$(BIN)/pytest tests/faults/test_workers.py; workers=$$?; \
+	exit $$((others || waiting || workers))
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

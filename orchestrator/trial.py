@@ -358,7 +358,11 @@ class Trial:
             "normalisation": [backbone.mean, backbone.std],
             "features": model.prefix_key,
             "engine": [engine.precision, engine.attention],
-            "device": [device_name(device), self.context.cpu_threads],
+            "device": [
+                device_name(device),
+                torch.backends.cpu.get_cpu_capability(),
+                self.context.cpu_threads,
+            ],
             "code": [torch.__version__, timm.__version__, code_digest()],
         }
         return self.context.features.get(made_from, make).to(device)

@@ -8,13 +8,14 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.faults import commit_point
 from orchestrator.mlflow_runs import (
     BEST_PREFIX,
     STUDY_TAG,
     TRIAL_TAG,
+    Point,
     RunContent,
     saved_views,
     study_content,
@@ -48,6 +49,13 @@ DATASET_DIGEST_CHARACTERS = 36
 """MLflow takes no longer ones."""
 
 
+class _Shown(NamedTuple):
+    """A point of a metric in MLflow."""
+
+    value: float
+    timestamp: int
+
+
 @dataclass
 class _KnownRun:
     """A run in MLflow as we last saw or left it."""
@@ -58,8 +66,8 @@ class _KnownRun:
     end: int | None
     tags: dict[str, str]
     has_params: bool
-    known_points: dict[int, float] | None
-    """Value of the leading metric by step; None: not asked yet."""
+    known_points: dict[int, _Shown] | None
+    """Of the leading metric, by step; None: not asked yet."""
 
 
 class RunWriter:
@@ -319,7 +327,7 @@ class RunWriter:
         if content.end is not None and as_wanted and not tags:
             return False
         known = self._known_points(run, content.leading)
-        points = [p for p in content.points if known.get(p.step) != p.values[content.leading]]
+        points = _new_points(content, known)
         metrics = [
             Metric(name, value, point.timestamp, point.step)
             for point in points
@@ -340,7 +348,7 @@ class RunWriter:
         )
         run.tags |= tags
         run.has_params = True
-        known |= {point.step: point.values[content.leading] for point in points}
+        known |= {p.step: _Shown(p.values[content.leading], p.timestamp) for p in points}
         if content.end is not None:
             self._client.set_terminated(run.run_id, content.status, content.end)
             run.known_points = None  # let go; asked for again if ever needed
@@ -349,11 +357,29 @@ class RunWriter:
         run.status, run.end = content.status, content.end
         return True
 
-    def _known_points(self, run: _KnownRun, leading: str) -> dict[int, float]:
+    def _known_points(self, run: _KnownRun, leading: str) -> dict[int, _Shown]:
         if run.known_points is None:
             history = self._client.get_metric_history(run.run_id, leading)
-            run.known_points = {metric.step: metric.value for metric in history}
+            run.known_points = {m.step: _Shown(m.value, m.timestamp) for m in history}
         return run.known_points
+
+
+def _new_points(content: RunContent, known: Mapping[int, _Shown]) -> list[Point]:
+    """The points that MLflow lacks, none earlier than the epoch before it.
+
+    MLflow sorts by time, and a trial that went on after a fault counts other seconds for its
+    epochs than those that were shown before the fault.
+    """
+    wanted = {point.step: point for point in content.points}
+    new, latest = [], 0
+    for step in sorted(known.keys() | wanted.keys()):
+        point, shown = wanted.get(step), known.get(step)
+        if point is None or (shown and shown.value == point.values[content.leading]):
+            latest = max(latest, shown.timestamp if shown else 0)
+        else:
+            latest = max(latest, point.timestamp)
+            new.append(replace(point, timestamp=latest))
+    return new
 
 
 def _known(run: "Run") -> _KnownRun:

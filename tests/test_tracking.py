@@ -368,7 +368,8 @@ def test_sweeps_of_one_name_do_not_share_an_experiment(swept, rebuilt):
     assert names == {plan.name, f"{plan.name} ({other.created})"}
 
 
-def test_an_interrupted_trial_goes_on_in_its_run_without_doubled_points(tmp_path, uri):
+@pytest.mark.parametrize("seconds", [0.01, 9.0])
+def test_an_interrupted_trial_goes_on_in_its_run_with_each_point_once(tmp_path, uri, seconds):
     plan = make_plan(num_trials=1)
     record = make_record(plan, tmp_path)
     study, rows = "caltech101.vpt_deep", curve_to(0.5, 4)
@@ -377,17 +378,18 @@ def test_an_interrupted_trial_goes_on_in_its_run_without_doubled_points(tmp_path
     first.trial_started(record.trial(study, number))
     first.trial_epochs(study, number, rows[:3])
     assert first.close(30)
-    # The driver is killed here. The trial runs again, slower, from its first epoch.
-    again = [{**row, "train_seconds": 9.0} for row in rows]
+    # The driver is killed here. The trial runs again, faster or slower, from its first epoch.
+    again = [{**row, "train_seconds": seconds} for row in rows]
     second = Tracker(plan, uri, earlier=record.all_trials())
     second.trial_started(record.trial(study, number))
     second.trial_epochs(study, number, again)
     record.complete(study, number, curve=again, facts=facts_of(again))
     second.trial_ended(record.trial(study, number))
     assert second.close(30)
-    metrics = shown(uri)[study, str(number)]["metrics"]
+    run_id = run_of(uri, study, number).info.run_id
     for name in ("val_accuracy", "train_loss", "lr"):
-        assert [step for step, _, _ in metrics[name]] == [1, 2, 3, 4]
+        in_order_of_time = client(uri).get_metric_history(run_id, name)
+        assert [metric.step for metric in in_order_of_time] == [1, 2, 3, 4]
     assert reconcile(plan, record, uri, best_files=no_files).unchanged == 1
 
 

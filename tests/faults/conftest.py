@@ -10,6 +10,8 @@ from drivers import Drivers
 from postgres import PostgreSQL
 from suites import write_suite
 
+pytest.register_assert_rewrite("story")
+
 SMALL = {
     "backbone": "vit_quickstart",
     "methods": ["linear", "vpt_deep"],

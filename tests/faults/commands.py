@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 COMMAND = (sys.executable, "-m", "orchestrator.cli")
 
@@ -37,12 +40,14 @@ class Running:
         self._reader.join(timeout=10)
         return code
 
-    def wait_until(self, condition: Callable[[], object], seconds: float = 500) -> None:
+    def wait_until(self, condition: Callable[[], T], seconds: float = 500) -> T:
+        """What the condition gave when it came true."""
         deadline = time.monotonic() + seconds
-        while not condition():
+        while not (given := condition()):
             assert self.process.poll() is None, f"it ended too early:\n{self.output}"
             assert time.monotonic() < deadline, f"waited in vain:\n{self.output}"
             time.sleep(0.05)
+        return given
 
     def wait_for_line(self, pattern: str, seconds: float = 500) -> None:
         self.wait_until(lambda: re.search(pattern, self.output), seconds)

@@ -95,8 +95,7 @@ def test_a_trial_whose_workers_die_at_the_same_place_fails_with_the_reason(
 def test_a_second_signal_ends_everything_at_once(sweep_folder: Path, workshop: Path):
     """The worker is stopped, so that the sweep cannot end in order."""
     with running("resume", sweep_folder, *ONE_SLOT, cache=workshop / "cache") as command:
-        command.wait_until(command.workers)
-        (worker,) = command.workers()
+        (worker,) = command.wait_until(command.workers)
         worker.suspend()
         everything = command.processes()
         command.process.send_signal(signal.SIGTERM)

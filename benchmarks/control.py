@@ -165,11 +165,15 @@ def _run_ours(case: Case, folder: Path) -> Row:
     from orchestrator.tracking import Tracker
 
     class EmptyLedger(StudyLedger):
-        """Hands out seeds, so that the workers need not load what trains."""
+        """Hands out as much of a run as needs no code of ours to be read by a worker."""
 
-        def next_run(self, tune_id: str) -> Any:
-            run = super().next_run(tune_id)
-            return run.config.seed if isinstance(run, Run) else run
+        def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Any:
+            run = super().next_run(tune_id, held)
+            if not isinstance(run, Run):
+                return run
+            return SimpleNamespace(
+                config=SimpleNamespace(task=run.config.task, seed=run.config.seed)
+            )
 
     plan = made_plan(case)
     if case.before:

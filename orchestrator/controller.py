@@ -1,12 +1,16 @@
 """Ray Tune's controller with what long sweeps, and sweeps beside each other, need of it.
 
 Tune's own ends a sweep when one worker ran out of memory, gives up a trial whose worker died before
-it began, keeps every trial that ended, and keeps an idle worker that another sweep could use.
+it began, keeps every trial that ended, keeps an idle worker that another sweep could use, and does
+not say for which worker a trial is drawn.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from ray.air.execution._internal import RayActorManager
+from ray.air.execution._internal import RayActorManager, TrackedActor
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 from ray.tune import tune as tune_module
 from ray.tune.execution import tune_controller
@@ -17,23 +21,58 @@ from ray.tune.schedulers import FIFOScheduler
 
 
 class BoundedScheduler(FIFOScheduler):
-    """Knows how many workers there may be."""
+    """Knows how many workers there may be, and what a worker keeps of a trial."""
 
     def max_workers(self) -> int:
         raise NotImplementedError
 
+    def task_of(self, trial: Trial) -> str:
+        """What the worker of a trial holds afterwards, and the next trial may want."""
+        raise NotImplementedError
+
+    def workers_idle(self, held: Sequence[Sequence[str]]) -> None:
+        """Told before trials are drawn: what each idle worker holds, the latest first."""
+        raise NotImplementedError
+
 
 class SweepController(TuneController):
-    """Tune's controller, which forgets what has ended and gives back workers it may not keep."""
+    """Forgets what has ended, gives back workers it may not keep, knows what each worker holds."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._held: WeakKeyDictionary[TrackedActor, list[str]] = WeakKeyDictionary()
+        """Tasks that a worker trained, the latest first."""
+        super().__init__(*args, **options)
+
+    @property
+    def _bounds(self) -> BoundedScheduler:
+        scheduler = self._scheduler_alg
+        assert isinstance(scheduler, BoundedScheduler), "a sweep brings its own scheduler"
+        return scheduler
+
+    def on_step_begin(self) -> None:
+        super().on_step_begin()
+        # Trials that are drawn now are given to them in this order.
+        idle: Any = itertools.chain.from_iterable(self._actor_cache._cached_objects.values())
+        self._bounds.workers_idle([self._held.get(worker, []) for worker in idle])
 
     def on_step_end(self) -> None:
         super().on_step_end()
         self._forget_ended()
-        scheduler = self._scheduler_alg
-        assert isinstance(scheduler, BoundedScheduler), "a sweep brings its own scheduler"
         idle = self._actor_cache.num_cached_objects
-        if idle and len(self._actor_to_trial) + idle > scheduler.max_workers():
+        if idle and len(self._actor_to_trial) + idle > self._bounds.max_workers():
             self._cleanup_cached_actors(force_all=True)
+
+    def _maybe_cache_trial_actor(self, trial: Trial) -> bool:
+        worker = self._trial_to_actor.get(trial)
+        if worker is not None:
+            task = self._bounds.task_of(trial)
+            others = [held for held in self._held.get(worker, []) if held != task]
+            self._held[worker] = [task, *others]
+        return super()._maybe_cache_trial_actor(trial)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For snapshots that nobody reads."""
+        return {name: kept for name, kept in super().__getstate__().items() if name != "_held"}
 
     def _forget_ended(self) -> None:
         ended = self._stopped_trials | self._failed_trials

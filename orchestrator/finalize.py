@@ -31,7 +31,7 @@ from orchestrator.depot import deliver
 from orchestrator.export import BY_METHOD, describe
 from orchestrator.final_record import Finalist, FinalProtocol, FinalRecord, FinalRun
 from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial
-from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Run
+from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Run, rank
 from orchestrator.mlflow_store import tracking_uri
 from orchestrator.plan import PrunerPlan, StudyPlan, SweepPlan
 from orchestrator.reconcile import reconcile_final, register_winners
@@ -198,13 +198,13 @@ class FinalLedger:
         left = sum(num_left(self._finals, study.name) for study in self._plan.studies)
         return max(0, left - len(self._running))
 
-    def next_run(self, tune_id: str) -> Run | Literal["finished"] | None:
+    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
         if self._stopped:
             return "finished"
-        # The study with most to hand out: all of them advance together.
-        ready = [self._ready(study) for study in self._plan.studies]
-        best = max(ready, key=len, default=[])
-        if best:
+        ready = [runs for study in self._plan.studies if (runs := self._ready(study))]
+        if ready:
+            # The study with most to hand out: all of them advance together.
+            best = min(ready, key=lambda runs: (-len(runs), rank(runs[0].run.config.task, held)))
             self._running[tune_id] = best[0]
             if best[0].fold is None:
                 config = best[0].run.config

@@ -6,7 +6,7 @@ Nothing here knows who runs a trial.
 import logging
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +64,11 @@ class Ledger(Protocol):
         """Runs that may still be handed out: all of them, or more."""
         ...
 
-    def next_run(self, tune_id: str) -> Run | Literal["finished"] | None:
-        """What to run next; None: nothing before another run ends; "finished": nothing any more."""
+    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
+        """What to run next; None: nothing before another run ends; "finished": nothing any more.
+
+        `held` are tasks that the worker which is to run it has already, the latest first.
+        """
         ...
 
     def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
@@ -124,8 +127,8 @@ class StudyLedger:
     def num_left(self) -> int:
         return len(self._interrupted) + sum(max(0, n) for n in self._to_ask.values())
 
-    def next_run(self, tune_id: str) -> Run | Literal["finished"]:
-        config = self._choose()
+    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
+        config = self._choose(held)
         if config is None:
             return "finished"
         self._running[tune_id] = _Running(config)
@@ -133,17 +136,20 @@ class StudyLedger:
         folder = self._trials_folder / config.study
         return Run(Trial, config, str(folder / str(config.number)))
 
-    def _choose(self) -> TrialConfig | None:
+    def _choose(self, held: Sequence[str]) -> TrialConfig | None:
         if self.stop_reason is not None:
             return None
         if self._interrupted:
             return self._interrupted.popleft()
-        # The study with most left to do: all of them advance together.
-        study = max(self._to_ask, key=lambda name: self._to_ask[name], default=None)
-        if study is None or self._to_ask[study] <= 0:
+        most = max(self._to_ask.values(), default=0)
+        if most <= 0:
             return None
-        self._to_ask[study] -= 1
-        return self.record.ask(study)
+        # The studies with most left to do: all of them advance together.
+        studies = [study for study in self.record.plan.studies if self._to_ask[study.name] == most]
+        on_task = Counter(running.config.task for running in self._running.values())
+        study = min(studies, key=lambda study: (rank(study.task, held), on_task[study.task]))
+        self._to_ask[study.name] -= 1
+        return self.record.ask(study.name)
 
     def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
         running = self._running[tune_id]
@@ -265,6 +271,11 @@ class StudyLedger:
     def _tell(self, event: str, *arguments: Any) -> None:
         for observer in self._observers:
             getattr(observer, event)(*arguments)
+
+
+def rank(task: str, held: Sequence[str]) -> int:
+    """Smaller for a task that a worker had more lately, largest for one that it never had."""
+    return held.index(task) if task in held else len(held)
 
 
 def _same(reason: str) -> str:

@@ -6,6 +6,7 @@ trained a second time. Its record stays as it was.
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ class LostWeightsLedger:
     def num_left(self) -> int:
         return len(self._left)
 
-    def next_run(self, tune_id: str) -> Run | Literal["finished"]:
+    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
         if not self._left:
             return "finished"
         trial, run = self._left.popleft()

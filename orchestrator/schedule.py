@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -166,6 +166,8 @@ class _Shared:
     """Why the worker of a run died last."""
     heard: dict[str, float] = field(default_factory=dict)
     """When a run was heard of last, by the monotonic clock."""
+    idle: list[Sequence[str]] = field(default_factory=list)
+    """Tasks that each worker holds which waits for the next run."""
     failure: Exception | None = None
     """Of the ledger, after which nothing more is asked of it and the schedule ends in order."""
 
@@ -192,7 +194,8 @@ class _LedgerSearcher(Searcher):
         if len(self.shared.heard) >= self.shared.share.allowed:
             return None
         ledger = self.shared.ledger
-        run = self.shared.ask(lambda: ledger.next_run(trial_id), "finished")
+        held = self.shared.idle.pop(0) if self.shared.idle else ()
+        run = self.shared.ask(lambda: ledger.next_run(trial_id, held), "finished")
         if run == "finished":
             return Searcher.FINISHED
         if run is None:
@@ -226,6 +229,13 @@ class _LedgerScheduler(BoundedScheduler):
 
     def max_workers(self) -> int:
         return self.shared.share.allowed
+
+    def task_of(self, trial: Any) -> str:
+        (run,) = trial.config["run"]
+        return run.config.task
+
+    def workers_idle(self, held: Sequence[Sequence[str]]) -> None:
+        self.shared.idle = list(held)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Heard in every round. None: Tune starts what is pending by itself."""

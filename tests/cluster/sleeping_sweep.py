@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,11 +39,11 @@ class SleepingLedger:
     def __init__(self, num_trials: int) -> None:
         self.num_left = num_trials
 
-    def next_run(self, tune_id: str) -> Any:
+    def next_run(self, tune_id: str, held: Sequence[str]) -> Any:
         if not self.num_left:
             return "finished"
         self.num_left -= 1
-        return self.num_left
+        return SimpleNamespace(config=SimpleNamespace(task="any"))
 
     def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
         told = [result[f"facts/{name}"] for name in ("began", "ended", "node")]

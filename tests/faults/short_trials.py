@@ -1,9 +1,10 @@
 """A schedule of trials that last a moment, to see what Tune does with them.
 
-    python short_trials.py --slots 2 --trials 20 [--kill-idle]
+    python short_trials.py --slots 2 --trials 20 [--tasks 3] [--kill-idle]
 
 With --kill-idle the first worker that has nothing to do is killed, and then given a trial. Prints
-what the ledger heard, and how many trials Tune remembered at most.
+what the ledger heard, how many trials Tune remembered at most, and how many trials each worker ran
+of each task.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import json
 import os
 import signal
 import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,20 +30,22 @@ LONG_SECONDS = 12.0
 
 class MomentaryWorker(tune.Trainable):
     def setup(self, config: dict[str, Any], context: Any) -> None:
-        (self._seconds,) = config["run"]
+        (self._run,) = config["run"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        (self._seconds,) = new_config["run"]
+        (self._run,) = new_config["run"]
         return True
 
     def step(self) -> dict[str, Any]:
-        time.sleep(self._seconds)
-        return {"rows": [], "facts": {"pid": os.getpid()}}
+        time.sleep(self._run.seconds)
+        return {"rows": [], "facts": {"pid": os.getpid(), "task": self._run.config.task}}
 
 
 class Ledger:
-    def __init__(self, num_trials: int, *, kill_idle: bool) -> None:
+    def __init__(self, num_trials: int, num_tasks: int, *, kill_idle: bool) -> None:
         self.num_left = num_trials
+        self._left = Counter({str(n): num_trials // num_tasks for n in range(num_tasks)})
+        self.by_worker: dict[int, Counter[str]] = defaultdict(Counter)
         self.ended: list[str] = []
         self.died: list[str] = []
         self.lost: list[str] = []
@@ -49,7 +54,7 @@ class Ledger:
         self._kill_idle = kill_idle
         self._may_go_on = 0.0
 
-    def next_run(self, tune_id: str) -> Any:
+    def next_run(self, tune_id: str, held: Sequence[str]) -> Any:
         if not self.num_left:
             return "finished"
         if time.monotonic() < self._may_go_on:
@@ -57,10 +62,15 @@ class Ledger:
         self.num_left -= 1
         # The second keeps the other slot busy meanwhile, or Tune would wait for this one alone.
         is_second = self._kill_idle and not self.ended
-        return LONG_SECONDS if is_second and self.num_left % 2 == 0 else 0.01
+        seconds = LONG_SECONDS if is_second and self.num_left % 2 == 0 else 0.01
+        (most, _), *_ = self._left.most_common(1)
+        task = next((task for task in held if self._left[task]), most)
+        self._left[task] -= 1
+        return SimpleNamespace(seconds=seconds, config=SimpleNamespace(task=task))
 
     def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
         self.ended.append(tune_id)
+        self.by_worker[result["facts/pid"]][result["facts/task"]] += 1
         gc.collect()
         trials = sum(isinstance(kept, Trial) for kept in gc.get_objects())
         self.most_remembered = max(self.most_remembered, trials)
@@ -83,16 +93,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--trials", type=int, required=True)
+    parser.add_argument("--tasks", type=int, default=1)
     parser.add_argument("--kill-idle", action="store_true")
     options = parser.parse_args()
     slots = Slots(num_slots=options.slots, cpu_threads=1, gpus_per_trial=0)
     schedule.start_ray(slots, None)
     schedule.WarmWorker = MomentaryWorker  # pyright: ignore[reportAttributeAccessIssue]
-    ledger = Ledger(options.trials, kill_idle=options.kill_idle)
+    ledger = Ledger(options.trials, options.tasks, kill_idle=options.kill_idle)
     context: Any = SimpleNamespace(silent_seconds=600.0)
     schedule.run_schedule(ledger, context, slots, sweep="short")
     heard = {"ended": len(ledger.ended), "died": ledger.died, "lost": ledger.lost}
-    print(json.dumps({**heard, "remembered": ledger.most_remembered}))
+    of_workers = list(ledger.by_worker.values())
+    print(json.dumps({**heard, "remembered": ledger.most_remembered, "of_workers": of_workers}))
 
 
 if __name__ == "__main__":

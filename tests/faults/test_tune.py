@@ -31,3 +31,11 @@ def test_a_worker_that_died_while_it_had_nothing_to_do_costs_no_trial():
     assert len(told["died"]) == 1, "the trial that was given to the dead worker"
     assert told["lost"] == [], "Tune gave it up after one death"
     assert told["ended"] == 6
+
+
+def test_a_trial_goes_to_a_worker_that_holds_its_task():
+    told = heard("--slots", 2, "--trials", 60, "--tasks", 6)
+    assert sum(sum(tasks.values()) for tasks in told["of_workers"]) == 60
+    first_of_a_task = sum(len(tasks) for tasks in told["of_workers"])
+    # Each is new to one worker, and the last perhaps to the other, which has nothing else to do.
+    assert first_of_a_task <= 7

@@ -1,0 +1,51 @@
+"""Which trial is handed out next, and to whom."""
+
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plans import make_plan, make_record
+
+from orchestrator.ledger import Run, StudyLedger
+
+TASKS = ("caltech101", "eurosat", "svhn")
+SPACES = ("linear", "vpt_deep")
+NUM_TRIALS = 3
+
+
+def make_ledger(folder: Path) -> StudyLedger:
+    plan = make_plan(tasks=TASKS, spaces=SPACES, num_trials=NUM_TRIALS)
+    return StudyLedger(make_record(plan, folder), folder / "trials", [])
+
+
+def given_to(ledger: StudyLedger, name: str, *held: str) -> str:
+    run = ledger.next_run(name, held)
+    assert isinstance(run, Run)
+    return run.config.task
+
+
+def test_a_worker_is_given_what_it_had_last_as_long_as_its_studies_are_not_ahead(tmp_path):
+    ledger = make_ledger(tmp_path)
+    tasks = [given_to(ledger, str(n), "svhn", "eurosat") for n in range(len(TASKS) * len(SPACES))]
+    assert tasks == ["svhn", "svhn", "eurosat", "eurosat", "caltech101", "caltech101"]
+    assert given_to(ledger, "next", "svhn", "eurosat") == "svhn"
+
+
+def test_workers_that_have_nothing_yet_begin_with_different_tasks(tmp_path):
+    ledger = make_ledger(tmp_path)
+    assert {given_to(ledger, name) for name in "abc"} == set(TASKS)
+
+
+@settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(held=st.lists(st.permutations(TASKS).map(lambda tasks: tasks[:2]), min_size=18))
+def test_whatever_workers_hold_all_studies_advance_together(tmp_path_factory, held):
+    ledger = make_ledger(tmp_path_factory.mktemp("together"))
+    drawn = dict.fromkeys((study.name for study in ledger.record.plan.studies), 0)
+    for number in range(len(drawn) * NUM_TRIALS):
+        run = ledger.next_run(str(number), held[number])
+        assert isinstance(run, Run)
+        drawn[run.config.study] += 1
+        assert max(drawn.values()) - min(drawn.values()) <= 1
+    assert ledger.next_run("one more", held[0]) == "finished"

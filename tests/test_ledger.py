@@ -37,7 +37,7 @@ def test_workers_that_have_nothing_yet_begin_with_different_tasks(tmp_path):
 
 
 @settings(
-    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(held=st.lists(st.permutations(TASKS).map(lambda tasks: tasks[:2]), min_size=18))
 def test_whatever_workers_hold_all_studies_advance_together(tmp_path_factory, held):

@@ -365,7 +365,7 @@ class RunWriter:
 
 
 def _new_points(content: RunContent, known: Mapping[int, _Shown]) -> list[Point]:
-    """The points that MLflow lacks, none earlier than the epoch before it.
+    """The points that MLflow lacks, none earlier than the epoch before it or what it replaces.
 
     MLflow sorts by time, and a trial that went on after a fault counts other seconds for its
     epochs than those that were shown before the fault.
@@ -374,11 +374,12 @@ def _new_points(content: RunContent, known: Mapping[int, _Shown]) -> list[Point]
     new, latest = [], 0
     for step in sorted(known.keys() | wanted.keys()):
         point, shown = wanted.get(step), known.get(step)
+        if shown is not None:
+            latest = max(latest, shown.timestamp)
         if point is None or (shown and shown.value == point.values[content.leading]):
-            latest = max(latest, shown.timestamp if shown else 0)
-        else:
-            latest = max(latest, point.timestamp)
-            new.append(replace(point, timestamp=latest))
+            continue
+        latest = max(latest + 1 if shown else latest, point.timestamp)
+        new.append(replace(point, timestamp=latest))
     return new
 
 

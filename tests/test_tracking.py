@@ -393,6 +393,23 @@ def test_an_interrupted_trial_goes_on_in_its_run_with_each_point_once(tmp_path, 
     assert reconcile(plan, record, uri, best_files=no_files).unchanged == 1
 
 
+def test_of_an_epoch_that_was_trained_again_to_another_accuracy_the_last_is_shown(tmp_path, uri):
+    """As a GPU may, which does not always add in the same order."""
+    plan = make_plan(num_trials=1)
+    record = make_record(plan, tmp_path)
+    study, rows = "caltech101.vpt_deep", curve_to(0.9, 4)
+    number = record.ask(study).number
+    first = Tracker(plan, uri)
+    first.trial_started(record.trial(study, number))
+    first.trial_epochs(study, number, rows)
+    assert first.close(30)
+    again = [{**row, "train_seconds": 0.01} for row in curve_to(0.5, 4)]
+    record.complete(study, number, curve=again, facts=facts_of(again))
+    for _ in range(2):
+        reconcile(plan, record, uri, best_files=no_files)
+        assert run_of(uri, study, number).data.metrics["val_accuracy"] == 0.5
+
+
 def test_a_resumed_sweep_counts_the_trials_before_it(tmp_path, uri):
     plan = make_plan(num_trials=3)
     record = make_record(plan, tmp_path)

@@ -19,10 +19,11 @@ quickstart: $(VENV)/installed
 	$(BIN)/orchestrator sweep quickstart
 
 # The tests of clusters and faults mostly wait: they run beside the others. Those of workers come
-# last and alone, since one of them takes all memory.
+# last and alone, since one of them takes all memory. Ctrl-C must reach what runs in the background,
+# for which a shell turns it off.
 test: $(VENV)/installed check
 	@log=$$(mktemp); \
-	$(BIN)/pytest tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
+	env --default-signal=INT $(BIN)/pytest tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
 	waiting=$$!; \
 	$(BIN)/pytest tests/test_*.py; others=$$?; \
 	wait $$waiting; waiting=$$?; cat $$log; rm $$log; \

@@ -20,7 +20,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
 
-class BoundedScheduler(FIFOScheduler):
+class SweepScheduler(FIFOScheduler):
     """Knows how many workers there may be, and what a worker keeps of a trial."""
 
     def max_workers(self) -> int:
@@ -44,28 +44,28 @@ class SweepController(TuneController):
         super().__init__(*args, **options)
 
     @property
-    def _bounds(self) -> BoundedScheduler:
+    def _sweep_scheduler(self) -> SweepScheduler:
         scheduler = self._scheduler_alg
-        assert isinstance(scheduler, BoundedScheduler), "a sweep brings its own scheduler"
+        assert isinstance(scheduler, SweepScheduler), "a sweep brings its own scheduler"
         return scheduler
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
         # Trials that are drawn now are given to them in this order.
         idle: Any = itertools.chain.from_iterable(self._actor_cache._cached_objects.values())
-        self._bounds.workers_idle([self._held.get(worker, []) for worker in idle])
+        self._sweep_scheduler.workers_idle([self._held.get(worker, []) for worker in idle])
 
     def on_step_end(self) -> None:
         super().on_step_end()
         self._forget_ended()
         idle = self._actor_cache.num_cached_objects
-        if idle and len(self._actor_to_trial) + idle > self._bounds.max_workers():
+        if idle and len(self._actor_to_trial) + idle > self._sweep_scheduler.max_workers():
             self._cleanup_cached_actors(force_all=True)
 
     def _maybe_cache_trial_actor(self, trial: Trial) -> bool:
         worker = self._trial_to_actor.get(trial)
         if worker is not None:
-            task = self._bounds.task_of(trial)
+            task = self._sweep_scheduler.task_of(trial)
             others = [held for held in self._held.get(worker, []) if held != task]
             self._held[worker] = [task, *others]
         return super()._maybe_cache_trial_actor(trial)

@@ -158,10 +158,10 @@ def _reach_mlflow(uri: str) -> str:
 def _reach_ray(address: str) -> str:
     import ray
 
-    from orchestrator.sharing import current_claims
+    from orchestrator.sharing import current_claims, machines_alive
 
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    machines = [Machine.of_ray(n["Resources"]) for n in ray.nodes() if n["Alive"]]
+    machines = machines_alive()
     sweeps = sorted(claim.sweep for claim in current_claims().values())
     ray.shutdown()
     return (

@@ -33,7 +33,7 @@ from ray._private import ray_constants
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.controller import BoundedScheduler, Forget
+from orchestrator.controller import Forget, SweepScheduler
 from orchestrator.fleet import gpu_kinds, grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
 from orchestrator.sharing import Share, machines_alive
@@ -222,7 +222,7 @@ class _LedgerSearcher(Searcher):
         raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
 
 
-class _LedgerScheduler(BoundedScheduler):
+class _LedgerScheduler(SweepScheduler):
     def __init__(self, shared: _Shared) -> None:
         super().__init__()
         self.shared = shared

@@ -5,6 +5,7 @@ A head without a GPU can tell nothing of one, and its processor need not be that
 
 import copy
 import socket
+import time
 from collections.abc import Callable
 
 import ray
@@ -24,12 +25,13 @@ from orchestrator.slots import Slots
 
 
 def on_a_worker(
-    slots: Slots, ray_address: str, sweep: str, *, max_seconds: float | None
+    slots: Slots, ray_address: str, sweep: str, *, deadline: float | None
 ) -> PrecisionChooser:
     """As `choose_precision`, in one of these slots of the cluster at `ray_address`.
 
     A slot is waited for, as the sweep itself would wait for it: until a machine has come up, or
-    until another sweep on the cluster leaves one to `sweep`. ValueError if there is none in time.
+    until another sweep on the cluster leaves one to `sweep`. ValueError if there is none by the
+    `deadline` of the monotonic clock.
     """
 
     def choose(
@@ -58,7 +60,7 @@ def on_a_worker(
         try:
             chosen, lines = ray.get(
                 measure.remote(network, engine, precision, device, cpu_threads),
-                timeout=max_seconds,
+                timeout=None if deadline is None else max(1.0, deadline - time.monotonic()),
             )
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]

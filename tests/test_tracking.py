@@ -368,18 +368,24 @@ def test_sweeps_of_one_name_do_not_share_an_experiment(swept, rebuilt):
     assert names == {plan.name, f"{plan.name} ({other.created})"}
 
 
+def killed_after(rows: list[dict[str, float]], record: Record, uri: str) -> tuple[str, int]:
+    """A driver told MLflow of these epochs of a new trial, and ended without recording it."""
+    study = record.plan.studies[0].name
+    number = record.ask(study).number
+    tracker = Tracker(record.plan, uri)
+    tracker.trial_started(record.trial(study, number))
+    tracker.trial_epochs(study, number, rows)
+    assert tracker.close(30)
+    return study, number
+
+
 @pytest.mark.parametrize("seconds", [0.01, 9.0])
 def test_an_interrupted_trial_goes_on_in_its_run_with_each_point_once(tmp_path, uri, seconds):
     plan = make_plan(num_trials=1)
     record = make_record(plan, tmp_path)
-    study, rows = "caltech101.vpt_deep", curve_to(0.5, 4)
-    number = record.ask(study).number
-    first = Tracker(plan, uri)
-    first.trial_started(record.trial(study, number))
-    first.trial_epochs(study, number, rows[:3])
-    assert first.close(30)
-    # The driver is killed here. The trial runs again, faster or slower, from its first epoch.
-    again = [{**row, "train_seconds": seconds} for row in rows]
+    study, number = killed_after(curve_to(0.5, 4)[:3], record, uri)
+    # The trial runs again, faster or slower, from its first epoch.
+    again = [{**row, "train_seconds": seconds} for row in curve_to(0.5, 4)]
     second = Tracker(plan, uri, earlier=record.all_trials())
     second.trial_started(record.trial(study, number))
     second.trial_epochs(study, number, again)
@@ -397,12 +403,7 @@ def test_of_an_epoch_that_was_trained_again_to_another_accuracy_the_last_is_show
     """As a GPU may, which does not always add in the same order."""
     plan = make_plan(num_trials=1)
     record = make_record(plan, tmp_path)
-    study, rows = "caltech101.vpt_deep", curve_to(0.9, 4)
-    number = record.ask(study).number
-    first = Tracker(plan, uri)
-    first.trial_started(record.trial(study, number))
-    first.trial_epochs(study, number, rows)
-    assert first.close(30)
+    study, number = killed_after(curve_to(0.9, 4), record, uri)
     again = [{**row, "train_seconds": 0.01} for row in curve_to(0.5, 4)]
     record.complete(study, number, curve=again, facts=facts_of(again))
     for _ in range(2):

@@ -153,11 +153,7 @@ def sweep(
         device=chosen.device,
         cpu_threads=chosen.cpu_threads,
         choose=_precision_chooser(
-            chosen,
-            ray_address,
-            folder.name,
-            max_seconds=None if max_hours is None else 3600 * max_hours,
-            dry_run=dry_run,
+            chosen, ray_address, folder.name, deadline=deadline, dry_run=dry_run
         ),
     )
     _show_plan(plan, chosen)
@@ -284,7 +280,7 @@ def _precision_chooser(
     ray_address: str | None,
     sweep: str,
     *,
-    max_seconds: float | None,
+    deadline: float | None,
     dry_run: bool,
 ) -> "PrecisionChooser":
     """On a cluster the workers are asked, not the machine of the driver."""
@@ -296,7 +292,7 @@ def _precision_chooser(
 
     if dry_run:
         return when_it_starts
-    return on_a_worker(slots, ray_address, sweep, max_seconds=max_seconds)
+    return on_a_worker(slots, ray_address, sweep, deadline=deadline)
 
 
 def _detach(folder: Path, ray_address: str | None) -> None:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.data.formats import is_read
 from orchestrator.data.reading import (
     Problems,
     add_trainval,
@@ -22,9 +23,6 @@ from orchestrator.data.reading import (
 )
 from orchestrator.data.task import DataError, Example, Split, Task
 
-EXTENSIONS = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-)  # fmt: skip
 SPLIT_FOLDERS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -115,7 +113,7 @@ def _images(folder: Path, root: Path) -> Iterator[str]:
     for current, folders, files in os.walk(folder):
         folders.sort()
         for file in sorted(files):
-            if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
+            if is_read(file) and not file.startswith("."):
                 yield os.path.relpath(os.path.join(current, file), root)  # noqa: PTH118
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from orchestrator.data.formats import formats_of
 from orchestrator.data.task import DataError, Example
 from orchestrator.data.transform import MAX_PIXELS
 
@@ -24,9 +25,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_FILE_BYTES = 1 << 30
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Raster formats that PIL decodes itself; EPS, for one, would start an interpreter."""
-
 _DEEP_MODES = ("I", "F")
 
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -78,7 +76,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     looked up, transparency dropped and not blended, and an EXIF orientation is not applied.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats_of(name))
         if image.width * image.height > MAX_PIXELS:
             raise DataError(
                 f"{name!r} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
@@ -94,7 +92,9 @@ def decode(data: bytes, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError(f"{name!r} has too many pixels: {error}") from error
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{name!r} is not an image in one of {', '.join(FORMATS)}") from error
+        raise DataError(
+            f"{name!r} is not an image in one of {', '.join(formats_of(name))}"
+        ) from error
     except Exception as error:  # decoders raise whatever a broken file leads them to
         raise DataError(f"{name!r} is a broken image: {error}") from error
     return image

@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.final_protocol import FinalProtocol
 from orchestrator.plan import SweepPlan
 from orchestrator.record import (
     STATES,
@@ -27,28 +28,8 @@ from orchestrator.record import (
 )
 from orchestrator.storage import open_storage
 
-SEEDS = (42, 44, 82, 100, 800)
-"""The seeds of the final runs in the published protocol of VTAB-1k."""
-
 CLEARLY_WORSE = 0.1
 """A finalist is stopped when Wilcoxon's signed-rank test, paired by fold, has a smaller p."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalProtocol:
-    """How the finalists of a sweep are compared and the winner is tested."""
-
-    num_finalists: int = 3
-    num_folds: int = 5
-    seeds: tuple[int, ...] = SEEDS
-
-    def __post_init__(self) -> None:
-        if self.num_finalists < 1:
-            raise ValueError(f"--finalists must be at least 1, found {self.num_finalists}")
-        if self.num_folds < 2:
-            raise ValueError(f"--folds must be at least 2, found {self.num_folds}")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"--seeds must be different numbers, found {self.seeds}")
 
 
 @dataclass(frozen=True, kw_only=True)

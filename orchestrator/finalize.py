@@ -29,7 +29,8 @@ from orchestrator.data.cache import (
 from orchestrator.data.task import FINAL_SPLITS
 from orchestrator.depot import deliver
 from orchestrator.export import BY_METHOD, describe
-from orchestrator.final_record import Finalist, FinalProtocol, FinalRecord, FinalRun
+from orchestrator.final_protocol import FinalProtocol
+from orchestrator.final_record import Finalist, FinalRecord, FinalRun
 from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Run, rank
 from orchestrator.mlflow_store import tracking_uri

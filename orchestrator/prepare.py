@@ -15,6 +15,7 @@ from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerp
 from orchestrator.data.check import check_task
 from orchestrator.data.task import Task
 from orchestrator.engine import PRECISIONS, Engine
+from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
 from orchestrator.plan import (
     PrunerPlan,
     StudyPlan,
@@ -77,6 +78,8 @@ class SweepRequest:
     eval_every: int = 1
     frozen_cache: bool = True
     augment: bool | None = None
+    final: FinalProtocol | None = None
+    """Of the last stage, where one is to follow: what would stop it is said before the search."""
 
 
 def plan_sweep(
@@ -101,6 +104,8 @@ def plan_sweep(
     suite = load_suite(
         request.suite, data_root=request.data_root, tasks=request.tasks, seed=request.seed
     )
+    if request.final is not None:
+        refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)
     spaces = [fit_to_backbone(space, vit, say) for space in spaces]
     say(

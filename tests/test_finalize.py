@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from plans import EPOCHS, curve_to, facts_of, make_plan, make_record, run_trial
 from suites import write_task
 from test_sweep import COMMAND, environment, run
@@ -30,10 +31,12 @@ from orchestrator.data.cache import ImageCache, open_final_splits
 from orchestrator.data.task import DataError
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.engine import Engine
-from orchestrator.final_record import FinalProtocol, FinalRecord, choose_finalists
+from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
+from orchestrator.final_record import FinalRecord, choose_finalists
 from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial, assign_folds
 from orchestrator.finalize import FinalLedger, median_run
 from orchestrator.plan import PrunerPlan
+from orchestrator.prepare import SweepRequest, plan_sweep
 from orchestrator.report.final import read_final_results
 from orchestrator.residents import Residents
 from orchestrator.train import frozen_prefix
@@ -204,6 +207,34 @@ def test_seeds_wait_for_the_comparison_and_a_kill_repeats_only_what_ran(searched
     finish(again, "a")
     assert {again.next_run(name).config.seed for name in "bc"} == {1, 2}
     assert again.next_run("d") == "finished"
+
+
+def test_a_sweep_without_test_images_to_finalize_on_is_refused_before_anything_is_decoded(
+    tmp_path,
+):
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / split / label / "0.png")
+    cache = ImageCache(tmp_path / "cache")
+    request = SweepRequest(
+        suite=str(tmp_path / "photos"), backbone="vit_quickstart", final=FinalProtocol()
+    )
+    said: list[str] = []
+    with pytest.raises(DataError, match="needs a test split, and there is none in photos"):
+        plan_sweep(request, name="s", cache=cache, say=said.append)
+    assert not said
+    assert not cache.root.exists()
+
+
+def test_more_folds_than_labelled_images_are_refused_and_small_classes_told(tmp_path, caplog):
+    task = read_vtab_task(write_task(tmp_path / "colours", per_class=2))
+    refuse_unsuited([task], FinalProtocol(num_folds=4))
+    assert not caplog.records
+    refuse_unsuited([task], FinalProtocol(num_folds=5))
+    assert "colours: 3 of 3 classes have fewer than 5 labelled images" in caplog.text
+    with pytest.raises(DataError, match="fewer in colours: at most 12 folds are possible"):
+        refuse_unsuited([task], FinalProtocol(num_folds=13))
 
 
 @pytest.fixture(scope="module")

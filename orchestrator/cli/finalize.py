@@ -53,7 +53,7 @@ def finalize(
     Stopped or killed, the same command goes on.
     """
     from orchestrator.data.cache import ImageCache
-    from orchestrator.final_record import FinalProtocol
+    from orchestrator.final_protocol import FinalProtocol
     from orchestrator.finalize import finalize as run
     from orchestrator.owner import leased, owned
     from orchestrator.plan import load_plan

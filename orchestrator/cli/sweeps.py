@@ -111,6 +111,7 @@ def sweep(
 ) -> None:
     """Search the best configuration of every method on every task of a suite."""
     from orchestrator.data.cache import ImageCache
+    from orchestrator.final_protocol import FinalProtocol
     from orchestrator.owner import claim_folder
     from orchestrator.plan import save_plan
     from orchestrator.prepare import SweepRequest, plan_sweep
@@ -141,6 +142,7 @@ def sweep(
         eval_every=eval_every,
         frozen_cache=frozen_cache,
         augment=augment,
+        final=FinalProtocol() if finalize else None,
     )
     # Before the plan, which may wait for a machine to measure on.
     deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours

@@ -1,0 +1,82 @@
+"""How finalists are compared and winners are tested, and whether tasks have the images for it.
+
+Only lists are looked at here: no image is opened, of the test split neither.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.data.task import FINAL_SPLITS, SEARCH_SPLITS, DataError, Task
+
+logger = logging.getLogger(__name__)
+
+SEEDS = (42, 44, 82, 100, 800)
+"""The seeds of the final runs in the published protocol of VTAB-1k."""
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalProtocol:
+    """How the finalists of a sweep are compared and the winner is tested."""
+
+    num_finalists: int = 3
+    num_folds: int = 5
+    seeds: tuple[int, ...] = SEEDS
+
+    def __post_init__(self) -> None:
+        if self.num_finalists < 1:
+            raise ValueError(f"--finalists must be at least 1, found {self.num_finalists}")
+        if self.num_folds < 2:
+            raise ValueError(f"--folds must be at least 2, found {self.num_folds}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"--seeds must be different numbers, found {self.seeds}")
+
+
+def refuse_unsuited(tasks: Sequence[Task], protocol: FinalProtocol) -> None:
+    """DataError names the tasks that have no test split, or fewer labelled images than folds.
+
+    A class with fewer images than folds is worth a warning: it is missing from some folds.
+    """
+    untestable = [t for t in tasks if not all(t.splits.get(name) for name in FINAL_SPLITS)]
+    if untestable:
+        raise DataError(
+            f"finalize needs a test split, and there is none in {_listed(untestable)}: put test "
+            "images into test/<class>/ below its folder, or search without --finalize"
+        )
+    counts = {task.name: _labelled(task) for task in tasks}
+    too_few = [task for task in tasks if counts[task.name].total() < protocol.num_folds]
+    if too_few:
+        most = min(counts[task.name].total() for task in too_few)
+        raise DataError(
+            f"--folds {protocol.num_folds} needs as many labelled images, and there are fewer in "
+            f"{_listed(too_few)}: at most {most} folds are possible"
+        )
+    for task in tasks:
+        small = [label for label, n in counts[task.name].items() if n < protocol.num_folds]
+        if small:
+            label = min(small, key=lambda label: (counts[task.name][label], label))
+            logger.warning(
+                "%s: %d of %d classes have fewer than %d labelled images (%s has %d), so that some "
+                "of the %d folds measure finalists without them",
+                task.name,
+                len(small),
+                task.num_classes,
+                protocol.num_folds,
+                task.class_names[label],
+                counts[task.name][label],
+                protocol.num_folds,
+            )
+
+
+def _labelled(task: Task) -> Counter[int]:
+    """Images of train and val by class: what the folds are made of."""
+    splits = [task.splits[name] for name in SEARCH_SPLITS if name in task.splits]
+    return Counter(example.label for split in splits for example in split.examples)
+
+
+def _listed(tasks: Sequence[Task]) -> str:
+    names = ", ".join(task.name for task in tasks[:SHOWN])
+    return f"{names} and {len(tasks) - SHOWN} more" if len(tasks) > SHOWN else names

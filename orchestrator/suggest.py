@@ -3,12 +3,30 @@
 import difflib
 from collections.abc import Iterable
 
+_MOST_VARIANTS = 4
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """`unknown task 'cifr'; did you mean 'cifar'? Known: ...` (the list only when it is short)."""
     names = sorted(known)
     message = f"unknown {kind} {name!r}"
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"{message}; did you mean {close[0]!r}?"
+    if close := _close(name, names):
+        *others, last = map(repr, close)
+        return f"{message}; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
     return f"{message}; known: {', '.join(names) or 'none'}"
+
+
+def _close(name: str, names: list[str]) -> list[str]:
+    """The variants of what was named (vpt: vpt_deep, vpt_shallow), else what is spelt alike."""
+    by_spelling = {_plain(one): one for one in names}
+    plain = _plain(name)
+    if plain in by_spelling:
+        return [by_spelling[plain]]
+    if variants := [one for one in names if plain and _plain(one).startswith(f"{plain}_")]:
+        return variants[:_MOST_VARIANTS]
+    return [by_spelling[one] for one in difflib.get_close_matches(plain, by_spelling, n=1)]
+
+
+def _plain(name: str) -> str:
+    """Without what people write differently: `VPT-Deep` is vpt_deep."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")

@@ -19,6 +19,8 @@ from orchestrator.cli import (
     sweeps,
     ui,
 )
+from orchestrator.cli.output import make_output_steady
+from orchestrator.loopback import ask_directly
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
@@ -50,6 +52,8 @@ MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 
 def main() -> None:
     """Run a command; what the user can mend is one line on stderr and exit code 2."""
+    make_output_steady()
+    ask_directly()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()

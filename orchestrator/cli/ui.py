@@ -4,8 +4,6 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +44,7 @@ def ui(
     base = f"http://{host}:{port}"
     with _interruptible(), _server(folder, uri, host, port) as (server, output):
         typer.echo("MLflow is starting ...")
-        _wait_until_ready(server, f"{base}/health", output)
+        _wait_until_ready(server, base, output)
         typer.echo(f"sweep {plan.name}: {base}/{page}   (Ctrl-C stops)")
         server.wait()
         raise ValueError(f"the MLflow server ended by itself:\n{_tail(output)}")
@@ -124,16 +122,16 @@ def _refuse_taken(host: str, port: int) -> None:
         raise ValueError(f"port {port} of {host} is taken or not ours to use{advice}")
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], health: str, output: IO[bytes]) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], base: str, output: IO[bytes]) -> None:
+    from orchestrator.loopback import is_healthy
+
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise ValueError(f"the MLflow server did not start:\n{_tail(output)}")
-        try:
-            with urllib.request.urlopen(health, timeout=5):  # noqa: S310 (http, always)
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
+        if is_healthy(base, timeout_seconds=5):
+            return
+        time.sleep(0.3)
     raise ValueError(f"the MLflow server was not ready after {START_SECONDS} s:\n{_tail(output)}")
 
 

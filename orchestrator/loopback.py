@@ -1,0 +1,29 @@
+"""Servers of this machine are asked directly, whatever proxy the environment names."""
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def ask_directly(hosts: Iterable[str] = LOOPBACK) -> None:
+    """Add hosts to NO_PROXY, which urllib, requests, gRPC and so MLflow and Ray honour.
+
+    For this process and those that it starts; what the user has in the variable stays.
+    """
+    set_by_user = [os.environ[name] for name in ("no_proxy", "NO_PROXY") if name in os.environ]
+    known = [host.strip() for text in set_by_user for host in text.split(",") if host.strip()]
+    together = ",".join(dict.fromkeys([*known, *hosts]))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = together
+
+
+def is_healthy(base: str, *, timeout_seconds: float) -> bool:
+    """Whether the MLflow server at `base`, which we started ourselves, answers."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{base}/health", timeout=timeout_seconds):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from orchestrator.bundle import PromptedModel
+from orchestrator.extras import require
 
 
 class PixelsToLogits(nn.Module):
@@ -66,13 +67,9 @@ def _torch_export(program: ExportedProgram, path: Path, pixels: Tensor) -> Tenso
 
 
 def _onnx(program: ExportedProgram, path: Path, pixels: Tensor) -> Tensor:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  # what PyTorch's exporter writes with
-    except ImportError as error:
-        raise ValueError(
-            f"{error.name} is not installed; pip install 'visual-prompt-orchestrator[onnx]'"
-        ) from error
+    require("onnx", "onnx", "onnxscript", "onnxruntime", what=f"writing {path.suffix}")
+    import onnxruntime
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         torch.onnx.export(

@@ -21,14 +21,14 @@ import tarfile
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from orchestrator.extras import require
+from orchestrator.loopback import is_healthy
 from orchestrator.mlflow_server import is_free, server_command, server_environment
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ MAX_CONNECTIONS = 300
 """MLflow's four workers may hold 60, a sweep a few; PostgreSQL's own limit of 100 is near that."""
 
 START_SECONDS = 300
+START_ATTEMPTS = 3
+"""A service that had to be started so often while it was waited for will not come up."""
 STOP_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 30.0
 """Between two starts of a service that ends again and again."""
@@ -96,6 +98,9 @@ class Services:
 
     def start(self, *, backup: Path | None = None) -> None:
         """Start what does not run; returns when both answer. `backup` is what they begin with."""
+        require("postgres", "psycopg", what="a sweep or MLflow with PostgreSQL")
+        if self.artifacts.startswith("s3://"):
+            require("cluster", "boto3", what=f"writing to {self.artifacts}")
         if not (self.folder / SETTINGS_FILE).exists():
             self._create(backup)
         elif backup is not None:
@@ -112,11 +117,16 @@ class Services:
                     stderr=log,
                     start_new_session=True,
                 )
-        self._wait("PostgreSQL", "postgres.log", self._postgres_answers)
-        if backup is not None:
-            self._restore(backup)
-            (self.folder / _RESTORING).unlink()
-        self._wait("MLflow", "mlflow.log", self._mlflow_answers)
+        try:
+            self._wait("PostgreSQL", "postgres", self._postgres_answers)
+            if backup is not None:
+                self._restore(backup)
+                (self.folder / _RESTORING).unlink()
+            self._wait("MLflow", "mlflow", self._mlflow_answers)
+        except BaseException:
+            if self._supervisor is not None:  # started by this very command: nothing is left
+                self.stop()
+            raise
 
     def stop(self) -> bool:
         """Stop both in order; False if they did not run."""
@@ -343,11 +353,7 @@ class Services:
         )
 
     def _mlflow_answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.tracking_uri}/health", timeout=5):  # noqa: S310
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
+        return is_healthy(self.tracking_uri, timeout_seconds=5)
 
     # Processes
 
@@ -369,7 +375,7 @@ class Services:
     def _read_state(self) -> dict[str, Any]:
         try:
             return json.loads((self.folder / STATE_FILE).read_text())
-        except ValueError:  # it is just being written
+        except (ValueError, FileNotFoundError):  # it is just being written, or will be
             return {}
 
     def _refuse_taken_ports(self) -> None:
@@ -386,12 +392,14 @@ class Services:
                     )
                 time.sleep(0.2)
 
-    def _wait(self, name: str, log_file: str, answers: Callable[[], bool]) -> None:
+    def _wait(self, name: str, service: str, answers: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not answers():
             died = self._supervisor is not None and self._supervisor.poll() is not None
-            if died or time.monotonic() > deadline:
-                log = self.folder / ("supervisor.log" if died else log_file)
+            starts = self._read_state().get(service, {}).get("starts", 0)
+            ends_again_and_again = self._supervisor is not None and starts >= START_ATTEMPTS
+            if died or ends_again_and_again or time.monotonic() > deadline:
+                log = self.folder / ("supervisor.log" if died else f"{service}.log")
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                 raise ValueError(f"{name} does not answer; {log} ends with:\n{tail}")
             time.sleep(0.3)

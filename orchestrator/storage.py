@@ -22,6 +22,7 @@ from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
 
+from orchestrator.extras import require
 from orchestrator.stored_trials import read_trials
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,36 @@ def without_password(url: str) -> str:
             "--storage: is not the address of a database, such as "
             "postgresql+psycopg://user@host/studies or sqlite:////folder/studies.db"
         ) from None
+
+
+def with_driver(url: str) -> str:
+    """The address with a driver that is installed; ValueError says what to install.
+
+    `postgresql://` alone means the driver that comes with our own extra.
+    """
+    shown = without_password(url)
+    address = sqlalchemy.make_url(url)
+    if address.drivername in ("postgresql", "postgres"):
+        address = address.set(drivername="postgresql+psycopg")
+    if address.drivername == "postgresql+psycopg":
+        require("postgres", "psycopg", what=shown)
+    try:
+        address.get_dialect().import_dbapi()
+    except (ImportError, AttributeError, exc.NoSuchModuleError) as error:
+        raise ValueError(
+            f"{shown}: {address.drivername!r} cannot be used here ({error}); "
+            "postgresql:// and sqlite:/// can"
+        ) from None
+    return address.render_as_string(hide_password=False)
+
+
+def ask_once(url: str) -> None:
+    """Before a long planning: whether the database answers at all; StorageError if it does not."""
+    engine = make_engine(url)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def open_storage(url: str) -> _CachedStorage:

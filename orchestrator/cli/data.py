@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.options import names_in
+
 if TYPE_CHECKING:
     from orchestrator.data.task import Problem, Task
     from orchestrator.suites import Suite
@@ -38,7 +40,7 @@ def check(
     from orchestrator.data.check import check_task
     from orchestrator.suites import load_suite
 
-    names = tasks.split(",") if tasks else None
+    names = names_in(tasks)
     loaded = load_suite(suite, data_root=data, tasks=names, strict=False)
     problems: list[Problem] = []
     with Console(stderr=True).status("") as status:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from orchestrator.cli.options import Storage
+
 console = Console(highlight=False)
 
 BROKEN = 1
@@ -25,7 +27,7 @@ def doctor(
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Instead: are storage, MLflow and Ray reached?")
     ] = False,
-    storage: Annotated[str | None, typer.Option(envvar="ORCHESTRATOR_STORAGE")] = None,
+    storage: Storage = None,
     ray_address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.cli.options import Storage
+
 console = Console(highlight=False)
 
 DataOption = Annotated[
@@ -29,7 +31,7 @@ def export(
         str | None, typer.Option(help="Upload the bundles to this model repository of a hub.")
     ] = None,
     weights: WeightsOption = None,
-    storage: Annotated[str | None, typer.Option(envvar="ORCHESTRATOR_STORAGE")] = None,
+    storage: Storage = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Write the best trial of every task as files: configuration, prompts, card, checksums.

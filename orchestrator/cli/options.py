@@ -15,10 +15,22 @@ INTERRUPTED = 130
 SOME_FAILED = 1
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a sweep.")]
+
+
+def _with_its_driver(url: str | None) -> str | None:
+    """Asked before anything is planned or started."""
+    if not url:
+        return None
+    from orchestrator.storage import with_driver
+
+    return with_driver(url)
+
+
 Storage = Annotated[
     str | None,
     typer.Option(
         envvar="ORCHESTRATOR_STORAGE",
+        callback=_with_its_driver,
         help="Optuna storage instead of the folder's SQLite file, e.g. postgresql://host/studies.",
     ),
 ]
@@ -35,6 +47,11 @@ GpuKind = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. auto.")
 ]
+
+
+def names_in(text: str | None) -> list[str] | None:
+    """`"a, b"` as a list; None where the option is not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def slots_of(

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.options import Storage
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,13 +35,6 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="To standard output.")]
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        envvar="ORCHESTRATOR_STORAGE",
-        help="Optuna storage instead of the folder's SQLite file, e.g. postgresql://host/studies.",
-    ),
-]
 
 
 def report(

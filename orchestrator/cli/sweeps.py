@@ -23,6 +23,7 @@ from orchestrator.cli.options import (
     NumSlots,
     RayAddress,
     Storage,
+    names_in,
     slots_of,
 )
 
@@ -115,8 +116,11 @@ def sweep(
     from orchestrator.owner import claim_folder
     from orchestrator.plan import save_plan
     from orchestrator.prepare import SweepRequest, plan_sweep
+    from orchestrator.storage import ask_once
 
     folder = claim_folder(out or _default_folder(suite))
+    if storage and not dry_run:
+        ask_once(storage)
     if detach:
         _detach(folder, ray_address)
         return
@@ -124,7 +128,7 @@ def sweep(
     request = SweepRequest(
         suite=suite,
         data_root=data,
-        tasks=tasks.split(",") if tasks else None,
+        tasks=names_in(tasks),
         methods=method,
         num_trials=trials,
         epochs=epochs,

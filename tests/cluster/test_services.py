@@ -159,3 +159,13 @@ def test_a_backup_is_what_new_services_begin_with(services: Services, folder: Pa
     finally:
         restored.stop()
     assert not restored.status()["postgres"]["answers"]
+
+
+def test_where_mlflow_cannot_come_up_nothing_is_left_running(folder, tmp_path, monkeypatch):
+    (tmp_path / "mlflow.py").write_text("raise SystemExit('this MLflow is broken')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    broken = Services(folder / "broken", settings())
+    with pytest.raises(ValueError, match=r"(?s)MLflow does not answer.*this MLflow is broken"):
+        broken.start()
+    assert broken.supervisor_pid() is None
+    assert not any(about["answers"] for about in broken.status().values())

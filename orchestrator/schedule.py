@@ -6,7 +6,6 @@ snapshots are never read.
 """
 
 import logging
-import math
 import os
 import re
 import tempfile
@@ -29,13 +28,14 @@ os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "60000")
 
 import ray
 from ray import tune
-from ray._private import ray_constants
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator import own_ray
 from orchestrator.controller import Forget, SweepScheduler
 from orchestrator.fleet import gpu_kinds, grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
+from orchestrator.own_ray import QUIET, OwnPath
 from orchestrator.sharing import Share, machines_alive
 from orchestrator.slots import Machine, Slots
 from orchestrator.stopping import StopSignals
@@ -67,10 +67,7 @@ def run_schedule(
     share = Share(sweep, slots)
     share.look(num_left=lambda: ledger.num_left, num_running=lambda: 0)
     shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
-    with (
-        tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch,
-        StopSignals() as signals,
-    ):
+    with StopSignals() as signals:
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(WarmWorker, context=context),
@@ -89,7 +86,7 @@ def run_schedule(
             run_config=tune.RunConfig(
                 name="sweep",
                 stop=_StopInOrder(signals, shared),
-                storage_path=scratch,
+                storage_path=tempfile.mkdtemp(prefix="tune-", dir=own_ray.scratch_folder()),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
                 # Our trials write their own checkpoints; Tune's would be a second, lossy truth.
@@ -112,30 +109,12 @@ def start_ray(slots: Slots, address: str | None) -> None:
     """
     if ray.is_initialized():
         return
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     for name in ("ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address:
-        ray.init(address=address, **quiet)
-        return
-    # Or it would make our loopback address the machine's own, and listen on all of them.
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    for attempts_left in (2, 1, 0):
-        try:
-            ray.init(
-                num_cpus=slots.num_slots * slots.cpu_threads,
-                num_gpus=math.ceil(slots.num_slots * slots.gpus_per_trial),
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-            return
-        except Exception as error:
-            # Ray gives itself 30 seconds to start, which a busy machine exceeds.
-            if "timed out during startup" not in str(error) or not attempts_left:
-                raise
-            logger.warning("Ray did not start within 30 s; trying again")
-            ray.shutdown()
+        ray.init(address=address, job_config=OwnPath(), **QUIET)
+    else:
+        own_ray.start(slots)
 
 
 def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
@@ -145,7 +124,7 @@ def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
     """
     connected = ray.is_initialized()  # by the search, which the last stage follows
     if not connected:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(address=address, job_config=OwnPath(), **QUIET)
     here = machines_alive()
     if not connected:
         ray.shutdown()

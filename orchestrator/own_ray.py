@@ -1,0 +1,119 @@
+"""The Ray that a sweep starts on its own machine, for itself alone.
+
+It has a token of its own that stands in no file, keeps its sockets and logs in a private folder,
+and does not hear the signals that are meant for the driver.
+"""
+
+import atexit
+import contextlib
+import logging
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import ray_constants, services
+from ray.job_config import JobConfig
+
+from orchestrator.scratch import VARIABLE, Scratch, remove_dead
+from orchestrator.slots import Slots
+
+logger = logging.getLogger(__name__)
+
+QUIET = {"logging_level": logging.ERROR, "log_to_driver": False}
+
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_scratch: Scratch | None = None
+
+
+class OwnPath(JobConfig):
+    """Tells workers of no folder in which modules are: neither ours nor the one we are started in.
+
+    Ray's own would put the current folder on their path, where a user's `methods/` hides ours.
+    """
+
+    def _serialize(self) -> Any:
+        self._py_driver_sys_path = []
+        return super()._serialize()
+
+
+def scratch_folder() -> Path:
+    """Private, and removed when this process ends."""
+    global _scratch
+    if _scratch is None:
+        for folder in remove_dead():
+            logger.info("removed %s, which a driver that was killed had left", folder)
+        _scratch = Scratch()
+        os.environ[VARIABLE] = str(_scratch.path)
+        # Registered after Ray's own, hence called before it: Ray ends first in there.
+        atexit.register(close)
+    return _scratch.path
+
+
+def close() -> None:
+    """End our Ray and remove its folder."""
+    ray.shutdown()
+    remove_scratch()
+
+
+def remove_scratch() -> None:
+    """Without waiting for Ray, which was killed."""
+    global _scratch
+    if _scratch is not None:
+        _scratch.remove()
+        _scratch = None
+        os.environ.pop(VARIABLE, None)
+
+
+def start(slots: Slots) -> None:
+    """Start Ray on this machine for these slots."""
+    folder = scratch_folder()
+    if not any(os.environ.get(name) for name in _TOKENS):
+        # Ray would write one into the home, readable by all.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        logger.warning(
+            "RAY_AUTH_MODE=%s: every user of this machine may run code as you while the sweep runs",
+            os.environ["RAY_AUTH_MODE"],
+        )
+    # Or it would make our loopback address the machine's own, and listen on all of them.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    for attempts_left in (2, 1, 0):
+        try:
+            with _in_sessions_of_their_own():
+                ray.init(
+                    "local",
+                    num_cpus=slots.num_slots * slots.cpu_threads,
+                    num_gpus=math.ceil(slots.num_slots * slots.gpus_per_trial),
+                    include_dashboard=False,
+                    job_config=OwnPath(),
+                    _node_ip_address="127.0.0.1",
+                    # Below it, since Ray opens what it is given to all (mode 0777).
+                    _temp_dir=str(folder / "r"),
+                    **QUIET,
+                )
+            return
+        except Exception as error:
+            # Ray gives itself 30 seconds to start, which a busy machine exceeds.
+            if "timed out during startup" not in str(error) or not attempts_left:
+                raise
+            logger.warning("Ray did not start within 30 s; trying again")
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _in_sessions_of_their_own() -> Iterator[None]:
+    """Ray's daemons: a signal to our process group, or a closed terminal, must not take them first.
+
+    They still end when we do: the kernel kills them.
+    """
+    theirs = services.ConsolePopen
+    services.ConsolePopen = partial(theirs, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = theirs

@@ -17,7 +17,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.base import Images, Method, Tuning, blank_linear, tuned_dtype
-from methods.checks import check_choice, check_flag, check_whole
+from methods.checks import MOST_WIDTH, check_choice, check_flag, check_whole
 from methods.lora import FEW_STEPS
 from methods.recipe import Recipe
 
@@ -37,7 +37,7 @@ class Adapter(Method):
     """post: on the output of the block. mlp: on the output of the MLP, before it is added."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "bottleneck", 1)
+        check_whole(self, "bottleneck", 1, MOST_WIDTH)
         check_flag(self, "channel_scale")
         check_choice(self, "position", ("post", "mlp"))
 

@@ -19,7 +19,14 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.base import Images, Method, Tuning, tuned_dtype
-from methods.checks import check_choice, check_flag, check_number, check_whole
+from methods.checks import (
+    MOST_PROMPTS,
+    MOST_WIDTH,
+    check_choice,
+    check_flag,
+    check_number,
+    check_whole,
+)
 from methods.recipe import Recipe
 
 
@@ -44,8 +51,8 @@ class APT(Method):
     """On the scores. The paper uses that of its models' attention, 0.1."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "num_tokens", 1)
-        check_whole(self, "rank", 0)
+        check_whole(self, "num_tokens", 1, MOST_PROMPTS)
+        check_whole(self, "rank", 0, MOST_WIDTH)
         check_choice(self, "activation", ("relu", "softmax"))
         check_choice(self, "weight", ("detached_max", "none"))
         check_flag(self, "use_scale")

@@ -139,6 +139,7 @@ class Tuning(nn.Module):
 
 
 _UNTOUCHED = Tuning()
+_MOST_DIFFERENCES = 5
 
 
 class Prompts(Tuning):
@@ -344,16 +345,26 @@ class TunedViT(nn.Module):
         """Take over what `tuned_state` of an equally configured model gave."""
         own = self.tuned_state()
         differences = [f"{name} is missing" for name in own.keys() - state.keys()]
-        differences += [f"{name} is unknown" for name in state.keys() - own.keys()]
+        differences += [f"{name:.60} is unknown" for name in state.keys() - own.keys()]
         differences += [
             f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
             for name in own.keys() & state.keys()
             if own[name].shape != state[name].shape
         ]
+        differences += [
+            f"{name} is {state[name].dtype}, not {own[name].dtype}"
+            for name in own.keys() & state.keys()
+            if own[name].dtype != state[name].dtype
+        ]
         if differences:
             raise ValueError(
                 f"this state does not fit {self.method} with {self.num_classes} classes: "
-                + "; ".join(sorted(differences))
+                + "; ".join(sorted(differences)[:_MOST_DIFFERENCES])
+                + (
+                    f"; and {more} more"
+                    if (more := len(differences) - _MOST_DIFFERENCES) > 0
+                    else ""
+                )
             )
         for name, tensor in own.items():
             tensor.copy_(state[name])

@@ -1,29 +1,43 @@
 """Checks of hyper-parameters: every method and the recipe refuse nonsense in the same words."""
 
 import difflib
+import sys
 from collections.abc import Collection
+
+LARGEST = 100_000
+"""No count of ours is larger: epochs, images of a batch, prompts, a rank. Beyond it stands a slip
+of the keyboard, or somebody who wants the machine to stand still."""
+
+MOST_PROMPTS = 10_000
+"""Per block: fifty times what the papers search; of a large ViT they take a gigabyte."""
+
+MOST_WIDTH = 16_384
+"""Of a layer that a method adds: four times the width of the largest ViT."""
 
 
 def check_choice(owner: object, name: str, choices: Collection[str]) -> None:
     """The field `name` of `owner` is one of `choices`."""
     value = getattr(owner, name)
-    if value in choices:
+    if isinstance(value, str) and value in choices:
         return
-    close = difflib.get_close_matches(str(value), choices, n=1)
+    close = difflib.get_close_matches(str(value)[:60], choices, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(choices)}"
-    raise ValueError(f"{type(owner).__name__}: {name}={value!r} is unknown; {hint}")
+    raise ValueError(f"{type(owner).__name__}: {name}={_short(value)} is unknown; {hint}")
 
 
-def check_whole(owner: object, name: str, low: int, *, optional: bool = False) -> None:
-    """The field `name` of `owner` is a whole number, at least `low`; or None where `optional`."""
+def check_whole(
+    owner: object, name: str, low: int, high: int = LARGEST, *, optional: bool = False
+) -> None:
+    """The field `name` of `owner` is a whole number in [low, high]; or None where `optional`."""
     value = getattr(owner, name)
     if value is None and optional:
         return
+    found = f"{type(owner).__name__}: {name}={_short(value)}"
+    either = ", or None" if optional else ""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(
-            f"{type(owner).__name__}: {name}={value!r} must be a whole number, at least {low}"
-            + (", or None" if optional else "")
-        )
+        raise ValueError(f"{found} must be a whole number, at least {low}{either}")
+    if value > high:
+        raise ValueError(f"{found} must be a whole number, at most {high:,}{either}")
 
 
 def check_number(
@@ -46,13 +60,13 @@ def check_number(
         or not low <= value <= high
         or (above_low and value == low)
         or (below_high and value == high)
-        or value in (float("inf"), float("-inf"))
+        or abs(value) > sys.float_info.max
     ):
         left = "(" if above_low else "["
         right = ")" if below_high or high == float("inf") else "]"
         bounds = f"{left}{low}, {high}{right}"
         raise ValueError(
-            f"{type(owner).__name__}: {name}={value!r} must be a number in {bounds}"
+            f"{type(owner).__name__}: {name}={_short(value)} must be a number in {bounds}"
             + (" or None" if optional else "")
         )
 
@@ -61,4 +75,12 @@ def check_flag(owner: object, name: str) -> None:
     """The field `name` of `owner` is true or false, not something that only looks so."""
     value = getattr(owner, name)
     if not isinstance(value, bool):
-        raise ValueError(f"{type(owner).__name__}: {name}={value!r} must be true or false")
+        raise ValueError(f"{type(owner).__name__}: {name}={_short(value)} must be true or false")
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no number of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -17,7 +17,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.base import Images, Method, Prompts, tuned_dtype, uniform_prompts
-from methods.checks import check_flag, check_number, check_whole
+from methods.checks import MOST_PROMPTS, check_flag, check_number, check_whole
 from methods.recipe import Recipe
 
 
@@ -42,7 +42,7 @@ class GateVPT(Method):
     """On the prompts of each image."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "num_tokens", 1)
+        check_whole(self, "num_tokens", 1, MOST_PROMPTS)
         check_whole(self, "gating_depth", 0, optional=True)
         check_number(self, "gate_init", 0)
         check_flag(self, "learn_temperature")

@@ -17,7 +17,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.base import Images, Method, Tuning, tuned_dtype
-from methods.checks import check_number, check_whole
+from methods.checks import MOST_WIDTH, check_number, check_whole
 from methods.recipe import Recipe
 
 FEW_STEPS = Recipe(
@@ -45,7 +45,7 @@ class LoRA(Method):
     """The products count alpha / rank."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "rank", 1)
+        check_whole(self, "rank", 1, MOST_WIDTH)
         check_number(self, "alpha", 0, above_low=True)
 
     def recipe(self) -> Recipe:

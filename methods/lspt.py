@@ -19,7 +19,14 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.base import Images, Method, blank_linear, tuned_dtype, uniform_prompts
-from methods.checks import check_choice, check_flag, check_number, check_whole
+from methods.checks import (
+    MOST_PROMPTS,
+    MOST_WIDTH,
+    check_choice,
+    check_flag,
+    check_number,
+    check_whole,
+)
 from methods.gatevpt import TemperedPrompts, edited_blocks, gated_recipe
 from methods.recipe import Recipe
 
@@ -61,11 +68,11 @@ class LSPT(Method):
     """On the prompts of each image."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "num_tokens", 1)
+        check_whole(self, "num_tokens", 1, MOST_PROMPTS)
         check_choice(self, "spatial", SPATIAL)
         for name in ("temporal", "residual", "normalize", "learn_temperature"):
             check_flag(self, name)
-        check_whole(self, "hidden", 1)
+        check_whole(self, "hidden", 1, MOST_WIDTH)
         check_whole(self, "gating_depth", 0, optional=True)
         check_choice(self, "memory_init", ("zero", "prompt"))
         check_number(self, "forget_bias", 0)

@@ -28,7 +28,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from methods.base import Images, Method, Prompts, tuned_dtype, uniform_prompts
-from methods.checks import check_choice, check_flag, check_whole
+from methods.checks import MOST_PROMPTS, check_choice, check_flag, check_whole
 from methods.recipe import Recipe
 
 INITS = ("random", "mean_pool", "max_pool", "kmeans", "uniform")
@@ -51,7 +51,7 @@ class SPT(Method):
     kmeans (prototypes of the tokens), or uniform (VPT's noise, as a control)."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "num_tokens", 1)
+        check_whole(self, "num_tokens", 1, MOST_PROMPTS)
         check_flag(self, "deep")
         check_choice(self, "init", INITS)
 

@@ -12,7 +12,7 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from methods.base import Images, Method, Prompts, blank_linear, tuned_dtype, uniform_prompts
-from methods.checks import check_flag, check_number, check_whole
+from methods.checks import MOST_PROMPTS, MOST_WIDTH, check_flag, check_number, check_whole
 from methods.recipe import Recipe
 
 
@@ -34,10 +34,10 @@ class VPT(Method):
     backbone; None: no projection."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "num_tokens", 1)
+        check_whole(self, "num_tokens", 1, MOST_PROMPTS)
         check_flag(self, "deep")
         check_number(self, "dropout", 0, 1, below_high=True)
-        check_whole(self, "projection", 1, optional=True)
+        check_whole(self, "projection", 1, MOST_WIDTH, optional=True)
 
     def recipe(self) -> Recipe:
         return Recipe(batch_size=64 if self.num_tokens >= 100 else 128)

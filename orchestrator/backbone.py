@@ -5,9 +5,17 @@ Needs torch, timm and Pillow, nothing of a sweep.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from methods.backbones import Backbone, load_backbone, load_frozen
-from orchestrator.data.transform import ImageTransform
+from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
+from orchestrator.document import Between, OneOf
+
+MOST_PIXELS = 2048
+"""Of a side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm sees."""
+
+Normal = Annotated[float, Between(-1000, 1000)]
+Positive = Annotated[float, Between(1e-6, 1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +26,13 @@ class BackbonePlan:
     weights: str | None
     """Absolute path of the weights file; None: timm's own weights, or the embedded ones."""
     weights_sha256: str
-    image_size: int
-    num_parameters: int
-    resize: str
-    interpolation: str
-    crop_fraction: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    image_size: Annotated[int, Between(1, MOST_PIXELS)]
+    num_parameters: Annotated[int, Between(1, 10**12)]
+    resize: Annotated[str, OneOf(RESIZES)]
+    interpolation: Annotated[str, OneOf(INTERPOLATIONS)]
+    crop_fraction: Annotated[float, Between(0.1, 1)]
+    mean: tuple[Normal, Normal, Normal]
+    std: tuple[Positive, Positive, Positive]
 
 
 def image_transform(backbone: BackbonePlan) -> ImageTransform:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from PIL import Image
@@ -22,12 +22,15 @@ from torch import Tensor
 from methods import METHODS, TunedViT, restore
 from methods.recipe import Recipe
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
-from orchestrator.config import TrialConfig, split_config
+from orchestrator.config import TrialConfig, build, check_types, split_config
 from orchestrator.data.images import decode
 from orchestrator.data.transform import ImageTransform
+from orchestrator.document import Between, Entries, Name, OneOf, read_as, shown
 from orchestrator.engine import Engine
 from orchestrator.faults import commit_point
 from orchestrator.model_card import model_card
+from orchestrator.regular_file import opened_regular
+from orchestrator.suggest import unknown
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1
@@ -35,32 +38,37 @@ FORMAT = 1
 BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
 """Description, tuned weights, model card, checksums: one of each per task."""
 
+MOST_TENSOR_BYTES = 16 * 2**30
+"""Of tuned weights: all of the largest plain ViT of timm, in float32, are 7 GB."""
+
+Accuracy = Annotated[float, Between(0, 1)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """What `<task>.yaml` says: enough to run the trial again and to load its weights."""
 
-    task: str
+    task: Annotated[str, Name()]
     suite: str
     data_root: str | None
     data_seed: int
-    class_names: tuple[str, ...]
+    class_names: Annotated[tuple[str, ...], Entries(2)]
     data_fingerprint: str
     backbone: BackbonePlan
     trial: TrialConfig
     recipe: Mapping[str, Any]
     """As trained, for reading: the method's published recipe with the trial's values."""
-    val_accuracy: float | None
+    val_accuracy: Accuracy | None
     """Of the search; None after training on train and val together."""
-    num_tuned_parameters: int
+    num_tuned_parameters: Annotated[int, Between(1, 10**12)]
     device: str
-    cpu_threads: int
+    cpu_threads: Annotated[int, Between(1, 4096)]
     tensors_sha256: str
     sweep: str
     versions: Mapping[str, str]
-    stage: str = "search"
+    stage: Annotated[str, OneOf(("search", "final"))] = "search"
     """search: trained on train. final: the winner, trained on train and val, tested once."""
-    test_accuracies: Mapping[int, float] = field(default_factory=dict)
+    test_accuracies: Mapping[int, Accuracy] = field(default_factory=dict)
     """Of the final stage by seed; these are the prompts of the seed in `trial`."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""
@@ -106,22 +114,35 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
 def read_bundle(path: Path) -> Bundle:
     """The description alone. ValueError if the file is no bundle of ours."""
     document = read_yaml(path)
-    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
-        raise ValueError(f"{path}: is not a bundle of format {FORMAT}")
-    try:
-        backbone = document.pop("backbone")
-        names = document.pop("class_names")
-        return Bundle(
-            backbone=BackbonePlan(
-                **{**backbone, "mean": tuple(backbone["mean"]), "std": tuple(backbone["std"])}
-            ),
-            class_names=tuple(str(name) for name in names),
-            trial=TrialConfig(**document.pop("trial")),
-            engine=Engine(**document.pop("engine", {})),
-            **document,
+    if not isinstance(document, dict) or "format" not in document:
+        raise ValueError(f"{path}: is not a bundle (no `format` line)")
+    written = document.pop("format")
+    if type(written) is not int or written != FORMAT:
+        raise ValueError(f"{path}: is of format {shown(written)}, not of {FORMAT}, which we read")
+    bundle = read_as(Bundle, document, source=str(path))
+    _check_consistent(bundle, str(path))
+    return bundle
+
+
+def _check_consistent(bundle: Bundle, source: str) -> None:
+    """What its parts say of each other, and the configuration."""
+    trial = bundle.trial
+    if trial.method not in METHODS:
+        raise ValueError(f"{source}: trial.method: {unknown('method', trial.method, METHODS)}")
+    if trial.task != bundle.task:
+        raise ValueError(
+            f"{source}: trial.task: expected {bundle.task!r} as `task` says, found {trial.task!r}"
         )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: is not a complete bundle: {error}") from error
+    check_types(trial.method, trial.config, source=f"{source}: trial.config")
+    build(trial.method, trial.config, source=f"{source}: trial.config")
+    read_as(Recipe, bundle.recipe, source=f"{source}: recipe")
+    if bundle.stage == "search" and bundle.val_accuracy is None:
+        raise ValueError(f"{source}: val_accuracy: expected a number, since `stage` is search")
+    if bundle.stage == "final" and trial.seed not in bundle.test_accuracies:
+        raise ValueError(
+            f"{source}: test_accuracies: expected the one of seed {trial.seed} among them, since "
+            "`stage` is final"
+        )
 
 
 class PromptedModel:
@@ -179,9 +200,12 @@ def load_bundle(
     path = Path(path)
     bundle = read_bundle(path)
     tensors = path.with_suffix(".safetensors")
-    if not tensors.is_file():
-        raise ValueError(f"{tensors}: the tuned weights of {path.name} are missing")
-    if sha256_of(tensors) != bundle.tensors_sha256:
+    try:
+        with opened_regular(tensors, most_bytes=MOST_TENSOR_BYTES) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ValueError(f"{tensors}: the tuned weights of {path.name} are missing") from None
+    if found != bundle.tensors_sha256:
         raise ValueError(f"{tensors}: is not the file that {path.name} was written with")
     plan = bundle.backbone
     if weights is not None:
@@ -190,15 +214,21 @@ def load_bundle(
     own, _ = split_config(bundle.trial.method, bundle.trial.config)
     try:
         state = load_file(tensors)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{tensors}: is not a safetensors file: {error}") from error
-    model = restore(
-        backbone.vit,
-        METHODS[bundle.trial.method](**own),
-        state,
-        num_classes=bundle.num_classes,
-        recipe=Recipe(**bundle.recipe),
-    )
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{tensors}: {shown(name)} holds values that are no finite numbers")
+    try:
+        model = restore(
+            backbone.vit,
+            METHODS[bundle.trial.method](**own),
+            state,
+            num_classes=bundle.num_classes,
+            recipe=Recipe(**bundle.recipe),
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return PromptedModel(bundle, model.to(device), device)
 
 

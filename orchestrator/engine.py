@@ -8,10 +8,13 @@ not differ between trials that are compared.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from orchestrator.document import Between
 
 PRECISIONS = ("fp32", "bf16")
 ATTENTIONS = ("fused", "unfused")
@@ -28,7 +31,7 @@ class Engine:
     """fused, or unfused: the scores as a matrix, on some CPUs faster in bf16."""
     frozen_cache: bool = True
     """Keep what the frozen network makes of each image in front of the first trained tensor."""
-    eval_every: int = 1
+    eval_every: Annotated[int, Between(1, 10**6)] = 1
     """Validate after every so many epochs; always at a rung of the pruner and after the last."""
     augment: bool = False
     """Train on random resized crops and mirror images."""

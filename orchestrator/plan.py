@@ -8,31 +8,39 @@ import hashlib
 import math
 import platform
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from orchestrator.backbone import BackbonePlan
+from orchestrator.document import Between, Entries, Name, OneOf, read_as, shown, why_no_name
 from orchestrator.engine import Engine
+from orchestrator.regular_file import refuse_links
 from orchestrator.space import SearchSpace, parse_space
+from orchestrator.suggest import unknown
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1
 PLAN_FILE = "sweep.yaml"
+
+PRUNERS = ("successive_halving", "median", "hyperband", "none")
+SAMPLERS = ("tpe", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPlan:
     """One task as it was when the sweep was planned."""
 
-    name: str
+    name: Annotated[str, Name()]
     group: str
-    num_classes: int
-    num_train: int
-    num_val: int
+    num_classes: Annotated[int, Between(2, 10**6)]
+    num_train: Annotated[int, Between(1, 10**9)]
+    num_val: Annotated[int, Between(1, 10**9)]
     root: str
     fingerprint: str
     """Of the decoded images, labels and order of train and val."""
@@ -42,11 +50,11 @@ class TaskPlan:
 class PrunerPlan:
     """How weak trials are stopped: the name of an Optuna pruner and when it is asked."""
 
-    name: str = "successive_halving"
+    name: Annotated[str, OneOf(PRUNERS)] = "successive_halving"
     """successive_halving, median, hyperband, or none."""
-    reduction_factor: int = 4
+    reduction_factor: Annotated[int, Between(2, 10**6)] = 4
     """Of the trials at a rung, one in this many goes on (successive halving, hyperband)."""
-    first_rung_epochs: int
+    first_rung_epochs: Annotated[int, Between(1, 10**6)]
     """No trial is stopped before this epoch."""
 
     def asked_at(self, epoch: int) -> bool:
@@ -65,9 +73,9 @@ class PrunerPlan:
 class StudyPlan:
     """One search space on one task."""
 
-    task: str
-    space: str
-    num_trials: int
+    task: Annotated[str, Name()]
+    space: Annotated[str, Name()]
+    num_trials: Annotated[int, Between(1, 10**7)]
 
     @property
     def name(self) -> str:
@@ -78,19 +86,19 @@ class StudyPlan:
 class SweepPlan:
     """Everything a sweep was started with."""
 
-    name: str
+    name: Annotated[str, Name()]
     created: str
     """UTC, ISO 8601."""
     suite: str
     """vtab, fgvc, quickstart, or the absolute path of a folder."""
     data_root: str | None
-    tasks: tuple[TaskPlan, ...]
+    tasks: Annotated[tuple[TaskPlan, ...], Entries(1)]
     backbone: BackbonePlan
-    spaces: Mapping[str, Mapping[str, Any]]
+    spaces: Annotated[Mapping[Annotated[str, Name()], Mapping[str, Any]], Entries(1)]
     """Each search space in full, by name."""
-    studies: tuple[StudyPlan, ...]
+    studies: Annotated[tuple[StudyPlan, ...], Entries(1)]
     seed: int
-    sampler: str
+    sampler: Annotated[str, OneOf(SAMPLERS)]
     """tpe or random."""
     pruner: PrunerPlan
     engine: Engine = field(default_factory=Engine)
@@ -121,7 +129,9 @@ class SweepPlan:
 
 def save_plan(plan: SweepPlan, folder: Path) -> None:
     """Write `sweep.yaml`; refuses to replace another plan."""
-    text = dump_yaml(plan_document(plan))
+    document = plan_document(plan)
+    read_plan(document, source=f"{folder.name}: this sweep")  # or it could not be resumed
+    text = dump_yaml(document)
     with (folder / PLAN_FILE).open("x", encoding="utf-8") as file:
         file.write(text)
 
@@ -133,7 +143,8 @@ def load_plan(folder: Path) -> SweepPlan:
         raise ValueError(f"{folder}: no such sweep folder")
     if not path.is_file():
         raise ValueError(f"{folder}: is not a sweep folder (it has no {PLAN_FILE})")
-    return read_plan(read_yaml(path), source=str(path))
+    refuse_links(folder)
+    return read_plan(read_yaml(path, follow_link=False), source=str(path))
 
 
 def plan_document(plan: SweepPlan) -> dict[str, Any]:
@@ -146,22 +157,40 @@ def read_plan(document: Any, *, source: str) -> SweepPlan:
     if not isinstance(document, dict) or "format" not in document:
         raise ValueError(f"{source}: is not a sweep plan (no `format` line)")
     document = dict(document)
-    if document.pop("format") != FORMAT:
-        raise ValueError(f"{source}: was written in another format than {FORMAT}, which we read")
-    try:
-        backbone = document.pop("backbone")
-        return SweepPlan(
-            backbone=BackbonePlan(
-                **{**backbone, "mean": tuple(backbone["mean"]), "std": tuple(backbone["std"])}
-            ),
-            tasks=tuple(TaskPlan(**task) for task in document.pop("tasks")),
-            studies=tuple(StudyPlan(**study) for study in document.pop("studies")),
-            pruner=PrunerPlan(**document.pop("pruner")),
-            engine=Engine(**document.pop("engine", {})),
-            **document,
+    written = document.pop("format")
+    if type(written) is not int or written != FORMAT:
+        raise ValueError(
+            f"{source}: was written in format {shown(written)}, not in {FORMAT}, which we read"
         )
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{source}: is not a complete sweep plan: {error}") from error
+    plan = read_as(SweepPlan, document, source=source)
+    _check_consistent(plan, source)
+    return plan
+
+
+def _check_consistent(plan: SweepPlan, source: str) -> None:
+    """What its parts say of each other, and the search spaces."""
+    try:
+        datetime.fromisoformat(plan.created)
+    except ValueError:
+        raise ValueError(
+            f"{source}: created: expected a time such as 2026-01-31T12:00:00+00:00, found "
+            f"{shown(plan.created)}"
+        ) from None
+    tasks = [task.name for task in plan.tasks]
+    studies = [study.name for study in plan.studies]
+    for kind, names in (("tasks", tasks), ("studies", studies)):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f"{source}: {kind}: {twice[0]!r} stands there twice")
+    for study in plan.studies:
+        if study.task not in tasks:
+            raise ValueError(f"{source}: studies: {unknown('task', study.task, tasks)}")
+        if study.space not in plan.spaces:
+            raise ValueError(f"{source}: studies: {unknown('space', study.space, plan.spaces)}")
+        if reason := why_no_name(study.name):
+            raise ValueError(f"{source}: studies: {shown(study.name)}: {reason}")
+    for name, document in plan.spaces.items():
+        parse_space(document, name=name, source=f"{source}: spaces: {name}")
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,8 @@ from orchestrator.data.task import Task
 from orchestrator.engine import PRECISIONS, Engine
 from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
 from orchestrator.plan import (
+    PRUNERS,
+    SAMPLERS,
     PrunerPlan,
     StudyPlan,
     SweepPlan,
@@ -49,8 +51,6 @@ PROMPT_METHODS = (
     "apt",
 )
 """What is searched where no --method is given: the best of a task includes its method."""
-PRUNERS = ("successive_halving", "median", "hyperband", "none")
-SAMPLERS = ("tpe", "random")
 SHOWN_PROBLEMS = 10
 
 

@@ -5,8 +5,6 @@ fields of the method and of the recipe, so a space cannot mention what training 
 """
 
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
@@ -22,7 +20,8 @@ from optuna.distributions import (
 )
 
 from methods import METHODS
-from orchestrator.config import Value, build, hyperparameters
+from orchestrator.config import Value, build, check_type, hyperparameters
+from orchestrator.document import shown
 from orchestrator.suggest import unknown
 from orchestrator.yaml_io import parse_yaml, read_yaml
 
@@ -120,7 +119,7 @@ def load_space(name_or_path: str) -> SearchSpace:
 def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
     """The space in a document with the keys `method`, `fixed` and `search`; ValueError if wrong."""
     if not isinstance(document, dict):
-        raise ValueError(f"{source}: expected keys method, fixed, search; found {document!r}")
+        raise ValueError(f"{source}: expected keys method, fixed, search; found {shown(document)}")
     for key in document:
         if key not in ("method", "fixed", "search"):
             raise ValueError(f"{source}: {unknown('key', str(key), ['method', 'fixed', 'search'])}")
@@ -130,7 +129,9 @@ def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
     fixed, search = document.get("fixed") or {}, document.get("search") or {}
     for section, content in (("fixed", fixed), ("search", search)):
         if not isinstance(content, dict):
-            raise ValueError(f"{source}: {section}: expected names with values, found {content!r}")
+            raise ValueError(
+                f"{source}: {section}: expected names with values, found {shown(content)}"
+            )
     known = hyperparameters(method)
     for entry in [*fixed, *search]:
         if entry not in known:
@@ -158,14 +159,14 @@ def _parse_dimension(name: str, line: Any, *, above: list[str], source: str) -> 
     if not isinstance(line, dict):
         raise ValueError(
             f"{source}: {name}: expected {{choices: [...]}} or {{low: ..., high: ...}}, "
-            f"found {line!r} (a single value belongs under fixed)"
+            f"found {shown(line)} (a single value belongs under fixed)"
         )
     for word in line:
         if word not in words:
             raise ValueError(f"{source}: {name}: {unknown('word', str(word), words)}")
     when = line.get("when") or {}
     if not isinstance(when, dict):
-        raise ValueError(f"{source}: {name}: `when` expects {{name: value}}, found {when!r}")
+        raise ValueError(f"{source}: {name}: `when` expects {{name: value}}, found {shown(when)}")
     for earlier in when:
         if earlier not in above:
             raise ValueError(f"{source}: {name}: `when` names {earlier!r}, not defined above it")
@@ -188,17 +189,19 @@ def _distribution(arguments: dict[str, Any]) -> BaseDistribution:
             raise ValueError(f"choices stand alone, found also {', '.join(extra)}")
         choices = arguments["choices"]
         if not isinstance(choices, list) or not choices:
-            raise ValueError(f"choices must be a list with at least one value, found {choices!r}")
+            raise ValueError(
+                f"choices must be a list with at least one value, found {shown(choices)}"
+            )
         if len(set(map(repr, choices))) != len(choices):
-            raise ValueError(f"choices {choices} name a value twice")
+            raise ValueError(f"choices {shown(choices)} name a value twice")
         return CategoricalDistribution(choices)
     if not {"low", "high"} <= set(arguments):
         raise ValueError("needs choices, or low and high")
     bounds = (arguments["low"], arguments["high"])
     if any(isinstance(b, bool) or not isinstance(b, int | float) for b in bounds):
-        raise ValueError(f"low and high must be numbers, found {bounds[0]!r} and {bounds[1]!r}")
+        raise ValueError(f"low and high must be numbers, found {shown(list(bounds))}")
     if not all(map(math.isfinite, bounds)):
-        raise ValueError(f"low and high must be finite, found {bounds[0]!r} and {bounds[1]!r}")
+        raise ValueError(f"low and high must be finite, found {shown(list(bounds))}")
     if not isinstance(arguments.get("log", False), bool):
         raise ValueError(f"log must be true or false, found {arguments['log']!r}")
     integers = all(isinstance(arguments[k], int) for k in ("low", "high", "step") if k in arguments)
@@ -216,35 +219,14 @@ def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
 def _check_values(space: SearchSpace, known: Mapping[str, Any], source: str) -> None:
     """Build method and recipe with every extreme value, so that no trial can fail on a range."""
     for name, value in space.fixed.items():
-        _check_type(name, value, known[name], source)
+        check_type(name, value, known[name], source)
     build(space.method, space.fixed, source=source)
     for dimension in space.dimensions:
         for value in extremes(dimension.distribution):
-            _check_type(dimension.name, value, known[dimension.name], source)
+            check_type(dimension.name, value, known[dimension.name], source)
             conditions = {k: v[0] for k, v in dimension.when.items()}
             config = {**space.fixed, **conditions, dimension.name: value}
             build(space.method, config, source=f"{source}: {dimension.name}")
-
-
-def _check_type(name: str, value: Value, annotation: Any, source: str) -> None:
-    allowed = _plain_types(annotation)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return
-    if allowed and type(value) not in allowed:
-        expected = " or ".join(t.__name__.replace("NoneType", "null") for t in allowed)
-        raise ValueError(f"{source}: {name}: expected {expected}, found {value!r}")
-
-
-def _plain_types(annotation: Any) -> tuple[type, ...]:
-    """The built-in types an annotation allows; empty if it says something else."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return tuple(t for arg in typing.get_args(annotation) for t in _plain_types(arg))
-    if origin is typing.Literal:
-        return tuple({type(arg) for arg in typing.get_args(annotation)})
-    if annotation in (bool, int, float, str, types.NoneType):
-        return (annotation,)
-    return ()
 
 
 def _count(dimensions: tuple[Dimension, ...], drawn: dict[str, Value]) -> float:

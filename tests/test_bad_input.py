@@ -51,7 +51,7 @@ QUICK = [*SWEEP, "--backbone", "vit_quickstart"]
         (["sweep", "{suite}", "--out", "{first}"], "belongs to another sweep"),
         (["sweep", "{suite}", "--out", "{tmp}"], "is not empty"),
         (["resume", "{tmp}"], "is not a sweep folder"),
-        (["resume", "{first}"], "is not a complete sweep plan"),
+        (["resume", "{first}"], "name: is missing"),
         (["status", "{tmp}/nowhere"], "no such sweep folder"),
         (["train", "{junk}"], "junk"),
         (["predict", "{typo}", "image.png"], "is not a bundle"),

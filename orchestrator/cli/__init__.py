@@ -5,7 +5,6 @@ import logging
 import sys
 
 import typer
-from rich.console import Console
 
 from orchestrator.cli import (
     catalogue,
@@ -20,6 +19,7 @@ from orchestrator.cli import (
     ui,
 )
 from orchestrator.cli.output import make_output_steady
+from orchestrator.cli.terminal import Terminal, VisibleFormatter
 from orchestrator.loopback import ask_directly
 
 app = typer.Typer(
@@ -54,11 +54,13 @@ def main() -> None:
     """Run a command; what the user can mend is one line on stderr and exit code 2."""
     make_output_steady()
     ask_directly()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         app()
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in MACHINE_ERRORS:
             raise
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        Terminal(stderr=True).print(f"error: {error}", soft_wrap=True)
         sys.exit(USER_ERROR)

@@ -5,10 +5,12 @@ import math
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False)
+from orchestrator.cli.terminal import Terminal
+
+console = Terminal()
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 spaces = typer.Typer(help="Search spaces that come with the package.", no_args_is_help=True)
@@ -60,7 +62,8 @@ def methods(
         typer.echo(json.dumps(found, indent=2))
         return
     for row in found:
-        console.print(f"[bold]{row['method']}[/bold]  {row['title']}", soft_wrap=True)
+        name = Text(row["method"], style="bold")
+        console.print(Text.assemble(name, f"  {row['title']}"), soft_wrap=True)
         console.print(f"  {row['paper']}", soft_wrap=True)
         if row["hyperparameters"]:
             values = [f"{k}={v}" for k, v in row["hyperparameters"].items()]

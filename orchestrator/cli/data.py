@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.options import names_in
+from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from orchestrator.data.task import Problem, Task
     from orchestrator.suites import Suite
 
 app = typer.Typer(help="Tasks on this machine: list, check, fetch.", no_args_is_help=True)
-console = Console(highlight=False)
+console = Terminal()
 
 Data = Annotated[
     Path | None,
@@ -43,7 +43,7 @@ def check(
     names = names_in(tasks)
     loaded = load_suite(suite, data_root=data, tasks=names, strict=False)
     problems: list[Problem] = []
-    with Console(stderr=True).status("") as status:
+    with Terminal(stderr=True).status("") as status:
         for number, task in enumerate(loaded.tasks, start=1):
             status.update(Text(f"checking {task.name} ({number} of {len(loaded.tasks)})"))
             problems += check_task(task, decode=decode)
@@ -77,7 +77,7 @@ def prepare(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
-        console=Console(stderr=True),
+        console=Terminal(stderr=True),
         transient=True,
     ) as bars:
         bar = bars.add_task("", total=None)

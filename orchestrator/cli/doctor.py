@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from orchestrator.cli.options import Storage
+from orchestrator.cli.terminal import Terminal
 
-console = Console(highlight=False)
+console = Terminal()
 
 BROKEN = 1
 

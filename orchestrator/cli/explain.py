@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from orchestrator.cli.files import DataOption, WeightsOption
+from orchestrator.cli.terminal import Terminal
 
-console = Console(highlight=False)
+console = Terminal()
 
 
 def explain(

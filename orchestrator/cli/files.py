@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.options import Storage
+from orchestrator.cli.terminal import Terminal
 
-console = Console(highlight=False)
+console = Terminal()
 
 DataOption = Annotated[
     Path | None, typer.Option(help="Where the suite is now, if not where it was.")

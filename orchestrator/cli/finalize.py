@@ -7,7 +7,6 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.options import (
@@ -23,11 +22,12 @@ from orchestrator.cli.options import (
     Storage,
     slots_of,
 )
+from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from orchestrator.finalize import StudyOutcome
 
-console = Console(highlight=False)
+console = Terminal()
 
 
 def finalize(
@@ -65,7 +65,7 @@ def finalize(
     cache = ImageCache()
     chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address)
     suite = reopen_suite(plan, cache)
-    told = Console(stderr=True, highlight=False) if as_json else console
+    told = Terminal(stderr=True) if as_json else console
     with owned(folder), leased(storage, plan.name):
         outcomes = run(
             plan,

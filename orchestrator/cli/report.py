@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.options import Storage
+from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.report.table import Row
     from orchestrator.report.table import Table as ReportTable
 
-console = Console(highlight=False)
+console = Terminal()
 
 PAGE_FILE = "report.html"
 

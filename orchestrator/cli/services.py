@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-console = Console(highlight=False)
+from orchestrator.cli.terminal import Terminal
+
+console = Terminal()
 app = typer.Typer(help="PostgreSQL and MLflow for a cluster.", no_args_is_help=True)
 
 NOT_RUNNING = 1

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +25,7 @@ from orchestrator.cli.options import (
     names_in,
     slots_of,
 )
+from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from orchestrator.data.cache import ImageCache
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.suites import Suite
     from orchestrator.sweep import Outcome
 
-console = Console(highlight=False)
+console = Terminal()
 
 
 def sweep(

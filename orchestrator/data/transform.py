@@ -14,6 +14,9 @@ MAX_PIXELS = 89_478_485
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
+INTERPOLATIONS = tuple(_FILTERS)
+RESIZES = ("squash", "center_crop")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
@@ -30,7 +33,7 @@ class ImageTransform:
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise DataError(f"image_size is {self.image_size}; it must be at least 1")
-        if self.resize not in ("squash", "center_crop"):
+        if self.resize not in RESIZES:
             raise DataError(f"resize is {self.resize!r}; known: squash, center_crop")
         if self.interpolation not in _FILTERS:
             raise DataError(f"interpolation is {self.interpolation!r}; known: bicubic, bilinear")

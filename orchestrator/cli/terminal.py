@@ -1,0 +1,51 @@
+"""The one way of the commands to a terminal: what stands in a text is shown, never obeyed.
+
+Names of files, classes and tasks come from anywhere. `[red]` in one of them is not a colour, and
+an escape is not an order to the terminal.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from orchestrator.foreign_text import indented, visible
+
+
+class Terminal(Console):
+    """Rich's console without its markup, and with every text made visible."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As Rich prints; a text of several lines has its later ones indented."""
+        shown = (_as_text(one) if isinstance(one, str) else one for one in objects)
+        super().print(*shown, **how)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """What stands in a table, as a rule a name: on one line."""
+        return super().render_str(visible(text), **how)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(visible(segment.text, lines=True), segment.style)
+
+
+def _as_text(line: str) -> Text:
+    return Text(visible(indented(line), lines=True))
+
+
+class VisibleFormatter(logging.Formatter):
+    """A log that goes to a terminal too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return indented(visible(super().format(record), lines=True))

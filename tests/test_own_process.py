@@ -51,7 +51,8 @@ import os, sys
 sys.argv = ["/somewhere/bin/orchestrator"]
 import orchestrator
 from importlib.util import find_spec
-print(find_spec("methods").origin, sys.path.count(os.environ["THEIRS"]), os.environ["OMP_WAIT_POLICY"])
+print(find_spec("methods").origin, end=" ")
+print(sys.path.count(os.environ["THEIRS"]), os.environ["OMP_WAIT_POLICY"])
 print(os.environ.get("PYTHONPATH"), os.environ["PYTHONSAFEPATH"])
 """
 

@@ -23,7 +23,7 @@ from methods import METHODS, TunedViT, restore
 from methods.recipe import Recipe
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.config import TrialConfig, build, check_types, split_config
-from orchestrator.data.images import decode
+from orchestrator.data.pixels import decode
 from orchestrator.data.transform import ImageTransform
 from orchestrator.document import Between, Entries, Name, OneOf, read_as, shown
 from orchestrator.engine import Engine

@@ -10,7 +10,7 @@ from mlflow.models.model import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from orchestrator.bundle import load_bundle
-from orchestrator.data.images import decode
+from orchestrator.data.pixels import decode
 
 
 class BundleModel(PythonModel):

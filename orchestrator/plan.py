@@ -195,7 +195,7 @@ def _check_consistent(plan: SweepPlan, source: str) -> None:
 
 def versions() -> dict[str, str]:
     """Of what a result may depend on."""
-    packages = ("torch", "timm", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
+    packages = ("torch", "timm", "pillow", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
     found = {name: metadata.version(name) for name in packages}
     return {"python": platform.python_version(), **found, "code": code_digest()}
 
@@ -203,9 +203,8 @@ def versions() -> dict[str, str]:
 def code_digest() -> str:
     """Of our own files that decide what a trial's numbers are."""
     files = [file for file in resources.files("methods").iterdir() if file.name.endswith(".py")]
-    files += [
-        resources.files("orchestrator") / name for name in ("engine.py", "train.py", "trial.py")
-    ]
+    own = ("engine.py", "train.py", "trial.py", "data/pixels.py", "data/transform.py")
+    files += [resources.files("orchestrator").joinpath(name) for name in own]
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
         digest.update(file.name.encode() + file.read_bytes())

@@ -15,9 +15,9 @@ from PIL import Image
 from suites import write_task
 
 from orchestrator.data.check import check_task
-from orchestrator.data.images import ContentHashes, decode
+from orchestrator.data.images import ContentHashes
+from orchestrator.data.pixels import MAX_PIXELS, decode
 from orchestrator.data.task import MAX_PROBLEMS_SHOWN, DataError
-from orchestrator.data.transform import MAX_PIXELS
 from orchestrator.data.vtab import read_vtab_task
 
 

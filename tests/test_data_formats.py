@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.data.formats import READ, UNREAD, is_read, is_unread_image, left_out
-from orchestrator.data.images import decode
+from orchestrator.data.pixels import decode
 from orchestrator.data.task import DataError
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.data.arrow import DAMAGE, ArrowImages, new_arrow_images
-from orchestrator.data.images import ContentHashes, decode, parallel_map, read
+from orchestrator.data.images import ContentHashes, parallel_map, read
 from orchestrator.data.locks import exclusive
+from orchestrator.data.pixels import DECODER, decode
 from orchestrator.data.task import (
     FINAL_SPLITS,
     SEARCH_SPLITS,
@@ -35,9 +36,6 @@ from orchestrator.data.task import (
 from orchestrator.data.transform import ImageTransform
 
 logger = logging.getLogger(__name__)
-
-_DECODER = "1"
-"""To be raised when the same file and transform would give other pixels than before."""
 
 
 def default_cache_root() -> Path:
@@ -161,7 +159,7 @@ class ImageCache:
             raise DataError(f"{split.source}: split {split.name} names no image")
         contents = _content_hashes(split, self.hashes)
         labels = [example.label for example in split.examples]
-        made_by = f"{_DECODER} {transform.key}"
+        made_by = f"{DECODER} {transform.key}"
         folder = f"{transform.image_size}px-{hashlib.sha256(made_by.encode()).hexdigest()[:8]}"
         path = self.root / "decoded" / folder / f"{_key(labels, contents, made_by)}.arrow"
         return self._open(path, made_by, lambda: self._build(path, split, contents, transform))
@@ -174,7 +172,7 @@ class ImageCache:
         If not, `fetch(name, path)` has to write that file to `path`.
         """
         path = self.root / name
-        return self._open(path, f"{_DECODER} {transform.key}", lambda: fetch(name, path))
+        return self._open(path, f"{DECODER} {transform.key}", lambda: fetch(name, path))
 
     def _open(self, path: Path, made_by: str, make: Callable[[], None]) -> DecodedSplit:
         try:

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from PIL import Image
 
+from orchestrator.data.pixels import MAX_PIXELS, as_seen
 from orchestrator.data.task import DataError
-
-MAX_PIXELS = 89_478_485
-"""The size from which PIL itself warns of a decompression bomb: 256 MiB as RGB."""
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -47,8 +45,9 @@ class ImageTransform:
 
     def apply(self, image: Image.Image) -> np.ndarray:
         """The image as uint8, (image_size, image_size, 3)."""
+        rgb = as_seen(image)
         scaled = math.floor(self.image_size / self.crop_fraction)
-        width, height = image.size
+        width, height = rgb.size
         if self.resize == "squash":
             target = (scaled, scaled)
         elif width <= height:
@@ -60,7 +59,6 @@ class ImageTransform:
                 f"{width} x {height} pixels would become {target[0]} x {target[1]}, too elongated "
                 "for center_crop; resize='squash' works"
             )
-        rgb = image.convert("RGB")
         if rgb.size != target:
             rgb = rgb.resize(target, _FILTERS[self.interpolation])
         left = round((target[0] - self.image_size) / 2)

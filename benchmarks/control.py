@@ -328,7 +328,7 @@ def _worker_class() -> type[Any]:
             accuracy = round(200 * quality * (1 - 0.95**epoch)) / 200
             losses = {"train_loss": 2.3 / epoch, "val_loss": 2.4 / epoch}
             seconds = {"train_seconds": 0.1, "eval_seconds": 0.05}
-            return {"epoch": epoch, "lr": 0.1, "val_accuracy": accuracy, **losses, **seconds}
+            return {"epoch": epoch, "scaled_lr": 0.1, "val_accuracy": accuracy, **losses, **seconds}
 
     return EmptyWorker
 

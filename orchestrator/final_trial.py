@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from orchestrator.config import TrialConfig
 from orchestrator.data.cache import DecodedSplit, ImageCache, open_final_splits
 from orchestrator.data.task import FINAL_SPLITS, Task
-from orchestrator.train import Inputs, Pixels, TrialFailed, evaluate
+from orchestrator.train import (
+    MOST_CLASSES,
+    Inputs,
+    Pixels,
+    TrialFailed,
+    count_by_class,
+    evaluate,
+)
 from orchestrator.trial import Trial, TrialContext, pixels_on_device
 
 TEST_CHUNK = 2048
@@ -89,7 +97,7 @@ class FinalTrial(Trial):
     def __init__(self, config: TrialConfig, context: FinalContext, *args: Any, **options: Any):
         super().__init__(config, context, *args, **options)
         self._finals = context
-        self._tested: dict[str, float] = {}
+        self._tested: dict[str, Any] = {}
 
     def load_pixels(self, split: str) -> Pixels:
         decoded = self._finals.final_splits(self.config.task)[split]
@@ -100,13 +108,14 @@ class FinalTrial(Trial):
         self._tested = self._test()
 
     def facts(self) -> dict[str, Any]:
-        """As of any trial; after the last epoch also `test_accuracy` and `num_test`."""
+        """As of any trial; after the last epoch also what `_test` found."""
         return {**super().facts(), **self._tested}
 
-    def _test(self) -> dict[str, float]:
+    def _test(self) -> dict[str, Any]:
+        """Accuracy, number of images, those of the most frequent class; and all by class."""
         assert self.model is not None
         test = self._finals.final_splits(self.config.task)["test"]
-        loss, correct = 0.0, 0
+        loss, rights = 0.0, []
         for start in range(0, len(test), TEST_CHUNK):
             part = slice(start, start + TEST_CHUNK)
             pixels = pixels_on_device(
@@ -115,11 +124,26 @@ class FinalTrial(Trial):
             # What no seed changes is made once for all of them.
             is_shared = self.model.prefix_is_features and self.context.engine.frozen_cache
             features = self._made_prefix(self.model, pixels) if is_shared else None
-            part_loss, part_accuracy = evaluate(
+            found = evaluate(
                 self.model, Inputs(pixels=pixels, prefix=features), self.context.engine
             )
-            loss += part_loss * len(pixels)
-            correct += round(part_accuracy * len(pixels))
+            loss += found.loss * len(pixels)
+            rights.append(found.right.cpu())
         if not np.isfinite(loss):
             raise TrialFailed(f"the loss on the test images is {loss}")
-        return {"test_accuracy": correct / len(test), "num_test": len(test)}
+        right = torch.cat(rights)
+        labels = torch.from_numpy(test.labels.copy())
+        num_classes = self.context.tasks[self.config.task].num_classes
+        images = count_by_class(labels, num_classes)
+        tested = {
+            "test_accuracy": int(right.sum()) / len(test),
+            "num_test": len(test),
+            "test_majority": max(images),
+        }
+        if num_classes > MOST_CLASSES:
+            return tested
+        return {
+            **tested,
+            "test_images_by_class": images,
+            "test_correct_by_class": count_by_class(labels[right], num_classes),
+        }

@@ -52,7 +52,7 @@ def _final(plan: SweepPlan, study: StudyPlan, finals: FinalRecord, run: FinalRun
             Point(
                 step=int(row["epoch"]),
                 timestamp=content.start + int(row["epoch"]),
-                values={"lr": row["lr"], "train_loss": row["train_loss"]},
+                values={"scaled_lr": row["scaled_lr"], "train_loss": row["train_loss"]},
             )
             for row in run.curve
         ],

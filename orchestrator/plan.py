@@ -44,6 +44,15 @@ class TaskPlan:
     root: str
     fingerprint: str
     """Of the decoded images, labels and order of train and val."""
+    val_majority: int | None = None
+    """Val images of the most frequent class; None in plans of before it was kept."""
+    class_names: tuple[str, ...] = ()
+    """By label; empty in plans of before they were kept, and where a task has very many."""
+
+    @property
+    def val_majority_share(self) -> float | None:
+        """The val accuracy of always answering the most frequent class."""
+        return None if self.val_majority is None else self.val_majority / self.num_val
 
 
 @dataclass(frozen=True, kw_only=True)

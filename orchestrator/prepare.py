@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from timm.models import VisionTransformer
 
@@ -30,6 +31,7 @@ from orchestrator.precision import PrecisionChooser, choose_precision
 from orchestrator.space import SearchSpace, Value, build, extremes, load_space, parse_space
 from orchestrator.suggest import unknown
 from orchestrator.suites import Suite, load_suite
+from orchestrator.train import MOST_CLASSES
 
 logger = logging.getLogger(__name__)
 
@@ -299,6 +301,8 @@ def _plan_task(
         num_val=len(splits["val"].labels),
         root=str(task.root),
         fingerprint=task_fingerprint(task, transform),
+        val_majority=int(np.bincount(splits["val"].labels).max()),
+        class_names=task.class_names if task.num_classes <= MOST_CLASSES else (),
     )
 
 

@@ -518,6 +518,7 @@ def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float | None]]:
 
 
 def as_rows(columns: Mapping[str, Sequence[float | None]]) -> list[EpochRow]:
-    """The rows that `as_columns` was given."""
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [{k: v for k, v in row.items() if v is not None} for row in rows]
+    """The rows that `as_columns` was given; what older versions called `lr` is `scaled_lr`."""
+    names = ["scaled_lr" if name == "lr" else name for name in columns]
+    rows = [zip(names, row, strict=True) for row in zip(*columns.values(), strict=True)]
+    return [{name: value for name, value in row if value is not None} for row in rows]

@@ -26,7 +26,7 @@ from orchestrator.faults import commit_point
 from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.space import hyperparameters
-from orchestrator.uncertainty import standard_error
+from orchestrator.uncertainty import accuracy_text, interval, standard_error
 
 RESULTS_FILE = "results.parquet"
 PARAM_PREFIX = "param."
@@ -35,7 +35,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 _EPOCH = pa.struct(
     [
         pa.field("epoch", pa.int32()),
-        pa.field("lr", pa.float64()),
+        pa.field("scaled_lr", pa.float64()),
         pa.field("train_loss", pa.float64()),
         pa.field("val_loss", pa.float64()),
         pa.field("val_accuracy", pa.float64()),
@@ -67,6 +67,17 @@ RESULTS_SCHEMA = pa.schema(
             "share of val images that are right, in [0, 1], after the last epoch that was run",
         ),
         _column("num_val", pa.int32(), "val images that val_accuracy was measured on"),
+        _column(
+            "val_majority_share",
+            pa.float64(),
+            "val_accuracy of always answering the most frequent class",
+        ),
+        _column("val_images_by_class", pa.list_(pa.int32()), "val images, by label"),
+        _column(
+            "val_correct_by_class",
+            pa.list_(pa.int32()),
+            "of these the right ones after the last epoch of a complete trial",
+        ),
         _column("epochs_run", pa.int32(), "epochs until the trial ended"),
         _column("failure", pa.string(), "why the trial failed"),
         _column("seed", pa.int64(), "of everything random in the trial"),
@@ -89,7 +100,11 @@ RESULTS_SCHEMA = pa.schema(
         _column("recompute", pa.bool_(), "blocks were computed twice to save memory"),
         _column("data_fingerprint", pa.string(), "of the decoded train and val images and labels"),
         _column("config", pa.string(), "searched and fixed hyper-parameters, JSON"),
-        _column("curve", pa.list_(_EPOCH), "metrics after every epoch"),
+        _column(
+            "curve",
+            pa.list_(_EPOCH),
+            "metrics after every epoch; scaled_lr is the step size: param.lr is for 256 images",
+        ),
     ]
 )
 """The columns every results table has; their descriptions are in the metadata of the fields."""
@@ -110,7 +125,12 @@ _FACTS = (
     "frozen_work",
     "part_size",
     "recompute",
+    "val_images_by_class",
+    "val_correct_by_class",
 )
+
+_ADDED = ("val_majority_share", "val_images_by_class", "val_correct_by_class")
+"""Columns that tables of before them lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +153,25 @@ class StudySummary:
     """Of the best complete trial, in [0, 1]."""
     best_standard_error: float | None
     """Of that accuracy, for the finite number of val images."""
+    best_interval: tuple[float, float] | None
+    """95 %, likewise."""
+    num_val: int
+    majority_share: float | None
+    """The val accuracy of always answering the most frequent class; None in older plans."""
     best_config: Mapping[str, Any] | None
     """Its searched values."""
 
     @property
     def best_text(self) -> str:
         """`93.5 ± 1.7`, in percent."""
-        if self.best_val_accuracy is None or self.best_standard_error is None:
+        if self.best_val_accuracy is None:
             return ""
-        return f"{100 * self.best_val_accuracy:.1f} ± {100 * self.best_standard_error:.1f}"
+        return accuracy_text(self.best_val_accuracy, self.num_val)
+
+    @property
+    def majority_text(self) -> str:
+        """`12.5`, in percent."""
+        return "" if self.majority_share is None else f"{100 * self.majority_share:.1f}"
 
     @property
     def config_text(self) -> str:
@@ -181,7 +211,10 @@ def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
 
 
 def read_results(path: Path) -> pa.Table:
-    """The table of a sweep; ValueError if the file is none."""
+    """The table of a sweep; ValueError if the file is none.
+
+    One of an older version is given the columns and names of this one.
+    """
     try:
         table = pq.read_table(path)
     except FileNotFoundError as error:
@@ -189,9 +222,34 @@ def read_results(path: Path) -> pa.Table:
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path}: is not a results table: {error}") from error
     missing = [name for name in RESULTS_SCHEMA.names if name not in table.schema.names]
-    if missing:
-        raise ValueError(f"{path}: is not a results table: it lacks {', '.join(missing)}")
-    return table
+    if unknown := [name for name in missing if name not in _ADDED]:
+        raise ValueError(f"{path}: is not a results table: it lacks {', '.join(unknown)}")
+    return _as_now(table) if missing else table
+
+
+def _as_now(table: pa.Table) -> pa.Table:
+    """A table of before _ADDED: nulls in these, and a curve whose `scaled_lr` was called `lr`."""
+    columns = {}
+    for field in [*RESULTS_SCHEMA, *table.schema]:
+        name = field.name
+        if name in _ADDED:
+            columns[name] = pa.nulls(table.num_rows, field.type)
+        elif name == "curve":
+            columns[name] = _renamed(table["curve"])
+        else:
+            columns[name] = table[name]
+    return pa.table(columns)
+
+
+def _renamed(curves: pa.ChunkedArray) -> pa.ChunkedArray:
+    epochs = pa.struct(
+        [field.with_name("scaled_lr") if field.name == "lr" else field for field in _fields(curves)]
+    )
+    return pa.chunked_array([chunk.view(pa.list_(epochs)) for chunk in curves.chunks])
+
+
+def _fields(curves: pa.ChunkedArray) -> list[pa.Field]:
+    return list(curves.type.value_type)
 
 
 def results_table(plan: SweepPlan, trials: Sequence[TrialRecord]) -> pa.Table:
@@ -222,6 +280,7 @@ def _row(plan: SweepPlan, trial: TrialRecord, params: Mapping[str, pa.DataType])
         "state": trial.state,
         "val_accuracy": trial.val_accuracy,
         "num_val": task.num_val,
+        "val_majority_share": task.val_majority_share,
         "epochs_run": len(trial.curve),
         "failure": trial.failure,
         "seed": trial.seed,
@@ -287,6 +346,9 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
         best_number=best.number if best else None,
         best_val_accuracy=accuracy,
         best_standard_error=(None if accuracy is None else standard_error(accuracy, task.num_val)),
+        best_interval=None if accuracy is None else interval(accuracy, task.num_val),
+        num_val=task.num_val,
+        majority_share=task.val_majority_share,
         best_config=(
             {name: best.config[name] for name in searched if name in best.config} if best else None
         ),

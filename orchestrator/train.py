@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ more, and its caches have a loss."""
 
 SMALLEST_PART = 8
 """Before a step is split into parts of fewer images, blocks are computed twice instead."""
+
+MOST_CLASSES = 2000
+"""Of tasks with more nothing is kept by class: with every trial it would fill the storage."""
 
 
 class TrialFailed(Exception):
@@ -114,22 +117,37 @@ def frozen_prefix(model: TunedViT, pixels: Pixels, engine: Engine, fit: Fit) -> 
         )
 
 
-def evaluate(
-    model: TunedViT, inputs: Inputs, engine: Engine, fit: Fit | None = None
-) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 accuracy."""
+class Evaluation(NamedTuple):
+    """How a model does on a set of images."""
+
+    loss: float
+    """Mean cross-entropy."""
+    accuracy: float
+    """Top 1."""
+    right: Tensor
+    """(N,) bool, on the device: which images."""
+
+
+def evaluate(model: TunedViT, inputs: Inputs, engine: Engine, fit: Fit | None = None) -> Evaluation:
+    """Of all images of `inputs`, in their order."""
     model.eval()
     labels = inputs.pixels.labels
 
-    def part(index: Tensor) -> Tensor:
+    def part(index: Tensor) -> tuple[Tensor, Tensor]:
         logits = model.forward_from(inputs.batch(model, index)).float()
         loss = cross_entropy(logits, labels[index], reduction="none").double().sum()
-        return torch.stack([loss, (logits.argmax(dim=1) == labels[index]).sum()])
+        right = logits.argmax(dim=1) == labels[index]
+        return torch.stack([loss, right.sum()]), right
 
     with torch.no_grad(), engine.computing(labels.device.type):
-        parts = _over_all(len(inputs), labels.device, fit or Fit(), part)
-    loss, correct = torch.stack(parts).sum(dim=0).tolist()
-    return loss / len(inputs), correct / len(inputs)
+        sums, right = zip(*_over_all(len(inputs), labels.device, fit or Fit(), part), strict=True)
+    loss, correct = torch.stack(sums).sum(dim=0).tolist()
+    return Evaluation(loss / len(inputs), correct / len(inputs), torch.cat(right))
+
+
+def count_by_class(labels: Tensor, num_classes: int) -> list[int]:
+    """How many images there are of every class."""
+    return torch.bincount(labels, minlength=num_classes).tolist()
 
 
 def _over_all(count: int, device: torch.device, fit: Fit, action: Callable[[Tensor], T]) -> list[T]:
@@ -184,11 +202,14 @@ class Training:
         self._crops: Tensor | None = None
         self.rows: list[dict[str, float]] = []
         """Metrics of the epochs so far."""
+        self._right: Tensor | None = None
+        """(N,) bool: which images of `evaluate_on` are right after the last epoch."""
 
     def epochs(self) -> Iterator[dict[str, float]]:
         """Train to the end of the recipe and yield a row of metrics after each epoch.
 
-        Rows have epoch (1, 2, ...), lr, train_loss, val_loss, val_accuracy, train_seconds and
+        Rows have epoch (1, 2, ...), scaled_lr (the step size: of the drawn `lr`, what batch size
+        and schedule make of it), train_loss, val_loss, val_accuracy, train_seconds and
         eval_seconds; val_* only after epochs that were validated. Raises TrialFailed when a loss is
         no longer finite.
         """
@@ -199,7 +220,7 @@ class Training:
             trained = time.perf_counter()
             row = {
                 "epoch": epoch + 1,
-                "lr": lr,
+                "scaled_lr": lr,
                 "train_loss": train_loss,
                 **self._validate(epoch + 1, lr),
                 "train_seconds": trained - started,
@@ -212,10 +233,20 @@ class Training:
         is_last = epoch == self._model.recipe.epochs
         if self._evaluate_on is None or not (is_last or self._validate_after(epoch)):
             return {}
-        loss, accuracy = evaluate(self._model, self._evaluate_on, self._engine, self._fit)
+        loss, accuracy, right = evaluate(self._model, self._evaluate_on, self._engine, self._fit)
+        if is_last:
+            self._right = right
         if not math.isfinite(loss):
             raise TrialFailed(f"validation loss is {loss} after epoch {epoch}, lr {lr:.3g}")
         return {"val_loss": loss, "val_accuracy": accuracy}
+
+    def by_class(self, num_classes: int) -> tuple[list[int], list[int]] | None:
+        """Images of `evaluate_on` by class, and the right ones; None before the last epoch."""
+        if self._evaluate_on is None or self._right is None:
+            return None
+        labels = self._evaluate_on.pixels.labels
+        right = labels[self._right.to(labels.device)]
+        return count_by_class(labels, num_classes), count_by_class(right, num_classes)
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, as tensors and plain values."""
@@ -224,6 +255,7 @@ class Training:
             "tuned": self._model.tuned_state(),
             "optimizer": self._optimizer.state_dict(),
             "rows": self.rows,
+            "right": self._right,
             "order": self._order.get_state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if cuda else None,
@@ -234,6 +266,7 @@ class Training:
         self._model.load_tuned_state(state["tuned"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.rows = list(state["rows"])
+        self._right = state.get("right")  # not in a checkpoint of before it was kept
         self._order.set_state(state["order"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None:

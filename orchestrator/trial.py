@@ -39,6 +39,7 @@ from orchestrator.plan import PrunerPlan, code_digest
 from orchestrator.residents import Residents
 from orchestrator.train import (
     EVAL_BATCH,
+    MOST_CLASSES,
     Fit,
     Inputs,
     Pixels,
@@ -57,6 +58,9 @@ IMAGES_SHARE = 0.5
 
 SILENT_SECONDS = float(os.environ.get("ORCHESTRATOR_SILENT_SECONDS", 1800))
 """A trial that finishes no epoch within this time is ended and run again."""
+
+BY_CLASS = ("val_images_by_class", "val_correct_by_class")
+"""Facts of a complete trial: counts by label."""
 
 __all__ = ["Trial", "TrialContext", "TrialFailed"]
 
@@ -233,7 +237,16 @@ class Trial:
             "frozen_work": self._frozen_work,
             "part_size": self._fit.part_size,
             "recompute": self._fit.recompute,
+            **self._by_class(),
         }
+
+    def _by_class(self) -> dict[str, list[int]]:
+        """Val images of every class, and those that are right after the last epoch."""
+        num_classes = self.context.tasks[self.config.task].num_classes
+        if self._training is None or self.splits[1:] != ("val",) or num_classes > MOST_CLASSES:
+            return {}
+        found = self._training.by_class(num_classes)
+        return {} if found is None else dict(zip(BY_CLASS, found, strict=True))
 
     def save(self, path: Path) -> None:
         """The trained tensors as safetensors, complete or not there at all."""

@@ -1,16 +1,71 @@
-"""How sure a number is. Accuracies are shares of images, in [0, 1]."""
+"""How sure a number is. Accuracies are shares of images, in [0, 1]; texts are in percent.
 
+An accuracy on n images is written with its standard error, `95.5 ± 1.5`, one over several seeds
+with the standard deviation over the seeds. Where these are 0 they say nothing, since the images are
+finite: then the 95 % interval stands in their place, `100.0 (≥ 98.1)` or `95.0 (91.0–97.3)`.
+"""
+
+import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 CLEAR = 2.0
 """A difference of so many standard errors counts as shown."""
 
+LEVEL = 0.95
+"""Of the intervals."""
+
+EXPLAINED = (
+    "Where ± would be 0 because all images are right, all are wrong, or all seeds agree, the 95 % "
+    "interval for the finite number of images stands instead: (≥ 98.1), (≤ 1.9), (91.0–97.3)."
+)
+
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+
 
 def standard_error(accuracy: float, num_images: int) -> float:
-    """Of an accuracy, for the finite number of images it was measured on."""
+    """Of an accuracy, for the finite number of images it was measured on; never 0.
+
+    sqrt(p (1 - p) / n); for accuracies of 0 and 1, where that is 0, the way from them to the other
+    end of Wilson's interval of one standard error, 1 / (n + 1).
+    """
+    if accuracy in (0.0, 1.0):
+        return 1 / (num_images + 1)
     return math.sqrt(accuracy * (1 - accuracy) / num_images)
+
+
+def interval(accuracy: float, num_images: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy on so many images.
+
+    Wilson 1927, which Brown, Cai and DasGupta 2001 (https://doi.org/10.1214/ss/1009213286)
+    recommend over p ± 1.96 standard errors, above all near 0 and 1.
+    """
+    weight = num_images + _Z**2
+    middle = (accuracy * num_images + _Z**2 / 2) / weight
+    half = _Z / weight * math.sqrt(num_images * accuracy * (1 - accuracy) + _Z**2 / 4)
+    # At 0 and 1 that end is exact, whatever the rounding says.
+    low = 0.0 if accuracy == 0 else max(0.0, middle - half)
+    return low, 1.0 if accuracy == 1 else min(1.0, middle + half)
+
+
+def interval_over_seeds(accuracies: Sequence[float], num_images: int) -> tuple[float, float]:
+    """The 95 % interval of the mean over seeds, for the seeds and for the images they share.
+
+    The images' part is Wilson's interval around the mean, the seeds' part Student's t; the squares
+    of their widths add up on each side (Zou and Donner 2008, https://doi.org/10.1002/sim.3095).
+    """
+    mean = statistics.fmean(accuracies)
+    low, high = interval(mean, num_images)
+    of_seeds = 0.0
+    if len(accuracies) > 1:
+        error = statistics.stdev(accuracies) / math.sqrt(len(accuracies))
+        of_seeds = quantile((1 + LEVEL) / 2, len(accuracies) - 1) * error
+    return (
+        max(0.0, mean - math.hypot(mean - low, of_seeds)),
+        min(1.0, mean + math.hypot(high - mean, of_seeds)),
+    )
 
 
 def difference_error(first: float, num_first: int, second: float, num_second: int) -> float:
@@ -26,6 +81,71 @@ def difference_error(first: float, num_first: int, second: float, num_second: in
     return math.sqrt(variance)
 
 
+def clear_from(degrees: float) -> float:
+    """How many standard errors count as shown, where the error has `degrees` of freedom.
+
+    CLEAR for an error that is known; more for one that is estimated from a few seeds (Student's t
+    at the same level).
+    """
+    return CLEAR if math.isinf(degrees) else quantile(NormalDist().cdf(CLEAR), degrees)
+
+
+def quantile(probability: float, degrees: float) -> float:
+    """Of Student's t."""
+    from scipy.stats import t  # takes longer to import than all that stands here
+
+    return float(t.ppf(probability, degrees))
+
+
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (None for a single value)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def accuracy_text(accuracy: float, num_images: int) -> str:
+    """`95.5 ± 1.5`, one standard error; `100.0 (≥ 98.1)` where all images are right."""
+    if accuracy in (0.0, 1.0):
+        return _with_interval(accuracy, interval(accuracy, num_images))
+    error = 100 * standard_error(accuracy, num_images)
+    digits = _digits(error)
+    return f"{100 * accuracy:.{digits}f} ± {error:.{digits}f}"
+
+
+def seeds_text(accuracies: Sequence[float], num_images: int | None) -> str:
+    """`95.5 ± 1.0`, standard deviation over seeds; `95.0 (91.0–97.3)` where it says nothing.
+
+    `num_images` is None where nobody has kept it: then a mean without deviation stands alone.
+    """
+    mean, deviation = mean_and_deviation(accuracies)
+    if deviation is not None and _digits(100 * deviation) == 1:
+        return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    if num_images is None:
+        return f"{100 * mean:.1f}"
+    return _with_interval(mean, interval_over_seeds(accuracies, num_images))
+
+
+def _with_interval(accuracy: float, ends: tuple[float, float]) -> str:
+    low, high = (100 * end for end in ends)
+    digits = _digits(min(100 * accuracy - low or math.inf, high - 100 * accuracy or math.inf))
+    if high == 100:
+        inside = f"≥ {_rounded(low, digits, math.floor)}"
+    elif low == 0:
+        inside = f"≤ {_rounded(high, digits, math.ceil)}"
+    else:
+        inside = f"{low:.{digits}f}–{high:.{digits}f}"
+    return f"{100 * accuracy:.1f} ({inside})"
+
+
+def _rounded(value: float, digits: int, toward: Callable[[float], int]) -> str:
+    """To the nearest, unless that would be 0 or 100 itself."""
+    near = f"{value:.{digits}f}"
+    if float(near) not in (0.0, 100.0):
+        return near
+    return f"{toward(value * 10**digits) / 10**digits:.{digits}f}"
+
+
+def _digits(points: float) -> int:
+    """Behind the point, so that a number of points does not read as 0: 1, or more if it must."""
+    if points <= 0:
+        return 0
+    return next(n for n in itertools.count(1) if float(f"{points:.{n}f}") > 0)

@@ -100,7 +100,7 @@ def curve_to(accuracy: float, epochs: int) -> list[dict[str, float]]:
     return [
         {
             "epoch": epoch,
-            "lr": 0.1 * (1 - (epoch - 1) / epochs),
+            "scaled_lr": 0.1 * (1 - (epoch - 1) / epochs),
             "train_loss": 2.3 / epoch,
             "val_loss": 2.4 / epoch,
             "val_accuracy": accuracy * (1 - 0.5 ** (2 * epoch / epochs)) / 0.75,

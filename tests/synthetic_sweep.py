@@ -204,7 +204,7 @@ def _row(
     tokens = drawn.get("num_tokens", 0)
     return {
         "epoch": float(epoch),
-        "lr": round(drawn["lr"] * 0.5 * (1 + math.cos(math.pi * epoch / epochs)), 6),
+        "scaled_lr": round(drawn["lr"] * 0.5 * (1 + math.cos(math.pi * epoch / epochs)), 6),
         "train_loss": round(2.3 * math.exp(-3 * epoch / epochs), 6),
         "val_loss": round(2.4 * math.exp(-2.5 * epoch / epochs), 6),
         "val_accuracy": accuracy,

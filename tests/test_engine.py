@@ -76,8 +76,8 @@ def test_an_unknown_engine_is_refused(bad):
 
 def test_epochs_without_a_validation_survive_the_record():
     rows = [
-        {"epoch": 1, "lr": 0.1, "train_loss": 2.0},
-        {"epoch": 2, "lr": 0.1, "train_loss": 1.0, "val_accuracy": 0.123456789},
+        {"epoch": 1, "scaled_lr": 0.1, "train_loss": 2.0},
+        {"epoch": 2, "scaled_lr": 0.1, "train_loss": 1.0, "val_accuracy": 0.123456789},
     ]
     assert as_rows(as_columns(rows)) == rows
 

@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from orchestrator.results import (
     summary_table,
     write_results,
 )
+
+ADDED = ("val_majority_share", "val_images_by_class", "val_correct_by_class")
+"""Columns that older tables lack."""
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +213,32 @@ def test_a_study_without_a_complete_trial_has_no_best(tmp_path):
         "",
     )
     assert row.planned == 4
+
+
+def test_accuracies_stand_beside_the_share_of_the_most_frequent_class(tmp_path):
+    plan = make_plan(num_trials=1)
+    plan = replace(plan, tasks=(replace(plan.tasks[0], val_majority=150),))
+    record = make_record(plan, tmp_path)
+    run_trial(record, "caltech101.vpt_deep", accuracy=1.0)
+    (summary,) = summary_table(plan, record)
+    assert (summary.best_text, summary.majority_text) == ("100.0 (≥ 98.1)", "75.0")
+    assert summary.as_json()["best_interval"][0] == pytest.approx(0.98115, abs=1e-5)
+    (row,) = results_table(plan, record.all_trials()).to_pylist()
+    assert row["val_majority_share"] == 0.75
+
+
+def test_a_table_of_an_older_version_is_read_with_todays_names(swept, tmp_path):
+    plan, record = swept
+    now = results_table(plan, record.all_trials())
+    older = []
+    for row in now.to_pylist():
+        row["curve"] = [{**epoch, "lr": epoch.pop("scaled_lr")} for epoch in row["curve"]]
+        older.append({name: row[name] for name in row if name not in ADDED})
+    fields = [field for field in now.schema if field.name not in (*ADDED, "curve")]
+    kinds = now.schema.field("curve").type.value_type
+    epoch = pa.struct([f.with_name("lr") if f.name == "scaled_lr" else f for f in kinds])
+    fields.insert(
+        now.schema.get_field_index("curve") - len(ADDED), pa.field("curve", pa.list_(epoch))
+    )
+    pq.write_table(pa.Table.from_pylist(older, schema=pa.schema(fields)), tmp_path / "old.parquet")
+    assert read_results(tmp_path / "old.parquet").equals(now)

@@ -161,7 +161,7 @@ def test_the_run_of_a_trial_holds_all_there_is_to_know(swept, rebuilt):
         row["val_accuracy"] for row in trial.curve
     ]
     assert [step for step, _, _ in run["metrics"]["val_loss"]] == [1, 2, 3, 4]
-    assert {"train_loss", "lr", "wall_seconds", "images_per_second"} <= run["metrics"].keys()
+    assert {"train_loss", "scaled_lr", "wall_seconds", "images_per_second"} <= run["metrics"].keys()
     assert run["metrics"]["num_tuned_parameters"][0][2] == 18_250
     config = {name: str(value) for name, value in trial.config.items()}
     assert config.items() <= run["params"].items()
@@ -393,7 +393,7 @@ def test_an_interrupted_trial_goes_on_in_its_run_with_each_point_once(tmp_path, 
     second.trial_ended(record.trial(study, number))
     assert second.close(30)
     run_id = run_of(uri, study, number).info.run_id
-    for name in ("val_accuracy", "train_loss", "lr"):
+    for name in ("val_accuracy", "train_loss", "scaled_lr"):
         in_order_of_time = client(uri).get_metric_history(run_id, name)
         assert [metric.step for metric in in_order_of_time] == [1, 2, 3, 4]
     assert reconcile(plan, record, uri, best_files=no_files).unchanged == 1
@@ -518,7 +518,7 @@ def test_a_curve_longer_than_a_request_arrives_whole(tmp_path, uri):
     record.complete("caltech101.vpt_deep", number, curve=rows, facts=facts_of(rows))
     reconcile(plan, record, uri, best_files=no_files)
     metrics = shown(uri)["caltech101.vpt_deep", str(number)]["metrics"]
-    for name in ("val_accuracy", "val_loss", "train_loss", "lr"):
+    for name in ("val_accuracy", "val_loss", "train_loss", "scaled_lr"):
         assert [step for step, _, _ in metrics[name]] == list(range(1, epochs + 1))
 
 

@@ -28,15 +28,21 @@ from orchestrator.cli.options import (
 from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchestrator.data.cache import ImageCache
     from orchestrator.plan import SweepPlan
     from orchestrator.precision import PrecisionChooser
     from orchestrator.record import Record
+    from orchestrator.results import StudySummary
     from orchestrator.slots import Slots
     from orchestrator.suites import Suite
     from orchestrator.sweep import Outcome
 
 console = Terminal()
+
+WIDEST = 1000
+"""Characters of a table that is not shown on a terminal."""
 
 
 def sweep(
@@ -354,17 +360,48 @@ def _show_plan(plan: "SweepPlan", slots: "Slots") -> None:
 
 
 def _show_summary(plan: "SweepPlan", record: "Record") -> None:
-    from orchestrator.collapse import collapse_sentence
+    from orchestrator.cautions import cautions
     from orchestrator.results import summary_table
 
+    rows = summary_table(plan, record)
+    _show_studies(rows)
+    for row in rows:
+        if row.config_text:
+            _say(f"best of {row.study}: {row.config_text}")
+    for study in plan.studies:
+        for caution in cautions(plan.task(study.task), record.trials(study.name)):
+            _say(f"{study.name}: {caution}")
+    failed = [trial for trial in record.each_trial() if trial.state == "failed"]
+    for trial in failed[:10]:
+        _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")
+    if len(failed) > 10:
+        _say(f"and {len(failed) - 10} more, see results.parquet")
+
+
+def _show_studies(rows: "Sequence[StudySummary]") -> None:
+    """The table, with the share of the most frequent class as its last column where that fits."""
+    with_majority = any(row.majority_text for row in rows)
+    table = _study_table(rows, with_majority=with_majority)
+    width = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    if with_majority and console.is_terminal and width > console.width:
+        console.print(_study_table(rows, with_majority=False))
+        shares = {row.task: row.majority_text for row in rows if row.majority_text}
+        told = ", ".join(f"{task} {share} %" for task, share in shares.items())
+        _say(f"always answering the most frequent class gives: {told}")
+    else:
+        # A file has no width: nothing of a name may be left out for it.
+        console.print(table, width=console.width if console.is_terminal else width)
+
+
+def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("task", "method"):
         table.add_column(name, no_wrap=True)
-    for name in ("complete", "pruned", "failed", "left", "best val %"):
+    numbers = ["complete", "pruned", "failed", "left", "best val %"]
+    for name in [*numbers, "majority %"] if with_majority else numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    rows = summary_table(plan, record)
     for row in rows:
-        table.add_row(
+        cells = [
             row.task,
             row.space,
             str(row.complete),
@@ -372,23 +409,9 @@ def _show_summary(plan: "SweepPlan", record: "Record") -> None:
             Text(str(row.failed), style="red" if row.failed else ""),
             str(row.planned - row.complete - row.pruned - row.failed),
             row.best_text,
-        )
-    console.print(table)
-    for row in rows:
-        if row.config_text:
-            _say(f"best of {row.study}: {row.config_text}")
-    for study in plan.studies:
-        task = plan.task(study.task)
-        collapse = collapse_sentence(
-            record.trials(study.name), num_classes=task.num_classes, num_val=task.num_val
-        )
-        if collapse:
-            _say(f"{study.name}: {collapse}")
-    failed = [trial for trial in record.each_trial() if trial.state == "failed"]
-    for trial in failed[:10]:
-        _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")
-    if len(failed) > 10:
-        _say(f"and {len(failed) - 10} more, see results.parquet")
+        ]
+        table.add_row(*cells, row.majority_text) if with_majority else table.add_row(*cells)
+    return table
 
 
 def _say(line: str) -> None:

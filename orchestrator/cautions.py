@@ -1,0 +1,64 @@
+"""What a reader must know before the best of a study is taken for a result, in a sentence each."""
+
+import math
+from collections.abc import Sequence
+
+from orchestrator.collapse import collapse_sentence
+from orchestrator.plan import TaskPlan
+from orchestrator.record import TrialRecord, best_of
+from orchestrator.uncertainty import interval
+
+SUSPECT_LOSS = 10.0
+"""A final training loss of so many times that of guessing, and above that of the first epoch, is
+told: the training went up, whatever the accuracy says."""
+ABSURD_LOSS = 100.0
+"""From so many times on it is told whatever the first epoch had. A new head on large features
+begins at up to about thirty times, so that a slow or a short training ends below."""
+
+
+def cautions(task: TaskPlan, trials: Sequence[TrialRecord]) -> list[str]:
+    """Of a study on `task`; none where all is in order."""
+    best = best_of(trials)
+    found = [
+        collapse_sentence(trials, num_classes=task.num_classes, num_val=task.num_val),
+        best and majority_sentence(best, task),
+        best and loss_sentence(best, task.num_classes),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def majority_sentence(best: TrialRecord, task: TaskPlan) -> str | None:
+    """Of a best trial that is not shown to be better than always answering the same class.
+
+    That is, the lower end of the 95 % interval of its accuracy does not exceed the share of the
+    most frequent class; what this share is, is known, since it is that of the same images.
+    """
+    accuracy, share = best.val_accuracy, task.val_majority_share
+    if accuracy is None or share is None:
+        return None
+    low, high = interval(accuracy, task.num_val)
+    if low > share:
+        return None
+    told = "is worse than" if high < share else "is not told apart from"
+    return (
+        f"{100 * share:.1f} % is what always answering the most frequent class gives "
+        f"({task.val_majority} of {task.num_val} validation images); the best trial, "
+        f"#{best.number} with {100 * accuracy:.1f} % of them, {told} that."
+    )
+
+
+def loss_sentence(best: TrialRecord, num_classes: int) -> str | None:
+    """Of a best trial whose training loss is far above that of guessing, ln(num_classes)."""
+    losses = [row["train_loss"] for row in best.curve if "train_loss" in row]
+    guess = math.log(max(2, num_classes))
+    if not losses:
+        return None
+    first, last = losses[0], losses[-1]
+    went_up = len(losses) > 1 and last > first and last > SUSPECT_LOSS * guess
+    if not went_up and last <= ABSURD_LOSS * guess:
+        return None
+    return (
+        f"Trial #{best.number}, the best, ended with a training loss of {last:,.0f}, where "
+        f"guessing has {guess:.1f}: it diverged, and its probabilities mean nothing even where its "
+        "answers are right; smaller learning rates are worth a search."
+    )

@@ -44,7 +44,7 @@ class TaskPlan:
     root: str
     fingerprint: str
     """Of the decoded images, labels and order of train and val."""
-    val_majority: int | None = None
+    val_majority: Annotated[int, Between(1, 10**9)] | None = None
     """Val images of the most frequent class; None in plans of before it was kept."""
     class_names: tuple[str, ...] = ()
     """By label; empty in plans of before they were kept, and where a task has very many."""
@@ -191,6 +191,17 @@ def _check_consistent(plan: SweepPlan, source: str) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise ValueError(f"{source}: {kind}: {twice[0]!r} stands there twice")
+    for task in plan.tasks:
+        if (task.val_majority or 0) > task.num_val:
+            raise ValueError(
+                f"{source}: tasks: {task.name}: val_majority {task.val_majority} is more than "
+                f"num_val {task.num_val}"
+            )
+        if len(task.class_names) not in (0, task.num_classes):
+            raise ValueError(
+                f"{source}: tasks: {task.name}: {len(task.class_names)} class_names for "
+                f"{task.num_classes} classes"
+            )
     for study in plan.studies:
         if study.task not in tasks:
             raise ValueError(f"{source}: studies: {unknown('task', study.task, tasks)}")

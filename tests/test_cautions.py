@@ -86,7 +86,9 @@ def test_the_best_of_the_study_is_what_is_looked_at(trial):
 
 def test_a_plan_keeps_the_most_frequent_class_and_an_older_one_is_read_without(tmp_path):
     plan = make_plan()
-    told = replace(plan.tasks[0], val_majority=120, class_names=("no", "1e-4", "a: b"))
+    told = replace(
+        plan.tasks[0], val_majority=120, class_names=("no", "1e-4", "a: b"), num_classes=3
+    )
     plan = replace(plan, tasks=(told,))
     save_plan(plan, tmp_path)
     assert load_plan(tmp_path) == plan
@@ -95,3 +97,18 @@ def test_a_plan_keeps_the_most_frequent_class_and_an_older_one_is_read_without(t
         del document["tasks"][0][name]
     older = read_plan(document, source="older").tasks[0]
     assert (older.val_majority_share, older.class_names) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"val_majority": 201}, "caltech101: val_majority 201 is more than num_val 200"),
+        ({"val_majority": "many"}, "val_majority"),
+        ({"class_names": ["a"]}, "caltech101: 1 class_names for 10 classes"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(changed, message):
+    document = plan_document(make_plan())
+    document["tasks"][0] |= changed
+    with pytest.raises(ValueError, match=message):
+        read_plan(document, source="sweep.yaml")

@@ -70,6 +70,12 @@ class Bundle:
     """search: trained on train. final: the winner, trained on train and val, tested once."""
     test_accuracies: Mapping[int, Accuracy] = field(default_factory=dict)
     """Of the final stage by seed; these are the prompts of the seed in `trial`."""
+    seed_rule: str = ""
+    """How that seed was chosen; empty: by an older version, the median on test."""
+    round: Annotated[int, Between(1, 10**6)] = 1
+    """Of the final stage; 2 and more: it was done again."""
+    num_openings: Annotated[int, Between(1, 10**6)] = 1
+    """In how many rounds of the final stage the test split was opened."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""
 

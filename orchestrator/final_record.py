@@ -2,59 +2,31 @@
 
 Two studies for each study of the sweep: `.../finalists`, whose trials are the finalists, with the
 accuracy on each fold as intermediate value, and `.../final`, whose trials are the seeds of the
-winner, with the test accuracy as value.
+winner, with the test accuracy as value. A last stage that is done again is a round of its own,
+`.../finalists-2` and `.../final-2`: nothing of an earlier round is ever changed.
 """
 
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.final_protocol import FinalProtocol
-from orchestrator.plan import SweepPlan
-from orchestrator.record import (
-    STATES,
-    EpochRow,
-    Record,
-    TrialRecord,
-    as_columns,
-    as_rows,
+from orchestrator.finalists import (
+    CLEARLY_WORSE,
+    Finalist,
+    Winner,
+    choose_finalists,
+    choose_winner,
 )
+from orchestrator.plan import SweepPlan
+from orchestrator.record import FINISHED, STATES, EpochRow, Record, TrialRecord, as_columns, as_rows
 from orchestrator.storage import open_storage
-
-CLEARLY_WORSE = 0.1
-"""A finalist is stopped when Wilcoxon's signed-rank test, paired by fold, has a smaller p."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finalist:
-    """One of the best trials of a study, and how it did on the folds."""
-
-    trial: TrialRecord
-    """As the search knows it."""
-    state: str
-    """running, complete, pruned or failed."""
-    fold_accuracies: Mapping[int, float]
-    fold_facts: Mapping[int, Mapping[str, Any]]
-    fold_curves: Mapping[int, Sequence[EpochRow]]
-    failure: str | None
-    started: datetime | None
-    finished: datetime | None
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-    @property
-    def accuracy(self) -> float:
-        """Mean over the folds so far."""
-        return fmean(self.fold_accuracies.values()) if self.fold_accuracies else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,70 +46,113 @@ class FinalRun:
     finished: datetime | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Winner:
-    """Which finalist is retrained, and why."""
+@dataclass(frozen=True)
+class _Round:
+    """A last stage of one study, from the choice of its finalists on."""
 
-    number: int
-    why: str
+    finalists: optuna.Study
+    final: optuna.Study
 
 
 class FinalRecord:
-    """The last stage of a sweep in its Optuna storage."""
+    """The last stage of a sweep in its Optuna storage. To open it begins nothing.
 
-    def __init__(
-        self,
-        plan: SweepPlan,
-        record: Record,
-        storage_url: str,
-        *,
-        protocol: FinalProtocol,
-        fingerprints: Mapping[str, str],
-    ) -> None:
-        """Finalists are chosen when a study is opened first, and stay.
+    What is asked about a study is answered from its newest round, unless another is named.
+    """
 
-        `fingerprints` are those of trainval and test, by task. ValueError if the stage was begun
-        with another protocol or other images.
-        """
+    def __init__(self, plan: SweepPlan, record: Record, storage_url: str) -> None:
         self.plan = plan
-        self.protocol = protocol
         self._record = record
         self._storage = open_storage(storage_url)
-        self._finalists: dict[str, optuna.Study] = {}
-        self._final: dict[str, optuna.Study] = {}
-        for study in plan.studies:
-            begun = {**asdict(protocol), "seeds": list(protocol.seeds)}
-            begun["data_fingerprint"] = fingerprints[study.task]
-            self._open(study.name, begun)
+        names = set(optuna.get_all_study_names(self._storage))
+        self._rounds = {study.name: self._begun(study.name, names) for study in plan.studies}
 
     @classmethod
     def begun(cls, plan: SweepPlan, record: Record, storage_url: str) -> "FinalRecord | None":
-        """The stage as it was begun; None if it was not. Nothing is begun."""
-        storage = open_storage(storage_url)
-        protocols = {}
-        for study in plan.studies:
-            try:
-                name = _name_in_storage(plan, study.name, "finalists")
-                stored = optuna.load_study(study_name=name, storage=storage)
-            except KeyError:
-                return None
-            if "protocol" not in stored.user_attrs:
-                return None
-            protocols[study] = dict(stored.user_attrs["protocol"])
-        fingerprints = {s.task: told.pop("data_fingerprint") for s, told in protocols.items()}
-        told = next(iter(protocols.values()))
-        protocol = FinalProtocol(**{**told, "seeds": tuple(told["seeds"])})
-        return cls(plan, record, storage_url, protocol=protocol, fingerprints=fingerprints)
+        """The stage as it was begun; None if it was not."""
+        finals = cls(plan, record, storage_url)
+        return finals if any(finals._rounds.values()) else None
 
-    def finalists(self, study: str) -> list[Finalist]:
-        """The best of the search first."""
-        stored = self._finalists[study]
+    def begin(self, study: str, protocol: FinalProtocol, fingerprint: str) -> None:
+        """Choose the finalists of a study and freeze them, as a new round.
+
+        `fingerprint` is that of trainval and test. A round that had no finalists is begun afresh:
+        nothing was compared in it and nothing tested.
+        """
+        rounds = self._rounds[study]
+        if not rounds or self.chosen(study):
+            rounds.append(self._make_round(study, len(rounds) + 1))
+        stored = rounds[-1].finalists
+        trials = self._record.trials(study)
+        stored.set_user_attr(
+            "search",
+            {
+                "finished": sum(trial.state in FINISHED for trial in trials),
+                "planned": self.plan.study(study).num_trials,
+            },
+        )
+        told = {**asdict(protocol), "seeds": list(protocol.seeds), "data_fingerprint": fingerprint}
+        stored.set_user_attr("protocol", told)
+        # The last of them: before it, the round does not count as begun.
+        chosen = choose_finalists(trials, protocol.num_finalists)
+        stored.set_user_attr("chosen", [trial.number for trial in chosen])
+        self.go_on(study)
+
+    def go_on(self, study: str) -> None:
+        """See to it that all finalists that were chosen are there: a driver may have been killed
+        before it had written them."""
+        if not self._rounds[study]:
+            return
+        stored = self._rounds[study][-1].finalists
+        present = {t.user_attrs["trial"] for t in stored.get_trials(deepcopy=False)}
+        for number in self.chosen(study):
+            if number not in present:
+                self._add_finalist(stored, self._record.trial(study, number))
+
+    def num_rounds(self, study: str) -> int:
+        """How often the last stage was begun; the newest round has this number."""
+        return len(self._rounds[study])
+
+    def chosen(self, study: str, round: int | None = None) -> list[int]:
+        """Numbers of the finalists in the search, the best of the search first."""
+        return list(self._round(study, round).finalists.user_attrs["chosen"])
+
+    def protocol(self, study: str, round: int | None = None) -> FinalProtocol:
+        told = dict(self._round(study, round).finalists.user_attrs["protocol"])
+        del told["data_fingerprint"]
+        return FinalProtocol(**{**told, "seeds": tuple(told["seeds"])})
+
+    def fingerprint(self, study: str, round: int | None = None) -> str:
+        """Of the images of trainval and test."""
+        return self._round(study, round).finalists.user_attrs["protocol"]["data_fingerprint"]
+
+    def num_trials_at_choice(self, study: str, round: int | None = None) -> int:
+        """How many trials of the search had ended when the finalists were chosen."""
+        stored = self._round(study, round).finalists
+        told = stored.user_attrs.get("search")
+        if told is not None:
+            return told["finished"]
+        # An older version did not write it: those that had ended when the finalists were added.
+        added = [t.datetime_start for t in stored.get_trials(deepcopy=False) if t.datetime_start]
+        ended = [trial.finished for trial in self._record.trials(study) if trial.finished]
+        return sum(end <= min(added) for end in ended) if added else 0
+
+    def num_openings(self, study: str, round: int | None = None) -> int:
+        """In how many rounds, up to this one, a winner was given the test split."""
+        upto = self._rounds[study][: round or self.num_rounds(study)]
+        return sum(bool(one.final.get_trials(deepcopy=False)) for one in upto)
+
+    def finalists(self, study: str, round: int | None = None) -> list[Finalist]:
+        """The best of the search first; none before the stage was begun."""
+        if not self._rounds[study]:
+            return []
+        stored = self._round(study, round).finalists
         ranks = {number: rank for rank, number in enumerate(stored.user_attrs["chosen"])}
         found = [self._as_finalist(study, t) for t in stored.get_trials(deepcopy=False)]
         return sorted(found, key=lambda finalist: ranks[finalist.number])
 
-    def finalist(self, study: str, number: int) -> Finalist:
-        return next(f for f in self.finalists(study) if f.number == number)
+    def finalist(self, study: str, number: int, round: int | None = None) -> Finalist:
+        return next(f for f in self.finalists(study, round) if f.number == number)
 
     def fold_done(
         self,
@@ -163,25 +178,31 @@ class FinalRecord:
             self._storage.set_trial_user_attr(trial_id, "failure", reason)
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
-    def winner(self, study: str) -> Winner | None:
+    def winner(self, study: str, round: int | None = None) -> Winner | None:
         """Of a study whose finalists have all ended; None before, or if all of them failed."""
-        stored = self._final[study].user_attrs.get("winner")
+        if not self._rounds[study]:
+            return None
+        final = self._round(study, round).final
+        stored = final.user_attrs.get("winner")
         if stored is None:
-            finalists = self.finalists(study)
-            if any(finalist.state == "running" for finalist in finalists):
+            finalists = self.finalists(study, round)
+            all_there = len(finalists) == len(self.chosen(study, round))
+            if not all_there or any(finalist.state == "running" for finalist in finalists):
                 return None
-            found = choose_winner(finalists, self.protocol.num_folds)
+            found = choose_winner(finalists, self.protocol(study, round).num_folds)
             if found is None:
                 return None
             # Written before the first test image is seen.
             stored = asdict(found)
-            self._final[study].set_user_attr("winner", stored)
+            final.set_user_attr("winner", stored)
         return Winner(**stored)
 
-    def final_runs(self, study: str) -> list[FinalRun]:
+    def final_runs(self, study: str, round: int | None = None) -> list[FinalRun]:
         """Those that were begun, in the order of the protocol's seeds."""
-        order = {seed: rank for rank, seed in enumerate(self.protocol.seeds)}
-        trials = self._final[study].get_trials(deepcopy=False)
+        if not self._rounds[study]:
+            return []
+        order = {seed: rank for rank, seed in enumerate(self.protocol(study, round).seeds)}
+        trials = self._round(study, round).final.get_trials(deepcopy=False)
         runs = [_as_final_run(study, trial) for trial in trials]
         return sorted(runs, key=lambda run: order[run.seed])
 
@@ -190,7 +211,7 @@ class FinalRecord:
             winner = self.winner(study)
             assert winner is not None
             told = {"seed": seed, "trial": winner.number, "config": dict(config)}
-            self._final[study].add_trial(
+            self._round(study).final.add_trial(
                 optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=told)
             )
 
@@ -213,33 +234,52 @@ class FinalRecord:
         self._storage.set_trial_user_attr(trial_id, "failure", reason)
         self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
-    def _open(self, study: str, begun: Mapping[str, Any]) -> None:
-        for kind, kept in (("finalists", self._finalists), ("final", self._final)):
-            kept[study] = optuna.create_study(
-                study_name=_name_in_storage(self.plan, study, kind),
+    def num_left(self, study: str, round: int | None = None) -> int:
+        """Runs that are still to be done if no finalist is stopped."""
+        if not self._rounds[study]:
+            return 0
+        protocol, finalists = self.protocol(study, round), self.finalists(study, round)
+        not_there = len(self.chosen(study, round)) - len(finalists)
+        if not not_there and all(finalist.state == "failed" for finalist in finalists):
+            return 0
+        folds = sum(
+            protocol.num_folds - len(finalist.fold_accuracies)
+            for finalist in finalists
+            if finalist.state == "running"
+        )
+        return folds + not_there * protocol.num_folds + len(self.seeds_left(study, round))
+
+    def seeds_left(self, study: str, round: int | None = None) -> list[int]:
+        """Those whose run has not ended."""
+        runs = self.final_runs(study, round)
+        ended = {run.seed for run in runs if run.state in ("complete", "failed")}
+        return [seed for seed in self.protocol(study, round).seeds if seed not in ended]
+
+    def _round(self, study: str, round: int | None = None) -> _Round:
+        return self._rounds[study][(round or self.num_rounds(study)) - 1]
+
+    def _begun(self, study: str, names: Collection[str]) -> list[_Round]:
+        found: list[_Round] = []
+        while _name_in_storage(self.plan, study, "final", len(found) + 1) in names:
+            one = self._make_round(study, len(found) + 1)
+            if not {"chosen", "protocol"} <= one.finalists.user_attrs.keys():
+                break  # its driver was killed before the finalists were chosen
+            found.append(one)
+        return found
+
+    def _make_round(self, study: str, number: int) -> _Round:
+        """The studies of a round, made where they are not there."""
+        finalists, final = (
+            optuna.create_study(
+                study_name=_name_in_storage(self.plan, study, kind, number),
                 storage=self._storage,
                 direction="maximize",
                 pruner=_stops_clear_losers(),
                 load_if_exists=True,
             )
-        stored = self._finalists[study]
-        before = stored.user_attrs.get("protocol")
-        if before is not None and before != begun:
-            changed = [
-                f"{k} was {before[k]}, now {begun[k]}" for k in begun if before[k] != begun[k]
-            ]
-            raise ValueError(
-                f"{study}: was finalized before, and its test images count once: "
-                + "; ".join(changed)
-            )
-        if before is None:
-            chosen = choose_finalists(self._record.trials(study), self.protocol.num_finalists)
-            stored.set_user_attr("chosen", [trial.number for trial in chosen])
-            stored.set_user_attr("protocol", dict(begun))
-        present = {t.user_attrs["trial"] for t in stored.get_trials(deepcopy=False)}
-        for number in stored.user_attrs["chosen"]:
-            if number not in present:
-                self._add_finalist(stored, self._record.trial(study, number))
+            for kind in ("finalists", "final")
+        )
+        return _Round(finalists, final)
 
     def _add_finalist(self, stored: optuna.Study, trial: TrialRecord) -> None:
         told = {"trial": trial.number, "config": dict(trial.config)}
@@ -247,11 +287,11 @@ class FinalRecord:
 
     def _judge(self, study: str, trial_id: int) -> None:
         trial = self._storage.get_trial(trial_id)
-        values = trial.intermediate_values
-        if len(values) == self.protocol.num_folds:
+        values, finalists = trial.intermediate_values, self._round(study).finalists
+        if len(values) == self.protocol(study).num_folds:
             mean = fmean(values.values())
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [mean])
-        elif self._finalists[study].pruner.prune(self._finalists[study], trial):
+        elif finalists.pruner.prune(finalists, trial):
             mean = fmean(values.values())
             self._storage.set_trial_state_values(trial_id, TrialState.PRUNED, [mean])
 
@@ -269,16 +309,16 @@ class FinalRecord:
         )
 
     def _finalist_id(self, study: str, number: int) -> int:
-        trials = self._finalists[study].get_trials(deepcopy=False)
+        trials = self._round(study).finalists.get_trials(deepcopy=False)
         return next(t._trial_id for t in trials if t.user_attrs["trial"] == number)
 
     def _final_id(self, study: str, seed: int) -> int | None:
-        trials = self._final[study].get_trials(deepcopy=False)
+        trials = self._round(study).final.get_trials(deepcopy=False)
         return next((t._trial_id for t in trials if t.user_attrs["seed"] == seed), None)
 
 
-def _name_in_storage(plan: SweepPlan, study: str, kind: str) -> str:
-    return f"{plan.name}/{study}/{kind}"
+def _name_in_storage(plan: SweepPlan, study: str, kind: str, round: int) -> str:
+    return f"{plan.name}/{study}/{kind}{'' if round == 1 else f'-{round}'}"
 
 
 def _stops_clear_losers() -> optuna.pruners.BasePruner:
@@ -286,69 +326,6 @@ def _stops_clear_losers() -> optuna.pruners.BasePruner:
         # It is marked experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.pruners.WilcoxonPruner(p_threshold=CLEARLY_WORSE)
-
-
-def choose_finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """The best complete trials with different configurations.
-
-    Ties go to the smaller learning rate, then to the earlier trial, as everywhere.
-    """
-    complete = [trial for trial in trials if trial.state == "complete"]
-    chosen: list[TrialRecord] = []
-    for trial in sorted(complete, key=_search_rank):
-        if len(chosen) < count and trial.config not in [other.config for other in chosen]:
-            chosen.append(trial)
-    return chosen
-
-
-def choose_winner(finalists: Sequence[Finalist], num_folds: int) -> Winner | None:
-    """The complete finalist with the highest mean over the folds.
-
-    Ties go to the better in the search, then to the smaller learning rate and the earlier trial.
-    """
-    complete = [f for f in finalists if f.state == "complete"]
-    if not complete:
-        return None
-    best = min(complete, key=lambda f: (-round(f.accuracy, 9), *_search_rank(f.trial)))
-    parts = [f"trial #{best.number} has {_percent(best.accuracy)} over {num_folds} folds"]
-    parts += [_against(best, other) for other in finalists if other is not best]
-    if len(finalists) == 1:
-        parts.append("it was the only finalist")
-    return Winner(number=best.number, why="; ".join(parts))
-
-
-def _against(best: Finalist, other: Finalist) -> str:
-    name = f"#{other.number}"
-    if other.state == "failed":
-        return f"{name} failed: {other.failure}"
-    shared = sorted(best.fold_accuracies.keys() & other.fold_accuracies.keys())
-    differences = [best.fold_accuracies[k] - other.fold_accuracies[k] for k in shared]
-    lead = fmean(differences)
-    if other.state == "pruned":
-        return (
-            f"{name} was stopped after {len(shared)} folds, {100 * lead:.1f} points behind "
-            f"(Wilcoxon, p < {CLEARLY_WORSE})"
-        )
-    if round(lead, 9) == 0:
-        return (
-            f"{name} has the same, and the tie went by the search "
-            f"({_percent(best.trial.val_accuracy)} against {_percent(other.trial.val_accuracy)}), "
-            "then by the smaller learning rate and the earlier trial"
-        )
-    error = stdev(differences) / math.sqrt(len(differences))
-    told = "" if lead > 2 * error else ", which the folds cannot tell apart"
-    return (
-        f"{name} has {_percent(other.accuracy)}, "
-        f"{100 * lead:.1f} ± {100 * error:.1f} points less{told}"
-    )
-
-
-def _search_rank(trial: TrialRecord) -> tuple[float, float, int]:
-    return (-(trial.val_accuracy or 0.0), trial.config.get("lr", 0.0), trial.number)
-
-
-def _percent(accuracy: float | None) -> str:
-    return f"{100 * (accuracy or 0.0):.1f} %"
 
 
 def _as_final_run(study: str, trial: FrozenTrial) -> FinalRun:

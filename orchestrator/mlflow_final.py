@@ -1,8 +1,10 @@
 """What the MLflow runs of the last stage say: one per finalist, one per seed of a winner."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.final_record import Finalist, FinalRecord, FinalRun
+from orchestrator.final_record import FinalRecord, FinalRun
+from orchestrator.finalists import Finalist
 from orchestrator.mlflow_runs import STATUS, TRIAL_TAG, Point, RunContent, millis, trial_content
 from orchestrator.plan import StudyPlan, SweepPlan
 from orchestrator.record import FINISHED, TrialRecord
@@ -13,22 +15,31 @@ _OF_THE_SEARCH = ("failure", "epochs_run")
 
 
 def final_contents(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[RunContent]:
-    """The runs of the last stage of a study, so far."""
-    winner = finals.winner(study.name)
-    contents = [
-        _finalist(
-            plan, study, finalist, is_winner=winner is not None and finalist.number == winner.number
-        )
-        for finalist in finals.finalists(study.name)
+    """The runs of the last stage of a study, so far: of all its rounds."""
+    return [
+        content
+        for round in range(1, finals.num_rounds(study.name) + 1)
+        for content in _of_round(plan, study, finals, round)
     ]
-    return contents + [_final(plan, study, finals, run) for run in finals.final_runs(study.name)]
+
+
+def _of_round(
+    plan: SweepPlan, study: StudyPlan, finals: FinalRecord, round: int
+) -> Iterator[RunContent]:
+    winner = finals.winner(study.name, round)
+    finalists = {finalist.number: finalist for finalist in finals.finalists(study.name, round)}
+    for finalist in finalists.values():
+        is_winner = winner is not None and finalist.number == winner.number
+        yield _finalist(plan, study, finalist, round, is_winner=is_winner)
+    for run in finals.final_runs(study.name, round):
+        yield _final(plan, study, finalists[run.trial].trial, run, round)
 
 
 def _finalist(
-    plan: SweepPlan, study: StudyPlan, finalist: Finalist, *, is_winner: bool
+    plan: SweepPlan, study: StudyPlan, finalist: Finalist, round: int, *, is_winner: bool
 ) -> RunContent:
     number, name = f"finalist {finalist.number}", f"finalist #{finalist.number}"
-    content = _again(plan, study, finalist.trial, finalist, number=number, name=name)
+    content = _again(plan, study, finalist.trial, finalist, round, number=number, name=name)
     return replace(
         content,
         tags={**content.tags, "winner": str(is_winner).lower()},
@@ -41,10 +52,11 @@ def _finalist(
     )
 
 
-def _final(plan: SweepPlan, study: StudyPlan, finals: FinalRecord, run: FinalRun) -> RunContent:
-    trial = finals.finalist(study.name, run.trial).trial
+def _final(
+    plan: SweepPlan, study: StudyPlan, trial: TrialRecord, run: FinalRun, round: int
+) -> RunContent:
     number, name = f"final {run.seed}", f"final, seed {run.seed}"
-    content = _again(plan, study, trial, run, number=number, name=name)
+    content = _again(plan, study, trial, run, round, number=number, name=name)
     return replace(
         content,
         params={**content.params, "seed": str(run.seed)},
@@ -66,6 +78,7 @@ def _again(
     study: StudyPlan,
     trial: TrialRecord,
     run: Finalist | FinalRun,
+    round: int,
     *,
     number: str,
     name: str,
@@ -73,6 +86,8 @@ def _again(
     """A trial of the search that is run once more in the last stage."""
     content = trial_content(plan, trial, ())
     stage = number.partition(" ")[0]
+    if round > 1:
+        number, name = f"{number}, round {round}", f"{name}, round {round}"
     kept = {name: text for name, text in content.tags.items() if name not in _OF_THE_SEARCH}
     return replace(
         content,
@@ -86,6 +101,7 @@ def _again(
             TRIAL_TAG: number,
             "kind": stage,
             "stage": stage,
+            "round": str(round),
             "state": run.state,
             "trial": str(trial.number),
             **({"failure": run.failure} if run.failure else {}),

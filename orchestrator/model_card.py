@@ -3,6 +3,7 @@
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.final_protocol import MEDIAN_SEED, times_opened
 from orchestrator.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _accuracy(bundle: "Bundle") -> list[str]:
     return [
         f"{100 * fmean(values):.1f}{spread} % of the test images (mean and standard deviation "
         f"over {len(values)} seeds, each tested once after the last epoch). These are the "
-        f"parameters of seed {bundle.trial.seed}, the median, with {100 * own:.1f} %.",
+        f"parameters of seed {bundle.trial.seed}, the {bundle.seed_rule or MEDIAN_SEED}, with "
+        f"{100 * own:.1f} %. {times_opened(bundle.num_openings)}",
     ]
 
 

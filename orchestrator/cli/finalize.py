@@ -1,10 +1,11 @@
 """`finalize`: the honest number, once."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -23,22 +24,44 @@ from orchestrator.cli.options import (
     slots_of,
 )
 from orchestrator.cli.terminal import Terminal
+from orchestrator.final_protocol import FinalProtocol, times_opened
 
 if TYPE_CHECKING:
-    from orchestrator.finalize import StudyOutcome
+    from orchestrator.final_outcome import StudyOutcome
 
 console = Terminal()
+
+MOST_SEEDS = 2**63
+"""What the table and torch's generators take."""
 
 
 def finalize(
     folder: Folder,
     finalists: Annotated[
-        int, typer.Option(help="Of each study, the best so many by validation are compared.")
-    ] = 3,
-    folds: Annotated[int, typer.Option(help="Parts of the labelled images for that.")] = 5,
+        int | None,
+        typer.Option(help="Of each study, the best so many by validation are compared (3)."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Parts of the labelled images for that (5).")
+    ] = None,
     seeds: Annotated[
-        str, typer.Option(help="Of the final runs, separated by commas.")
-    ] = "42,44,82,100,800",
+        str | None,
+        typer.Option(help="Of the final runs, separated by commas (42,44,82,100,800)."),
+    ] = None,
+    unfinished: Annotated[
+        bool,
+        typer.Option("--unfinished", help="Although the search is not over; it is recorded."),
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="A new round of what is out of date or failed; both rounds are kept and told.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be run; open and start nothing.")
+    ] = False,
     max_hours: MaxHours = None,
     slots: NumSlots = None,
     cpus_per_trial: CpusPerTrial = None,
@@ -50,35 +73,37 @@ def finalize(
 ) -> None:
     """Compare the finalists on folds, retrain the winners on train and val, test them once.
 
-    Stopped or killed, the same command goes on.
+    Stopped or killed, the same command goes on. Once done, it prints the outcome again.
     """
     from orchestrator.data.cache import ImageCache
-    from orchestrator.final_protocol import FinalProtocol
+    from orchestrator.finalize import FinalRequest
     from orchestrator.finalize import finalize as run
     from orchestrator.owner import leased, owned
     from orchestrator.plan import load_plan
-    from orchestrator.prepare import reopen_suite
     from orchestrator.storage import default_storage
 
     plan = load_plan(folder)
-    protocol = FinalProtocol(num_finalists=finalists, num_folds=folds, seeds=_seeds(seeds))
-    cache = ImageCache()
-    chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address)
-    suite = reopen_suite(plan, cache)
+    request = FinalRequest(
+        protocol=_protocol(finalists, folds, seeds),
+        unfinished=unfinished,
+        again=again,
+        dry_run=dry_run,
+    )
     told = Terminal(stderr=True) if as_json else console
     with owned(folder), leased(storage, plan.name):
         outcomes = run(
             plan,
-            suite,
             folder,
-            chosen,
-            cache=cache,
+            request,
+            lambda: slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address),
+            cache=ImageCache(),
             storage_url=storage or default_storage(folder),
-            protocol=protocol,
             say=lambda line: told.print(line, markup=False, soft_wrap=True),
             ray_address=ray_address,
             max_seconds=None if max_hours is None else 3600 * max_hours,
         )
+    if dry_run:
+        return
     if as_json:
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
@@ -111,25 +136,59 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
         _say(f"{study}: {outcome.why}")
         for seed, reason in outcome.failed_seeds.items():
             _say(f"{study}: seed {seed} failed and is not in the mean: {reason}")
-        if outcome.num_finished_trials < outcome.num_planned_trials:
-            _say(
-                f"{study}: the search has {outcome.num_finished_trials} of "
-                f"{outcome.num_planned_trials} trials; its finalists stay as they were chosen"
-            )
+        for line in _history(outcome):
+            _say(f"{study}: {line}")
         if outcome.bundle_seed is not None:
             place = folder / "final" / "by_method" / outcome.space
-            seed = outcome.bundle_seed
-            _say(f"{study}: the prompts in {place} are those of seed {seed}, the median on test")
+            seed, rule = outcome.bundle_seed, outcome.seed_rule
+            _say(f"{study}: the prompts in {place} are those of seed {seed}, the {rule}")
     left = sum(outcome.num_left for outcome in outcomes)
     if left:
         _say(f"stopped with {left} runs left; go on with: orchestrator finalize {folder}")
 
 
+def _history(outcome: "StudyOutcome") -> Iterator[str]:
+    """What a reader of the test number should know of how it came about."""
+    chosen, planned = outcome.num_trials_at_choice, outcome.num_planned_trials
+    if outcome.finalists and chosen < planned:
+        still = (
+            ""
+            if outcome.num_finished_trials == chosen
+            else (f"; with {outcome.num_finished_trials} they would be the same")
+        )
+        yield f"its finalists were chosen when {chosen} of {planned} trials had ended{still}"
+    for earlier in outcome.earlier:
+        accuracies = list(earlier.test_accuracies.values())
+        reached = f"{100 * fmean(accuracies):.1f} % on test" if accuracies else "not tested"
+        winner = "no winner" if earlier.winner is None else f"trial #{earlier.winner}"
+        yield (
+            f"round {earlier.round}, before this one: {winner}, {reached}, chosen when "
+            f"{earlier.num_trials_at_choice} of {planned} trials had ended"
+        )
+    if outcome.num_openings > 1:
+        yield times_opened(outcome.num_openings)
+
+
+def _protocol(finalists: int | None, folds: int | None, seeds: str | None) -> dict[str, Any]:
+    """The fields that were given, checked."""
+    given = {
+        "num_finalists": finalists,
+        "num_folds": folds,
+        "seeds": None if seeds is None else _seeds(seeds),
+    }
+    found = {name: value for name, value in given.items() if value is not None}
+    FinalProtocol(**found)
+    return found
+
+
 def _seeds(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        found = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"--seeds: expected numbers with commas, found {text!r}") from error
+    if not all(0 <= seed < MOST_SEEDS for seed in found):
+        raise ValueError(f"--seeds: each must be 0 or more and below 2**63, found {text!r}")
+    return found
 
 
 def _say(line: str) -> None:

@@ -191,7 +191,7 @@ def sweep(
             max_hours=_hours_until(deadline),
         )
     elif finalize:
-        _say(f"and then: orchestrator finalize {folder}")
+        _say(f"the test split stays closed until then; after it: orchestrator finalize {folder}")
     _leave(exit_code)
 
 

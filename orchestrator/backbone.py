@@ -54,6 +54,11 @@ def load_planned_backbone(
     if frozen is not None:
         backbone = load_frozen(plan.name, frozen, image_size=plan.image_size)
     else:
+        if plan.weights is not None and not Path(plan.weights).exists():
+            raise ValueError(
+                f"{plan.weights}: the weights of {plan.name} are not there any more; "
+                "where they are now is named with --weights"
+            )
         backbone = load_backbone(
             plan.name,
             weights=Path(plan.weights) if plan.weights else None,

@@ -7,7 +7,6 @@ Loading needs torch, timm, safetensors and this distribution: neither Ray nor ML
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,9 +30,11 @@ from orchestrator.faults import commit_point
 from orchestrator.model_card import model_card
 from orchestrator.regular_file import opened_regular
 from orchestrator.suggest import unknown
+from orchestrator.whole_file import whole_file
 from orchestrator.yaml_io import dump_yaml, read_yaml
 
 FORMAT = 1
+DEVICES = ("cpu", "cuda")
 
 BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
 """Description, tuned weights, model card, checksums: one of each per task."""
@@ -196,12 +197,12 @@ class PromptedModel:
 
 
 def load_bundle(
-    path: str | Path, *, weights: str | Path | None = None, device: str = "cpu"
+    path: str | Path, *, weights: str | Path | None = None, device: str | None = "cpu"
 ) -> PromptedModel:
     """The model of `<task>.yaml` and the safetensors file beside it.
 
     `weights` is where the frozen backbone's file is now, if not where it was; it must have the
-    content that the bundle was trained on.
+    content that the bundle was trained on. `device` None is a GPU if there is one.
     """
     path = Path(path)
     bundle = read_bundle(path)
@@ -215,7 +216,12 @@ def load_bundle(
         raise ValueError(f"{tensors}: is not the file that {path.name} was written with")
     plan = bundle.backbone
     if weights is not None:
-        plan = replace(plan, weights=str(Path(weights).absolute()))
+        plan = replace(plan, weights=str(Path(weights).expanduser().absolute()))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in DEVICES:
+        raise ValueError(unknown("device", device, DEVICES))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device here; use --device cpu, or leave --device out")
     backbone = load_planned_backbone(plan, device)
     own, _ = split_config(bundle.trial.method, bundle.trial.config)
     try:
@@ -251,10 +257,6 @@ def _open(path: Path) -> Image.Image:
 
 
 def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
+    with whole_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    commit_point("half bundle")
-    unfinished.replace(path)
+        commit_point("half bundle")

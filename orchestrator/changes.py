@@ -14,9 +14,14 @@ from orchestrator.record import Record, differences
 logger = logging.getLogger(__name__)
 
 
+def refuse_other_weights(plan: SweepPlan) -> None:
+    """ValueError if the weights are gone, or are not those that were planned."""
+    load_planned_backbone(plan.backbone, "cpu")
+
+
 def refuse_changes(plan: SweepPlan, record: Record, *, accept_versions: bool) -> None:
     """ValueError if weights or software are not those that the trials so far were run with."""
-    load_planned_backbone(plan.backbone, "cpu")
+    refuse_other_weights(plan)
     now = versions()
     changes = list(differences(record.accepted_versions() or plan.versions, now))
     if not changes:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from orchestrator.faults import commit_point
+from orchestrator.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +23,11 @@ def save_checkpoint(state: Any, path: Path, *, owner: str) -> None:
     torch.save({"owner": owner, "state": state}, buffer)
     content = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
     middle = len(content) // 2
-    with unfinished.open("wb") as file:
+    with whole_file(path, path.with_suffix(".part")) as file:
         file.write(_MAGIC + hashlib.sha256(content).digest() + content[:middle])
         commit_point("half checkpoint")
         file.write(content[middle:])
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
     commit_point("after checkpoint")
 
 

@@ -20,6 +20,7 @@ from orchestrator.backbone import BackbonePlan, load_planned_backbone
 from orchestrator.data.cache import DecodedSplit, ImageCache
 from orchestrator.data.locks import exclusive
 from orchestrator.data.transform import ImageTransform
+from orchestrator.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ class Delivery:
             expected, parts = self._depot.fetch(name)
             digest = hashlib.sha256()
             unfinished = path.with_suffix(".part")
-            with unfinished.open("wb") as file:
+            unfinished.unlink(missing_ok=True)
+            with unfinished.open("xb") as file:
                 for part in parts:
                     digest.update(part)
                     file.write(part)
@@ -117,9 +119,5 @@ def store_weights(plan: BackbonePlan, cache_root: Path) -> str:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is complete and on the disk, or not there at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
+    with whole_file(path, path.with_suffix(".part")) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

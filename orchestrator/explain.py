@@ -27,6 +27,7 @@ from methods.gatevpt import GatedPrompts
 from methods.recipe import Recipe
 from orchestrator.bundle import PromptedModel
 from orchestrator.config import split_config
+from orchestrator.whole_file import whole_file
 
 NUM_PROTOTYPES = 16
 """Centres of the patch tokens of a block that prompts are compared with."""
@@ -330,6 +331,5 @@ def _png(figure: Figure) -> str:
 
 def write_page(page: str, path: Path) -> None:
     """Whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    with whole_file(path) as file:
+        file.write(page.encode())

@@ -30,6 +30,7 @@ from orchestrator.final_record import FinalRecord, FinalRun
 from orchestrator.plan import StudyPlan, SweepPlan
 from orchestrator.report.final import FINAL_FILE
 from orchestrator.suites import Suite
+from orchestrator.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +80,11 @@ def write_final(
     """
     outcomes = [with_older_bundle(outcome, folder) for outcome in outcomes]
     document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
-    _replace(folder / FINAL_FILE, document.encode())
+    with whole_file(folder / FINAL_FILE) as file:
+        file.write(document.encode())
     rows = [row for study in plan.studies for row in _rows(plan, study, finals)]
-    part = folder / f"{FINAL_TABLE}.part"
-    pq.write_table(pa.Table.from_pylist(rows, schema=FINAL_SCHEMA), part)
-    part.replace(folder / FINAL_TABLE)
+    with whole_file(folder / FINAL_TABLE) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=FINAL_SCHEMA), file)
     for outcome, place in bundles_wanted(plan, outcomes, folder):
         if not is_bundle_of(place, outcome):
             _save(plan, suite, finals, outcome, folder, place)
@@ -262,9 +263,3 @@ def _rows(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[dict[s
             for run in finals.final_runs(study.name, number)
         ]
     return rows
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backbone import image_transform
+from orchestrator.changes import refuse_other_weights
 from orchestrator.data.cache import (
     ImageCache,
     open_final_splits,
@@ -96,6 +97,7 @@ def finalize(
         chosen = slots()
         suite = functools.cache(lambda: reopen_suite(plan, cache))
         prints = _open_test_images(plan, suite(), cache)
+        refuse_other_weights(plan)
         stages = with_images(stages, finals, prints, folder, again=request.again)
         say(sentences(stages)[0])
         _begin(stages, finals, prints)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import re
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,28 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DIGEST_TAG = "orchestrator.digest"
+_SPECIAL = re.compile(r"^\.|[^\w .\-]")
+_SPECIAL_OR_DOT = re.compile(r"[^\w \-]")
+_MAX_NAME_CHARACTERS = 250
 MODEL_CODE = Path(__file__).with_name("mlflow_model.py")
+
+
+def model_name(sweep: str, task: str) -> str:
+    """The name of a task's winner as MLflow takes it; two tasks never share one.
+
+    MLflow refuses / and :, and in its addresses and filters ?, #, % and quotes mean something. What
+    is neither letter, digit nor one of ` .-_` is written as ~ and its bytes in hexadecimal, and so
+    is a dot of the task, since a dot stands before the task.
+    """
+    name = f"{_SPECIAL.sub(_as_hexadecimal, sweep)}.{_SPECIAL_OR_DOT.sub(_as_hexadecimal, task)}"
+    if len(name) <= _MAX_NAME_CHARACTERS:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name[: _MAX_NAME_CHARACTERS - 18]}~~{digest}"
+
+
+def _as_hexadecimal(found: re.Match[str]) -> str:
+    return "".join(f"~{byte:02X}" for byte in found[0].encode(errors="surrogateescape"))
 
 
 def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path) -> bool:

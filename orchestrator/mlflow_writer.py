@@ -273,11 +273,11 @@ class RunWriter:
 
     def register(self, study: str, bundle: Path) -> None:
         """Register the winner of a task, found in `study`, as a model."""
-        from orchestrator.mlflow_registry import register_winner
+        from orchestrator.mlflow_registry import model_name, register_winner
 
         run = self._run((study, ""))
         if not run.deleted:
-            name = f"{self._plan.name}.{self._plan.study(study).task}"
+            name = model_name(self._plan.name, self._plan.study(study).task)
             register_winner(self._client, run.run_id, name, bundle)
 
     def _upload(self, run: _KnownRun, tag: str, digest: str, upload: Callable[[], object]) -> None:

@@ -17,6 +17,7 @@ from orchestrator.data.check import check_task
 from orchestrator.data.task import Task
 from orchestrator.engine import PRECISIONS, Engine
 from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
+from orchestrator.places import under_planned_names
 from orchestrator.plan import (
     PRUNERS,
     SAMPLERS,
@@ -164,11 +165,14 @@ def reopen_suite(plan: SweepPlan, cache: ImageCache) -> Suite:
 
 def planned_suite(plan: SweepPlan) -> Suite:
     """The suite of a plan, as it lies on the disk now."""
-    return load_suite(
-        plan.suite,
-        data_root=Path(plan.data_root) if plan.data_root else None,
-        tasks=[task.name for task in plan.tasks],
-        seed=plan.seed,
+    return under_planned_names(
+        lambda tasks: load_suite(
+            plan.suite,
+            data_root=Path(plan.data_root) if plan.data_root else None,
+            tasks=tasks,
+            seed=plan.seed,
+        ),
+        [task.name for task in plan.tasks],
     )
 
 

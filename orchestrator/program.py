@@ -47,6 +47,7 @@ def save_program(model: PromptedModel, path: Path) -> float:
     pixels = torch.randint(0, 256, (3, 3, size, size), generator=generator, dtype=torch.uint8)
     batch = torch.export.Dim("batch")
     unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
+    unfinished.unlink(missing_ok=True)  # whatever it was, it is not written through
     # No gradients: what is trained is done learning, and autocast has no part in a program.
     with torch.no_grad():
         program = torch.export.export(network, (pixels[:2],), dynamic_shapes=({0: batch},))

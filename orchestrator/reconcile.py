@@ -104,12 +104,19 @@ def _reconcile(
 def register_winners(plan: SweepPlan, tracking_uri: str, bundles: Mapping[str, Path]) -> None:
     """Register the bundle of each task's winner as a model; one that is known stays as it is.
 
-    `bundles` are descriptions (`<task>.yaml`) by study.
+    `bundles` are descriptions (`<task>.yaml`) by study. One that cannot be registered keeps no
+    other from it: TrackingError names those that could not, when all were tried.
     """
     writer = RunWriter(plan, tracking_uri, None)
     writer.connect()
+    failed: list[str] = []
     for study, bundle in bundles.items():
-        writer.register(study, bundle)
+        try:
+            writer.register(study, bundle)
+        except Exception as error:  # whatever MLflow, its server or the disk throw
+            failed.append(f"{study} ({reason_of(error)})")
+    if failed:
+        raise TrackingError(f"not registered as models: {', '.join(failed)}")
 
 
 def reconcile_final(

@@ -1,17 +1,23 @@
 """An exported configuration, trained again from its description alone."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from orchestrator.backbone import image_transform
 from orchestrator.bundle import Bundle
 from orchestrator.data.cache import ImageCache, task_fingerprint
 from orchestrator.data.task import Task
 from orchestrator.final_trial import FinalContext, FinalTrial
+from orchestrator.places import moved_suite, under_planned_names
 from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
 from orchestrator.suites import load_suite
 from orchestrator.trial import Trial
+
+logger = logging.getLogger(__name__)
 
 
 def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> float:
@@ -22,22 +28,16 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
     task = find_task(bundle, data)
     backbone = bundle.backbone
     if weights is not None:
-        backbone = replace(backbone, weights=str(weights.absolute()))
-    found = task_fingerprint(task, image_transform(backbone))
-    if found != bundle.data_fingerprint:
-        raise ValueError(
-            f"{task.root}: not the images that {bundle.task} was trained on "
-            f"(fingerprint {found[:12]}, recorded {bundle.data_fingerprint[:12]})"
-        )
+        backbone = replace(backbone, weights=str(weights.expanduser().absolute()))
     cache = ImageCache()
     context = FinalContext(
         backbone=backbone,
         tasks={task.name: task.for_search()},
         final_tasks={task.name: task} if bundle.stage == "final" else {},
-        fingerprints={task.name: found},
+        fingerprints={task.name: bundle.data_fingerprint},
         pruner=PrunerPlan(name="none", first_rung_epochs=1),
         cache_folder=str(cache.root),
-        device="cpu" if bundle.device == "cpu" else "cuda",
+        device=_device_like(bundle),
         cpu_threads=bundle.cpu_threads,
         engine=bundle.engine,
     )
@@ -49,18 +49,40 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
     return list(Trial(bundle.trial, context, residents).epochs())[-1]["val_accuracy"]
 
 
+def _device_like(bundle: Bundle) -> str:
+    """The kind of device that the bundle was trained on, or the CPU where there is none."""
+    if bundle.device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    logger.warning("trained on %s, which is not here: training on the CPU instead", bundle.device)
+    return "cpu"
+
+
 def find_task(bundle: Bundle, data: Path | None) -> Task:
-    """The task of the bundle: in the suite it came from, or in the suite at `data`."""
-    if data is None:
-        suite = load_suite(
-            bundle.suite,
-            data_root=Path(bundle.data_root) if bundle.data_root else None,
-            tasks=[bundle.task],
+    """The task of the bundle: in the suite it came from, or in the suite at `data`.
+
+    ValueError if its images are not those that the bundle was trained on.
+    """
+    name, data_root = bundle.suite, bundle.data_root
+    if data is not None:
+        name, data_root = moved_suite(name, data)
+    suite = under_planned_names(
+        lambda tasks: load_suite(
+            name,
+            data_root=Path(data_root) if data_root else None,
+            tasks=tasks,
             seed=bundle.data_seed,
-        )
-    else:
-        suite = load_suite(str(data), tasks=[bundle.task], seed=bundle.data_seed)
+        ),
+        [bundle.task],
+    )
     (task,) = suite.tasks
+    found = task_fingerprint(task, image_transform(bundle.backbone))
+    if found != bundle.data_fingerprint:
+        raise ValueError(
+            f"{task.root}: not the images that {bundle.task} was trained on "
+            f"(fingerprint {found[:12]}, recorded {bundle.data_fingerprint[:12]})"
+        )
     return task
 
 

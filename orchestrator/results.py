@@ -27,6 +27,7 @@ from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.space import hyperparameters
 from orchestrator.uncertainty import accuracy_text, interval, standard_error
+from orchestrator.whole_file import whole_file
 
 RESULTS_FILE = "results.parquet"
 PARAM_PREFIX = "param."
@@ -196,13 +197,9 @@ def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
     # Rows of one study at a time: as Python objects they are far larger than as a table.
     parts = [results_table(plan, record.trials(study.name)) for study in plan.studies]
     table = pa.concat_tables(parts)
-    unfinished = path.with_name(f".{path.name}.part")
-    with unfinished.open("wb") as file:
+    with whole_file(path, path.with_name(f".{path.name}.part")) as file:
         pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    commit_point("half table")
-    unfinished.replace(path)
+        commit_point("half table")
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name too must survive a power cut

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,17 +16,32 @@ import onnxruntime
 import pandas
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_model_name
+from plans import make_plan, make_record
 from suites import write_task
 
 from methods import load_backbone
-from orchestrator.backbone import BackbonePlan
-from orchestrator.bundle import BUNDLE_SUFFIXES, Bundle, load_bundle, save_bundle, sha256_of
+from orchestrator.backbone import BackbonePlan, image_transform
+from orchestrator.bundle import (
+    BUNDLE_SUFFIXES,
+    Bundle,
+    load_bundle,
+    read_bundle,
+    save_bundle,
+    sha256_of,
+)
 from orchestrator.config import TrialConfig, build
+from orchestrator.data.cache import task_fingerprint
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.engine import Engine
-from orchestrator.mlflow_registry import register_winner
+from orchestrator.mlflow_registry import model_name, register_winner
+from orchestrator.mlflow_store import TrackingError
 from orchestrator.plan import PrunerPlan
 from orchestrator.program import save_program
+from orchestrator.reconcile import reconcile, register_winners
+from orchestrator.rerun import train_again
 from orchestrator.residents import Residents
 from orchestrator.trial import Trial, TrialContext
 from orchestrator.yaml_io import parse_yaml
@@ -42,6 +57,11 @@ CONFIGS = {
     "bias": {},
 }
 SHORT = {"epochs": 2, "warmup_epochs": 0}
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.text(
+    "ab:/~.3A ", min_size=1, max_size=6
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +129,32 @@ def write_bundle(method: str, task_folder: Path, folder: Path) -> tuple[Path, Tr
     )
     description, *_ = save_bundle(bundle, folder / "bundle", tensors)
     return description, trial
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_bundle_made_on_a_gpu_is_trained_and_used_where_there_is_none(
+    task_folder, tmp_path, caplog
+):
+    description, _ = write_bundle("linear", task_folder, tmp_path)
+    bundle = read_bundle(description)
+    fingerprint = task_fingerprint(read_vtab_task(task_folder), image_transform(bundle.backbone))
+    on_a_gpu = replace(
+        bundle,
+        device="NVIDIA H200",
+        data_fingerprint=fingerprint,
+        engine=Engine(precision="bf16"),
+    )
+    accuracy = train_again(on_a_gpu, data=None, weights=None)
+    assert 0 < accuracy <= 1
+    assert "trained on NVIDIA H200, which is not here: training on the CPU instead" in caplog.text
+    save_bundle(on_a_gpu, tmp_path / "gpu", tmp_path / "trained.safetensors")
+    model = load_bundle(tmp_path / "gpu" / description.name, device=None)
+    image = next((task_folder / "images" / "test").iterdir())
+    assert model.predict([image]) == load_bundle(description).predict([image])
+    with pytest.raises(ValueError, match="there is no CUDA device here; use --device cpu"):
+        load_bundle(description, device="cuda")
+    with pytest.raises(ValueError, match="unknown device 'cdua'; did you mean 'cuda'"):
+        load_bundle(description, device="cdua")
 
 
 @pytest.mark.parametrize("method", CONFIGS)
@@ -292,6 +338,41 @@ def test_a_bundle_is_pushed_to_a_hub_whole_or_with_a_reason(gated, accepts, tmp_
     assert server.files.keys() == {*names, "README.md"}
     assert all(server.files[name] == (gated.parent / name).read_bytes() for name in names)
     assert server.files["README.md"] == gated.with_suffix(".md").read_bytes()
+
+
+@given(
+    first=st.tuples(names, names),
+    second=st.tuples(names, names),
+)
+@example(first=("a.b", "c"), second=("a", "b.c"))
+@example(first=("a:", "b"), second=("a~3A", "b"))
+@example(first=("a" * 300, "b"), second=("a" * 300, "c"))
+def test_two_winners_never_share_the_name_of_a_model(first, second):
+    one, other = model_name(*first), model_name(*second)
+    assert (one == other) == (first == second)
+    _validate_model_name(one)
+    assert not set(one) & set("/:?#%'\"@") and len(one) <= 256
+
+
+def test_the_name_of_a_model_is_that_of_sweep_and_task_where_mlflow_takes_it():
+    assert model_name("photos-20261121-120000", "cats") == "photos-20261121-120000.cats"
+    assert model_name("a:b", "c/d?") == "a~3Ab.c~2Fd~3F"
+
+
+@pytest.mark.mlflow
+def test_a_winner_that_cannot_be_registered_keeps_no_other_from_it(gated, tmp_path):
+    plan = make_plan(name="ratio 3:1 'x'", tasks=("lost", "left:right", "rest"))
+    record = make_record(plan, tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    reconcile(plan, record, uri, best_files=lambda study: [])
+    bundles = {study.name: gated for study in plan.studies}
+    bundles["lost.vpt_deep"] = tmp_path / "lost.yaml"
+    for _ in range(2):  # the second time nothing is new
+        with pytest.raises(TrackingError, match=r"not registered as models: lost\.vpt_deep \("):
+            register_winners(plan, uri, bundles)
+    found = {version.name: version for version in mlflow.MlflowClient(uri).search_model_versions()}
+    assert found.keys() == {"ratio 3~3A1 ~27x~27.left~3Aright", "ratio 3~3A1 ~27x~27.rest"}
+    assert all(version.version == 1 for version in found.values())
 
 
 @pytest.mark.mlflow

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.files import DataOption, WeightsOption
+from orchestrator.cli.options import DataOption, WeightsOption
 from orchestrator.cli.terminal import Terminal
 
 console = Terminal()

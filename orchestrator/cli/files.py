@@ -8,17 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from orchestrator.cli.options import Storage
+from orchestrator.cli.options import DataOption, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
 
 console = Terminal()
-
-DataOption = Annotated[
-    Path | None, typer.Option(help="Where the suite is now, if not where it was.")
-]
-WeightsOption = Annotated[
-    Path | None, typer.Option(help="Where the backbone's weights are now, if not where they were.")
-]
 
 
 def export(
@@ -30,6 +23,7 @@ def export(
     push: Annotated[
         str | None, typer.Option(help="Upload the bundles to this model repository of a hub.")
     ] = None,
+    data: DataOption = None,
     weights: WeightsOption = None,
     storage: Storage = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -44,11 +38,12 @@ def export(
         return
     folder = source
     from orchestrator.export import BEST_FOLDER, TRIALS_FOLDER, export_best, exported_table
+    from orchestrator.places import at_places, find_places
     from orchestrator.plan import load_plan
     from orchestrator.prepare import planned_suite
     from orchestrator.record import open_record
 
-    plan = load_plan(folder)
+    plan = at_places(load_plan(folder), find_places(folder, data, weights))
     target = to or folder / BEST_FOLDER
     exported = export_best(
         plan,
@@ -128,7 +123,9 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     weights: WeightsOption = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Classify images with an exported bundle."""

@@ -14,6 +14,7 @@ from orchestrator.cli.options import (
     INTERRUPTED,
     SOME_FAILED,
     CpusPerTrial,
+    DataOption,
     Folder,
     GpuKind,
     GpusPerTrial,
@@ -21,6 +22,7 @@ from orchestrator.cli.options import (
     NumSlots,
     RayAddress,
     Storage,
+    WeightsOption,
     slots_of,
 )
 from orchestrator.cli.terminal import Terminal
@@ -62,6 +64,8 @@ def finalize(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be run; open and start nothing.")
     ] = False,
+    data: DataOption = None,
+    weights: WeightsOption = None,
     max_hours: MaxHours = None,
     slots: NumSlots = None,
     cpus_per_trial: CpusPerTrial = None,
@@ -79,10 +83,12 @@ def finalize(
     from orchestrator.finalize import FinalRequest
     from orchestrator.finalize import finalize as run
     from orchestrator.owner import leased, owned
+    from orchestrator.places import at_places, find_places, keep_places
     from orchestrator.plan import load_plan
     from orchestrator.storage import default_storage
 
-    plan = load_plan(folder)
+    places = find_places(folder, data, weights)
+    plan = at_places(load_plan(folder), places)
     request = FinalRequest(
         protocol=_protocol(finalists, folds, seeds),
         unfinished=unfinished,
@@ -102,6 +108,8 @@ def finalize(
             ray_address=ray_address,
             max_seconds=None if max_hours is None else 3600 * max_hours,
         )
+        if not dry_run:
+            keep_places(folder, places)
     if dry_run:
         return
     if as_json:

@@ -40,6 +40,30 @@ MaxHours = Annotated[
 NumSlots = Annotated[int | None, typer.Option("--slots", help="Trials side by side.")]
 CpusPerTrial = Annotated[int | None, typer.Option(help="CPU threads of a trial.")]
 GpusPerTrial = Annotated[float | None, typer.Option(help="GPUs of a trial, fractions allowed.")]
+
+
+def expanded(text: str) -> Path:
+    """A path whose ~ no shell has expanded, as in --data=~/images."""
+    return Path(text).expanduser()
+
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=expanded,
+        metavar="PATH",
+        help="Where the images are now, if not where they were: the suite's folder, or the one "
+        "that it lies in.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=expanded,
+        metavar="PATH",
+        help="Where the backbone's weights are now, if not where they were.",
+    ),
+]
 GpuKind = Annotated[
     str | None,
     typer.Option(help="Of a cluster with several: only GPUs of this kind, e.g. L4 or H100."),

@@ -50,14 +50,14 @@ def report(
     from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
     from orchestrator.report.page import page
     from orchestrator.report.table import result_tables
+    from orchestrator.whole_file import whole_file
 
     target = html or folder / PAGE_FILE
     if html and not html.parent.is_dir():
         raise ValueError(f"{html}: there is no folder {html.parent} to write the page in")
     found = _collect(folder, storage)
-    unfinished = target.with_name(f".{target.name}.part")
-    unfinished.write_text(page(found), encoding="utf-8")
-    unfinished.replace(target)
+    with whole_file(target) as file:
+        file.write(page(found).encode())
     match format:
         case Format.terminal:
             _show(headlines(found), result_tables(found))

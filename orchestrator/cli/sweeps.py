@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     INTERRUPTED,
     SOME_FAILED,
     CpusPerTrial,
+    DataOption,
     Folder,
     GpuKind,
     GpusPerTrial,
@@ -22,6 +23,8 @@ from orchestrator.cli.options import (
     NumSlots,
     RayAddress,
     Storage,
+    WeightsOption,
+    expanded,
     names_in,
     slots_of,
 )
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.data.cache import ImageCache
+    from orchestrator.places import Places
     from orchestrator.plan import SweepPlan
     from orchestrator.precision import PrecisionChooser
     from orchestrator.record import Record
@@ -48,7 +52,10 @@ WIDEST = 1000
 def sweep(
     suite: Annotated[str, typer.Argument(help="vtab, fgvc, quickstart, or a folder of images.")],
     data: Annotated[
-        Path | None, typer.Option(help="Where the suite's folders are (default: ./data).")
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="PATH", help="Where the suite's folders are (default: ./data)."
+        ),
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
     method: Annotated[
@@ -64,7 +71,10 @@ def sweep(
         str | None, typer.Option(help="A timm VisionTransformer, e.g. vit_base_patch16_224.mae.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Its weights: .safetensors, .pth or .npz.")
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="PATH", help="Its weights: .safetensors, .pth or .npz."
+        ),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels; default: the backbone's.")] = None,
     resize: Annotated[
@@ -197,6 +207,8 @@ def sweep(
 
 def resume(
     folder: Folder,
+    data: DataOption = None,
+    weights: WeightsOption = None,
     max_hours: MaxHours = None,
     slots: NumSlots = None,
     cpus_per_trial: CpusPerTrial = None,
@@ -214,21 +226,24 @@ def resume(
     """Go on with a sweep that was stopped or killed; finished trials count, others run again."""
     from orchestrator.changes import refuse_changes
     from orchestrator.data.cache import ImageCache
+    from orchestrator.places import at_places, find_places
     from orchestrator.plan import PLAN_FILE, save_plan
     from orchestrator.prepare import reopen_suite
     from orchestrator.record import open_record
     from orchestrator.stored_plan import find_plan
 
-    plan = find_plan(folder, storage)
+    places = find_places(folder, data, weights)
+    frozen = find_plan(folder, storage)
+    plan = at_places(frozen, places)
     cache = ImageCache()
     chosen = slots_of(slots, cpus_per_trial, gpus_per_trial, gpu_kind, ray_address)
     suite = reopen_suite(plan, cache)
     refuse_changes(plan, open_record(plan, folder, storage), accept_versions=accept_versions)
     if not (folder / PLAN_FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        save_plan(plan, folder)
+        save_plan(frozen, folder)
     _say(f"resuming {folder} with {chosen}")
-    _leave(_run(plan, suite, folder, chosen, cache, storage, ray_address, max_hours))
+    _leave(_run(plan, suite, folder, chosen, cache, storage, ray_address, max_hours, places))
 
 
 def status(
@@ -258,14 +273,18 @@ def _run(
     storage: str | None,
     ray_address: str | None,
     max_hours: float | None,
+    places: "Places | None" = None,
 ) -> int:
     """The exit code of the command."""
     from orchestrator.cli.live import LiveView
     from orchestrator.owner import leased, owned
+    from orchestrator.places import keep_places
     from orchestrator.record import open_record
     from orchestrator.sweep import run_sweep
 
     with owned(folder), leased(storage, plan.name):
+        if places is not None:
+            keep_places(folder, places)
         outcome = run_sweep(
             plan,
             suite,

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.plan import StudyPlan, SweepPlan
+from orchestrator.cautions import cautions
+from orchestrator.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.record import FINISHED, EpochRow, TrialRecord, best_of
 from orchestrator.space import build
 from orchestrator.yaml_io import dump_yaml
@@ -19,6 +20,8 @@ from orchestrator.yaml_io import dump_yaml
 STUDY_TAG = "orchestrator.study"
 TRIAL_TAG = "orchestrator.trial"
 BEST_PREFIX = "best."
+CAUTION_TAG = "caution"
+"""Of a study: what a reader must know before the best of it is taken for a result."""
 STUDIES_VIEW = "studies"
 
 STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -62,7 +65,7 @@ class RunContent:
     totals: Mapping[str, float]
     """Metrics that stand for the whole run."""
     note: str | None
-    """Markdown that is written once, so that a person may edit it."""
+    """Markdown, brought up to date until a person edits it."""
 
 
 def sweep_id(plan: SweepPlan) -> str:
@@ -101,7 +104,15 @@ def saved_views(plan: SweepPlan) -> dict[str, str]:
             STUDIES_VIEW,
             "Studies",
             created,
-            columns=[("metrics", "best_val_accuracy"), accuracy, duration, state, *counts, *best],
+            columns=[
+                ("metrics", "best_val_accuracy"),
+                ("tags", "val_majority_share"),
+                accuracy,
+                duration,
+                state,
+                *counts,
+                *best,
+            ],
             facets={"orderByKey": "attributes.start_time", "orderByAsc": True},
         ),
         **_view(
@@ -145,6 +156,7 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
     )
     ended = len(finished) >= study.num_trials
     space, task = plan.parsed_spaces[study.space], plan.task(study.task)
+    warnings = cautions(task, finished)
     tags = {
         **_common_tags(plan, study),
         "kind": "study",
@@ -152,6 +164,10 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         "num_trials": str(study.num_trials),
         **{f"num_{state}": str(sum(t.state == state for t in trials)) for state in STATUS},
     }
+    if task.val_majority_share is not None:
+        tags["val_majority_share"] = f"{task.val_majority_share:.6g}"
+    if warnings:
+        tags[CAUTION_TAG] = _text(" ".join(warnings))
     best = best_of(finished)
     if best is not None:
         searched = {d.name: best.config[d.name] for d in space.dimensions if d.name in best.config}
@@ -183,12 +199,21 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         totals={},
         note=(
             f"Task **{task.name}**{f' ({task.group})' if task.group else ''}: {task.num_classes} "
-            f"classes, {task.num_train} train and {task.num_val} validation images. "
+            f"classes, {task.num_train} train and {task.num_val} validation images"
+            f"{_majority(task)}. "
             f"`best_val_accuracy` is drawn over the number of finished trials; the figures of the "
-            "study are in `study.html` under Artifacts. "
-            f"The search space:\n\n```yaml\n{document}```\n"
+            "study are in `study.html` under Artifacts. Of its trials the parameter `lr` is as "
+            "drawn, for 256 images, and the metric `scaled_lr` is the step size of an epoch.\n\n"
+            + "".join(f"**Caution:** {warning}\n\n" for warning in warnings)
+            + f"The search space:\n\n```yaml\n{document}```\n"
         ),
     )
+
+
+def _majority(task: TaskPlan) -> str:
+    share = task.val_majority_share
+    told = f"; always answering the most frequent class gives {100 * (share or 0.0):.1f} % of these"
+    return "" if share is None else told
 
 
 def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]) -> RunContent:

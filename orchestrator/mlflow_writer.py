@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from orchestrator.faults import commit_point
 from orchestrator.mlflow_runs import (
     BEST_PREFIX,
+    CAUTION_TAG,
     STUDY_TAG,
     TRIAL_TAG,
     Point,
@@ -43,6 +44,10 @@ IMPORTANCE_TAG = "orchestrator.importance"
 PAGE_TAG = "orchestrator.page"
 BEST_FILES_TAG = "orchestrator.best_files"
 """Digests of what was uploaded, or of what it was made from."""
+
+NOTE_TAG = "mlflow.note.content"
+NOTE_DIGEST_TAG = "orchestrator.note"
+"""Of the note as we wrote it: another one is a person's."""
 
 DATASET_TAG = "orchestrator.dataset"
 DATASET_DIGEST_CHARACTERS = 36
@@ -188,11 +193,22 @@ class RunWriter:
         content = study_content(self._plan, self._plan.study(study), trials)
         done = self._write(content)
         run = self._run(content.key)
-        for name in [name for name in run.tags if name.startswith(BEST_PREFIX)]:
-            if name not in content.tags and not run.deleted:  # of an earlier best trial
+        if run.deleted:
+            return done
+        for name in [n for n in run.tags if n.startswith(BEST_PREFIX) or n == CAUTION_TAG]:
+            if name not in content.tags:  # of an earlier best trial
                 self._client.delete_tag(run.run_id, name)
                 del run.tags[name]
+        self._renew_note(run, content.note or "")
         return done
+
+    def _renew_note(self, run: _KnownRun, note: str) -> None:
+        """Unless a person has written another one."""
+        shown = run.tags.get(NOTE_TAG, "")
+        if shown != note and run.tags.get(NOTE_DIGEST_TAG) == _digest([("", shown.encode())]):
+            for name, value in _note_tags(note).items():
+                self._client.set_tag(run.run_id, name, value, synchronous=True)
+                run.tags[name] = value
 
     def write_trial(self, trial: TrialRecord, curve: Sequence[EpochRow]) -> str:
         """Bring the run of a trial up to date: created, updated, unchanged or deleted."""
@@ -308,7 +324,7 @@ class RunWriter:
         with contextlib.suppress(KeyError, OSError):  # a container may run as nobody known
             tags["mlflow.user"] = getpass.getuser()
         if content.note is not None:
-            tags["mlflow.note.content"] = content.note
+            tags |= _note_tags(content.note)
         run = self._client.create_run(
             self._experiment_id,
             start_time=content.start,
@@ -381,6 +397,10 @@ def _new_points(content: RunContent, known: Mapping[int, _Shown]) -> list[Point]
         latest = max(latest + 1 if shown else latest, point.timestamp)
         new.append(replace(point, timestamp=latest))
     return new
+
+
+def _note_tags(note: str) -> dict[str, str]:
+    return {NOTE_TAG: note, NOTE_DIGEST_TAG: _digest([("", note.encode())])}
 
 
 def _known(run: "Run") -> _KnownRun:

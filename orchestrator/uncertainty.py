@@ -81,16 +81,15 @@ def difference_error(first: float, num_first: int, second: float, num_second: in
     return math.sqrt(variance)
 
 
-def clear_from(degrees: float) -> float:
-    """How many standard errors count as shown, where the error has `degrees` of freedom.
+def clear_from(degrees: int) -> float:
+    """How many standard errors count as shown, where the error was estimated from few values.
 
-    CLEAR for an error that is known; more for one that is estimated from a few seeds (Student's t
-    at the same level).
+    CLEAR for very many degrees of freedom, more for few: Student's t at the same level.
     """
-    return CLEAR if math.isinf(degrees) else quantile(NormalDist().cdf(CLEAR), degrees)
+    return quantile(NormalDist().cdf(CLEAR), degrees)
 
 
-def quantile(probability: float, degrees: float) -> float:
+def quantile(probability: float, degrees: int) -> float:
     """Of Student's t."""
     from scipy.stats import t  # takes longer to import than all that stands here
 
@@ -107,7 +106,7 @@ def accuracy_text(accuracy: float, num_images: int) -> str:
     if accuracy in (0.0, 1.0):
         return _with_interval(accuracy, interval(accuracy, num_images))
     error = 100 * standard_error(accuracy, num_images)
-    digits = _digits(error)
+    digits = digits_of(error)
     return f"{100 * accuracy:.{digits}f} ± {error:.{digits}f}"
 
 
@@ -117,7 +116,7 @@ def seeds_text(accuracies: Sequence[float], num_images: int | None) -> str:
     `num_images` is None where nobody has kept it: then a mean without deviation stands alone.
     """
     mean, deviation = mean_and_deviation(accuracies)
-    if deviation is not None and _digits(100 * deviation) == 1:
+    if deviation is not None and digits_of(100 * deviation) == 1:
         return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
     if num_images is None:
         return f"{100 * mean:.1f}"
@@ -126,7 +125,7 @@ def seeds_text(accuracies: Sequence[float], num_images: int | None) -> str:
 
 def _with_interval(accuracy: float, ends: tuple[float, float]) -> str:
     low, high = (100 * end for end in ends)
-    digits = _digits(min(100 * accuracy - low or math.inf, high - 100 * accuracy or math.inf))
+    digits = digits_of(min(100 * accuracy - low or math.inf, high - 100 * accuracy or math.inf))
     if high == 100:
         inside = f"≥ {_rounded(low, digits, math.floor)}"
     elif low == 0:
@@ -144,7 +143,7 @@ def _rounded(value: float, digits: int, toward: Callable[[float], int]) -> str:
     return f"{toward(value * 10**digits) / 10**digits:.{digits}f}"
 
 
-def _digits(points: float) -> int:
+def digits_of(points: float) -> int:
     """Behind the point, so that a number of points does not read as 0: 1, or more if it must."""
     if points <= 0:
         return 0

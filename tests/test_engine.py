@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from plans import make_plan
@@ -82,6 +83,12 @@ def test_epochs_without_a_validation_survive_the_record():
     assert as_rows(as_columns(rows)) == rows
 
 
+def test_a_step_size_that_an_older_version_wrote_has_todays_name():
+    """Also of a trial that both versions trained."""
+    columns = {"epoch": [1, 2], "lr": [0.1, None], "scaled_lr": [None, 0.2]}
+    assert as_rows(columns) == [{"epoch": 1, "scaled_lr": 0.1}, {"epoch": 2, "scaled_lr": 0.2}]
+
+
 @pytest.fixture(scope="module")
 def context(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine")
@@ -157,6 +164,38 @@ def test_rungs_are_validated_whatever_the_interval(context):
     _, rows = train(sparse, Residents(2**30))
     assert [row["epoch"] for row in rows if "val_accuracy" in row] == [1, 2, 4, 5, 6]
     assert len(rows) == 6
+
+
+def test_a_complete_trial_tells_how_often_each_class_is_right(context):
+    trial, rows = train(context, Residents(2**30), "linear", lr=0.05)
+    facts = trial.facts()
+    images, right = facts["val_images_by_class"], facts["val_correct_by_class"]
+    labels = context.search_splits("colours_a")["val"].labels
+    assert images == np.bincount(labels).tolist()
+    assert sum(right) / sum(images) == rows[-1]["val_accuracy"]
+    pixels = trial.load_pixels("val")
+    with torch.no_grad():
+        found = trial.model.eval()(pixels.normalised(slice(None))).argmax(dim=1).numpy()
+    assert right == [int((found[labels == label] == label).sum()) for label in range(len(images))]
+
+
+def test_before_the_last_epoch_nothing_is_told_by_class_and_a_checkpoint_keeps_it(
+    context, tmp_path
+):
+    config = {"epochs": 2, "warmup_epochs": 1, "batch_size": 8, "lr": 0.5}
+    described = TrialConfig(
+        study="s", task="colours_a", number=0, method="linear", config=config, seed=1
+    )
+    often = replace(context, checkpoint_seconds=0)
+    first = Trial(described, often, Residents(2**30), checkpoint=tmp_path / "0.checkpoint")
+    epochs = first.epochs()
+    next(epochs)
+    assert "val_correct_by_class" not in first.facts()
+    list(epochs)
+    # Its worker dies after the last epoch, before the record hears of it.
+    second = Trial(described, often, Residents(2**30), checkpoint=tmp_path / "0.checkpoint")
+    assert len(list(second.epochs())) == 2
+    assert second.facts()["val_correct_by_class"] == first.facts()["val_correct_by_class"]
 
 
 def test_in_bf16_trained_weights_of_the_backbone_start_from_the_weights_themselves(context):

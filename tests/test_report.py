@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -72,6 +73,8 @@ def finals() -> list[FinalResult]:
             task=task,
             space=space,
             test_accuracies={seed: 0.5 + 0.1 * place + seed / 1e5 for seed in SEEDS},
+            num_test=5000,
+            test_majority=900,
         )
         for task in TASKS
         for place, space in enumerate(SPACES)
@@ -189,11 +192,12 @@ def test_without_final_runs_no_number_of_ours_is_called_test(report):
 
 def test_final_runs_are_shown_with_their_deviation_beside_the_published(finished):
     table = next(t for t in result_tables(finished) if t.title == "Test accuracy, %")
-    assert table.columns[-2:] == ["vpt_deep test", "vpt_deep published test"]
+    assert table.columns[-3:] == ["vpt_deep test", "vpt_deep published test", "majority %"]
     row = next(row for row in table.rows if row.cells[0].text == "caltech101")
     # 70 + mean(seeds) / 1000, standard deviation of the seeds / 1000
-    assert row.cells[-2].text == "70.2 ± 0.3"
-    assert row.cells[-1].text == "90.8"
+    assert row.cells[-3].text == "70.2 ± 0.3"
+    assert row.cells[-2].text == "90.8"
+    assert row.cells[-1].text == "18.0"
 
 
 def test_the_winner_of_the_finalists_is_shown_not_the_luckiest_of_the_search(folder):
@@ -218,11 +222,14 @@ def test_the_winner_of_the_finalists_is_shown_not_the_luckiest_of_the_search(fol
     assert "62.0 ± 1.4 %, by seed 61.0 (seed 42), 63.0 (seed 44)." in page(after)
 
 
-def test_seeds_that_are_missing_are_counted(folder):
+@pytest.mark.parametrize(
+    ("num_test", "text"), [(5000, "50.0 (48.6–51.4) (2 seeds)"), (None, "50.0 (2 seeds)")]
+)
+def test_seeds_that_are_missing_are_counted(folder, num_test, text):
     some = [*finals()]
-    some[0] = replace(some[0], test_accuracies={42: 0.5, 44: 0.5})
+    some[0] = replace(some[0], test_accuracies={42: 0.5, 44: 0.5}, num_test=num_test)
     table = next(t for t in result_tables(load(folder, some)) if t.title == "Test accuracy, %")
-    assert table.rows[0].cells[1].text == "50.0 ± 0.0 (2 seeds)"
+    assert table.rows[0].cells[1].text == text
 
 
 def test_final_results_are_read_and_nonsense_is_refused(tmp_path):
@@ -302,13 +309,70 @@ def test_prompts_are_judged_by_the_uncertainty(tmp_path, linear, prompts, verdic
 
 
 def test_prompts_are_judged_on_test_images_where_there_are_any(report, finished):
-    # 0.7 against 0.5 with the same seeds: the difference is exact.
+    # 0.7 against 0.5 with the same seeds: the difference is exact but for the test images.
     found = prompts_against(finished, "caltech101", "linear")
     assert found and found.images == "test" and found.value == pytest.approx(0.2)
     assert found.verdict == "better"
     before = prompts_against(report, "caltech101", "linear")
     assert before and before.images == "validation"
     assert "on test images: better on 2, worse on 0, unclear on 0 of 2" in headlines(finished)[0]
+
+
+def test_no_sentence_mixes_validation_and_test(report, finished):
+    """Of one task only one side was finalized, so that both kinds of images are told of."""
+    some = [final for final in finished.studies if final.final]
+    assert some
+    half = replace(
+        finished,
+        studies=[
+            replace(study, final=None) if study.name == "eurosat.linear" else study
+            for study in finished.studies
+        ],
+    )
+    for told in (report, finished, half):
+        sentences = [*headlines(told)]
+        for task in TASKS:
+            sentences += (worth(told, task) or "").split(". ")
+        for sentence in sentences:
+            assert not ("test images" in sentence and "validation" in sentence), sentence
+    assert any("on validation images: better on 1" in line for line in headlines(half))
+    cells = [cell.text for row in result_tables(half)[0].rows for cell in row.cells]
+    assert sum(text.endswith(" on val") for text in cells) == 1
+
+
+def test_every_accuracy_of_all_right_is_written_with_its_bound(tmp_path):
+    plan = make_plan(spaces=("linear", "vpt_deep"), num_trials=1)
+    plan = replace(plan, tasks=(replace(plan.tasks[0], val_majority=190),))
+    record = make_record(plan, tmp_path)
+    run_trial(record, "caltech101.linear", accuracy=0.0)
+    run_trial(record, "caltech101.vpt_deep", accuracy=1.0)
+    tested = [
+        FinalResult(
+            task="caltech101",
+            space=space,
+            test_accuracies=dict.fromkeys(SEEDS, accuracy),
+            num_test=1000,
+            test_majority=950,
+        )
+        for space, accuracy in (("linear", 0.0), ("vpt_deep", 1.0))
+    ]
+    report = collect(plan, record, tested)
+    tables = result_tables(report)
+    texts = [markdown(tables), latex(tables), page(report), json.dumps(document(report))]
+    for text in texts:
+        assert not re.search(r"(±|\$\\pm\$) *0\.0\b", text)
+    for text in texts[:3:2]:
+        assert "100.0 (≥ 98.1)" in text and "100.0 (≥ 99.6)" in text and "0.0 (≤ 1.9)" in text
+        assert "95.0" in text, "the majority share"
+    assert r"100.0 ($\geq$ 98.1)" in texts[1]
+    (linear, vpt) = study_rows(report)
+    assert (vpt["val_majority_share"], vpt["test_majority_share"]) == (0.95, 0.95)
+    assert vpt["val_interval_low"] == pytest.approx(0.98115, abs=1e-5)
+    assert vpt["val_standard_error"] > 0
+    assert linear["test_interval_high"] == pytest.approx(0.00383, abs=1e-5)
+    told = "95.0 % is what always answering the most frequent class gives (190 of 200 validation"
+    assert any(told in line for line in headlines(report))
+    assert told in page(report)
 
 
 def test_headlines_count_what_happened(report):

@@ -11,8 +11,10 @@ import pytest
 from plans import make_plan, make_record, run_trial
 from synthetic_sweep import synthetic_plan, synthetic_record
 
+from orchestrator.report.by_class import class_table
 from orchestrator.report.collect import SweepReport, collect
-from orchestrator.report.page import page
+from orchestrator.report.final import FinalResult
+from orchestrator.report.page import page, study_page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -108,6 +110,45 @@ def test_what_comes_from_files_is_text(tmp_path):
     assert not {"script", "img"} & set(tags.names)
     assert not [name for name, _ in tags.attributes if name.startswith("on")]
     assert any(HOSTILE in word for word in tags.words), "it is shown as what it is"
+
+
+def test_classes_are_shown_the_worst_first_under_their_own_names(tmp_path):
+    names = (HOSTILE, *"bcdefghij")
+    plan = make_plan(num_trials=1)
+    plan = replace(plan, tasks=(replace(plan.tasks[0], class_names=names),))
+    trial = run_trial(make_record(plan, tmp_path), plan.studies[0].name)
+    counts = [20, 100, 0, 40, 10, 10, 10, 5, 5, 0]
+    right = [0, 90, 0, 40, 5, 10, 10, 5, 5, 0]
+    facts = {**trial.facts, "val_images_by_class": counts, "val_correct_by_class": right}
+    study = collect(plan, make_record(plan, tmp_path)).studies[0]
+    study = replace(study, trials=[replace(trial, facts=facts)])
+    table = class_table(study)
+    assert table is not None
+    rows = [[cell.text for cell in row.cells] for row in table.rows]
+    assert [row[0] for row in rows] == [HOSTILE, "e", "b", "d", "f", "g", "h", "i", "c", "j"]
+    assert rows[0] == [HOSTILE, "20", "0", "0.0 (≤ 16.1)"]
+    assert rows[2] == ["b", "100", "90", "90.0 ± 3.0"]
+    assert rows[-1] == ["j", "0", "0", "–"]
+    tags = Tags(study_page(study))
+    assert tags.open == [] and not {"script", "img"} & set(tags.names)
+    assert HOSTILE in tags.words
+    tested = FinalResult(
+        task="caltech101",
+        space="vpt_deep",
+        test_accuracies={1: 0.5, 2: 0.6},
+        num_test=100,
+        test_images_by_class=[10] * 10,
+        test_correct_by_class={1: [9] * 9 + [1], 2: [9] * 9 + [3]},
+    )
+    final = class_table(replace(study, final=tested))
+    assert final is not None
+    assert [cell.text for cell in final.rows[0].cells][-2:] == ["10", "20.0 ± 14.1"]
+    assert final.rows[0].cells[0].text == "j"
+
+
+def test_a_trial_without_counts_by_class_says_so(report):
+    assert all(class_table(study) is None for study in report.studies)
+    assert page(report).count("Accuracy by class was not kept") == len(report.plan.tasks)
 
 
 def test_numbers_of_the_page_are_those_of_the_storage(report):

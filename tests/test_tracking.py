@@ -379,6 +379,29 @@ def killed_after(rows: list[dict[str, float]], record: Record, uri: str) -> tupl
     return study, number
 
 
+def test_the_run_of_a_study_warns_and_its_description_keeps_up_until_a_person_edits_it(
+    tmp_path, uri
+):
+    plan = make_plan(num_trials=3)
+    plan = replace(plan, tasks=(replace(plan.tasks[0], val_majority=150),))
+    record, study = make_record(plan, tmp_path), plan.studies[0].name
+
+    def after(accuracy: float) -> dict[str, str]:
+        run_trial(record, study, accuracy=accuracy)
+        reconcile(plan, record, uri, best_files=no_files)
+        return run_of(uri, study).data.tags
+
+    told = "75.0 % is what always answering the most frequent class gives (150 of 200"
+    tags = after(0.75)
+    assert tags["val_majority_share"] == "0.75"
+    assert tags["caution"].startswith(told) and told in tags["mlflow.note.content"]
+    tags = after(0.9)
+    assert "caution" not in tags and told not in tags["mlflow.note.content"]
+    run_id = run_of(uri, study).info.run_id
+    client(uri).set_tag(run_id, "mlflow.note.content", "mine")
+    assert after(0.95)["mlflow.note.content"] == "mine"
+
+
 @pytest.mark.parametrize("seconds", [0.01, 9.0])
 def test_an_interrupted_trial_goes_on_in_its_run_with_each_point_once(tmp_path, uri, seconds):
     plan = make_plan(num_trials=1)

@@ -21,8 +21,16 @@ from orchestrator.report.published import (
     published_backbone,
     published_method,
 )
+from orchestrator.report.wording import NOTHING
 from orchestrator.space import SearchSpace, build, hyperparameters
-from orchestrator.uncertainty import mean_and_deviation, standard_error
+from orchestrator.uncertainty import (
+    accuracy_text,
+    interval,
+    interval_over_seeds,
+    mean_and_deviation,
+    seeds_text,
+    standard_error,
+)
 
 TIME_PARTS: tuple[str, ...] = ("setup", "train", "eval", "other")
 
@@ -84,8 +92,34 @@ class StudyReport:
         return None if accuracy is None else standard_error(accuracy, self.task.num_val)
 
     @property
+    def val_interval(self) -> tuple[float, float] | None:
+        """95 %, of the best accuracy."""
+        accuracy = self.val_accuracy
+        return None if accuracy is None else interval(accuracy, self.task.num_val)
+
+    @property
+    def val_text(self) -> str:
+        """`95.5 ± 1.5`, of the best."""
+        accuracy = self.val_accuracy
+        return NOTHING if accuracy is None else accuracy_text(accuracy, self.task.num_val)
+
+    @property
     def test_accuracy(self) -> float | None:
         return self.test_mean_and_deviation[0]
+
+    @property
+    def test_interval(self) -> tuple[float, float] | None:
+        """95 %, for seeds and images; None where the number of images is not known."""
+        if self.final is None or not self.final.test_accuracies or not self.final.num_test:
+            return None
+        return interval_over_seeds(list(self.final.test_accuracies.values()), self.final.num_test)
+
+    @property
+    def test_text(self) -> str:
+        """`95.5 ± 1.0`, mean and standard deviation over seeds."""
+        if self.final is None or not self.final.test_accuracies:
+            return NOTHING
+        return seeds_text(list(self.final.test_accuracies.values()), self.final.num_test)
 
     @cached_property
     def test_mean_and_deviation(self) -> tuple[float | None, float | None]:

@@ -1,8 +1,6 @@
 """Two sweeps, study by study: what changed in the results, and what differed in the making."""
 
 import dataclasses
-import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,17 +8,23 @@ from typing import Any
 
 from orchestrator.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.difference import Difference, test_difference, val_difference
-from orchestrator.report.table import Cell, Row, Table
-from orchestrator.report.wording import NOTHING, count, plus_minus
-from orchestrator.uncertainty import CLEAR
+from orchestrator.report.difference import (
+    Difference,
+    mean_difference,
+    test_difference,
+    val_difference,
+)
+from orchestrator.report.table import MAJORITY, Cell, Row, Table
+from orchestrator.report.wording import NOTHING, count, percent
+from orchestrator.uncertainty import CLEAR, EXPLAINED
 
 NOT_COMPARED = {
     "": {"name", "created", "studies", "data_root"},
     "backbone": {"weights"},
-    "tasks": {"name", "root"},
+    "tasks": {"name", "root", "val_majority", "class_names"},
 }
-"""By section of a plan: what names a sweep or says where files lie; hashes say what was in them."""
+"""By section of a plan: what names a sweep, says where files lie, or is not in older plans; hashes
+say what was in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +138,17 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "same_images": pair.same_images,
             "first_val_accuracy": pair.first.val_accuracy,
             "second_val_accuracy": pair.second.val_accuracy,
+            "first_val_majority_share": pair.first.task.val_majority_share,
+            "second_val_majority_share": pair.second.task.val_majority_share,
             "val_difference": pair.val.value if pair.val else None,
             "val_difference_error": pair.val.error if pair.val else None,
+            "val_counts_from": pair.val.counts_from if pair.val else None,
             "val_verdict": pair.val.verdict if pair.val else None,
             "first_test_accuracy": pair.first.test_accuracy,
             "second_test_accuracy": pair.second.test_accuracy,
             "test_difference": pair.test.value if pair.test else None,
             "test_difference_error": pair.test.error if pair.test else None,
+            "test_counts_from": pair.test.counts_from if pair.test else None,
             "test_verdict": pair.test.verdict if pair.test else None,
         }
         for pair in comparison.pairs
@@ -162,27 +170,33 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
 def _result_table(comparison: Comparison) -> Table:
     names = comparison.names
     tested = any(pair.test for pair in comparison.pairs)
-    columns = ["task", "method", *(f"{name} val %" for name in names), "difference", "verdict"]
-    if tested:
-        columns += [*(f"{name} test %" for name in names), "test difference", "test verdict"]
+    columns = ["task", "method"]
+    for kind in ("val", "test") if tested else ("val",):
+        columns += [*(f"{name} {kind} %" for name in names), f"{kind} majority %"]
+        columns += [f"{kind} difference", f"{kind} verdict"]
     rows = [Row(cells=list(_pair_cells(pair, tested))) for pair in comparison.pairs]
     for space in dict.fromkeys(pair.first.plan.space for pair in comparison.pairs):
         pairs = [pair for pair in comparison.pairs if pair.first.plan.space == space]
         if len(pairs) > 1:
             rows.append(_mean_row(space, pairs, tested))
     notes = [
-        "difference: second minus first, in points, ± its standard error; on validation images as "
-        "if measured on different images (on the same ones it is smaller); from "
+        "val difference: second minus first, in points, ± its standard error, as if measured on "
+        "different validation images (on the same ones it is smaller); from "
         f"{CLEAR:.0f} standard errors on it counts.",
+        f"{MAJORITY} {EXPLAINED}",
     ]
     if tested:
-        notes.append("test difference: mean over the seeds that both used, ± its standard error.")
+        notes.append(
+            "test difference: mean over the seeds that both used, ± its standard error for seeds "
+            f"and test images; from {CLEAR:.0f} standard errors on it counts, more where few seeds "
+            "say how far runs lie apart."
+        )
     return Table(
         title=f"{names[0]} and {names[1]}",
         columns=columns,
         rows=rows,
         notes=notes,
-        wordy=frozenset({"method", "verdict", "test verdict"}),
+        wordy=frozenset({"method", "val verdict", "test verdict"}),
     )
 
 
@@ -191,12 +205,21 @@ def _pair_cells(pair: StudyPair, tested: bool) -> Iterator[Cell]:
     yield Cell(text=pair.first.plan.task + ("" if pair.same_images else " (other images)"))
     yield Cell(text=pair.first.plan.space)
     for study in both:
-        yield Cell(text=plus_minus(study.val_accuracy, study.val_error))
+        yield Cell(text=study.val_text)
+    yield Cell(text=_shares([study.task.val_majority_share for study in both]))
     yield from _difference_cells(pair.val)
     if tested:
         for study in both:
-            yield Cell(text=plus_minus(*study.test_mean_and_deviation))
+            yield Cell(text=study.test_text)
+        finals = [study.final for study in both]
+        yield Cell(text=_shares([final and final.test_majority_share for final in finals]))
         yield from _difference_cells(pair.test)
+
+
+def _shares(shares: Sequence[float | None]) -> str:
+    """`12.5`, or `12.5, 13.0` where the sweeps have different images."""
+    known = dict.fromkeys(percent(share) for share in shares if share is not None)
+    return ", ".join(known) or NOTHING
 
 
 def _difference_cells(found: Difference | None) -> Iterator[Cell]:
@@ -207,10 +230,10 @@ def _difference_cells(found: Difference | None) -> Iterator[Cell]:
 def _mean_row(space: str, pairs: Sequence[StudyPair], tested: bool) -> Row:
     val = [pair.val for pair in pairs]
     cells = [Cell(text=f"mean of {len(pairs)} tasks"), Cell(text=space)]
-    cells += [Cell(text=""), Cell(text=""), *_difference_cells(_mean(val))]
+    cells += [*[Cell(text="")] * 3, *_difference_cells(_mean(val))]
     if tested:
         test = [pair.test for pair in pairs]
-        cells += [Cell(text=""), Cell(text=""), *_difference_cells(_mean(test))]
+        cells += [*[Cell(text="")] * 3, *_difference_cells(_mean(test))]
     return Row(cells=cells, summary=True)
 
 
@@ -219,11 +242,7 @@ def _mean(differences: Sequence[Difference | None]) -> Difference | None:
     known = [found for found in differences if found]
     if len(known) < len(differences):
         return None
-    return Difference(
-        value=statistics.fmean(found.value for found in known),
-        error=math.sqrt(sum(found.error**2 for found in known)) / len(known),
-        images=known[0].images,
-    )
+    return mean_difference(known)
 
 
 def _change_table(comparison: Comparison) -> Table:

@@ -92,7 +92,10 @@ def best_so_far(study: StudyReport) -> Figure:
         return Figure(title=title, svg=None, caption="No trial is complete yet.")
     values = [accuracy for trial in study.finished for accuracy in _last(trial)]
     chart = Chart(
-        Linear(0, spent, *across()), _accuracy_scale(values), "epochs trained, all trials", "best %"
+        Linear(0, spent, *across()),
+        _accuracy_scale(values),
+        "epochs trained, all trials",
+        "best val %",
     )
     position = 0
     for trial in study.finished:
@@ -102,8 +105,10 @@ def best_so_far(study: StudyReport) -> Figure:
     chart.steps([*points, (spent, best)], "best")
     return Figure(
         title=title,
-        svg=chart.draw(f"Best accuracy over {count(spent, 'epoch')}, in the end {percent(best)} %"),
-        caption="In the order in which trials ended; dots are the trials' last accuracies, "
+        svg=chart.draw(
+            f"Best val accuracy over {count(spent, 'epoch')}, in the end {percent(best)} %"
+        ),
+        caption="In the order in which trials ended; dots are the trials' last val accuracies, "
         "the line is the best complete one.",
     )
 

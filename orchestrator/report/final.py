@@ -5,8 +5,8 @@
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 FINAL_FILE = "final.json"
@@ -26,6 +26,21 @@ class FinalResult:
     """How the winner was chosen."""
     cross_validation: float | None = None
     """The winner's mean accuracy over folds of all labelled images."""
+    num_test: int | None = None
+    """Test images; None where a version before wrote the file, as all below."""
+    test_majority: int | None = None
+    """Of these, those of the most frequent class."""
+    test_images_by_class: Sequence[int] = ()
+    """By label."""
+    test_correct_by_class: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """By seed: the right ones, by label."""
+
+    @property
+    def test_majority_share(self) -> float | None:
+        """The test accuracy of always answering the most frequent class."""
+        if self.test_majority is None or not self.num_test:
+            return None
+        return self.test_majority / self.num_test
 
 
 def read_final_results(folder: Path) -> list[FinalResult]:
@@ -44,6 +59,13 @@ def read_final_results(folder: Path) -> list[FinalResult]:
                 winner=entry.get("winner"),
                 why=entry.get("why", ""),
                 cross_validation=entry.get("cross_validation"),
+                num_test=entry.get("num_test"),
+                test_majority=entry.get("test_majority"),
+                test_images_by_class=entry.get("test_images_by_class") or (),
+                test_correct_by_class={
+                    int(seed): counts
+                    for seed, counts in (entry.get("test_correct_by_class") or {}).items()
+                },
             )
             for entry in json.loads(path.read_text(encoding="utf-8"))
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.collapse import collapse_sentence
+from orchestrator.cautions import cautions
 from orchestrator.record import TrialRecord
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
 from orchestrator.report.wording import count, value_text
@@ -12,6 +12,8 @@ from orchestrator.space import extremes
 
 MIN_TRIALS = 10
 """Below this nothing is said about convergence."""
+MOST_CAUTIONS = 10
+"""In short; all of them stand with their studies."""
 QUIET_SHARE = 1 / 3
 """A search whose best stood unchanged over this share of its last trials is called converged."""
 
@@ -52,10 +54,7 @@ def convergence(study: StudyReport) -> Convergence:
 
 def remarks(study: StudyReport) -> list[str]:
     """What a reader should know before trusting the best configuration of a study."""
-    collapse = collapse_sentence(
-        study.trials, num_classes=study.task.num_classes, num_val=study.task.num_val
-    )
-    found = [collapse] if collapse else []
+    found = cautions(study.task, study.trials)
     best = study.best
     if best is None or study.val_error is None:
         return found
@@ -119,6 +118,7 @@ def headlines(report: SweepReport) -> list[str]:
         *prompt_headlines(report),
         *_convergence_headline(report),
         *_pruning_headline(report),
+        *_caution_headlines(report),
         *_trouble_headlines(report),
     ]
 
@@ -157,6 +157,15 @@ def _pruning_headline(report: SweepReport) -> Sequence[str]:
         f"Pruning stopped {pruned} of {count(ended, 'trial')} early and spared "
         f"{100 * (1 - run / planned):.0f} % of the epochs."
     ]
+
+
+def _caution_headlines(report: SweepReport) -> Sequence[str]:
+    """What stands with each study is not overlooked in a long report."""
+    return [
+        f"{study.name}: {sentence}"
+        for study in report.studies
+        for sentence in cautions(study.task, study.trials)
+    ][:MOST_CAUTIONS]
 
 
 def _trouble_headlines(report: SweepReport) -> Sequence[str]:

@@ -16,7 +16,7 @@ from orchestrator.report.averages import (
     wins,
 )
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.findings import convergence, headlines
+from orchestrator.report.findings import convergence, headlines, remarks
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.worth import worth
 
@@ -68,6 +68,7 @@ def document(report: SweepReport) -> dict[str, Any]:
                 "test_accuracies": dict(study.final.test_accuracies) if study.final else None,
                 "importance": dict(study.importance.shares),
                 "convergence": convergence(study).sentence,
+                "remarks": remarks(study),
             }
             for study in report.studies
         ],
@@ -79,6 +80,7 @@ def document(report: SweepReport) -> dict[str, Any]:
 def _study_row(study: StudyReport) -> dict[str, Any]:
     mean, deviation = study.test_mean_and_deviation
     run, planned = study.epochs_run_and_planned
+    val_interval, test_interval = study.val_interval, study.test_interval
     return {
         "task": study.plan.task,
         "group": study.task.group,
@@ -88,10 +90,17 @@ def _study_row(study: StudyReport) -> dict[str, Any]:
         "chosen_trial": study.chosen.number if study.chosen else None,
         "val_accuracy": study.val_accuracy,
         "val_standard_error": study.val_error,
+        "val_interval_low": val_interval and val_interval[0],
+        "val_interval_high": val_interval and val_interval[1],
         "num_val": study.task.num_val,
+        "val_majority_share": study.task.val_majority_share,
         "test_accuracy_mean": mean,
         "test_accuracy_deviation": deviation,
         "num_test_seeds": len(study.final.test_accuracies) if study.final else 0,
+        "test_interval_low": test_interval and test_interval[0],
+        "test_interval_high": test_interval and test_interval[1],
+        "num_test": study.final.num_test if study.final else None,
+        "test_majority_share": study.final.test_majority_share if study.final else None,
         "published_test_accuracy": study.published.accuracy if study.published else None,
         "published_source": study.published.source if study.published else None,
         "published_doubt": study.published.doubt if study.published else None,
@@ -156,6 +165,8 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
     "−": r"$-$",
     "–": "--",
     "†": r"\textdagger{}",

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from orchestrator.record import TrialRecord
+from orchestrator.report.by_class import NOT_KEPT, class_table
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.figures import Figure, study_figures, sweep_figures
 from orchestrator.report.findings import convergence, headlines, remarks
@@ -24,7 +25,6 @@ from orchestrator.report.wording import (
     count,
     duration_text,
     percent,
-    plus_minus,
     value_text,
 )
 from orchestrator.report.worth import worth
@@ -32,6 +32,9 @@ from orchestrator.yaml_io import dump_yaml
 
 OPEN_UP_TO = 4
 """Studies of a small sweep are shown at once, those of a large one when asked for."""
+
+CLASSES_OPEN_UP_TO = 10
+"""Likewise of classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,15 @@ class _Study:
     sentences: Sequence[str]
     figures: Sequence[Figure]
     trials: Table
+    classes: Table | None
+    no_classes: str
+    """Why there is no table of classes, where one would be."""
+
+
+LR_NOTE = (
+    "lr: as drawn, for 256 images; the step size of an epoch (scaled_lr) is what batch size and "
+    "schedule make of it."
+)
 
 
 def page(report: SweepReport) -> str:
@@ -59,7 +71,10 @@ def page(report: SweepReport) -> str:
             {
                 "name": task.name,
                 "worth": worth(report, task.name),
-                "studies": [_study(study) for study in report.of_task(task.name)],
+                "studies": [
+                    _study(study, by_class=study is report.best_of_task(task.name))
+                    for study in report.of_task(task.name)
+                ],
             }
             for task in report.plan.tasks
         ],
@@ -75,7 +90,7 @@ def page(report: SweepReport) -> str:
 def study_page(study: StudyReport) -> str:
     """The HTML of one study; equal trials give equal pages."""
     space = dump_yaml(dict(study.space.document))
-    return _render("study.html.jinja", study=_study(study), space=space)
+    return _render("study.html.jinja", study=_study(study, by_class=True), space=space)
 
 
 def _render(template: str, **content: Any) -> str:
@@ -89,6 +104,7 @@ def _render(template: str, **content: Any) -> str:
     style = (resources.files("orchestrator.report") / "page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(
         style=Markup(style),  # noqa: S704  # ours
+        classes_open_up_to=CLASSES_OPEN_UP_TO,
         **content,
     )
 
@@ -162,16 +178,19 @@ def _facts(report: SweepReport) -> Mapping[str, str]:
     }
 
 
-def _study(study: StudyReport) -> _Study:
+def _study(study: StudyReport, *, by_class: bool) -> _Study:
+    """With the accuracies by class only where asked for: they would make a large page larger."""
     best = study.best
+    classes = class_table(study) if by_class else None
     if best is None:
         told = "no complete trial yet"
         sentences = [convergence(study).sentence]
     else:
-        told = f"{plus_minus(study.val_accuracy, study.val_error)} %"
+        told = f"val {study.val_text} %"
         found = config_text(study.searched(best)) or "nothing searched"
         sentences = [
-            f"Best in the search: trial #{best.number}, {told} on validation, with {found}.",
+            f"Best in the search: trial #{best.number}, {study.val_text} % on validation"
+            f"{_majority(study.task.val_majority_share)}, with {found}.",
             convergence(study).sentence,
             *_final_sentence(study),
             *remarks(study),
@@ -184,6 +203,8 @@ def _study(study: StudyReport) -> _Study:
         sentences=sentences,
         figures=[_drawn(figure) for figure in study_figures(study)],
         trials=_trials(study),
+        classes=classes,
+        no_classes=NOT_KEPT if by_class and best is not None and classes is None else "",
     )
 
 
@@ -195,8 +216,21 @@ def _final_sentence(study: StudyReport) -> Iterator[str]:
     runs = study.final.test_accuracies
     if runs:
         each = ", ".join(f"{percent(value)} (seed {seed})" for seed, value in runs.items())
-        mean = plus_minus(*study.test_mean_and_deviation)
-        yield f"Trial #{study.chosen.number} on test images: {mean} %, by seed {each}."
+        yield (
+            f"Trial #{study.chosen.number} on test images"
+            f"{_majority(study.final.test_majority_share)}: {study.test_text} %, by seed {each}."
+        )
+    if study.test_interval is not None:
+        low, high = study.test_interval
+        yield (
+            f"For {count(len(runs), 'seed')} and {count(study.final.num_test or 0, 'test image')} "
+            f"the 95 % interval of that mean is {percent(low)} to {percent(high)} %."
+        )
+
+
+def _majority(share: float | None) -> str:
+    told = f"always answering the most frequent class: {percent(share)} %"
+    return "" if share is None else f" ({told})"
 
 
 def _drawn(figure: Figure) -> Any:
@@ -211,6 +245,7 @@ def _trials(study: StudyReport) -> Table:
     return Table(
         title=count(len(study.trials), "trial"),
         columns=["trial", "state", "val %", "epochs", "time", *names],
+        notes=[LR_NOTE] if "lr" in names else [],
         rows=[Row(cells=[Cell(text=text) for text in _trial_row(t, names)]) for t in ranked],
         wordy=frozenset({"state"}),
     )

@@ -1,6 +1,6 @@
 """The tables of a report, before anybody decides how they look."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.report.averages import (
@@ -13,11 +13,12 @@ from orchestrator.report.averages import (
 )
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.findings import convergence
-from orchestrator.report.wording import NOTHING, config_text, count, percent, plus_minus
+from orchestrator.report.wording import NOTHING, config_text, count, percent
 from orchestrator.report.worth import BASELINES, prompts_against
-from orchestrator.uncertainty import CLEAR, standard_error
+from orchestrator.uncertainty import CLEAR, EXPLAINED, accuracy_text
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
+MAJORITY = "majority %: what always answering the most frequent class of these images gives."
 DAGGER = "†"
 
 
@@ -67,17 +68,20 @@ def best_table(report: SweepReport) -> Table:
         for method in BASELINES
         if any(prompts_against(report, task.name, method) for task in report.plan.tasks)
     ]
+    numbers = _number_columns(report)
     rows = []
     for task in report.plan.tasks:
         study = report.best_of_task(task.name)
         if study is None or study.chosen is None:
-            blanks = [NOTHING] * (5 + report.has_final + len(against))
+            blanks = [NOTHING] * (4 + len(numbers) + len(against))
             rows.append(Row(cells=[Cell(text=task.name), *(Cell(text=text) for text in blanks)]))
             continue
         differences = []
         for method, _ in against:
             found = prompts_against(report, task.name, method)
             text = f"{found} {found.verdict}" if found else NOTHING
+            if found and report.has_final and found.images == "validation":
+                text += " on val"
             differences.append(Cell(text=text, strong=bool(found and found.verdict == "better")))
         converged = {True: "yes", False: "no", None: "cannot say"}[convergence(study).converged]
         rows.append(
@@ -85,7 +89,7 @@ def best_table(report: SweepReport) -> Table:
                 cells=[
                     Cell(text=task.name, anchor=study.anchor),
                     Cell(text=study.plan.space),
-                    *_best_numbers(report, study),
+                    *(_best_number(report, study, name) for name in numbers),
                     Cell(text=config_text(study.searched(study.chosen))),
                     Cell(text=f"#{study.chosen.number}"),
                     Cell(text=converged),
@@ -93,7 +97,9 @@ def best_table(report: SweepReport) -> Table:
                 ]
             )
         )
-    notes = ["val %: this trial on validation images ± its standard error."]
+    notes = [f"val %: this trial on validation images ± its standard error. {EXPLAINED}"]
+    if any(name.endswith("majority %") for name in numbers):
+        notes.append(MAJORITY)
     if report.has_final:
         notes.append(
             "Method and trial as finalize chose them, by folds of all labelled images where it was "
@@ -101,14 +107,16 @@ def best_table(report: SweepReport) -> Table:
         )
     if against:
         images, how = _JUDGED_ON[report.has_final]
+        more = ", from more where there are few seeds" if report.has_final else ""
         notes.append(
             "prompts − linear, − full: best prompt method minus the baseline, in points, ± "
-            f"standard error; from {CLEAR:.0f} of them on it counts. On {images} images, {how}."
+            f"standard error; from {CLEAR:.0f} of them on it counts{more}. On {images} images, "
+            f"{how}."
         )
     return Table(
         title="Best configuration of each task",
         columns=[
-            *("task", "method", "val %", *(["test %"] if report.has_final else [])),
+            *("task", "method", *numbers),
             *("configuration", "trial", "converged"),
             *(name for _, name in against),
         ],
@@ -118,18 +126,36 @@ def best_table(report: SweepReport) -> Table:
     )
 
 
-def _best_numbers(report: SweepReport, study: StudyReport) -> Iterator[Cell]:
+def _number_columns(report: SweepReport) -> list[str]:
+    """Accuracies, each beside the share of the most frequent class where that is known."""
+    finals = [study.final for study in report.studies if study.final]
+    return [
+        "val %",
+        *(["val majority %"] if any(task.val_majority for task in report.plan.tasks) else []),
+        *(["test %"] if report.has_final else []),
+        *(["test majority %"] if any(final.test_majority for final in finals) else []),
+    ]
+
+
+def _best_number(report: SweepReport, study: StudyReport, column: str) -> Cell:
     assert study.chosen is not None
-    accuracy = study.chosen.val_accuracy or 0.0
-    error = standard_error(accuracy, study.task.num_val)
-    yield Cell(text=plus_minus(accuracy, error), strong=not report.has_final)
-    if report.has_final:
-        yield Cell(text=plus_minus(*study.test_mean_and_deviation), strong=True)
+    match column:
+        case "val %":
+            text = accuracy_text(study.chosen.val_accuracy or 0.0, study.task.num_val)
+            return Cell(text=text, strong=not report.has_final)
+        case "test %":
+            return Cell(text=study.test_text, strong=True)
+        case "val majority %":
+            return Cell(text=percent(study.task.val_majority_share))
+    return Cell(text=percent(study.final.test_majority_share if study.final else None))
 
 
 _JUDGED_ON = {
     False: ("validation", "as if on different ones for each side: on the same the error is less"),
-    True: ("test", "by seed; where one side was not finalized, on validation images"),
+    True: (
+        "test",
+        "by seed, for seeds and images; where one side was not finalized, on validation images",
+    ),
 }
 
 
@@ -178,6 +204,8 @@ def method_table(report: SweepReport) -> Table:
 
 def val_table(report: SweepReport) -> Table:
     """Best validation accuracies, a column per space."""
+    known_shares = {task.name: task.val_majority_share for task in report.plan.tasks}
+    shares = {task: share for task, share in known_shares.items() if share is not None}
     rows = []
     for task in report.plan.tasks:
         known = [s.val_accuracy for s in report.of_task(task.name) if s.val_accuracy is not None]
@@ -187,21 +215,23 @@ def val_table(report: SweepReport) -> Table:
             if study is None or study.val_accuracy is None:
                 cells.append(Cell(text=NOTHING, anchor=study.anchor if study else None))
                 continue
-            text = plus_minus(study.val_accuracy, study.val_error)
+            text = study.val_text
             strong = study.val_accuracy == max(known)
             cells.append(Cell(text=text, strong=strong, anchor=study.anchor))
-        rows.append(Row(cells=cells))
-    rows += _average_rows(report, [val_column(report, space) for space in report.spaces])
+        rows.append(Row(cells=[*cells, *_share_cells(shares, task.name)]))
+    columns = [val_column(report, space) for space in report.spaces]
+    rows += _average_rows(report, [*columns, *_share_columns(report, shares)])
     num_val = sorted({task.num_val for task in report.plan.tasks})
     images = " to ".join(str(n) for n in dict.fromkeys((num_val[0], num_val[-1])))
     notes = [
         f"Best complete trial on {images} validation images (one image of {num_val[0]} is "
         f"{100 / num_val[0]:.2g} points) ± its standard error. The best of many trials flatters: "
-        "these are not test numbers."
+        f"these are not test numbers. {EXPLAINED}",
+        *([MAJORITY] if shares else []),
     ]
     return Table(
         title="Validation accuracy, %",
-        columns=["task", *report.spaces],
+        columns=["task", *report.spaces, *(["majority %"] if shares else [])],
         rows=rows,
         notes=_labelled(notes, rows),
     )
@@ -217,17 +247,28 @@ def test_table(report: SweepReport) -> Table:
         if _any_published(report, space):
             columns.append(f"{space} published test")
             sources.append(published_column(report, space))
+    shares = _test_majorities(report)
+    if shares:
+        columns.append("majority %")
     rows = [
-        Row(cells=[Cell(text=task.name), *_test_cells(report, task.name)])
+        Row(
+            cells=[
+                Cell(text=task.name),
+                *_test_cells(report, task.name),
+                *_share_cells(shares, task.name),
+            ]
+        )
         for task in report.plan.tasks
     ]
-    rows += _average_rows(report, sources)
+    rows += _average_rows(report, [*sources, *_share_columns(report, shares)])
     notes = []
     if report.has_final:
         notes.append(
             "test: mean ± standard deviation over seeds, retrained on train and val, after the "
-            "last epoch."
+            f"last epoch. {EXPLAINED}"
         )
+        if shares:
+            notes.append(MAJORITY)
     else:
         notes.append("This sweep has no test numbers yet: orchestrator finalize makes them.")
     notes += list(_published_notes(report))
@@ -237,6 +278,21 @@ def test_table(report: SweepReport) -> Table:
         rows=rows,
         notes=_labelled(notes, rows),
     )
+
+
+def _test_majorities(report: SweepReport) -> dict[str, float]:
+    """By task, of those that were finalized."""
+    shares = {s.plan.task: s.final.test_majority_share for s in report.studies if s.final}
+    return {task: share for task, share in shares.items() if share is not None}
+
+
+def _share_cells(shares: Mapping[str, float], task: str) -> list[Cell]:
+    return [Cell(text=percent(shares.get(task)))] if shares else []
+
+
+def _share_columns(report: SweepReport, shares: Mapping[str, float]) -> list[MethodColumn]:
+    expected = expected_tasks(report.plan)
+    return [MethodColumn(space="", values=shares, expected=expected, printed={})] if shares else []
 
 
 _BOTH = ("tasks", "groups")
@@ -263,7 +319,7 @@ def _test_text(report: SweepReport, study: StudyReport) -> str:
     """With the number of seeds where it is not that of the others."""
     seeds = [len(s.final.test_accuracies) for s in report.studies if s.final]
     own = len(study.final.test_accuracies) if study.final else 0
-    text = plus_minus(*study.test_mean_and_deviation)
+    text = study.test_text
     return f"{text} ({count(own, 'seed')})" if 0 < own < max(seeds) else text
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.uncertainty import digits_of
+
 NOTHING = "–"
 """Where there is no number."""
 
@@ -13,18 +15,12 @@ def percent(share: float | None) -> str:
     return NOTHING if share is None or math.isnan(share) else f"{100 * share:.1f}"
 
 
-def plus_minus(share: float | None, error: float | None) -> str:
-    """`81.5 ± 2.7`."""
-    if share is None or error is None:
-        return percent(share)
-    return f"{100 * share:.1f} ± {100 * error:.1f}"
-
-
 def signed(share: float, error: float | None = None) -> str:
     """`+4.0 ± 3.6`."""
-    value = round(100 * share, 1) + 0.0  # no -0.0
-    text = f"{value:+.1f}".replace("-", "−") if value else "0.0"
-    return text if error is None else f"{text} ± {100 * error:.1f}"
+    digits = 1 if error is None else digits_of(100 * error)
+    value = round(100 * share, digits) + 0.0  # no -0.0
+    text = f"{value:+.{digits}f}".replace("-", "−") if value else f"{value:.{digits}f}"
+    return text if error is None else f"{text} ± {100 * error:.{digits}f}"
 
 
 def value_text(value: Any) -> str:

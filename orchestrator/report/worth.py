@@ -35,33 +35,47 @@ def worth(report: SweepReport, task: str) -> str | None:
     if prompted is None:
         return None
     found = {name: prompts_against(report, task, method) for method, name in BASELINES.items()}
-    said = [
-        f"{_SAID[known.verdict]} {name} ({known} points on {known.images} images)"
-        for name, known in found.items()
-        if known
-    ]
-    if not said:
-        return None
-    accuracy = f"{percent(prompted.val_accuracy)} % on validation"
-    return f"Prompts ({prompted.plan.space}, {accuracy}) are {' and '.join(said)}."
+    accuracies = {
+        "test": prompted.test_accuracy,
+        "validation": prompted.val_accuracy,
+    }
+    sentences = []
+    for images, accuracy in accuracies.items():
+        said = [
+            f"{_SAID[known.verdict]} {name} ({known} points)"
+            for name, known in found.items()
+            if known and known.images == images
+        ]
+        if said:
+            sentences.append(
+                f"On {images} images prompts ({prompted.plan.space}, {percent(accuracy)} %) are "
+                f"{' and '.join(said)}."
+            )
+    return " ".join(sentences) or None
 
 
 def prompt_headlines(report: SweepReport) -> Sequence[str]:
-    """One sentence per baseline, over all tasks."""
-    found = []
+    """A sentence per baseline and kind of images, over all tasks."""
+    sentences = []
     for method, name in BASELINES.items():
         every = [prompts_against(report, task.name, method) for task in report.plan.tasks]
-        known = [difference for difference in every if difference]
-        if not known:
-            continue
-        verdicts = Counter(difference.verdict for difference in known)
-        images = " or ".join(dict.fromkeys(difference.images for difference in known))
-        found.append(
-            f"Prompts against {name}, on {images} images: better on {verdicts['better']}, worse on "
-            f"{verdicts['worse']}, unclear on {verdicts['unclear']} of "
-            f"{count(len(known), 'task')} (a difference of {CLEAR:.0f} standard errors counts)."
-        )
-    return found
+        for images in ("test", "validation"):
+            known = [found for found in every if found and found.images == images]
+            if not known:
+                continue
+            verdicts = Counter(difference.verdict for difference in known)
+            sentences.append(
+                f"Prompts against {name}, on {images} images: better on {verdicts['better']}, "
+                f"worse on {verdicts['worse']}, unclear on {verdicts['unclear']} of "
+                f"{count(len(known), 'task')} {_COUNTS[images]}."
+            )
+    return sentences
 
+
+_COUNTS = {
+    "test": f"(a difference counts from {CLEAR:.0f} standard errors on, for seeds and images; "
+    "from more where there are few seeds)",
+    "validation": f"(a difference of {CLEAR:.0f} standard errors counts)",
+}
 
 _SAID = {"better": "better than", "worse": "worse than", "unclear": "not told apart from"}

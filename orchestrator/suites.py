@@ -5,15 +5,18 @@ import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.data import fgvc, vtab
 from orchestrator.data.cache import default_cache_root
-from orchestrator.data.image_folder import is_image_folder, read_image_folder_task
+from orchestrator.data.image_folder import image_folder_tasks, read_image_folder_task
+from orchestrator.data.layout import NoImages, TaskFolder
 from orchestrator.data.locks import exclusive
+from orchestrator.data.split import Fractions
 from orchestrator.data.task import DataError, Task, data_error
+from orchestrator.data.walk import list_folder
 from orchestrator.suggest import unknown
 
 logger = logging.getLogger(__name__)
@@ -76,13 +79,15 @@ def load_suite(
     data_root: Path | None = None,
     tasks: Sequence[str] | None = None,
     seed: int = 0,
+    fractions: Fractions | None = None,
     strict: bool = True,
 ) -> Suite:
     """Read a published suite by name, `quickstart`, or a folder.
 
     A folder may hold tasks, be one task, or hold class folders with images. `tasks` names those to
-    keep, in their order, under any name that their folders have somewhere. Unless `strict`, faults
-    in the lists do not raise and stand in `Task.problems`.
+    keep, in their order, under any name that their folders have somewhere. `seed` and `fractions`
+    are those of splits that are ours. Unless `strict`, faults in the lists do not raise and stand
+    in `Task.problems`.
     """
     default_backbone = None
     expected: tuple[str, ...] = ()
@@ -103,20 +108,20 @@ def load_suite(
         name = Path(os.path.realpath(root)).name
 
     try:
-        folders = _task_folders(root)
+        listed = _listed_tasks(root) if expected else _listed_tasks_below(root)
+        folders: dict[str, Path | TaskFolder] = {**listed}
+        if not folders:
+            folders = {**_image_folders(root, tasks)}
+        elif not expected and root not in listed.values():
+            folders |= _image_folders_beside(root, listed)
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror}") from error
-    if not folders:
-        raise DataError(
-            f"{root} holds no task: neither folders with {' or '.join(vtab.LISTS.values())}, nor "
-            f"with {' or '.join(fgvc.LISTS.values())}, nor class folders with images"
-        )
     if expected:
         folders = {task: folder for task, folder in folders.items() if task in expected}
     selected = _select(folders, tasks, expected, root)
-    found = tuple(_read_task(folder, seed) for folder in selected.values())
+    found = tuple(_read_task(folder, seed, fractions) for folder in selected.values())
     if strict and (errors := [error for task in found for error in task.errors()]):
-        raise data_error(f"the lists in {root} cannot be used as they are", errors)
+        raise data_error(f"the tasks in {root} cannot be used as they are", errors)
     missing = tuple(task for task in expected if task not in folders)
     if missing and not tasks and strict:
         absent = ", ".join(missing)
@@ -131,8 +136,8 @@ def load_suite(
     )
 
 
-def _task_folders(root: Path) -> dict[str, Path]:
-    """Where each task of a folder lies, by name; no list is read."""
+def _listed_tasks(root: Path) -> dict[str, Path]:
+    """Where each task with lists lies in a folder, by name; no list is read."""
     if vtab.is_vtab_task(root) or fgvc.is_fgvc_task(root):
         return {_task_name(root): root}
     candidates = _subfolders(root)
@@ -149,9 +154,50 @@ def _task_folders(root: Path) -> dict[str, Path]:
             if name in folders:
                 raise DataError(f"{folders[name]} and {folder} are both task {name!r}; keep one")
             folders[name] = folder
-    if not folders and is_image_folder(root):
-        folders[_task_name(root)] = root
     return folders
+
+
+def _listed_tasks_below(root: Path) -> dict[str, Path]:
+    """The same, one or two folders further down where nothing else is on the way."""
+    for _ in range(3):
+        if found := _listed_tasks(root):
+            return found
+        inner = [path for path in _subfolders(root) if path.name[0] != "_"]
+        if len(inner) != 1:
+            break
+        root = inner[0]
+    return {}
+
+
+def _image_folders(root: Path, wanted: Sequence[str] | None) -> dict[str, TaskFolder]:
+    try:
+        return image_folder_tasks(root, wanted=wanted)
+    except NoImages as error:
+        raise DataError(
+            f"{root} holds no task: neither folders with {' or '.join(vtab.LISTS.values())}, nor "
+            f"with {' or '.join(fgvc.LISTS.values())}, nor class folders with images; {error}"
+        ) from error
+
+
+def _image_folders_beside(root: Path, listed: Mapping[str, Path]) -> dict[str, TaskFolder]:
+    """Image folders with splits of their own, beside tasks with lists."""
+    found: dict[str, TaskFolder] = {}
+    for folder in _subfolders(root):
+        if any(path.is_relative_to(folder) for path in listed.values()):
+            continue
+        try:
+            tasks = image_folder_tasks(folder)
+        except DataError:
+            tasks = {}
+        if any(task.splits for task in tasks.values()):
+            found |= {name: task for name, task in tasks.items() if name not in listed}
+        elif number := list_folder(folder).num_images:
+            logger.warning(
+                "%s: is no task; its %d images are used only where a list names them",
+                folder,
+                number,
+            )
+    return found
 
 
 def _task_name(folder: Path) -> str:
@@ -163,12 +209,12 @@ def _task_name(folder: Path) -> str:
     return name
 
 
-def _read_task(folder: Path, seed: int) -> Task:
+def _read_task(folder: Path | TaskFolder, seed: int, fractions: Fractions | None) -> Task:
+    if isinstance(folder, TaskFolder):
+        return read_image_folder_task(folder, seed=seed, fractions=fractions)
     if vtab.is_vtab_task(folder):
         return vtab.read_vtab_task(folder)
-    if fgvc.is_fgvc_task(folder):
-        return fgvc.read_fgvc_task(folder)
-    return read_image_folder_task(folder, seed=seed)
+    return fgvc.read_fgvc_task(folder)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -176,13 +222,16 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _select(
-    folders: dict[str, Path], tasks: Sequence[str] | None, expected: Sequence[str], root: Path
-) -> dict[str, Path]:
+    folders: dict[str, Path | TaskFolder],
+    tasks: Sequence[str] | None,
+    expected: Sequence[str],
+    root: Path,
+) -> dict[str, Path | TaskFolder]:
     if tasks is None:
         return folders
     if not tasks:
         raise DataError("no task is named")
-    selected: dict[str, Path] = {}
+    selected: dict[str, Path | TaskFolder] = {}
     for wanted in tasks:
         names = (wanted, vtab.official_name(wanted), fgvc.official_name(wanted))
         name = next((name for name in names if name in folders), None)
@@ -204,7 +253,7 @@ def published_tasks(names: Sequence[str], *, data_root: Path | None = None) -> d
         suite, tasks = _published(name)
         candidates = _candidates(suite, data_root)
         folder = _first_with_tasks(candidates, suite) or candidates[0]
-        there = _task_folders(folder) if folder.is_dir() else {}
+        there = _listed_tasks(folder) if folder.is_dir() else {}
         wanted |= {task: there.get(task, folder / task) for task in tasks}
     return wanted
 
@@ -231,7 +280,7 @@ def _candidates(published: PublishedSuite, data_root: Path | None) -> list[Path]
 
 def _first_with_tasks(candidates: Sequence[Path], published: PublishedSuite) -> Path | None:
     for folder in candidates:
-        if folder.is_dir() and _task_folders(folder).keys() & set(published.task_names):
+        if folder.is_dir() and _listed_tasks(folder).keys() & set(published.task_names):
             return folder
     return None
 

@@ -1,18 +1,26 @@
 """A user's own images: class folders, split by the user or by us with a seed.
 
-    photos/train/cat/1.jpg  photos/val/cat/2.jpg  photos/test/cat/3.jpg     split by the user
-    photos/cat/1.jpg  photos/dog/2.jpg                                      split by us
-
-The same files, seed and fractions give the same split, whatever the order of the folder; the rule
-stands in the task, and the data fingerprint of the plan notices when a file came or went.
+What lies where is listed by `walk`, understood by `layout` and, where needed, split by `split`;
+here it becomes a task. Whatever image is not used stands in a problem, with its count.
 """
 
-import hashlib
-import os
-from collections.abc import Iterator
+import difflib
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.data.formats import is_read
+from orchestrator.data import formats
+from orchestrator.data.cache import content_hashes
+from orchestrator.data.images import ContentHashes
+from orchestrator.data.layout import (
+    TaskFolder,
+    class_folders,
+    count,
+    find_tasks,
+    flat_error,
+    names,
+)
 from orchestrator.data.reading import (
     Problems,
     add_trainval,
@@ -21,146 +29,318 @@ from orchestrator.data.reading import (
     path_fault,
     task_root,
 )
-from orchestrator.data.task import DataError, Example, Split, Task
+from orchestrator.data.split import (
+    FRACTIONS,
+    VAL_FRACTION,
+    Fractions,
+    SplitRule,
+    contents_of_copies,
+    divide,
+)
+from orchestrator.data.task import Example, Split, Task
+from orchestrator.data.walk import Folder, list_folder
 
-SPLIT_FOLDERS: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-FRACTIONS = (0.6, 0.2, 0.2)
-"""Of train, val and test in every class, where nothing is split."""
-VAL_FRACTION = 0.2
-"""Of train in every class, where only val is missing."""
-MAX_FILES = 5_000_000
+OWN = ("train", "val", "test")
 
 
-def is_image_folder(folder: Path) -> bool:
-    return any(True for name in _subfolders(folder) for _ in _images(folder / name, folder))
+def image_folder_tasks(
+    folder: Path, *, wanted: Sequence[str] | None = None
+) -> dict[str, TaskFolder]:
+    """The tasks of a folder of images, by name; DataError says what is there if there is none."""
+    root, _ = task_root(folder)
+    listed = list_folder(root)
+    listed.name = folder.absolute().name
+    return find_tasks(listed, wanted)
 
 
 def read_image_folder_task(
-    folder: Path, *, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS
+    folder: Path | TaskFolder,
+    *,
+    seed: int = 0,
+    fractions: Fractions | None = None,
+    hashes: ContentHashes | None = None,
 ) -> Task:
-    """Read a folder of images as one task."""
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise DataError(f"fractions {fractions} of train, val and test must be positive, sum 1")
-    root, name = task_root(folder)
-    found = Problems(name)
-    split_folders: dict[str, Path | None] = {
-        name: next((root / one for one in names if (root / one).is_dir()), None)
-        for name, names in SPLIT_FOLDERS.items()
-    }
-    train_folder = split_folders["train"]
-    if train_folder is None:
-        class_names = tuple(_subfolders(root))
-        files = _labelled(root, root, class_names, found, "train")
-        train, val, test = _divide(files, seed, fractions)
-        sources = dict.fromkeys(SPLIT_FOLDERS, root)
-        rule = f"seed {seed}, train/val/test {'/'.join(f'{f:g}' for f in fractions)} of each class"
-    else:
-        class_names = tuple(_subfolders(train_folder))
-        sources = {name: path or train_folder for name, path in split_folders.items()}
-        train, val, test = (
-            _labelled(path, root, class_names, found, name) if path else ()
-            for name, path in split_folders.items()
-        )
-        rule = ""
-        if split_folders["val"] is None:
-            train, val, _ = _divide(train, seed, (1 - VAL_FRACTION, VAL_FRACTION, 0))
-            rule = f"seed {seed}, val {VAL_FRACTION:g} of each class of train"
-
-    splits = {
-        name: Split(name=name, source=sources[name], examples=examples)
-        for name, examples in (("train", train), ("val", val), ("test", test))
-        if examples
-    }
-    for name in ("train", "val"):
-        if name not in splits:
-            found.add(name, sources[name], 0, "holds no image in class folders")
-    if "test" not in splits:
-        message = "no test split: a search works, finalize has nothing to test on"
-        found.add("test", root, 0, message, "warning")
-    check_overlap(splits, found)
-    add_trainval(splits, root)
-    return Task(
-        name=found.task,
-        group="",
-        num_classes=len(class_names),
-        class_names=class_names,
-        root=root,
-        layout="image_folder",
-        splits=splits,
-        split_rule=rule,
-        problems=found.all,
-    )
+    """Read a folder of images as one task. A split of our own reads the files for copies."""
+    rule = SplitRule(seed=seed, fractions=fractions)
+    if isinstance(folder, Path):
+        (folder,) = image_folder_tasks(folder, wanted=[folder.absolute().name]).values()
+    return _Reader(folder, rule, hashes).read()
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted."""
-    return [folder / file for file in _images(folder, folder)]
+    """All image files below a folder, in order; what is hidden or clutter is left out."""
+    return [one.path / name for one in list_folder(folder).everything() for name in one.images]
 
 
-def _subfolders(folder: Path) -> list[str]:
-    """Sorted by name, hidden ones left out: the order gives the labels, as in torchvision."""
-    return sorted(
-        entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in "._"
-    )
+class _Reader:
+    """Reads one task, and collects what there is to say about it."""
 
+    def __init__(self, task: TaskFolder, rule: SplitRule, hashes: ContentHashes | None) -> None:
+        self._task = task
+        self._rule = rule
+        self._hashes = hashes
+        self._root = task.folder.path
+        task_root(self._root)  # a name that can be printed
+        self._found = Problems(task.folder.name)
+        self._notes = list(task.notes)
 
-def _images(folder: Path, root: Path) -> Iterator[str]:
-    """Image files below a folder, relative to the root. Links to folders are not followed."""
-    for current, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            if is_read(file) and not file.startswith("."):
-                yield os.path.relpath(os.path.join(current, file), root)  # noqa: PTH118
+    def read(self) -> Task:
+        task, found, root = self._task, self._found, self._root
+        for warning in task.warnings:
+            found.add("", root, 0, warning, "warning")
+        folders = dict(task.splits) or {"train": self._without(task.beside)}
+        classes = class_folders(folders["train"])
+        self._check_names(classes)
+        class_names = tuple(one.name for one in classes)
+        examples = {
+            name: self._labelled(name, folder, class_names) for name, folder in folders.items()
+        }
+        for name, folder in folders.items():
+            self._say_left_out(name, folder, list(folder.everything()))
+        if task.splits:
+            self._say_left_out("", task.folder, [task.folder])
+        self._say_hidden()
+        self._say_nested(folders["train"], classes)
+        split_rule = self._split(examples)
+        sources = {name: folder.path for name, folder in folders.items()}
+        splits = {
+            name: Split(name=name, source=sources.get(name, sources["train"]), examples=members)
+            for name in OWN
+            if (members := examples.get(name))
+        }
+        self._check_sizes(splits, folders, split_rule)
+        check_overlap(splits, found)
+        add_trainval(splits, root)
+        return Task(
+            name=found.task,
+            group="",
+            num_classes=len(class_names),
+            class_names=class_names,
+            root=root,
+            layout="image_folder",
+            splits=splits,
+            split_rule=split_rule,
+            notes=tuple(self._notes),
+            problems=found.all,
+        )
 
+    def _without(self, beside: Sequence[Folder]) -> Folder:
+        """The class folders of an unsplit task."""
+        folder = self._task.folder
+        folder.folders = [one for one in folder.folders if one not in beside]
+        return folder
 
-def _labelled(
-    folder: Path, root: Path, class_names: tuple[str, ...], found: Problems, split: str
-) -> tuple[Example, ...]:
-    examples: list[Example] = []
-    labels = {name: label for label, name in enumerate(class_names)}
-    for name in _subfolders(folder):
-        if name not in labels:
-            message = f"class {brief(name)} is not a folder of train, so it has no label"
-            found.add(split, folder / name, 0, message)
-            continue
-        if not name.isprintable():
-            found.add(split, folder, 0, f"class {brief(name)} has a name that cannot be printed")
-            continue
-        for file in _images(folder / name, root):
-            if fault := path_fault(file):
-                found.add(split, folder, 0, f"{brief(file)} {fault}")
-            elif len(examples) == MAX_FILES:
-                found.add(split, folder, 0, f"holds more than {MAX_FILES:,} images")
+    def _check_names(self, classes: Sequence[Folder]) -> None:
+        """Names that a reader cannot tell apart are one class by mistake, or two."""
+        for folder in classes:
+            if not folder.name.isprintable():
+                message = (
+                    f"class {brief(folder.name)} has a name that cannot be printed; rename the "
+                    "folder"
+                )
+                self._found.add("train", folder.path.parent, 0, message)
+        by_sight: dict[str, list[str]] = {}
+        for folder in classes:
+            by_sight.setdefault(_visible(folder.name), []).append(folder.name)
+        for group in by_sight.values():
+            if len(group) > 1:
+                message = (
+                    f"the classes {' and '.join(map(ascii, group))} differ only in blanks or in "
+                    "how an accent is stored: put them together, or give them other names"
+                )
+                self._found.add("train", classes[0].path.parent, 0, message)
+        by_letters: dict[str, list[str]] = {}
+        for name in by_sight:
+            by_letters.setdefault(name.casefold(), []).append(name)
+        for group in by_letters.values():
+            if len(group) > 1:
+                message = (
+                    f"the classes {' and '.join(map(ascii, group))} differ only in small and "
+                    "capital letters: put them together if they are one class"
+                )
+                self._found.add("train", classes[0].path.parent, 0, message, "warning")
+
+    def _labelled(
+        self, split: str, folder: Folder, class_names: Sequence[str]
+    ) -> tuple[Example, ...]:
+        """The images of a split's class folders. Without labels, val is refused, test left out."""
+        labels = {name: label for label, name in enumerate(class_names)}
+        inner = folder.with_images
+        if split == "test":
+            known = [one for one in inner if self._label(one, labels, split) is not None]
+            if not known and (folder.images or len(inner) == 1):
+                message = (
+                    f"left out: {count(folder.num_images, 'image')} without class folders, so "
+                    f"without labels; to be tested on they would lie in {folder.name}/"
+                    f"{class_names[0] if class_names else '<class>'}/ ..."
+                )
+                self._found.add("test", folder.path, 0, message, "warning")
                 return ()
+        elif not inner and folder.images:
+            raise flat_error(folder, self._task.folder)
+        if folder.images and self._task.splits:
+            message = (
+                f"left out: {count(len(folder.images), 'image')} beside the class folders, without "
+                f"a label ({names(folder.images)})"
+            )
+            self._found.add(split, folder.path, 0, message, "warning")
+        examples: list[Example] = []
+        for one in inner:
+            label = self._label(one, labels, split, say=True)
+            if label is not None and one.name.isprintable():
+                examples += self._examples(split, folder, one, label)
+        return tuple(examples)
+
+    def _label(
+        self, one: Folder, labels: dict[str, int], split: str, *, say: bool = False
+    ) -> int | None:
+        """The label of a class folder, which may be written another way than in train."""
+        if one.name in labels:
+            return labels[one.name]
+        alike = [name for name in labels if _folded(name) == _folded(one.name)]
+        if len(alike) == 1:
+            if say:
+                message = f"class {one.name!a} is taken for class {alike[0]!a} of train"
+                self._found.add(split, one.path, 0, message, "warning")
+            return labels[alike[0]]
+        if say:
+            close = next(iter(difflib.get_close_matches(one.name, labels, n=1)), None)
+            message = (
+                f"class {brief(one.name)} ({count(one.num_images, 'image')}) is not a folder of "
+                f"train, so it has no label; train has {names(list(labels))}"
+                + (f" (did you mean {brief(close)}?)" if close else "")
+            )
+            self._found.add(split, one.path, 0, message)
+        return None
+
+    def _examples(self, split: str, source: Folder, folder: Folder, label: int) -> list[Example]:
+        root = str(self._root)
+        examples = []
+        for one in folder.everything():
+            inside = "/".join(one.path.relative_to(self._root).parts)
+            for name in one.images:
+                file = f"{inside}/{name}"
+                if fault := path_fault(file):
+                    self._found.add(split, source.path, 0, f"{brief(file)} {fault}")
+                else:
+                    is_linked = one.is_linked or name in one.linked
+                    examples.append(Example(root, file, label, 0, is_linked))
+        return examples
+
+    def _split(self, examples: dict[str, tuple[Example, ...]]) -> str:
+        """Make the splits that are missing, if any: how, in words."""
+        made, rule = self._task.splits, self._rule
+        seed, chosen = rule.seed, rule.fractions
+        if "val" in made:
+            return ""
+        if not made:
+            fractions = chosen or FRACTIONS
+            text = f"train/val/test {'/'.join(f'{f:g}' for f in fractions)} of each class"
+        elif "test" in made or not chosen:
+            share = chosen[1] / (chosen[0] + chosen[1]) if chosen else VAL_FRACTION
+            fractions = (1 - share, share, 0)
+            text = f"val {share:g} of each class of train"
+        else:
+            fractions = chosen
+            parts = "/".join(f"{f:g}" for f in fractions)
+            text = f"train/val/test {parts} of each class of train"
+        copies = contents_of_copies(examples["train"], self._hashes or content_hashes())
+        train, val, test = divide(examples["train"], seed, fractions, copies)
+        examples |= {"train": train, "val": val} | ({} if "test" in made else {"test": test})
+        return f"seed {seed}, {text}"
+
+    def _check_sizes(
+        self, splits: dict[str, Split], folders: dict[str, Folder], split_rule: str
+    ) -> None:
+        found, root = self._found, self._root
+        for name in ("train", "val"):
+            if name in splits:
+                continue
+            folder = folders.get(name)
+            if name == "val" and folder is None and "train" in splits:
+                message = (
+                    "val would be empty: no class has the two images (that are no copies of each "
+                    "other) of which one can be validated on; add images"
+                )
             else:
-                examples.append(Example(str(root), file, labels[name], 0))
-    return tuple(examples)
+                message = f"no image of {name} can be used"
+            found.add(name, folder.path if folder else root, 0, message)
+        if "test" not in splits and "test" not in folders:
+            message = "no test split: a search works, finalize has nothing to test on"
+            fraction = (self._rule.fractions or FRACTIONS)[2]
+            if not self._task.splits and fraction > 0:
+                message += " (no class has the three images that train, val and test need)"
+            elif split_rule:
+                message += " (--split 60/20/20 would make one)"
+            found.add("test", root, 0, message, "warning")
+
+    def _say_left_out(self, split: str, folder: Folder, listed: Sequence[Folder]) -> None:
+        found = self._found
+        unread: Counter[str] = Counter()
+        where: Counter[str] = Counter()
+        others: Counter[str] = Counter()
+        broken, closed, repeated, linked = [], [], [], 0
+        for one in listed:
+            parts = one.path.relative_to(folder.path).parts
+            inside = "/".join(parts)
+            unread += one.unread
+            where[parts[0] if parts else "."] += one.unread.total()
+            others += one.others
+            broken += [f"{inside}/{name}" for name in one.broken]
+            repeated += [f"{inside}/{name}" for name in one.repeated]
+            closed += [f"{inside} ({one.closed})"] if one.closed else []
+            linked += len(one.images) if one.is_linked else len(one.linked)
+        if unread:
+            places = ", ".join(f"{name} {number}" for name, number in (+where).most_common(5))
+            message = f"{formats.left_out(unread)}; in: {places}"
+            found.add(split, folder.path, 0, message, "warning")
+        if others:
+            kinds = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(6))
+            self._notes.append(f"files of {folder.name} that are no images: {kinds}")
+        if linked:
+            self._notes.append(f"{count(linked, 'image')} of {folder.name} reached by links")
+        if broken:
+            message = (
+                f"{count(len(broken), 'link')} that lead nowhere ({names(broken)}): fetch what "
+                "they stand for (`git annex get`, `dvc checkout`) or remove them"
+            )
+            found.add(split, folder.path, 0, message)
+        if repeated:
+            message = (
+                f"links are not followed to folders that are read already, or hold this one: "
+                f"{names(repeated)}"
+            )
+            found.add(split, folder.path, 0, message, "warning")
+        if closed:
+            found.add(split, folder.path, 0, f"folders cannot be read: {names(closed)}")
+
+    def _say_hidden(self) -> None:
+        hidden: Counter[str] = Counter()
+        for one in self._task.folder.everything():
+            hidden += one.hidden
+        if hidden:
+            places = ", ".join(f"{number:,} in {names([name])}" for name, number in hidden.items())
+            message = f"left out: images in what is hidden or made by programs: {places}"
+            self._found.add("", self._root, 0, message, "warning")
+
+    def _say_nested(self, train: Folder, classes: Sequence[Folder]) -> None:
+        nested = [one for one in classes if len(one.with_images) + bool(one.images) > 1]
+        if not nested:
+            return
+        held = "; ".join(f"{names([one])}: {names(one.with_images)}" for one in nested[:5])
+        inner = sum(max(1, len(one.with_images)) for one in classes)
+        message = (
+            f"{count(len(nested), 'class')} hold images in folders of their own ({held}"
+            f"{'; ...' if len(nested) > 5 else ''}): {len(classes)} classes are learnt, not "
+            f"{inner}; if the inner folders are the classes, move them up into {train.name}/"
+        )
+        self._found.add("", train.path, 0, message, "warning")
 
 
-def _divide(
-    examples: tuple[Example, ...], seed: int, fractions: tuple[float, float, float]
-) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
-    """Split every class by itself. A wanted split gets an image of every class that has enough."""
-    parts: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
-    by_class: dict[int, list[Example]] = {}
-    for example in examples:
-        by_class.setdefault(example.label, []).append(example)
-    for members in by_class.values():
-        # By hash, so that an added file moves few others.
-        members.sort(key=lambda example: hashlib.sha256(f"{seed} {example.file}".encode()).digest())
-        num_test = _share(len(members), fractions[2], leave=2)
-        num_val = _share(len(members), fractions[1], leave=1 + num_test)
-        parts[2].extend(members[:num_test])
-        parts[1].extend(members[num_test : num_test + num_val])
-        parts[0].extend(members[num_test + num_val :])
-    train, val, test = (tuple(sorted(part, key=lambda example: example.file)) for part in parts)
-    return train, val, test
+def _visible(name: str) -> str:
+    """What is seen of a name."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
-def _share(count: int, fraction: float, *, leave: int) -> int:
-    """How many of `count` make this fraction: at least one, but `leave` are left."""
-    return max(0, min(count - leave, max(1, round(count * fraction)))) if fraction else 0
+def _folded(name: str) -> str:
+    return _visible(name).casefold()

@@ -44,7 +44,8 @@ def locate(example: Example, folders: dict[str, str] | None = None) -> tuple[str
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{example.file!r} cannot be read: {reason}") from error
-    if not path.startswith(folders[example.root].rstrip("/") + "/"):
+    inside = folders[example.root].rstrip("/") + "/"
+    if not example.is_linked and not path.startswith(inside):
         raise DataError(f"{example.file!r} leads out of the folder of its task, to {path}")
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{example.file!r} is not a regular file")

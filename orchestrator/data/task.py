@@ -30,6 +30,8 @@ class Example(NamedTuple):
     label: int
     line: int
     """In the list that names it; 0 where no list does."""
+    is_linked: bool = False
+    """A link in a user's own folder, which may lead out of the root."""
 
     @property
     def path(self) -> Path:
@@ -83,6 +85,8 @@ class Task:
     """A task of a published suite, under its own name and classes."""
     split_rule: str = ""
     """How we split, where the data came unsplit: seed and fractions."""
+    notes: tuple[str, ...] = ()
+    """What else there is to know about how the folder was understood."""
     problems: tuple[Problem, ...] = ()
     """Found while reading. A split with an error here is never opened."""
 

@@ -1,0 +1,307 @@
+"""What a folder of images is taken for: one task or several, with which splits.
+
+    photos/train/cat/1.jpg  photos/val/cat/2.jpg     split by the user, under any usual name
+    photos/cat/1.jpg  photos/dog/2.jpg               class folders, split by us
+    tasks/pets/train/cat/1.jpg  tasks/cars/audi/2.jpg     several tasks, at least one of them split
+    unzipped/photos/...                              any of these, some folders further down
+
+Class folders that hold class folders look like a folder of unsplit tasks. Which it is, the user
+says with the names of the tasks; without them it is asked. What is understood is said in words.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.data.reading import brief
+from orchestrator.data.task import DataError
+from orchestrator.data.walk import Folder
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trainings", "trn"), "train"),
+    **dict.fromkeys(("val", "vals", "valid", "validation", "validate"), "val"),
+    **dict.fromkeys(("dev", "development", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "tests", "testing", "tst", "holdout", "heldout"), "test"),
+    "trainval": "trainval",
+}
+FILLERS = (
+    "datasets", "dataset", "data", "images", "image", "imgs", "img", "photos", "photo", "pictures",
+    "pics", "samples", "splits", "split", "sets", "set", "folder", "files",
+)  # fmt: skip
+"""What stands beside such a word: `train_images`, `testset`."""
+NO_CLASS = frozenset({"val", "validation", "test", "testing", "testset", "test_set"})
+"""Names in small letters that a class hardly has; `valid`, beside `invalid`, may be one."""
+SHOWN = 6
+
+
+class NoImages(DataError):
+    """A folder without any image that is read; the message says what it holds instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFolder:
+    """A folder that is one task."""
+
+    folder: Folder
+    splits: Mapping[str, Folder]
+    """The folders of train, val and test that the user made; empty where nothing is split."""
+    beside: tuple[Folder, ...] = ()
+    """Folders with images that are no part of it."""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def split_of(name: str) -> str | None:
+    """train, val, test or trainval, where a folder's name says so."""
+    words = []
+    for word in re.findall(r"[^\W\d_]+", name.lower()):
+        bare = _without_fillers(word)
+        if bare:
+            words.append(bare)
+    return SPLIT_WORDS.get("".join(words))
+
+
+def find_tasks(top: Folder, wanted: Sequence[str] | None = None) -> dict[str, TaskFolder]:
+    """The tasks of a folder by name; `wanted`, their names, decides where it can be read two ways.
+
+    DataError says what was seen and what would work, where it is none of the layouts.
+    """
+    folder, passed, notes = top, [], []
+    while True:
+        inner = folder.with_images
+        if _is_split(folder) or not inner:
+            break
+        split_tasks = [one for one in inner if _is_split(one)]
+        if split_tasks and len(inner) > 1:
+            return _suite(folder, inner, split_tasks)
+        if len(inner) > 1 or not inner[0].with_images:
+            break
+        passed += [folder] if folder.images else []
+        folder = inner[0]
+    if folder is not top:
+        notes.append(f"found in {'/'.join(folder.path.relative_to(top.path).parts)}")
+    warnings = [_stray(one) for one in passed]
+    if not _is_split(folder):
+        tasks = _read_two_ways(folder, top, wanted)
+        if tasks is not None:
+            return tasks
+    return {folder.name: _one_task(folder, notes, warnings)}
+
+
+def class_folders(folder: Folder) -> list[Folder]:
+    """Folders that hold images, be they ones that are not read: in the order of their labels."""
+    return [one for one in folder.folders if one.holds_any_image]
+
+
+def flat_error(folder: Folder, above: Folder | None = None) -> DataError:
+    """For images that no folder labels."""
+    lists = [f"{one.name}/{name}" for one in (folder, above) if one for name in sorted(one.lists)]
+    beside = f", beside {', '.join(lists[:SHOWN])}" if lists else ""
+    labels = "; labels in a list are not read yet" if lists else ""
+    lie = "lies" if len(folder.images) == 1 else "lie"
+    return DataError(
+        f"{count(len(folder.images), 'image')} {lie} in {folder.path} without class folders"
+        f"{beside}: "
+        f"put the images of each class into a folder of its name, {folder.name}/<class>/"
+        f"{folder.images[0] if folder.images else '1.jpg'}{labels}"
+    )
+
+
+def count(number: int, thing: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def names(folders: Sequence[Folder] | Sequence[str]) -> str:
+    """The first few names."""
+    shown = [one if isinstance(one, str) else one.name for one in folders]
+    text = ", ".join(name if name.isprintable() else brief(name) for name in shown[:SHOWN])
+    return text + (", ..." if len(shown) > SHOWN else "")
+
+
+def _without_fillers(word: str) -> str:
+    for filler in FILLERS:
+        if word == filler:
+            return ""
+        if word.endswith(filler) and word.removesuffix(filler) in SPLIT_WORDS:
+            return word.removesuffix(filler)
+        if word.startswith(filler) and word.removeprefix(filler) in SPLIT_WORDS:
+            return word.removeprefix(filler)
+    return word
+
+
+def _by_split(folder: Folder) -> dict[str, list[Folder]]:
+    found: dict[str, list[Folder]] = {}
+    for one in folder.folders:
+        split = split_of(one.name)
+        if split and one.holds_any_image:
+            found.setdefault(split, []).append(one)
+    return found
+
+
+def _is_split(folder: Folder) -> bool:
+    """Folders under names of splits; one alone without class folders may be a class called so."""
+    found = _by_split(folder)
+    alone = [one for folders in found.values() for one in folders]
+    return (
+        len(found) > 1
+        or any(one.with_images for one in alone)
+        or (len(alone) == len(folder.with_images) == 1)
+    )
+
+
+def _suite(
+    folder: Folder, inner: Sequence[Folder], split_tasks: Sequence[Folder]
+) -> dict[str, TaskFolder]:
+    if not any(one.with_images for task in split_tasks for one in task.with_images):
+        inside = sorted({one.name for task in split_tasks for one in task.with_images})
+        raise DataError(
+            f"{folder.path}: the folders {names(inner)} hold the splits {names(inside)}; splits "
+            f"stand above the classes: {folder.name}/{inside[0]}/{inner[0].name}/1.jpg"
+        )
+    unsplit = [one for one in inner if one not in split_tasks and len(one.with_images) > 1]
+    tasks_inside = [*split_tasks, *unsplit]
+    beside = [one for one in class_folders(folder) if one not in tasks_inside]
+    warnings = [_not_used(beside, folder)] if beside else []
+    warnings += [_stray(folder)] if folder.images else []
+    tasks = {}
+    for one in inner:
+        if one in tasks_inside:
+            # What lies beside all tasks is said once, with the first.
+            tasks[one.name] = _one_task(one, [], [] if tasks else warnings)
+    return tasks
+
+
+def _read_two_ways(
+    folder: Folder, top: Folder, wanted: Sequence[str] | None
+) -> dict[str, TaskFolder] | None:
+    """Folders of class folders: tasks or classes, as the wanted names say; else it is asked."""
+    inner = folder.with_images
+    if any(one.images for one in inner) or all(len(one.with_images) < 2 for one in inner):
+        return None
+    if wanted and set(wanted) <= {folder.name, top.name}:
+        return None
+    tasks = {one.name: _one_task(one, [], []) for one in inner}
+    if wanted and set(wanted) <= tasks.keys():
+        return tasks
+    held = "; ".join(f"{one.name}: {names(one.with_images)}" for one in inner[:SHOWN])
+    raise DataError(
+        f"{folder.path} holds folders of folders with images ({held}"
+        f"{'; ...' if len(inner) > SHOWN else ''}), which can be read in three ways:\n"
+        f"  {names(inner)} are tasks: name them, --tasks {','.join(one.name for one in inner)}\n"
+        f"  {names(inner)} are the classes: name the one task, --tasks {folder.name}\n"
+        f"  the folders in them are the classes: move them up, so that they lie in {folder.name}/"
+    )
+
+
+def _one_task(folder: Folder, notes: Sequence[str], warnings: Sequence[str]) -> TaskFolder:
+    notes, warnings = list(notes), list(warnings)
+    if not _is_split(folder):
+        return _unsplit_task(folder, notes, warnings)
+    found = _by_split(folder)
+    if "train" not in found and "trainval" in found:
+        found["train"] = found.pop("trainval")
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise DataError(
+                f"{folder.path}: {' and '.join(one.name for one in folders)} are all names for "
+                f"{split}; keep one of them, or put the others elsewhere"
+            )
+    splits = {split: folders[0] for split, folders in found.items() if split != "trainval"}
+    if "train" not in splits:
+        raise DataError(
+            f"{folder.path} holds {names(list(splits.values()))} but no folder of training images; "
+            f"it holds {names(folder.folders)}: put class folders into {folder.name}/train, or "
+            "none of them into folders of splits"
+        )
+    splits = _unwrapped(splits)
+    if not splits["train"].with_images and splits["train"].images:
+        raise flat_error(splits["train"], folder)
+    for split, one in splits.items():
+        if one.name != split:
+            notes.append(f"{one.name} is {split}")
+    used = {one.path.relative_to(folder.path).parts[0] for one in splits.values()}
+    beside = tuple(one for one in class_folders(folder) if one.name not in used)
+    if beside:
+        warnings.append(_not_used(beside, folder))
+    if folder.images:
+        warnings.append(_stray(folder))
+    for one in folder.folders:
+        split = split_of(one.name)
+        if split in ("train", "val", "test") and split not in splits:
+            warnings.append(f"folder {names([one])} holds no image")
+    return TaskFolder(
+        folder=folder,
+        splits=splits,
+        beside=beside,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def _unsplit_task(folder: Folder, notes: list[str], warnings: list[str]) -> TaskFolder:
+    inner = folder.with_images
+    if not inner:
+        if folder.images:
+            raise flat_error(folder)
+        raise NoImages(f"it holds {_contents(folder)}")
+    named = [one for one in inner if split_of(one.name)]
+    beside = tuple(one for one in named if one.name.lower() in NO_CLASS and len(inner) > 2)
+    if beside:
+        warnings.append(
+            f"{_not_used(beside, folder)}: images without class folders have no label, and "
+            "there is no train; rename the folder if it is a class"
+        )
+    for one in named:
+        if one not in beside:
+            warnings.append(f"{one.name} is taken for a class: it holds images and no class folder")
+    if folder.images:
+        warnings.append(_stray(folder))
+    return TaskFolder(
+        folder=folder, splits={}, beside=beside, notes=tuple(notes), warnings=tuple(warnings)
+    )
+
+
+def _contents(folder: Folder) -> str:
+    """What a folder without images holds."""
+    files: Counter[str] = Counter()
+    hidden = broken = 0
+    for one in folder.everything():
+        files += one.unread + one.others
+        hidden += one.hidden.total()
+        broken += len(one.broken)
+    seen = [f"{number:,} {ending}" for ending, number in files.most_common(8)]
+    seen += [f"{count(hidden, 'image')} in hidden folders"] if hidden else []
+    seen += [f"{count(broken, 'link')} to nowhere"] if broken else []
+    return f"no image that is read, but {', '.join(seen)}" if seen else "nothing"
+
+
+def _unwrapped(splits: dict[str, Folder]) -> dict[str, Folder]:
+    """`train/images/cat`, `train/train/cat`: passes what lies between a split and its classes."""
+    while True:
+        inner = splits["train"].with_images
+        if splits["train"].images or len(inner) != 1 or not inner[0].with_images:
+            return splits
+        if not _is_wrapper(inner[0].name, "train"):
+            return splits
+        splits = {
+            split: next((one for one in folder.with_images if _is_wrapper(one.name, split)), folder)
+            for split, folder in splits.items()
+        }
+
+
+def _is_wrapper(name: str, split: str) -> bool:
+    return split_of(name) == split or name.lower() in FILLERS
+
+
+def _stray(folder: Folder) -> str:
+    return (
+        f"left out: {count(len(folder.images), 'image')} directly in {folder.name}, beside the "
+        f"folders, without a label ({names(folder.images)})"
+    )
+
+
+def _not_used(beside: Sequence[Folder], folder: Folder) -> str:
+    number = sum(one.num_images + one.num_unread for one in beside)
+    return f"left out: {count(number, 'image')} in {names(beside)} of {folder.name}"

@@ -1,0 +1,237 @@
+"""A folder of images as it lies on the disk: listed once, whatever is not used is counted.
+
+Hidden files and folders, and those that cameras, file managers and notebooks leave behind, are
+passed by at every depth. A link in a user's own folder is the user's decision and is followed,
+but no folder is entered twice, so that nothing is counted twice and no loop is endless.
+"""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.data import formats
+from orchestrator.data.task import DataError
+
+CLUTTER = frozenset({
+    "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information",
+    "lost+found", "thumbs",
+})  # fmt: skip
+"""Folders that are never a class, in small letters; and all whose names begin with . or _"""
+UNCOUNTED = frozenset({".git", ".dvc", ".hg", ".svn"})
+"""Stores of other programs: their files are copies of what lies in the folder."""
+MAX_FILES = 5_000_000
+MAX_DEPTH = 100
+
+
+@dataclass(kw_only=True, eq=False)
+class Folder:
+    """One folder and those below it, sorted by name."""
+
+    name: str
+    path: Path
+    depth: int = 0
+    is_linked: bool = False
+    """Reached by a link to a folder, here or above."""
+    images: list[str] = field(default_factory=list)
+    """Names of the files that are read as images."""
+    linked: set[str] = field(default_factory=set)
+    """Those of the images that are links."""
+    folders: list["Folder"] = field(default_factory=list)
+    num_images: int = 0
+    """Here and below."""
+    num_unread: int = 0
+    """Images here and below that are not read, and links to nowhere."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Images that are not read here, by ending."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Files that are no images, by ending."""
+    lists: list[str] = field(default_factory=list)
+    """Those of them that may hold labels."""
+    hidden: Counter[str] = field(default_factory=Counter)
+    """Images in what is passed by, by its name."""
+    broken: list[str] = field(default_factory=list)
+    """Images and folders that are links to nowhere."""
+    repeated: list[str] = field(default_factory=list)
+    """Links to folders that are listed under another name or hold this one."""
+    closed: str = ""
+    """Why this folder could not be listed."""
+
+    def everything(self) -> Iterator["Folder"]:
+        """This folder and all below it: first its own files, then its folders."""
+        waiting: list[Folder] = [self]
+        while waiting:
+            folder = waiting.pop()
+            yield folder
+            waiting.extend(reversed(folder.folders))
+
+    @property
+    def with_images(self) -> list["Folder"]:
+        """The folders directly in this one that hold images, at any depth."""
+        return [folder for folder in self.folders if folder.num_images]
+
+    @property
+    def holds_any_image(self) -> bool:
+        """Whether there is an image at any depth, be it one that is not read."""
+        return self.num_images + self.num_unread > 0
+
+
+LIST_ENDINGS = (
+    ".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".parquet", ".xml", ".yaml", ".yml", ".mat",
+)  # fmt: skip
+
+
+def list_folder(path: Path) -> Folder:
+    """List a folder and all below it. DataError if it cannot be listed or is too large."""
+    top = Folder(name=path.name, path=path)
+    try:
+        entered = {_identity(os.stat(path))}  # noqa: PTH116
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    listed: list[Folder] = []
+    real: list[Folder] = [top]
+    links: list[tuple[Folder, str]] = []
+    batch: list[tuple[Folder, str]] = []
+    num_files = 0
+    while real or batch or links:
+        if real:
+            folder = real.pop()
+        else:
+            # Links come last, so that a folder keeps its own name and not that of a link to it.
+            if not batch:
+                batch = sorted(links, key=lambda link: (str(link[0].path), link[1]), reverse=True)
+                links.clear()
+            folder = _follow(*batch.pop(), top, entered)
+            if folder is None:
+                continue
+        num_files += _list(folder, real, links, entered)
+        listed.append(folder)
+        if num_files > MAX_FILES:
+            raise DataError(f"{path} holds more than {MAX_FILES:,} files")
+        if folder.depth > MAX_DEPTH:
+            raise DataError(f"{folder.path}: folders are nested deeper than {MAX_DEPTH}")
+    if top.closed:
+        raise DataError(f"{path} cannot be read: {top.closed}")
+    for folder in sorted(listed, key=lambda one: one.depth, reverse=True):
+        folder.images.sort()
+        folder.folders.sort(key=lambda one: one.name)
+        unread = folder.unread.total() + len(folder.broken)
+        folder.num_images = len(folder.images) + sum(one.num_images for one in folder.folders)
+        folder.num_unread = unread + sum(one.num_unread for one in folder.folders)
+    return top
+
+
+def _list(
+    folder: Folder,
+    real: list[Folder],
+    links: list[tuple[Folder, str]],
+    entered: set[tuple[int, int]],
+) -> int:
+    """List one folder: how many entries it has."""
+    count = 0
+    try:
+        with os.scandir(folder.path) as entries:
+            for entry in entries:
+                count += 1
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    _enter(folder, entry, real, entered)
+                elif entry.is_symlink() and _leads_to_folder(entry):
+                    if not _is_clutter(name):
+                        links.append((folder, name))
+                else:
+                    _take_file(folder, entry)
+    except OSError as error:
+        folder.closed = error.strerror or str(error)
+    return count
+
+
+def _enter(
+    folder: Folder, entry: "os.DirEntry[str]", real: list[Folder], entered: set[tuple[int, int]]
+) -> None:
+    if _is_clutter(entry.name):
+        if entry.name.lower() not in UNCOUNTED and (hidden := _count_images(entry.path)):
+            folder.hidden[entry.name] += hidden
+        return
+    identity = _identity(entry.stat(follow_symlinks=False))
+    if identity in entered:
+        folder.repeated.append(entry.name)
+        return
+    entered.add(identity)
+    below = Folder(
+        name=entry.name,
+        path=Path(entry.path),
+        depth=folder.depth + 1,
+        is_linked=folder.is_linked,
+    )
+    folder.folders.append(below)
+    real.append(below)
+
+
+def _follow(folder: Folder, name: str, top: Folder, entered: set[tuple[int, int]]) -> Folder | None:
+    """The folder that a link leads to, if it is not listed already and does not hold the top."""
+    path = folder.path / name
+    target = Path(os.path.realpath(path))
+    try:
+        identity = _identity(os.stat(path))  # noqa: PTH116
+    except OSError:
+        folder.broken.append(name)
+        return None
+    if identity in entered or top.path.is_relative_to(target):
+        folder.repeated.append(name)
+        return None
+    entered.add(identity)
+    below = Folder(name=name, path=path, depth=folder.depth + 1, is_linked=True)
+    folder.folders.append(below)
+    return below
+
+
+def _take_file(folder: Folder, entry: "os.DirEntry[str]") -> None:
+    name = entry.name
+    ending = formats.ending(name)
+    is_image = ending in formats.READ
+    if name.startswith("."):
+        if is_image or ending in formats.UNREAD:
+            folder.hidden["hidden files"] += 1
+    elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+        if is_image or not ending:  # an image or a class
+            folder.broken.append(name)
+    elif is_image:
+        folder.images.append(name)
+        if entry.is_symlink():
+            folder.linked.add(name)
+    elif ending in formats.UNREAD:
+        folder.unread[ending] += 1
+    elif name.lower() not in ("thumbs.db", "desktop.ini"):
+        folder.others[ending or "without an ending"] += 1
+        if ending in LIST_ENDINGS:
+            folder.lists.append(name)
+
+
+def _is_clutter(name: str) -> bool:
+    return name[0] in "._" or name.lower() in CLUTTER
+
+
+def _count_images(path: str) -> int:
+    """What is passed by with a folder; one that may not be entered holds nothing for us."""
+    return sum(
+        formats.is_read(name) or formats.is_unread_image(name)
+        for _, _, files in os.walk(path)
+        for name in files
+        if not name.startswith("._")  # what macOS writes beside each file
+    )
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(20, "is not a folder")
+    return status.st_dev, status.st_ino

@@ -23,6 +23,7 @@ from methods.recipe import Recipe
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.config import TrialConfig, build, check_types, split_config
 from orchestrator.data.pixels import decode
+from orchestrator.data.split import SplitRule
 from orchestrator.data.transform import ImageTransform
 from orchestrator.document import Between, Entries, Name, OneOf, read_as, shown
 from orchestrator.engine import Engine
@@ -67,6 +68,10 @@ class Bundle:
     tensors_sha256: str
     sweep: str
     versions: Mapping[str, str]
+    data_split: tuple[float, float, float] | None = None
+    """Fractions of train, val and test that the user chose for a split of ours."""
+    copies_together: bool = False
+    """Whether that split counts exact copies once: not in bundles of older versions."""
     stage: Annotated[str, OneOf(("search", "final"))] = "search"
     """search: trained on train. final: the winner, trained on train and val, tested once."""
     test_accuracies: Mapping[int, Accuracy] = field(default_factory=dict)
@@ -79,6 +84,15 @@ class Bundle:
     """In how many rounds of the final stage the test split was opened."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Of the task's splits, if they are ours."""
+        return SplitRule(
+            seed=self.data_seed,
+            fractions=self.data_split,
+            copies_together=self.copies_together,
+        )
 
     @property
     def num_classes(self) -> int:
@@ -105,6 +119,7 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
     _write(weights, tensors.read_bytes())
     document = {"format": FORMAT, **asdict(bundle)}
     document["class_names"] = list(bundle.class_names)
+    document["data_split"] = list(bundle.data_split) if bundle.data_split else None
     for name in ("mean", "std"):
         document["backbone"][name] = list(document["backbone"][name])
     description = folder / f"{bundle.task}.yaml"
@@ -133,6 +148,10 @@ def read_bundle(path: Path) -> Bundle:
 
 def _check_consistent(bundle: Bundle, source: str) -> None:
     """What its parts say of each other, and the configuration."""
+    try:
+        bundle.split_rule  # noqa: B018
+    except ValueError as error:
+        raise ValueError(f"{source}: data_split: {error}") from error
     trial = bundle.trial
     if trial.method not in METHODS:
         raise ValueError(f"{source}: trial.method: {unknown('method', trial.method, METHODS)}")

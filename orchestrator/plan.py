@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.backbone import BackbonePlan
+from orchestrator.data.split import SplitRule
 from orchestrator.document import Between, Entries, Name, OneOf, read_as, shown, why_no_name
 from orchestrator.engine import Engine
 from orchestrator.regular_file import refuse_links
@@ -107,6 +108,10 @@ class SweepPlan:
     """Each search space in full, by name."""
     studies: Annotated[tuple[StudyPlan, ...], Entries(1)]
     seed: int
+    split_seed: int | None = None
+    """Of splits that are ours; None in plans that were made when it was the seed above."""
+    split: tuple[float, float, float] | None = None
+    """Fractions of train, val and test that the user chose for them."""
     sampler: Annotated[str, OneOf(SAMPLERS)]
     """tpe or random."""
     pruner: PrunerPlan
@@ -120,6 +125,13 @@ class SweepPlan:
             name: parse_space(document, name=name, source=f"{PLAN_FILE}: spaces: {name}")
             for name, document in self.spaces.items()
         }
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Of splits that are ours; that of an older plan stays what it was."""
+        if self.split_seed is None:
+            return SplitRule(seed=self.seed, copies_together=False)
+        return SplitRule(seed=self.split_seed, fractions=self.split)
 
     @property
     def num_trials(self) -> int:
@@ -178,6 +190,10 @@ def read_plan(document: Any, *, source: str) -> SweepPlan:
 
 def _check_consistent(plan: SweepPlan, source: str) -> None:
     """What its parts say of each other, and the search spaces."""
+    try:
+        plan.split_rule  # noqa: B018
+    except ValueError as error:
+        raise ValueError(f"{source}: split: {error}") from error
     try:
         datetime.fromisoformat(plan.created)
     except ValueError:

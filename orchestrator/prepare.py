@@ -14,6 +14,8 @@ from methods import load_backbone, tune, with_epochs
 from orchestrator.backbone import BackbonePlan, image_transform
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
+from orchestrator.data.split import split_rule
+from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.engine import PRECISIONS, Engine
 from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
@@ -68,6 +70,9 @@ class SweepRequest:
     num_trials: int | None = None
     epochs: int | None = None
     seed: int = 0
+    split_seed: int = 0
+    split: str | None = None
+    """train/val/test of folders that come unsplit, as `split_rule` reads it."""
     backbone: str | None = None
     weights: Path | None = None
     image_size: int | None = None
@@ -104,9 +109,9 @@ def plan_sweep(
     _check_choices(request)
     spaces = [load_space(entry) for entry in _method_names(request)]
     spaces = [_with_epochs(space, _epochs(request)) for space in spaces]
-    suite = load_suite(
-        request.suite, data_root=request.data_root, tasks=request.tasks, seed=request.seed
-    )
+    rule = split_rule(request.split_seed, request.split)
+    suite = load_suite(request.suite, data_root=request.data_root, tasks=request.tasks, rule=rule)
+    _say_unused_rule(request, suite, say)
     if request.final is not None:
         refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)
@@ -140,6 +145,8 @@ def plan_sweep(
         spaces={space.name: space.document for space in spaces},
         studies=studies,
         seed=request.seed,
+        split_seed=rule.seed,
+        split=rule.fractions,
         sampler=request.sampler,
         pruner=_plan_pruner(request, spaces),
         engine=engine,
@@ -170,10 +177,15 @@ def planned_suite(plan: SweepPlan) -> Suite:
             plan.suite,
             data_root=Path(plan.data_root) if plan.data_root else None,
             tasks=tasks,
-            seed=plan.seed,
+            rule=plan.split_rule,
         ),
         [task.name for task in plan.tasks],
     )
+
+
+def _say_unused_rule(request: SweepRequest, suite: Suite, say: Callable[[str], None]) -> None:
+    if (request.split or request.split_seed) and not any(task.split_rule for task in suite.tasks):
+        say("--split and --split-seed change nothing: all splits are as they lie in the folder")
 
 
 def _method_names(request: SweepRequest) -> Sequence[str]:
@@ -297,6 +309,9 @@ def _plan_task(
         f"{len(splits['val'].labels)} val images, "
         + (f"{fresh} decoded" if fresh else "all decoded before")
     )
+    if task.layout == "image_folder":
+        for line in describe(task):
+            say(f"  {line}")
     return TaskPlan(
         name=task.name,
         group=task.group,

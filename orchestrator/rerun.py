@@ -72,7 +72,7 @@ def find_task(bundle: Bundle, data: Path | None) -> Task:
             name,
             data_root=Path(data_root) if data_root else None,
             tasks=tasks,
-            seed=bundle.data_seed,
+            rule=bundle.split_rule,
         ),
         [bundle.task],
     )

@@ -14,7 +14,7 @@ from orchestrator.data.cache import default_cache_root
 from orchestrator.data.image_folder import image_folder_tasks, read_image_folder_task
 from orchestrator.data.layout import NoImages, TaskFolder
 from orchestrator.data.locks import exclusive
-from orchestrator.data.split import Fractions
+from orchestrator.data.split import DEFAULT_RULE, SplitRule
 from orchestrator.data.task import DataError, Task, data_error
 from orchestrator.data.walk import list_folder
 from orchestrator.suggest import unknown
@@ -67,8 +67,6 @@ class Suite:
     root: Path | None
     default_backbone: str | None
     """For a suite that brings its own."""
-    seed: int
-    """Of the splits that are ours: see `Task.split_rule`."""
     missing: tuple[str, ...] = ()
     """Official tasks that are not on this disk."""
 
@@ -78,16 +76,15 @@ def load_suite(
     *,
     data_root: Path | None = None,
     tasks: Sequence[str] | None = None,
-    seed: int = 0,
-    fractions: Fractions | None = None,
+    rule: SplitRule = DEFAULT_RULE,
     strict: bool = True,
 ) -> Suite:
     """Read a published suite by name, `quickstart`, or a folder.
 
     A folder may hold tasks, be one task, or hold class folders with images. `tasks` names those to
-    keep, in their order, under any name that their folders have somewhere. `seed` and `fractions`
-    are those of splits that are ours. Unless `strict`, faults in the lists do not raise and stand
-    in `Task.problems`.
+    keep, in their order, under any name that their folders have somewhere. `rule` is for
+    splits that are ours. Unless `strict`, faults in the lists do not raise and stand in
+    `Task.problems`.
     """
     default_backbone = None
     expected: tuple[str, ...] = ()
@@ -119,7 +116,7 @@ def load_suite(
     if expected:
         folders = {task: folder for task, folder in folders.items() if task in expected}
     selected = _select(folders, tasks, expected, root)
-    found = tuple(_read_task(folder, seed, fractions) for folder in selected.values())
+    found = tuple(_read_task(folder, rule) for folder in selected.values())
     if strict and (errors := [error for task in found for error in task.errors()]):
         raise data_error(f"the tasks in {root} cannot be used as they are", errors)
     missing = tuple(task for task in expected if task not in folders)
@@ -131,7 +128,6 @@ def load_suite(
         tasks=found,
         root=root,
         default_backbone=default_backbone,
-        seed=seed,
         missing=missing,
     )
 
@@ -209,9 +205,9 @@ def _task_name(folder: Path) -> str:
     return name
 
 
-def _read_task(folder: Path | TaskFolder, seed: int, fractions: Fractions | None) -> Task:
+def _read_task(folder: Path | TaskFolder, rule: SplitRule) -> Task:
     if isinstance(folder, TaskFolder):
-        return read_image_folder_task(folder, seed=seed, fractions=fractions)
+        return read_image_folder_task(folder, rule=rule)
     if vtab.is_vtab_task(folder):
         return vtab.read_vtab_task(folder)
     return fgvc.read_fgvc_task(folder)

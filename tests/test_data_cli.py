@@ -41,7 +41,7 @@ def test_faults_as_json(suite):
     (suite / "colours_b/val200.txt").unlink()
     done = run("check", suite, "--json")
     assert done.exit_code == 2
-    (problem,) = json.loads(done.stdout)
+    (problem,) = json.loads(done.stdout)["problems"]
     assert problem["file"] == f"{suite}/colours_b/val200.txt"
     assert (problem["task"], problem["severity"], problem["line"]) == ("colours_b", "error", 0)
 

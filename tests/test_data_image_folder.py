@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.data.image_folder import image_files, read_image_folder_task
+from orchestrator.data.split import SplitRule
 from orchestrator.data.task import DataError, Task
 
 
@@ -26,7 +27,9 @@ def files(task: Task, split: str) -> list[str]:
 
 def test_a_split_made_by_the_user_is_kept(tmp_path):
     folders = {"train/cat": 4, "train/dog": 3, "valid/cat": 2, "valid/dog": 1, "test/dog": 2}
-    task = read_image_folder_task(write_folder(tmp_path / "pets", counts=folders), seed=3)
+    task = read_image_folder_task(
+        write_folder(tmp_path / "pets", counts=folders), rule=SplitRule(seed=3)
+    )
     assert {name: len(split) for name, split in task.splits.items()} == {
         "train": 7,
         "val": 3,
@@ -48,7 +51,9 @@ def test_unsplit_classes_are_split_evenly(tmp_path):
 
 def test_only_a_missing_val_is_carved_out_of_train(tmp_path):
     counts = {"train/a": 10, "train/b": 10, "test/a": 5, "test/b": 5}
-    task = read_image_folder_task(write_folder(tmp_path / "t", counts=counts), seed=7)
+    task = read_image_folder_task(
+        write_folder(tmp_path / "t", counts=counts), rule=SplitRule(seed=7)
+    )
     assert [len(task.splits[name]) for name in ("train", "val", "test")] == [16, 4, 10]
     assert task.split_rule == "seed 7, val 0.2 of each class of train"
 
@@ -63,7 +68,9 @@ def test_a_search_needs_no_test_split_but_it_is_said(tmp_path):
 
 def test_the_split_is_the_seeds(tmp_path):
     root = write_folder(tmp_path / "t", counts={"a": 50, "b": 50})
-    first, again, other = (read_image_folder_task(root, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        read_image_folder_task(root, rule=SplitRule(seed=seed)) for seed in (1, 1, 2)
+    )
     assert first == again
     assert files(first, "val") != files(other, "val")
 
@@ -87,7 +94,7 @@ def test_any_split_is_a_partition_with_every_class_in_train(
 ):
     root = tmp_path_factory.mktemp("folder") / "t"
     write_folder(root, counts={f"class {n}": count for n, count in enumerate(counts)})
-    task = read_image_folder_task(root, seed=seed, fractions=fractions)
+    task = read_image_folder_task(root, rule=SplitRule(seed=seed, fractions=fractions))
     parts = [files(task, name) for name in ("train", "val", "test") if name in task.splits]
     together = [file for part in parts for file in part]
     assert len(together) == len(set(together)) == sum(counts)
@@ -123,4 +130,4 @@ def test_names_that_are_no_text_are_refused(tmp_path):
 
 def test_fractions_must_make_a_whole(tmp_path):
     with pytest.raises(DataError, match="sum 1"):
-        read_image_folder_task(tmp_path, fractions=(0.5, 0.2, 0.2))
+        SplitRule(fractions=(0.5, 0.2, 0.2))

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.options import names_in
+from orchestrator.cli.options import SplitFractions, SplitSeed, names_in
 from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -31,25 +31,36 @@ def check(
     data: Data = None,
     tasks: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
     decode: Annotated[bool, typer.Option(help="Decode every image, too.")] = True,
+    split: SplitFractions = None,
+    split_seed: SplitSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Find corrupt images, wrong labels, missing files, leaks between splits.
+    """Show splits and classes as they are understood; find corrupt images, wrong labels, leaks.
 
     Exit code 2 if anything must be mended before a sweep.
     """
     from orchestrator.data.check import check_task
+    from orchestrator.data.split import split_rule
+    from orchestrator.data.summary import describe, facts, shown
     from orchestrator.suites import load_suite
 
     names = names_in(tasks)
-    loaded = load_suite(suite, data_root=data, tasks=names, strict=False)
+    rule = split_rule(split_seed, split)
+    loaded = load_suite(suite, data_root=data, tasks=names, rule=rule, strict=False)
     problems: list[Problem] = []
     with Terminal(stderr=True).status("") as status:
         for number, task in enumerate(loaded.tasks, start=1):
             status.update(Text(f"checking {task.name} ({number} of {len(loaded.tasks)})"))
             problems += check_task(task, decode=decode)
     if as_json:
-        typer.echo(json.dumps([_problem_row(problem) for problem in problems], indent=2))
+        understood = [facts(task) for task in loaded.tasks]
+        found = [_problem_row(problem) for problem in problems]
+        typer.echo(json.dumps({"tasks": understood, "problems": found}, indent=2))
     else:
+        for task in loaded.tasks:
+            console.print(Text(f"{shown(task.name)}: {task.num_classes} classes"), soft_wrap=True)
+            for line in describe(task):
+                console.print(Text(f"  {line}"), soft_wrap=True)
         _print_problems(problems, loaded)
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(2)

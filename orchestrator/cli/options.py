@@ -37,6 +37,17 @@ Storage = Annotated[
 MaxHours = Annotated[
     float | None, typer.Option(help="Stop after this long; `resume` goes on.", min=0)
 ]
+SplitFractions = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Of folders that come unsplit: train/val/test in per cent, e.g. 60/20/20, the "
+        "default; 80/20 makes no test split.",
+    ),
+]
+SplitSeed = Annotated[
+    int, typer.Option(help="Of folders that come unsplit; the seed of the search is another.")
+]
 NumSlots = Annotated[int | None, typer.Option("--slots", help="Trials side by side.")]
 CpusPerTrial = Annotated[int | None, typer.Option(help="CPU threads of a trial.")]
 GpusPerTrial = Annotated[float | None, typer.Option(help="GPUs of a trial, fractions allowed.")]

@@ -22,6 +22,8 @@ from orchestrator.cli.options import (
     MaxHours,
     NumSlots,
     RayAddress,
+    SplitFractions,
+    SplitSeed,
     Storage,
     WeightsOption,
     expanded,
@@ -67,6 +69,8 @@ def sweep(
         int | None, typer.Option(help="Epochs of a trial; the warm-up keeps its share.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search and of every trial.")] = 0,
+    split: SplitFractions = None,
+    split_seed: SplitSeed = 0,
     backbone: Annotated[
         str | None, typer.Option(help="A timm VisionTransformer, e.g. vit_base_patch16_224.mae.")
     ] = None,
@@ -149,6 +153,8 @@ def sweep(
         num_trials=trials,
         epochs=epochs,
         seed=seed,
+        split=split,
+        split_seed=split_seed,
         backbone=backbone,
         weights=weights,
         image_size=image_size,

@@ -113,21 +113,24 @@ class _Copies:
                 self._found.add(split.name, *_place(split, example), message, severity)
                 continue
             contradicts = example.label != first.label
+            pair = f"{brief(example.file)}, label {example.label}, and {brief(first.file)}"
+            pair += f", label {first.label}"
             self._extra[split.name] += 1
             self._num_contradicting += contradicts
-            self._first.setdefault(contradicts, message)
+            self._first.setdefault(contradicts, pair)
 
     def sum_up(self) -> None:
         task = self._task
         if total := self._extra.total():
             where = ", ".join(f"{name} {number:,}" for name, number in self._extra.items())
             kept = "; our split keeps copies on one side" if task.split_rule else ""
-            message = f"{_exact_copies(total)} ({where}; {next(iter(self._first.values()))}){kept}"
+            such = next(iter(self._first.values()))
+            message = f"{_exact_copies(total)} ({where}; such as {such}){kept}"
             self._found.add("", task.root, 0, message, "warning")
         if self._num_contradicting:
             message = (
                 f"{_exact_copies(self._num_contradicting)} with another label "
-                f"({self._first[True]}): one of the two is wrong"
+                f"(such as {self._first[True]}): one of the two is wrong"
             )
             self._found.add("", task.root, 0, message, "warning")
 

@@ -30,9 +30,9 @@ from orchestrator.data.reading import (
     task_root,
 )
 from orchestrator.data.split import (
+    DEFAULT_RULE,
     FRACTIONS,
     VAL_FRACTION,
-    Fractions,
     SplitRule,
     contents_of_copies,
     divide,
@@ -47,23 +47,21 @@ def image_folder_tasks(
     folder: Path, *, wanted: Sequence[str] | None = None
 ) -> dict[str, TaskFolder]:
     """The tasks of a folder of images, by name; DataError says what is there if there is none."""
-    root, _ = task_root(folder)
+    root, name = task_root(folder)
     listed = list_folder(root)
-    listed.name = folder.absolute().name
+    listed.name = name
     return find_tasks(listed, wanted)
 
 
 def read_image_folder_task(
     folder: Path | TaskFolder,
     *,
-    seed: int = 0,
-    fractions: Fractions | None = None,
+    rule: SplitRule = DEFAULT_RULE,
     hashes: ContentHashes | None = None,
 ) -> Task:
     """Read a folder of images as one task. A split of our own reads the files for copies."""
-    rule = SplitRule(seed=seed, fractions=fractions)
     if isinstance(folder, Path):
-        (folder,) = image_folder_tasks(folder, wanted=[folder.absolute().name]).values()
+        (folder,) = image_folder_tasks(folder, wanted=[task_root(folder)[1]]).values()
     return _Reader(folder, rule, hashes).read()
 
 
@@ -187,7 +185,7 @@ class _Reader:
         examples: list[Example] = []
         for one in inner:
             label = self._label(one, labels, split, say=True)
-            if label is not None and one.name.isprintable():
+            if label is not None:
                 examples += self._examples(split, folder, one, label)
         return tuple(examples)
 
@@ -244,7 +242,9 @@ class _Reader:
             fractions = chosen
             parts = "/".join(f"{f:g}" for f in fractions)
             text = f"train/val/test {parts} of each class of train"
-        copies = contents_of_copies(examples["train"], self._hashes or content_hashes())
+        copies = {}
+        if rule.copies_together:
+            copies = contents_of_copies(examples["train"], self._hashes or content_hashes())
         train, val, test = divide(examples["train"], seed, fractions, copies)
         examples |= {"train": train, "val": val} | ({} if "test" in made else {"test": test})
         return f"seed {seed}, {text}"
@@ -282,12 +282,12 @@ class _Reader:
         broken, closed, repeated, linked = [], [], [], 0
         for one in listed:
             parts = one.path.relative_to(folder.path).parts
-            inside = "/".join(parts)
+            inside = "".join(f"{part}/" for part in parts)
             unread += one.unread
             where[parts[0] if parts else "."] += one.unread.total()
             others += one.others
-            broken += [f"{inside}/{name}" for name in one.broken]
-            repeated += [f"{inside}/{name}" for name in one.repeated]
+            broken += [f"{inside}{name}" for name in sorted(one.broken)]
+            repeated += [f"{inside}{name}" for name in sorted(one.repeated)]
             closed += [f"{inside} ({one.closed})"] if one.closed else []
             linked += len(one.images) if one.is_linked else len(one.linked)
         if unread:
@@ -301,8 +301,8 @@ class _Reader:
             self._notes.append(f"{count(linked, 'image')} of {folder.name} reached by links")
         if broken:
             message = (
-                f"{count(len(broken), 'link')} that lead nowhere ({names(broken)}): fetch what "
-                "they stand for (`git annex get`, `dvc checkout`) or remove them"
+                f"{count(len(broken), 'link leads', 'links lead')} nowhere ({names(broken)}): "
+                "fetch what they stand for (`git annex get`, `dvc checkout`) or remove them"
             )
             found.add(split, folder.path, 0, message)
         if repeated:
@@ -330,7 +330,7 @@ class _Reader:
         held = "; ".join(f"{names([one])}: {names(one.with_images)}" for one in nested[:5])
         inner = sum(max(1, len(one.with_images)) for one in classes)
         message = (
-            f"{count(len(nested), 'class')} hold images in folders of their own ({held}"
+            f"{count(len(nested), 'class holds', 'classes hold')} images in several folders ({held}"
             f"{'; ...' if len(nested) > 5 else ''}): {len(classes)} classes are learnt, not "
             f"{inner}; if the inner folders are the classes, move them up into {train.name}/"
         )

@@ -108,9 +108,9 @@ def flat_error(folder: Folder, above: Folder | None = None) -> DataError:
     )
 
 
-def count(number: int, thing: str) -> str:
+def count(number: int, thing: str, things: str = "") -> str:
     """`1 image`, `2 images`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def names(folders: Sequence[Folder] | Sequence[str]) -> str:
@@ -218,9 +218,9 @@ def _one_task(folder: Folder, notes: Sequence[str], warnings: Sequence[str]) -> 
     splits = _unwrapped(splits)
     if not splits["train"].with_images and splits["train"].images:
         raise flat_error(splits["train"], folder)
-    for split, one in splits.items():
-        if one.name != split:
-            notes.append(f"{one.name} is {split}")
+    renamed = [f"{names([one])} as {split}" for split, one in splits.items() if one.name != split]
+    if renamed:
+        notes.append(f"taken: {', '.join(renamed)}")
     used = {one.path.relative_to(folder.path).parts[0] for one in splits.values()}
     beside = tuple(one for one in class_folders(folder) if one.name not in used)
     if beside:

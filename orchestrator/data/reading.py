@@ -67,6 +67,8 @@ class Problems:
 def task_root(folder: Path) -> tuple[Path, str]:
     """The folder without links, so that nothing below leads out of it unseen; and its name."""
     name = folder.absolute().name
+    if name in ("", ".."):
+        name = Path(os.path.realpath(folder)).name
     if not name.isprintable():
         raise DataError(f"{str(folder)!r}: a task's folder needs a name that can be printed")
     return Path(os.path.realpath(folder)), name

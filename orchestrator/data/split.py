@@ -31,6 +31,8 @@ class SplitRule:
     seed: int = 0
     fractions: Fractions | None = None
     """Of train, val and test, as the user chose them; None: `FRACTIONS`, or `VAL_FRACTION`."""
+    copies_together: bool = True
+    """Exact copies count once and stay on one side; False for splits of older versions."""
 
     def __post_init__(self) -> None:
         if self.fractions is None:
@@ -41,7 +43,15 @@ class SplitRule:
             raise DataError(f"fractions {self.fractions} of train, val and test must sum 1")
 
 
-def parse_fractions(text: str) -> Fractions:
+DEFAULT_RULE = SplitRule()
+
+
+def split_rule(seed: int, fractions: str | None) -> SplitRule:
+    """The rule that a command's options name; ValueError says what is wrong with them."""
+    return SplitRule(seed=seed, fractions=_parse_fractions(fractions) if fractions else None)
+
+
+def _parse_fractions(text: str) -> Fractions:
     """`60/20/20`, `0.6/0.2/0.2` or, without test, `80/20`; ValueError says what is wrong."""
     parts = [part.strip().removesuffix("%").strip() for part in re.split(r"[/,:]", text)]
     hint = "it is train/val/test in per cent, such as 60/20/20, or train/val, such as 80/20"

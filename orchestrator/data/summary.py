@@ -30,13 +30,14 @@ def describe(task: Task) -> Iterator[str]:
     yield f"splits {made}: {sizes}"
     if counts:
         yield f"classes ({'/'.join(counts)}): {_classes(task, counts)}"
-    for name, here in counts.items():
-        if name != "train" and sum(here):
-            largest = max(range(len(here)), key=here.__getitem__)
-            yield (
-                f"always answering {shown(task.class_names[largest])} is right for "
-                f"{100 * here[largest] / sum(here):.1f} % of {name}"
-            )
+    largest = [
+        f"{100 * max(here) / sum(here):.1f} % of {name} "
+        f"({shown(task.class_names[here.index(max(here))])})"
+        for name, here in counts.items()
+        if sum(here)
+    ]
+    if largest:
+        yield f"largest class: {', '.join(largest)}"
     yield from task.notes
 
 

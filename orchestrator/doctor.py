@@ -14,12 +14,21 @@ from pathlib import Path
 
 from orchestrator.bundle import read_bundle, sha256_of
 from orchestrator.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
+from orchestrator.final_files import (
+    FINAL_FOLDER,
+    bundles_wanted,
+    is_bundle_of,
+    with_older_bundle,
+    write_final,
+)
+from orchestrator.final_outcome import outcomes
 from orchestrator.final_record import FinalRecord
 from orchestrator.mlflow_final import final_contents
 from orchestrator.mlflow_store import ARTIFACTS_FOLDER, TrackingError
 from orchestrator.plan import SweepPlan
 from orchestrator.reconcile import reconcile, reconcile_final, tracked_runs
 from orchestrator.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.report.final import FINAL_FILE, read_final_results
 from orchestrator.results import RESULTS_FILE, read_results, results_table, write_results
 from orchestrator.storage import STORAGE_FILE
 from orchestrator.suites import Suite
@@ -30,7 +39,7 @@ class Finding:
     """An invariant that does not hold."""
 
     about: str
-    """storage, table, bundles, mlflow, files, or trials."""
+    """storage, table, bundles, final, mlflow, files, or trials."""
     text: str
     remedy: str
     """`repair`, `resume`, or what a person must do."""
@@ -59,6 +68,7 @@ def examine(
         ("trials", lambda: _trials(plan, record)),
         ("table", lambda: _table(plan, record, folder)),
         ("bundles", lambda: _bundles(plan, record, folder)),
+        ("final", lambda: _final(plan, record, folder, finals)),
         ("files", lambda: _files(record, folder)),
         ("mlflow", lambda: _tracking(plan, record, tracking_uri, finals)),
     )
@@ -91,6 +101,9 @@ def repair(
         plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
     )
     done.append(f"wrote bundles of {len(exported.best)} tasks to {folder / BEST_FOLDER}")
+    if finals is not None:
+        write_final(plan, lambda: suite, finals, outcomes(plan, record, finals), folder)
+        done.append(f"wrote {folder / FINAL_FILE} and the bundles in {folder / FINAL_FOLDER}")
     try:
         filled = reconcile(
             plan,
@@ -199,6 +212,34 @@ def _bundle(path: Path, winner: TrialRecord, folder: Path) -> Iterator[tuple[boo
     yield same, text, "repair"
 
 
+def _final(
+    plan: SweepPlan, record: Record, folder: Path, finals: FinalRecord | None
+) -> Iterator[tuple[bool, str, str]]:
+    """A bundle with another seed than ours, which an older version chose, is as it should be."""
+    if finals is None:
+        return
+    found = [with_older_bundle(outcome, folder) for outcome in outcomes(plan, record, finals)]
+    path = folder / FINAL_FILE
+    text = f"{path}: is not what the storage says"
+    try:
+        told = {f"{one.task}.{one.space}": one for one in read_final_results(folder)}
+        same = set(told) == {outcome.study for outcome in found} and all(
+            (told[one.study].round, told[one.study].winner, dict(told[one.study].test_accuracies))
+            == (one.round, one.winner, dict(one.test_accuracies))
+            for one in found
+        )
+    except ValueError as error:
+        same, text = False, str(error)
+    yield same, text, "repair"
+    for outcome, description in bundles_wanted(plan, found, folder):
+        yield (
+            is_bundle_of(description, outcome),
+            f"{description}: is not {outcome.study} #{outcome.winner} with seed "
+            f"{outcome.bundle_seed} as it was tested in round {outcome.round}",
+            "repair",
+        )
+
+
 def _files(record: Record, folder: Path) -> Iterator[tuple[bool, str, str]]:
     left = _left_over(record, folder)
     yield not left, f"left by a process that died: {', '.join(map(str, left[:3]))}", "repair"
@@ -214,7 +255,7 @@ def _left_over(record: Record, folder: Path) -> Sequence[Path]:
     found = [
         path
         for pattern in ("*.part", ".*.part")
-        for place in (folder, folder / TRIALS_FOLDER, folder / BEST_FOLDER)
+        for place in (folder, *(folder / n for n in (TRIALS_FOLDER, BEST_FOLDER, FINAL_FOLDER)))
         for path in (place.glob(pattern) if place == folder else place.rglob(pattern))
     ]
     found += [

@@ -1,8 +1,8 @@
 """What the last stage found, study by study, from the storage."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from orchestrator.final_protocol import FIRST_SEED
 from orchestrator.final_record import FinalRecord
@@ -26,6 +26,14 @@ class StudyOutcome:
     """By seed, after the last epoch."""
     failed_seeds: Mapping[int, str]
     """With the reasons."""
+    num_test: int | None = None
+    """Test images."""
+    test_majority: int | None = None
+    """Of these, those of the most frequent class."""
+    test_images_by_class: Sequence[int] = ()
+    """By label; empty where there are too many classes."""
+    test_correct_by_class: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """By seed: the right ones, by label."""
     num_left: int
     """Runs that are still to be done."""
     num_finished_trials: int
@@ -39,6 +47,8 @@ class StudyOutcome:
     """2 and more: the last stage was done again."""
     finalists: tuple[int, ...] = ()
     """Numbers in the search, the best of it first."""
+    num_finalists: int = 0
+    """How many were to be compared: there may have been fewer complete trials."""
     num_trials_at_choice: int = 0
     """How many trials of the search had ended when the finalists were chosen."""
     num_openings: int = 0
@@ -98,6 +108,7 @@ def _of_round(
         why = "the finalists are still being compared"
     runs = finals.final_runs(name, round)
     complete = [run for run in runs if run.state == "complete"]
+    facts = complete[0].facts if complete else {}
     left = finals.num_left(name, round)
     return replace(
         _nothing(study, ended),
@@ -105,12 +116,21 @@ def _of_round(
         why=why,
         cross_validation=(finals.finalist(name, winner.number, round).accuracy if winner else None),
         test_accuracies={run.seed: run.test_accuracy or 0.0 for run in complete},
+        num_test=facts.get("num_test"),
+        test_majority=facts.get("test_majority"),
+        test_images_by_class=facts.get("test_images_by_class", ()),
+        test_correct_by_class={
+            run.seed: run.facts["test_correct_by_class"]
+            for run in complete
+            if "test_correct_by_class" in run.facts
+        },
         failed_seeds={run.seed: run.failure or "" for run in runs if run.state == "failed"},
         num_left=left,
         bundle_seed=complete[0].seed if complete and not left else None,
         seed_rule=FIRST_SEED if complete and not left else "",
         round=round,
         finalists=tuple(finals.chosen(name, round)),
+        num_finalists=finals.protocol(name, round).num_finalists,
         num_trials_at_choice=finals.num_trials_at_choice(name, round),
         num_openings=finals.num_openings(name, round),
     )

@@ -120,4 +120,5 @@ def _tags(bundle: Bundle) -> dict[str, str]:
     if bundle.test_accuracies:
         mean = sum(bundle.test_accuracies.values()) / len(bundle.test_accuracies)
         tags["mean_test_accuracy"] = f"{mean:.4f}"
+        tags["test_openings"] = str(bundle.num_openings)
     return tags

@@ -25,12 +25,14 @@ from test_sweep import COMMAND, environment, run
 from methods import load_backbone
 from orchestrator import trial as trial_module
 from orchestrator.backbone import BackbonePlan
-from orchestrator.bundle import load_bundle
+from orchestrator.bundle import load_bundle, read_bundle, save_bundle
 from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache, open_final_splits
 from orchestrator.data.task import DataError
 from orchestrator.data.vtab import read_vtab_task
+from orchestrator.doctor import examine
 from orchestrator.engine import Engine
+from orchestrator.final_files import RUNS_FOLDER, write_final
 from orchestrator.final_ledger import FinalLedger
 from orchestrator.final_outcome import StudyOutcome, outcomes
 from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
@@ -42,8 +44,9 @@ from orchestrator.mlflow_final import final_contents
 from orchestrator.plan import PrunerPlan, SweepPlan
 from orchestrator.prepare import SweepRequest, plan_sweep
 from orchestrator.record import Record
-from orchestrator.report.final import read_final_results
+from orchestrator.report.final import FinalResult, read_final_results
 from orchestrator.residents import Residents
+from orchestrator.suites import Suite
 from orchestrator.train import frozen_prefix
 from orchestrator.trial import Trial, TrialContext
 
@@ -222,12 +225,15 @@ def through(searched, tmp_path, accuracies: dict[int, float]) -> None:
     """Run the whole newest round: on folds and on test a finalist reaches its accuracy."""
     plan, record, url = searched
     finals = FinalRecord(plan, record, url)
-    ledger = FinalLedger(plan, finals, tmp_path / "runs", lambda line: None)
+    ledger = FinalLedger(plan, finals, tmp_path / RUNS_FOLDER, lambda line: None)
     for index in range(100):
         handed = ledger.next_run(str(index))
         if handed == "finished":
             return
         assert handed is not None
+        if handed.kind is FinalTrial:
+            handed.tensors.parent.mkdir(parents=True, exist_ok=True)
+            handed.tensors.write_bytes(f"weights of {handed.config}".encode())
         accuracy = accuracies[handed.config.number] + handed.config.seed % 7 / 1000
         finish(ledger, str(index), accuracy)
     raise AssertionError("it does not end")
@@ -405,6 +411,69 @@ def test_more_folds_than_labelled_images_are_refused_and_small_classes_told(tmp_
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     return read_vtab_task(write_task(tmp_path_factory.mktemp("task") / "colours"))
+
+
+@pytest.fixture
+def suite(task) -> Suite:
+    named = replace(task, name="caltech101")
+    return Suite(name="vtab", tasks=(named,), root=None, default_backbone=None, seed=0)
+
+
+def test_every_round_keeps_its_bundle_and_the_seed_is_not_chosen_by_its_test(tmp_path, suite):
+    searched = search(tmp_path, [0.5], num_trials=2)
+    plan, record, _ = searched
+    open_finals(searched, num_finalists=1, num_folds=2, seeds=(3, 1, 2))
+    through(searched, tmp_path, {0: 0.6})
+    bundle = tmp_path / "final" / "caltech101.yaml"
+
+    def write() -> FinalResult:
+        finals = FinalRecord(*searched)
+        write_final(plan, lambda: suite, finals, outcomes(plan, record, finals), tmp_path)
+        found = examine(plan, record, tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", finals)
+        assert found.checked["final"] == 3
+        assert not [finding for finding in found.findings if finding.about == "final"]
+        (result,) = read_final_results(tmp_path)
+        return result
+
+    result = write()
+    assert (result.test_accuracies, result.num_test) == ({3: 0.603, 1: 0.601, 2: 0.602}, 10)
+    made = read_bundle(bundle)
+    assert (made.trial.seed, made.round, made.num_openings) == (3, 1, 1)  # 2 is the median
+    assert made.seed_rule == "first seed of the protocol that completed"
+    runs = tmp_path / RUNS_FOLDER / STUDY
+    assert [path.name for path in runs.glob("*.safetensors")] == ["seed-3.safetensors"]
+
+    # An older version took the median, and said nothing of rules and rounds. It stays.
+    older = replace(made, trial=replace(made.trial, seed=2), seed_rule="")
+    for place in (bundle, tmp_path / "final" / "by_method" / "vpt_deep" / bundle.name):
+        save_bundle(older, place.parent, runs / "seed-3.safetensors")
+        unsaid = ("seed_rule:", "round:", "num_openings:")
+        lines = place.read_text().splitlines(keepends=True)
+        place.write_text("".join(line for line in lines if not line.startswith(unsaid)))
+    content = bundle.read_bytes()
+    write()
+    assert bundle.read_bytes() == content
+    (entry,) = json.loads((tmp_path / "final.json").read_text())
+    assert (entry["bundle_seed"], entry["seed_rule"]) == (2, "median on test")
+
+    run_trial(record, STUDY, accuracy=0.9)
+    FinalRecord(*searched).begin(STUDY, stage_of(searched, again=True).protocol, "f")
+    through(searched, tmp_path, {1: 0.7})
+    result = write()
+    assert (result.round, result.num_openings, result.winner) == (2, 2, 1)
+    assert result.earlier[0].test_accuracies == {3: 0.603, 1: 0.601, 2: 0.602}
+    made = read_bundle(bundle)
+    assert (made.trial.number, made.trial.seed, made.round, made.num_openings) == (1, 3, 2, 2)
+    assert "opened 2 times" in bundle.with_suffix(".md").read_text()
+    assert (tmp_path / "final" / "round-1" / bundle.name).read_bytes() == content
+    table = pq.read_table(tmp_path / "final.parquet").to_pylist()
+    tested = [(r["round"], r["trial"], r["num_trials_at_choice"]) for r in table if r["seed"]]
+    assert tested == [(1, 0, 1)] * 3 + [(2, 1, 2)] * 3
+    bundle.with_suffix(".safetensors").write_bytes(b"torn")
+    finals = FinalRecord(*searched)
+    found = examine(plan, record, tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", finals)
+    (finding,) = [finding for finding in found.findings if finding.about == "final"]
+    assert str(bundle) in finding.text
 
 
 @pytest.fixture

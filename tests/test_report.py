@@ -35,6 +35,7 @@ from orchestrator.report.findings import convergence, headlines, remarks, still_
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
 from orchestrator.report.table import result_tables
+from orchestrator.report.tested import stage_lines
 from orchestrator.report.wording import percent
 from orchestrator.report.worth import prompts_against, worth
 from orchestrator.storage import default_storage
@@ -241,6 +242,43 @@ def test_final_results_are_read_and_nonsense_is_refused(tmp_path):
     (tmp_path / FINAL_FILE).write_text(json.dumps([entry]))
     with pytest.raises(ValueError, match=r"final\.json.*50\.0 is not in \[0, 1\]"):
         read_final_results(tmp_path)
+
+
+def test_a_test_number_is_shown_with_how_it_came_about(folder):
+    def told(**changes) -> tuple[list[str], list[str]]:
+        report = load(folder, [replace(result, **changes) for result in finals()])
+        table = next(t for t in result_tables(report) if t.title == "Test accuracy, %")
+        best = result_tables(report)[0]
+        assert [note for note in table.notes if note in best.notes]  # it has them too
+        return list(table.notes), headlines(report)
+
+    notes, said = told()
+    assert "The test split was opened once for each study." in notes
+    assert not any("out of date" in sentence for sentence in said)
+    before = {"num_trials_at_choice": 3, "num_planned_trials": 16}
+    notes, said = told(**before)
+    assert any("before the search was over: caltech101.linear (3 of 16" in n for n in notes)
+    assert any("before the search was over" in sentence for sentence in said)
+    earlier = replace(finals()[0], winner=0, **before)
+    notes, _ = told(round=2, num_openings=2, earlier=(earlier,))
+    assert any("more than once for caltech101.linear (2 times)" in note for note in notes)
+    notes, said = told(finalists=(99,), num_finalists=1, **before)
+    assert any("out of date" in note for note in notes)
+    assert any("out of date" in sentence for sentence in said)
+
+    again = replace(finals()[0], num_openings=2, round=2, earlier=(earlier,))
+    shown = page(load(folder, [again]))
+    assert "The test split was opened 2 times" in shown
+    assert "Round 1 before it: trial #0" in shown
+    row = study_rows(load(folder, [again]))[0]
+    assert (row["num_test_openings"], row["final_round"]) == (2, 2)
+    trials = {study.name: study.trials for study in load(folder).studies}
+    outdated = replace(again, finalists=(99,), num_finalists=1)
+    lines = stage_lines([outdated], trials.__getitem__)
+    assert lines[0] == "last stage: 1 of 1 study tested"
+    assert "round 2, after an earlier one" in lines[1]
+    assert "out of date" in lines[2]
+    assert stage_lines([], trials.__getitem__) == []
 
 
 def test_a_final_result_of_another_sweep_is_refused(folder):

@@ -1,7 +1,6 @@
 """`finalize`: the honest number, once."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
@@ -123,6 +122,8 @@ def finalize(
 
 
 def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
+    from orchestrator.report.final import caveats, read_final_results
+
     table = Table(box=None, pad_edge=False)
     for name in ("task", "method", "test %", "seeds", "folds %", "trial"):
         table.add_column(name, justify="left" if name in ("task", "method") else "right")
@@ -139,42 +140,23 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
             "" if outcome.winner is None else f"#{outcome.winner}",
         )
     console.print(table)
+    results = {f"{found.task}.{found.space}": found for found in read_final_results(folder)}
     for outcome in outcomes:
         study = f"{outcome.task}.{outcome.space}"
         _say(f"{study}: {outcome.why}")
         for seed, reason in outcome.failed_seeds.items():
             _say(f"{study}: seed {seed} failed and is not in the mean: {reason}")
-        for line in _history(outcome):
-            _say(f"{study}: {line}")
+        for line in caveats(results[study]) if study in results else ():
+            _say(f"{study}: {line[:1].lower()}{line[1:].rstrip('.')}")
         if outcome.bundle_seed is not None:
             place = folder / "final" / "by_method" / outcome.space
             seed, rule = outcome.bundle_seed, outcome.seed_rule
             _say(f"{study}: the prompts in {place} are those of seed {seed}, the {rule}")
+    if any(o.num_openings for o in outcomes) and all(o.num_openings < 2 for o in outcomes):
+        _say(times_opened(1).rstrip(".").lower())
     left = sum(outcome.num_left for outcome in outcomes)
     if left:
         _say(f"stopped with {left} runs left; go on with: orchestrator finalize {folder}")
-
-
-def _history(outcome: "StudyOutcome") -> Iterator[str]:
-    """What a reader of the test number should know of how it came about."""
-    chosen, planned = outcome.num_trials_at_choice, outcome.num_planned_trials
-    if outcome.finalists and chosen < planned:
-        still = (
-            ""
-            if outcome.num_finished_trials == chosen
-            else (f"; with {outcome.num_finished_trials} they would be the same")
-        )
-        yield f"its finalists were chosen when {chosen} of {planned} trials had ended{still}"
-    for earlier in outcome.earlier:
-        accuracies = list(earlier.test_accuracies.values())
-        reached = f"{100 * fmean(accuracies):.1f} % on test" if accuracies else "not tested"
-        winner = "no winner" if earlier.winner is None else f"trial #{earlier.winner}"
-        yield (
-            f"round {earlier.round}, before this one: {winner}, {reached}, chosen when "
-            f"{earlier.num_trials_at_choice} of {planned} trials had ended"
-        )
-    if outcome.num_openings > 1:
-        yield times_opened(outcome.num_openings)
 
 
 def _protocol(finalists: int | None, folds: int | None, seeds: str | None) -> dict[str, Any]:

@@ -268,6 +268,7 @@ def status(
         typer.echo(json.dumps([row.as_json() for row in summary_table(plan, record)], indent=2))
         return
     _show_summary(plan, record)
+    _show_last_stage(folder, record)
 
 
 def _run(
@@ -437,6 +438,15 @@ def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Tabl
         ]
         table.add_row(*cells, row.majority_text) if with_majority else table.add_row(*cells)
     return table
+
+
+def _show_last_stage(folder: Path, record: "Record") -> None:
+    """Of the newest round; the numbers are in the report."""
+    from orchestrator.report.final import read_final_results
+    from orchestrator.report.tested import stage_lines
+
+    for line in stage_lines(read_final_results(folder), record.trials):
+        _say(line)
 
 
 def _say(line: str) -> None:

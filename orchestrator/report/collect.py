@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.record import FINISHED, Record, TrialRecord, best_of
-from orchestrator.report.final import FinalResult
+from orchestrator.report.final import FinalResult, is_current
 from orchestrator.report.importance import Importance, importance
 from orchestrator.report.published import (
     PublishedResult,
@@ -73,6 +73,11 @@ class StudyReport:
         if self.final is None or self.final.winner is None:
             return self.best
         return next(trial for trial in self.trials if trial.number == self.final.winner)
+
+    @property
+    def final_is_current(self) -> bool:
+        """No test number, or one of the finalists that the search has now."""
+        return self.final is None or is_current(self.final, self.trials)
 
     @property
     def standing(self) -> tuple[bool, float] | None:

@@ -15,6 +15,7 @@ from orchestrator.report.difference import (
     val_difference,
 )
 from orchestrator.report.table import MAJORITY, Cell, Row, Table
+from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import NOTHING, count, percent
 from orchestrator.uncertainty import CLEAR, EXPLAINED
 
@@ -146,6 +147,8 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "val_verdict": pair.val.verdict if pair.val else None,
             "first_test_accuracy": pair.first.test_accuracy,
             "second_test_accuracy": pair.second.test_accuracy,
+            "first_test_openings": pair.first.final.num_openings if pair.first.final else 0,
+            "second_test_openings": pair.second.final.num_openings if pair.second.final else 0,
             "test_difference": pair.test.value if pair.test else None,
             "test_difference_error": pair.test.error if pair.test else None,
             "test_counts_from": pair.test.counts_from if pair.test else None,
@@ -191,6 +194,8 @@ def _result_table(comparison: Comparison) -> Table:
             f"and test images; from {CLEAR:.0f} standard errors on it counts, more where few seeds "
             "say how far runs lie apart."
         )
+        for name, report in zip(names, (comparison.first, comparison.second), strict=True):
+            notes += [f"{name}: {note}" for note in notes_on_test(report.studies)]
     return Table(
         title=f"{names[0]} and {names[1]}",
         columns=columns,

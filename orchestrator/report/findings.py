@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from orchestrator.cautions import cautions
 from orchestrator.record import TrialRecord
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
+from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import count, value_text
 from orchestrator.report.worth import prompt_headlines
 from orchestrator.space import extremes
@@ -169,7 +170,7 @@ def _caution_headlines(report: SweepReport) -> Sequence[str]:
 
 
 def _trouble_headlines(report: SweepReport) -> Sequence[str]:
-    found = []
+    found = cautions_on_test(report.studies)
     planned = report.plan.num_trials
     ended = sum(len(study.finished) for study in report.studies)
     if ended < planned:

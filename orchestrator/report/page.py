@@ -13,12 +13,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from orchestrator.final_protocol import times_opened
 from orchestrator.record import TrialRecord
 from orchestrator.report.by_class import NOT_KEPT, class_table
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.figures import Figure, study_figures, sweep_figures
+from orchestrator.report.final import caveats
 from orchestrator.report.findings import convergence, headlines, remarks
 from orchestrator.report.table import Cell, Row, Table, result_tables
+from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import (
     NOTHING,
     config_text,
@@ -220,12 +223,17 @@ def _final_sentence(study: StudyReport) -> Iterator[str]:
             f"Trial #{study.chosen.number} on test images"
             f"{_majority(study.final.test_majority_share)}: {study.test_text} %, by seed {each}."
         )
+        if study.final.num_openings == 1:
+            yield times_opened(1)
     if study.test_interval is not None:
         low, high = study.test_interval
         yield (
             f"For {count(len(runs), 'seed')} and {count(study.final.num_test or 0, 'test image')} "
             f"the 95 % interval of that mean is {percent(low)} to {percent(high)} %."
         )
+    yield from caveats(study.final)
+    if not study.final_is_current:
+        yield from cautions_on_test([study])
 
 
 def _majority(share: float | None) -> str:

@@ -13,6 +13,7 @@ from orchestrator.report.averages import (
 )
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.findings import convergence
+from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import NOTHING, config_text, count, percent
 from orchestrator.report.worth import BASELINES, prompts_against
 from orchestrator.uncertainty import CLEAR, EXPLAINED, accuracy_text
@@ -105,6 +106,7 @@ def best_table(report: SweepReport) -> Table:
             "Method and trial as finalize chose them, by folds of all labelled images where it was "
             "run, never by test accuracy."
         )
+        notes += notes_on_test(report.studies)
     if against:
         images, how = _JUDGED_ON[report.has_final]
         more = ", from more where there are few seeds" if report.has_final else ""
@@ -269,6 +271,7 @@ def test_table(report: SweepReport) -> Table:
         )
         if shares:
             notes.append(MAJORITY)
+        notes += notes_on_test(report.studies)
     else:
         notes.append("This sweep has no test numbers yet: orchestrator finalize makes them.")
     notes += list(_published_notes(report))

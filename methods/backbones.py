@@ -5,15 +5,10 @@ tag still says how to read the features and normalise the images; `moco_v3` is a
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import logging
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -23,19 +18,20 @@ import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
-from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import Tensor, nn
+from torch import nn
 
-from methods.base import POOLINGS, SUPPORTED, check_supported
-
-logger = logging.getLogger(__name__)
-
-QUICKSTART = "vit_quickstart"
-"""The small ViT that comes with the package."""
+from methods.backbone_names import MOCO_V3, QUICKSTART, pretrained_config, split_name
+from methods.base import POOLINGS, check_supported
+from methods.network import Network, make_network, network_of
+from methods.weights.decide import check_shape_hints, decide_network
+from methods.weights.fit import fitted, num_blocks
+from methods.weights.hints import Hints, hints_of
+from methods.weights.layouts import convert
+from methods.weights.networks import choose
+from methods.weights.reading import read_weights
+from methods.weights.recipes import Recipe, recipe_of
 
 _ASSETS = Path(__file__).parent / "assets"
-_MODULES = ("timm.models.vision_transformer", "timm.models.deit")
-_MOCO_V3 = "moco_v3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,8 @@ class Backbone:
     """The file they came from; None: timm's hub, the package itself, or chance."""
     weights_sha256: str
     """Of the names, shapes and values in the ViT, so equal for two files with equal weights; not of
-    the position embedding, since resampling it rounds differently on different processors."""
+    the position embedding, since resampling it rounds differently on different processors. Also of
+    `network`, where that is not the one that timm builds under this name."""
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -59,6 +56,26 @@ class Backbone:
     readout: str
     """cls, mean_no_cls or attn_pool: how its features were read in pretraining."""
     num_parameters: int
+    network: Network
+    """Heads, activation and norm epsilon, which no tensor shows."""
+    part: str | None = None
+    """Which of the networks in the file; None without a file."""
+    other_parts: tuple[str, ...] = ()
+    """The other networks in the file."""
+    assumed: str = ""
+    """In one line: network and part, and from where they are known. '' where nothing was open."""
+    normalised_by: str = ""
+    """In one line: who says mean and std."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What an earlier load of the same file decided, so that nothing is asked or assumed again."""
+
+    network: Network | None
+    """None: as timm builds it, which was so before files were asked."""
+    part: str | None = None
+    """None: by the rules."""
 
 
 def load_backbone(
@@ -67,40 +84,60 @@ def load_backbone(
     weights: Path | None = None,
     image_size: int | None = None,
     pretrained: bool = True,
+    decided: Decided | None = None,
 ) -> Backbone:
     """A frozen ViT by its timm name.
 
-    Weights come from `weights` (.safetensors, .pth, .pt, .tar, .npz), else from timm's hub, else,
-    where `pretrained` is false, from chance. Position embeddings are resampled for `image_size`.
+    Weights come from `weights` (a file or a hub's folder; docs/weights.md says which are read),
+    else from timm's hub, else, where `pretrained` is false, from chance. Position embeddings are
+    resampled for `image_size`.
     """
+    weights = None if weights is None else Path(weights)
     if name == QUICKSTART:
-        return _load_quickstart(weights, image_size)
-    architecture, _, tag = name.partition(".")
-    config = _pretrained_config(architecture, tag)
+        return _load_quickstart(weights, image_size, decided)
+    architecture, tag = split_name(name)
+    name = f"{architecture}.{tag}" if tag else architecture
+    config = _image_config(architecture, tag)
     image_size = image_size or int(config["input_size"][-1])
     from_hub = pretrained and weights is None
-    if from_hub and tag == _MOCO_V3:
+    if from_hub and tag == MOCO_V3:
         raise ValueError(f"{name}: timm has no MoCo-v3 weights; give a file")
     vit = _create(name if from_hub else architecture, image_size, from_hub)
-    if weights is not None:
-        _load_file(vit, Path(weights))
+    own = network_of(vit)
+    if weights is None:
+        if tag == "mae":
+            _read_as_mae(vit)
+        pretraining = (tag or config["tag"]) if from_hub else "random"
+        return _finish(vit, name, pretraining, None, config, own)
+    about = _load_file(vit, weights, name, decided)
     if tag == "mae":
         _read_as_mae(vit)
-    if not from_hub and weights is None:
-        tag = "random"
-    return _finish(vit, name, tag or ("file" if weights else config["tag"]), weights, config)
+    config, normalised_by = _images(config, tag, about)
+    return dataclasses.replace(
+        _finish(vit, name, tag or "file", weights, config, own),
+        part=about.part,
+        other_parts=about.other_parts,
+        assumed=about.assumed,
+        normalised_by=normalised_by,
+    )
 
 
 def _finish(
-    vit: VisionTransformer, name: str, pretraining: str, weights: Path | None, config: dict
+    vit: VisionTransformer,
+    name: str,
+    pretraining: str,
+    weights: Path | None,
+    config: dict,
+    own: Network,
 ) -> Backbone:
+    """`own` is the network that timm builds under the name."""
     vit.requires_grad_(False).eval()
     return Backbone(
         vit=vit,
         name=name,
         pretraining=pretraining,
-        weights=None if weights is None else Path(weights),
-        weights_sha256=_content_hash(vit),
+        weights=weights,
+        weights_sha256=_content_hash(vit, own),
         image_size=vit.patch_embed.img_size[0],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
@@ -108,16 +145,19 @@ def _finish(
         crop_pct=config["crop_pct"],
         readout=POOLINGS[vit.global_pool],
         num_parameters=sum(p.numel() for p in vit.parameters()),
+        network=network_of(vit),
     )
 
 
-def _content_hash(vit: nn.Module) -> str:
+def _content_hash(vit: VisionTransformer, own: Network) -> str:
     digest = hashlib.sha256()
     for key, tensor in sorted(vit.state_dict().items()):
         if key == "pos_embed":
             continue
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().contiguous().cpu().numpy().data)
+    if (network := network_of(vit)) != own:
+        digest.update(str(network).encode())
     return digest.hexdigest()
 
 
@@ -127,47 +167,37 @@ def save_frozen(backbone: Backbone, path: Path) -> None:
     safetensors.torch.save_file(state, path, metadata={"pretraining": backbone.pretraining})
 
 
-def load_frozen(name: str, path: Path, *, image_size: int) -> Backbone:
-    """The backbone that `save_frozen` wrote: nothing is fetched, renamed or resampled again."""
+def load_frozen(name: str, path: Path, *, image_size: int, network: Network | None) -> Backbone:
+    """The backbone that `save_frozen` wrote: nothing is fetched, renamed or resampled again.
+
+    `network` is what was decided when its file was read; None: as timm builds it.
+    """
     outline = load_backbone(name, image_size=image_size, pretrained=False)
+    own = network_of(outline.vit)
     with safetensors.safe_open(path, "pt") as file:
         pretraining = file.metadata()["pretraining"]
-    outline.vit.load_state_dict(_read_state(path))
+    outline.vit.load_state_dict(safetensors.torch.load_file(path))
+    if network is not None:
+        make_network(outline.vit, network)
     return dataclasses.replace(
         outline,
         pretraining=pretraining,
         weights=path,
-        weights_sha256=_content_hash(outline.vit),
+        weights_sha256=_content_hash(outline.vit, own),
+        network=network_of(outline.vit),
     )
 
 
 # By name
 
 
-def _pretrained_config(architecture: str, tag: str) -> dict[str, Any]:
+def _image_config(architecture: str, tag: str) -> dict[str, Any]:
     """timm's settings of this pretraining: size, normalisation, interpolation."""
-    if not timm.is_model(architecture):
-        ours = [m for module in _MODULES for m in timm.list_models(module=module.split(".")[-1])]
-        close = difflib.get_close_matches(architecture, [*ours, QUICKSTART], n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else SUPPORTED
-        raise ValueError(f"timm has no backbone {architecture!r}; {hint}")
-    if timm.models.model_entrypoint(architecture).__module__ not in _MODULES:
-        raise ValueError(f"{architecture} cannot be tuned: it is not a plain ViT. {SUPPORTED}")
-    if tag == _MOCO_V3:
-        config = _config_dict(architecture, "")
+    if tag == MOCO_V3:
+        config = pretrained_config(architecture, "")
         normalisation = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
-        return {**config, **normalisation, "tag": _MOCO_V3}
-    known = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(architecture)]
-    if tag and tag not in known:
-        close = difflib.get_close_matches(tag, known, n=1) or known
-        raise ValueError(f"{architecture} has no pretraining {tag!r}; there is {', '.join(close)}")
-    return _config_dict(architecture, tag)
-
-
-def _config_dict(architecture: str, tag: str) -> dict[str, Any]:
-    config = timm.models.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
-    assert config is not None, architecture
-    return dataclasses.asdict(config)
+        return {**config, **normalisation, "tag": MOCO_V3}
+    return pretrained_config(architecture, tag)
 
 
 def _create(name: str, image_size: int, from_hub: bool) -> VisionTransformer:
@@ -225,98 +255,100 @@ def _read_as_mae(vit: VisionTransformer) -> None:
 # From a file
 
 
-def _load_file(vit: VisionTransformer, path: Path) -> None:
-    """Fill `vit` with the weights of a file, or say exactly what does not fit."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file of weights")
-    if path.suffix == ".npz":
-        try:
-            vit.load_pretrained(str(path))
-        except (KeyError, ValueError, RuntimeError, AssertionError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not the weights of this ViT: {error}") from error
-        return
-    state = _unwrap(_read_state(path))
-    state = {k: v.float() for k, v in _without_prefix(state, path).items()}
-    state = checkpoint_filter_fn(state, vit)
-    state = {k: v for k, v in state.items() if not k.startswith(_NOT_BACKBONE)}
-    _check_fit(state, vit.state_dict(), path)
-    vit.load_state_dict(state)
+@dataclass(frozen=True, kw_only=True)
+class _About:
+    """What was found out about a file while it was read."""
+
+    part: str
+    other_parts: tuple[str, ...]
+    assumed: str
+    hints: Hints
+    recipe: Recipe | None
 
 
-_NOT_BACKBONE = ("head.", "head_dist.", "fc.", "mask_token", "decoder_")
-"""Classifiers and pretraining heads, which tuning replaces."""
-
-_WRAPPERS = ("state_dict", "model", "teacher", "model_ema", "module", "backbone", "encoder")
-"""Under one of these names checkpoints of training scripts keep the weights."""
-
-
-def _read_state(path: Path) -> Any:
+def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided | None) -> _About:
+    """Fill `vit` with the weights of a file and make it their network, or say what does not fit."""
+    content = read_weights(path)
+    part = decided.part if decided else None
+    chosen = choose(content, lambda found: found.width == vit.embed_dim, part)
+    layout = chosen.network.layout
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as weights: {error}") from error
-
-
-def _unwrap(state: Any) -> dict[str, Tensor]:
-    while isinstance(state, Mapping):
-        inner = next((state[w] for w in _WRAPPERS if isinstance(state.get(w), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, Mapping):
-        return {}
-    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def _without_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The backbone's part of the weights, under timm's names.
-
-    A checkpoint may hold several networks (MoCo: base and momentum encoder; DINO: student and
-    teacher). The one that was meant to be used stands under the prefix that is tried first.
-    """
-    marker = "patch_embed.proj.weight"
-    prefixes = [key.removesuffix(marker) for key in state if key.endswith(marker)]
-    if not prefixes:
-        return state  # timm knows the layouts of CLIP and others that have no such key
-    preferred = ("base_encoder.", "teacher.", "target_encoder.")
-    chosen = [p for p in prefixes if any(word in p for word in preferred)] or prefixes
-    if len(chosen) > 1:
-        raise ValueError(f"{path}: several networks in one file: {', '.join(map(repr, prefixes))}")
-    if chosen[0]:
-        logger.info("%s: weights under %r taken, of %s", path, chosen[0], prefixes)
-    return {k.removeprefix(chosen[0]): v for k, v in state.items() if k.startswith(chosen[0])}
-
-
-def _check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    missing = sorted(expected.keys() - state.keys())
-    unexpected = sorted(state.keys() - expected.keys())
-    reshaped = sorted(
-        f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-        for key in expected.keys() & state.keys()
-        if state[key].shape != expected[key].shape
+        converted = convert(layout, chosen.network.tensors, _separated(chosen.network.part))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    hints = hints_of(content)
+    recipe = recipe_of(name.partition(".")[2], chosen, converted)
+    state = fitted(converted.state, vit, name, path, layout)
+    if decided is None:
+        check_shape_hints(
+            hints,
+            path=path,
+            patch=vit.patch_embed.patch_size[0],
+            depth=num_blocks(state),
+            width=vit.embed_dim,
+        )
+        network, assumed = decide_network(
+            vit,
+            name,
+            path=path,
+            found=chosen.network,
+            converted=converted,
+            hints=hints,
+            recipe=recipe,
+        )
+    else:
+        network, assumed = decided.network, ""
+    vit.load_state_dict(state)
+    if network is not None:
+        try:
+            make_network(vit, network)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    if chosen.reason:
+        others = ", ".join(map(repr, chosen.others[:3])) + (" ..." if chosen.others[3:] else "")
+        assumed += f"; weights under {chosen.network.part!r} ({chosen.reason}), not {others}"
+    return _About(
+        part=chosen.network.part,
+        other_parts=chosen.others,
+        assumed=assumed,
+        hints=hints,
+        recipe=recipe,
     )
-    problems = [
-        f"{what}: {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("shape", reshaped))
-        if keys
-    ]
-    if problems:
-        raise ValueError(f"{path}: not the weights of this ViT: {'; '.join(problems)}")
+
+
+def _separated(part: str) -> str:
+    return part if not part or part.endswith((".", "/")) else f"{part}."
+
+
+def _images(config: dict[str, Any], tag: str, about: _About) -> tuple[dict[str, Any], str]:
+    """What the images must look like for a file, and who says so."""
+    hints, recipe = about.hints, about.recipe
+    if hints.interpolation:
+        config = {**config, "interpolation": hints.interpolation.value}
+    if hints.mean and hints.std:
+        return {**config, "mean": hints.mean.value, "std": hints.std.value}, hints.mean.source
+    if recipe is not None and recipe.from_keys:
+        return {**config, "mean": recipe.mean, "std": recipe.std}, f"{recipe.title}'s"
+    if tag:
+        return config, f"of the pretraining {tag!r}"
+    of = f"{config['architecture']}.{config['tag']}" if config.get("tag") else "this backbone"
+    return config, f"a guess: timm's for {of}; name the pretraining or give --normalization"
 
 
 # From the package
 
 
-def _load_quickstart(weights: Path | None, image_size: int | None) -> Backbone:
+def _load_quickstart(
+    weights: Path | None, image_size: int | None, decided: Decided | None
+) -> Backbone:
     description = _ASSETS / f"{QUICKSTART}.json"
     if not description.is_file():
         raise ValueError(f"{QUICKSTART}: {description.name} is not part of this installation")
     config = json.loads(description.read_text())
     keys = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     vit = VisionTransformer(num_classes=0, **{key: config[key] for key in keys})
-    _load_file(vit, weights or _ASSETS / f"{QUICKSTART}.safetensors")
+    own = network_of(vit)
+    about = _load_file(vit, weights or _ASSETS / f"{QUICKSTART}.safetensors", QUICKSTART, decided)
     if image_size is not None and image_size != config["img_size"]:
         if image_size % config["patch_size"]:
             raise ValueError(
@@ -325,4 +357,13 @@ def _load_quickstart(weights: Path | None, image_size: int | None) -> Backbone:
             )
         vit.set_input_size((image_size, image_size))
     config = {"interpolation": "bicubic", "crop_pct": 1.0, **config}
-    return _finish(vit, QUICKSTART, "quickstart", weights, config)
+    backbone = _finish(vit, QUICKSTART, "quickstart", weights, config, own)
+    if weights is None:
+        return backbone
+    return dataclasses.replace(
+        backbone,
+        part=about.part,
+        other_parts=about.other_parts,
+        assumed=about.assumed,
+        normalised_by=f"of {QUICKSTART}",
+    )

@@ -213,6 +213,8 @@ def check_supported(vit: nn.Module) -> None:
             reason = "it drops patches at random"
         if vit.global_pool not in POOLINGS:
             reason = f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
+        elif vit.pool_include_prefix and vit.global_pool != "token":
+            reason = "its pooling includes class token and registers (pool_include_prefix)"
     if reason:
         raise ValueError(f"this backbone cannot be tuned: {reason}. {SUPPORTED}")
 

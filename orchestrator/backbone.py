@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from methods.backbones import Backbone, load_backbone, load_frozen
+from methods.backbones import Backbone, Decided, load_backbone, load_frozen
+from methods.network import Network
 from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
 from orchestrator.document import Between, OneOf
 
@@ -33,6 +34,30 @@ class BackbonePlan:
     crop_fraction: Annotated[float, Between(0.1, 1)]
     mean: tuple[Normal, Normal, Normal]
     std: tuple[Positive, Positive, Positive]
+    num_heads: Annotated[int, Between(1, 1024)] | None = None
+    """None, also below: planned before files were asked, and as timm builds it."""
+    activation: str | None = None
+    norm_eps: Annotated[float, Between(0, 1)] | None = None
+    part: str | None = None
+    """Which of the networks in the weights file."""
+    assumed: str = ""
+    """What was known of the weights file, and from where; for reading."""
+    normalised_by: str = ""
+    """Who says mean and std; for reading."""
+
+    @property
+    def network(self) -> Network | None:
+        if self.num_heads is None or self.activation is None or self.norm_eps is None:
+            return None
+        return Network(num_heads=self.num_heads, activation=self.activation, norm_eps=self.norm_eps)
+
+    def sources(self) -> list[str]:
+        """In lines: what was known or assumed of a weights file and of the images, from where."""
+        lines = [f"its network: {self.assumed}"] if self.assumed else []
+        if self.normalised_by:
+            mean, std = (" ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+            lines.append(f"its images: mean {mean}, std {std} ({self.normalised_by})")
+        return lines
 
 
 def image_transform(backbone: BackbonePlan) -> ImageTransform:
@@ -52,18 +77,18 @@ def load_planned_backbone(
     `frozen` is a file that `save_frozen` wrote, instead of what the plan names.
     """
     if frozen is not None:
-        backbone = load_frozen(plan.name, frozen, image_size=plan.image_size)
+        backbone = load_frozen(plan.name, frozen, image_size=plan.image_size, network=plan.network)
     else:
         if plan.weights is not None and not Path(plan.weights).exists():
             raise ValueError(
                 f"{plan.weights}: the weights of {plan.name} are not there any more; "
                 "where they are now is named with --weights"
             )
-        backbone = load_backbone(
-            plan.name,
-            weights=Path(plan.weights) if plan.weights else None,
-            image_size=plan.image_size,
-        )
+        backbone = _load(plan, plan.part)
+        if plan.part is None:  # older versions had other rules of which network in a file is meant
+            for part in backbone.other_parts:
+                if backbone.weights_sha256 != plan.weights_sha256:
+                    backbone = _load(plan, part)
     if backbone.weights_sha256 != plan.weights_sha256:
         raise ValueError(
             f"{plan.weights or plan.name}: the weights changed since this was planned "
@@ -71,3 +96,12 @@ def load_planned_backbone(
         )
     backbone.vit.to(device)
     return backbone
+
+
+def _load(plan: BackbonePlan, part: str | None) -> Backbone:
+    return load_backbone(
+        plan.name,
+        weights=Path(plan.weights) if plan.weights else None,
+        image_size=plan.image_size,
+        decided=Decided(network=plan.network, part=part),
+    )

@@ -238,7 +238,13 @@ def versions() -> dict[str, str]:
 
 def code_digest() -> str:
     """Of our own files that decide what a trial's numbers are."""
-    files = [file for file in resources.files("methods").iterdir() if file.name.endswith(".py")]
+    methods = resources.files("methods")
+    files = [
+        file
+        for folder in (methods, methods / "weights")
+        for file in folder.iterdir()
+        if file.name.endswith(".py")
+    ]
     own = ("engine.py", "train.py", "trial.py", "data/pixels.py", "data/transform.py")
     files += [resources.files("orchestrator").joinpath(name) for name in own]
     digest = hashlib.sha256()

@@ -120,6 +120,8 @@ def plan_sweep(
         f"backbone {backbone.name}: {backbone.num_parameters:,} parameters, "
         f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}"
     )
+    for line in backbone.sources():
+        say(line)
     _check_tasks(suite)
     tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
     engine = choose(
@@ -224,11 +226,12 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
             "(for example vit_base_patch16_224.orig_in21k)"
         )
     backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
-    mean, std = backbone.mean, backbone.std
+    mean, std, normalised_by = backbone.mean, backbone.std, backbone.normalised_by
     if request.normalisation is not None:
         mean, std = NORMALISATIONS[request.normalisation]
+        normalised_by = f"--normalization {request.normalisation}"
     plan = BackbonePlan(
-        name=name,
+        name=backbone.name,
         weights=str(request.weights.absolute()) if request.weights else None,
         weights_sha256=backbone.weights_sha256,
         image_size=backbone.image_size,
@@ -238,6 +241,12 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
         crop_fraction=1.0,
         mean=mean,
         std=std,
+        num_heads=backbone.network.num_heads,
+        activation=backbone.network.activation,
+        norm_eps=backbone.network.norm_eps,
+        part=backbone.part,
+        assumed=backbone.assumed,
+        normalised_by=normalised_by,
     )
     return plan, backbone.vit
 

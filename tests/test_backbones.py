@@ -143,9 +143,12 @@ def without(state, *keys):
         (lambda s: without(s, "norm.weight"), "missing: norm.weight"),
         (lambda s: s | {"extra.weight": torch.zeros(1)}, "unexpected: extra.weight"),
         (lambda s: s | {"norm.bias": torch.zeros(7)}, r"norm.bias is \(7,\), not \(64,\)"),
-        (lambda s: {f"blocks.{i}.x": torch.zeros(1) for i in range(9)}, "and 4 more"),
-        (lambda s: {f"{n}.{k}": v for n in "ab" for k, v in s.items()}, "several networks"),
-        (lambda s: [1, 2], "missing"),
+        (lambda s: s | {f"extra{i}.x": torch.zeros(1) for i in range(9)}, "and 4 more"),
+        (
+            lambda s: {f"{n}.{k}": v + ord(n) for n in "ab" for k, v in s.items()},
+            "several networks",
+        ),
+        (lambda s: [1, 2], "holds a list"),
     ],
 )
 def test_what_does_not_fit_is_named(spoil, words, tmp_path):
@@ -210,7 +213,7 @@ def test_random_weights_are_always_the_same_and_disturb_nothing():
 
 def test_the_pretrainings_of_the_papers_are_told_apart():
     configs = {
-        tag: backbones._pretrained_config("vit_base_patch16_224", tag)
+        tag: backbones._image_config("vit_base_patch16_224", tag)
         for tag in ("orig_in21k", "augreg_in21k", "mae", "moco_v3")
     }
     assert {tag: config["tag"] for tag, config in configs.items()} == {t: t for t in configs}

@@ -1,0 +1,89 @@
+"""Names of backbones: timm's of today, those of its past, and what is known under each."""
+
+import dataclasses
+import difflib
+import re
+from functools import cache
+from typing import Any
+
+import timm
+import torch
+from timm.models import VisionTransformer
+
+# timm has no public way to ask what became of a name.
+from timm.models._registry import _deprecated_models
+
+from methods.base import SUPPORTED
+
+QUICKSTART = "vit_quickstart"
+"""The small ViT that comes with the package."""
+
+MODULES = ("timm.models.vision_transformer", "timm.models.deit")
+MOCO_V3 = "moco_v3"
+"""A tag of ours: timm has no weights of MoCo-v3."""
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Architecture and tag of a backbone that can be tuned, else ValueError with the right name."""
+    plain = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)
+    architecture, _, tag = plain.partition(".")
+    if architecture in _deprecated_models:
+        now = _deprecated_models[architecture] or "another name"
+        if tag:
+            now = f"{now.partition('.')[0]}.{tag}"
+        raise ValueError(f"{name}: is a name of older timm; now it is {now}")
+    if not timm.is_model(architecture):
+        raise ValueError(f"timm has no backbone {name!r}; {_hint(plain)}")
+    if timm.models.model_entrypoint(architecture).__module__ not in MODULES:
+        raise ValueError(f"{architecture} cannot be tuned: it is not a plain ViT. {SUPPORTED}")
+    if tag and tag != MOCO_V3 and tag not in (known := tags_of(architecture)):
+        close = difflib.get_close_matches(tag, known, n=1) or known
+        there = f"there is {', '.join(close)}" if close else "timm has no weights for it"
+        raise ValueError(f"{architecture} has no pretraining {tag!r}; {there}")
+    return architecture, tag
+
+
+def _hint(name: str) -> str:
+    if "/" in name:
+        return (
+            "it looks like a model of the Hugging Face hub: download its folder and give it as"
+            " the weights, with timm's name of the architecture as the backbone"
+            " (vit_base_patch16_224)"
+        )
+    ours = [m for module in MODULES for m in timm.list_models(module=module.split(".")[-1])]
+    close = difflib.get_close_matches(name.partition(".")[0], [*ours, QUICKSTART], n=3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else SUPPORTED
+
+
+def tags_of(architecture: str) -> list[str]:
+    return [name.partition(".")[2] for name in timm.list_pretrained(architecture)]
+
+
+def present_name(text: str) -> str | None:
+    """timm's architecture of today that a script called so, of whatever kind; None if unknown."""
+    plain = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", text.strip()).partition(".")[0]
+    plain = (_deprecated_models.get(plain) or plain).partition(".")[0]
+    return plain if timm.is_model(plain) else None
+
+
+def pretrained_config(architecture: str, tag: str) -> dict[str, Any]:
+    """timm's settings of a pretraining: size, normalisation, interpolation."""
+    config = timm.models.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
+    assert config is not None, architecture
+    return dataclasses.asdict(config)
+
+
+def plain_vits() -> list[str]:
+    """Every architecture of timm that may be a plain ViT."""
+    return [m for module in MODULES for m in timm.list_models(module=module.split(".")[-1])]
+
+
+@cache
+def outline(architecture: str, **options: Any) -> VisionTransformer | None:
+    """The network without values, nothing allocated; None where it is no plain ViT.
+
+    It is shared: look at it, do not change it.
+    """
+    with torch.device("meta"):
+        vit = timm.create_model(architecture, num_classes=0, **options)
+    return vit if isinstance(vit, VisionTransformer) else None

@@ -1,0 +1,214 @@
+"""Heads, activation and norm epsilon of a file: stated by it, known of its recipe, or assumed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import VisionTransformer
+from torch import nn
+
+from methods.backbone_names import outline, present_name, tags_of
+from methods.network import Network, network_of
+from methods.weights.hints import Hint, Hints
+from methods.weights.layouts import OPENAI_CLIP, TIMM, TRANSFORMERS_CLIP, Converted, Layout
+from methods.weights.networks import Found
+from methods.weights.recipes import Recipe
+
+_FIELDS = ("num_heads", "activation", "norm_eps")
+_OPENAI = {"input_resolution", "context_length", "vocab_size"}
+"""Numbers that OpenAI's own CLIP files carry, and no others."""
+
+
+def decide_network(
+    vit: VisionTransformer,
+    name: str,
+    *,
+    path: Path,
+    found: Found,
+    converted: Converted,
+    hints: Hints,
+    recipe: Recipe | None,
+) -> tuple[Network, str]:
+    """The network of the file, and in one line what it is and from where that is known.
+
+    ValueError where the file contradicts itself, is of another architecture than the backbone, or
+    leaves open what its family does in more than one way.
+    """
+    own = network_of(vit)
+    architecture = name.partition(".")[0]
+    _check_architectures(hints.architectures, vit, architecture, path)
+    by_name = [
+        (network_of(there), f"{hint.source} says {hint.value!r}")
+        for hint in hints.architectures
+        if (known := present_name(hint.value)) and (there := outline(known)) is not None
+    ]
+    network, words = own, []
+    for key in _FIELDS:
+        stated: list[Hint] = list(getattr(hints, key))
+        stated += [Hint(value=getattr(n, key), source=source) for n, source in by_name]
+        if key == "num_heads" and converted.num_heads:
+            stated.append(Hint(value=converted.num_heads, source="the shapes in the file"))
+        known = _known(key, vit, name, found, recipe)
+        value, source = _weigh(key, stated, known, path)
+        if value is None:
+            _check_open(key, vit, name, path)
+            value, source = getattr(own, key), f"of {architecture}; the file does not say"
+        network = replace(network, **{key: value})
+        words.append((key, value, source))
+    _check_width(network.num_heads, vit, path)
+    return network, _line(words)
+
+
+def check_shape_hints(hints: Hints, *, path: Path, patch: int, depth: int, width: int) -> None:
+    """ValueError where a description beside the weights is of other weights."""
+    for what, stated, actual in (
+        ("patch size", hints.patch_size, patch),
+        ("number of blocks", hints.depth, depth),
+        ("width", hints.width, width),
+    ):
+        for hint in stated:
+            if hint.value != actual:
+                raise ValueError(
+                    f"{path}: its tensors have a {what} of {actual}, but {hint.source} says"
+                    f" {hint.value}: they do not belong together"
+                )
+
+
+def _known(
+    key: str, vit: VisionTransformer, name: str, found: Found, recipe: Recipe | None
+) -> Hint | None:
+    """What is known without the file's saying so."""
+    if key == "num_heads" and recipe and (heads := recipe.num_heads.get(vit.embed_dim)):
+        return Hint(value=heads, source=f"{recipe.title}'s")
+    if key == "norm_eps" and found.layout.norm_eps is not None:
+        return Hint(value=found.layout.norm_eps, source=_library(found.layout))
+    if key == "norm_eps" and found.layout is TRANSFORMERS_CLIP:
+        eps = 1e-5 if "embeddings.class_embedding" in found.tensors else 1e-6
+        return Hint(value=eps, source="transformers' default")
+    if key == "activation":
+        return _known_activation(vit, name, found)
+    return None
+
+
+def _library(layout: Layout) -> str:
+    return f"the default behind {layout.title}"
+
+
+def _known_activation(vit: VisionTransformer, name: str, found: Found) -> Hint | None:
+    architecture, _, tag = name.partition(".")
+    if found.layout is OPENAI_CLIP and found.beside >= _OPENAI:
+        return Hint(value="quick_gelu", source="OpenAI's CLIP")
+    if found.layout is TRANSFORMERS_CLIP and "embeddings.class_embedding" not in found.tensors:
+        return Hint(value="gelu_tanh", source="SigLIP's")
+    if not _has_pre_norm(vit):
+        return None
+    if tag and found.layout is not TIMM:
+        twin = _quick_twin(architecture)
+        quick = "quickgelu" in architecture or (twin is not None and tag in tags_of(twin))
+        return Hint(value="quick_gelu" if quick else "gelu", source=f"the pretraining {tag!r}")
+    if tag or "quickgelu" in architecture:
+        return Hint(value=network_of(vit).activation, source=f"the backbone's name {name}")
+    return None
+
+
+def _weigh(key: str, stated: Sequence[Hint], known: Hint | None, path: Path) -> tuple[Any, str]:
+    """The value and who says so; (None, '') where nobody does."""
+    if len({hint.value for hint in stated}) > 1:
+        raise ValueError(f"{path}: contradicts itself about {_word(key)}: {_all(stated)}")
+    if not stated:
+        return (known.value, known.source) if known else (None, "")
+    first = stated[0]
+    if known and known.value != first.value and key == "num_heads":
+        raise ValueError(
+            f"{path}: {first.source}: {first.value} heads, but {known.source} ViT of this width"
+            f" has {known.value}; name the pretraining that it is (the part of the backbone's name"
+            " behind the dot), or none"
+        )
+    return first.value, first.source
+
+
+def _check_architectures(
+    stated: Iterable[Hint], vit: VisionTransformer, architecture: str, path: Path
+) -> None:
+    """The file may name its own architecture, and it must be a ViT like the backbone."""
+    for hint in stated:
+        known = present_name(hint.value)
+        if known is None:
+            continue
+        there = outline(known)
+        if there is None:
+            raise ValueError(
+                f"{path}: is a {known} ({hint.source}), which is no plain ViT and cannot be"
+                f" the weights of {architecture}"
+            )
+        if differences := _differences(there, vit):
+            raise ValueError(
+                f"{path}: is a {known} ({hint.source}), not a {architecture}:"
+                f" {'; '.join(differences)}; give --backbone {known}"
+            )
+
+
+def _differences(there: VisionTransformer, here: VisionTransformer) -> list[str]:
+    pairs = [
+        ("patch size", *(v.patch_embed.patch_size[0] for v in (there, here))),
+        ("blocks", *(len(v.blocks) for v in (there, here))),
+        ("width", *(v.embed_dim for v in (there, here))),
+        ("register tokens", *(v.num_reg_tokens for v in (there, here))),
+    ]
+    pairs += [
+        (_word(key), *(getattr(network_of(v), key) for v in (there, here))) for key in _FIELDS
+    ]
+    return [f"{what} {a}, not {b}" for what, a, b in pairs if a != b]
+
+
+def _check_open(key: str, vit: VisionTransformer, name: str, path: Path) -> None:
+    """Ask where the family leaves it open and a guess would be wrong half the time."""
+    architecture = name.partition(".")[0]
+    if key != "activation" or not _has_pre_norm(vit):
+        return
+    twin = _quick_twin(architecture)
+    tags = [t for t in tags_of(architecture) if not twin or t not in tags_of(twin)]
+    gelu = f"{architecture}.{tags[0]}" if tags else architecture
+    quick = f"{twin}.{tags_of(twin)[0]}" if twin and tags_of(twin) else "a quickgelu backbone"
+    raise ValueError(
+        f"{path}: its activation is not known: of CLIP's networks some were trained with GELU,"
+        f" others with QuickGELU, and the file does not say. Name the pretraining: {gelu} (GELU)"
+        f" or {quick} (QuickGELU); or give a folder with config.json"
+    )
+
+
+def _quick_twin(architecture: str) -> str | None:
+    twin = architecture.replace("_clip_", "_clip_quickgelu_")
+    return twin if twin != architecture and timm.is_model(twin) else None
+
+
+def _has_pre_norm(vit: VisionTransformer) -> bool:
+    return not isinstance(vit.norm_pre, nn.Identity)
+
+
+def _check_width(num_heads: int, vit: VisionTransformer, path: Path) -> None:
+    if num_heads < 1 or vit.embed_dim % num_heads:
+        raise ValueError(f"{path}: {num_heads} heads do not divide a width of {vit.embed_dim}")
+
+
+def _word(key: str) -> str:
+    return {"num_heads": "heads", "activation": "the activation", "norm_eps": "norm eps"}[key]
+
+
+def _all(stated: Iterable[Hint]) -> str:
+    return ", ".join(f"{hint.value} ({hint.source})" for hint in stated)
+
+
+def _line(words: Sequence[tuple[str, Any, str]]) -> str:
+    """One source is said once, behind all that it is the source of."""
+    texts = {"num_heads": "{} heads", "activation": "{}", "norm_eps": "norm eps {:g}"}
+    parts: list[tuple[list[str], str]] = []
+    for key, value, source in words:
+        text = texts[key].format(value)
+        if parts and parts[-1][1] == source:
+            parts[-1][0].append(text)
+        else:
+            parts.append(([text], source))
+    return "; ".join(f"{', '.join(texts)} ({source})" for texts, source in parts)

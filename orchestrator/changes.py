@@ -22,8 +22,7 @@ def refuse_other_weights(plan: SweepPlan) -> None:
 def refuse_changes(plan: SweepPlan, record: Record, *, accept_versions: bool) -> None:
     """ValueError if weights or software are not those that the trials so far were run with."""
     refuse_other_weights(plan)
-    now = versions()
-    changes = list(differences(record.accepted_versions() or plan.versions, now))
+    changes = _other_software(plan, record)
     if not changes:
         return
     if not accept_versions:
@@ -32,5 +31,15 @@ def refuse_changes(plan: SweepPlan, record: Record, *, accept_versions: bool) ->
             + "\n  ".join(changes)
             + "\ngo back to what it was, or go on with --accept-versions, which is recorded"
         )
-    record.accept_versions(now)
+    record.accept_versions(versions())
     logger.warning("going on with other software: %s", "; ".join(changes))
+
+
+def warn_of_other_software(plan: SweepPlan, record: Record) -> None:
+    """Say where a stage that trains anew does so otherwise than the search that it follows."""
+    if changes := _other_software(plan, record):
+        logger.warning("the search ran with other software: %s", "; ".join(changes))
+
+
+def _other_software(plan: SweepPlan, record: Record) -> list[str]:
+    return list(differences(record.accepted_versions() or plan.versions, versions()))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backbone import image_transform
-from orchestrator.changes import refuse_other_weights
+from orchestrator.changes import refuse_other_weights, warn_of_other_software
 from orchestrator.data.cache import (
     ImageCache,
     open_final_splits,
@@ -75,6 +75,7 @@ def finalize(
     finalists are out of date, or if test images cannot be read: then nothing is started.
     """
     record = Record(plan, storage_url)
+    warn_of_other_software(plan, record)
     finals = FinalRecord(plan, record, storage_url)
     stages = plan_stage(
         plan,

@@ -9,7 +9,7 @@ from drivers import Drivers
 from plans import make_plan, make_record
 from suites import write_suite
 
-from orchestrator.changes import refuse_changes
+from orchestrator.changes import refuse_changes, warn_of_other_software
 from orchestrator.engine import Engine
 from orchestrator.plan import PrunerPlan, SweepPlan, load_plan
 from orchestrator.record import Record, open_record
@@ -61,10 +61,14 @@ def opened(planned: Path, tmp_path: Path) -> tuple[SweepPlan, Record]:
 
 
 @pytest.mark.slow
-def test_other_software_is_refused_or_accepted_on_record(opened):
+def test_other_software_is_refused_or_accepted_on_record(opened, caplog):
     plan, record = opened
     refuse_changes(plan, record, accept_versions=False)
     older = replace(plan, versions={**plan.versions, "torch": "2.0.0", "code": "0123456789ab"})
+    warn_of_other_software(plan, record)
+    assert not caplog.messages
+    warn_of_other_software(older, record)
+    assert "torch: was '2.0.0'" in caplog.text
     with pytest.raises(ValueError, match=r"torch: was '2\.0\.0', is '2[^']+'\n  code: was '0123"):
         refuse_changes(older, record, accept_versions=False)
     refuse_changes(older, record, accept_versions=True)

@@ -76,6 +76,9 @@ def test_sixteen_bits_are_refused_and_not_clipped():
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(file, "PNG")
     with pytest.raises(DataError, match="save it with 8 bits"):
         decode(file.getvalue(), "x.png")
+    transform = ImageTransform(image_size=4, resize="squash", interpolation="bicubic")
+    with pytest.raises(DataError, match="save it with 8 bits"):
+        transform.apply(Image.open(file))
 
 
 def test_an_image_too_elongated_to_crop_is_refused_before_memory_is():

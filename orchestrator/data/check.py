@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.data.cache import content_hashes
-from orchestrator.data.images import ContentHashes, decode_fault, parallel_map
+from orchestrator.data.images import ContentHashes, is_white_or_fault, parallel_map
 from orchestrator.data.reading import Problems, brief
 from orchestrator.data.summary import class_counts
 from orchestrator.data.task import DataError, Example, Problem, Split, Task
@@ -75,14 +75,22 @@ def _check_decoding(
 ) -> None:
     known = hashes.of_sound_images(content for _, content in examples)
     unknown = [(example, content) for example, content in examples if content not in known]
-    faults = parallel_map(decode_fault, (example for example, _ in unknown))
-    sound = []
-    for (example, content), fault in zip(unknown, faults, strict=True):
-        if fault:
-            found.add(split.name, *_place(split, example), fault)
+    looks = parallel_map(is_white_or_fault, (example for example, _ in unknown))
+    sound, white = [], []
+    for (example, content), look in zip(unknown, looks, strict=True):
+        if isinstance(look, DataError):
+            found.add(split.name, *_place(split, example), str(look))
+        elif look:
+            white.append(example)
         else:
             sound.append(content)
     hashes.remember_sound_images(sound)
+    if white:
+        message = (
+            f"{len(white):,} of {len(examples):,} images are white all over, such as "
+            f"{brief(white[0].file)}; what is transparent is seen on white, and white shapes vanish"
+        )
+        found.add(split.name, split.source, 0, message, "warning")
 
 
 class _Copies:

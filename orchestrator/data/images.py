@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.data.pixels import DECODER, decode
+from orchestrator.data.pixels import DECODER, decode, is_white
 from orchestrator.data.task import DataError, Example
 
 logger = logging.getLogger(__name__)
@@ -64,13 +64,12 @@ def read(example: Example) -> bytes:
         raise DataError(f"{example.file!r} cannot be read: {error.strerror}") from error
 
 
-def decode_fault(example: Example) -> str | None:
-    """Why this image cannot be decoded, if it cannot."""
+def is_white_or_fault(example: Example) -> bool | DataError:
+    """Whether this image is white all over, or why it cannot be decoded."""
     try:
-        decode(read(example), example.file)
+        return is_white(decode(read(example), example.file))
     except DataError as error:
-        return str(error)
-    return None
+        return error
 
 
 def num_threads() -> int:

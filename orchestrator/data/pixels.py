@@ -53,12 +53,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         image = _opened(data, name)
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            raise DataError(
-                f"{name!r} has more than 8 bits per channel (mode {image.mode}), and which part of "
-                "their range holds the picture only its maker knows; save it with 8 bits, for "
-                "instance numpy.uint8(pixels / 256) where all 16 bits are used"
-            )
+        _check_depth(image, name)
         _check_size(image, name)
         image.load()
         _check_size(image, name)  # an icon holds a whole file of its own
@@ -75,10 +70,11 @@ def as_seen(image: Image.Image) -> Image.Image:
     """RGB, turned upright as its EXIF says, transparency laid over white.
 
     An image without either, or with an alpha channel that is opaque all over, has the pixels of
-    PIL's `convert("RGB")`. What this returned is returned as it is.
+    PIL's `convert("RGB")`. What this returned is returned as it is. DataError for more than 8 bits.
     """
     if image.mode == "RGB" and not image.info:
         return image
+    _check_depth(image, "image")
     image.load()
     turn = _TURNS.get(_orientation(image))
     rgb = _over_white(image if turn is None else image.transpose(turn))
@@ -86,7 +82,17 @@ def as_seen(image: Image.Image) -> Image.Image:
     return rgb
 
 
+def is_white(image: Image.Image) -> bool:
+    """Whether a decoded picture is white all over, as white on a transparent ground becomes."""
+    white = (255, 255, 255)
+    return image.getpixel((0, 0)) == white and all(
+        lowest == 255 for lowest, _ in (band.getextrema() for band in image.split())
+    )
+
+
 def _opened(data: bytes, name: str) -> Image.Image:
+    if not data:
+        raise DataError(f"{name!r} is empty")
     if data[4:8] == b"ftyp":
         # AVIF says in boxes of its own how it is turned (ISO 23000-22); a broken EXIF block, which
         # is only for information there, would make libavif refuse the image.
@@ -106,6 +112,15 @@ def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{name!r} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
+        )
+
+
+def _check_depth(image: Image.Image, name: str) -> None:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise DataError(
+            f"{name!r} has more than 8 bits per channel (mode {image.mode}), and which part of "
+            "their range holds the picture only its maker knows; save it with 8 bits, for "
+            "instance numpy.uint8(pixels / 256) where all 16 bits are used"
         )
 
 

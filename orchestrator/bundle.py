@@ -7,11 +7,13 @@ Loading needs torch, timm, safetensors and this distribution: neither Ray nor ML
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -22,6 +24,8 @@ from methods import METHODS, TunedViT, restore
 from methods.recipe import Recipe
 from orchestrator.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.config import TrialConfig, build, check_types, split_config
+from orchestrator.data.image_paths import Unreadable
+from orchestrator.data.images import MAX_FILE_BYTES, parallel_map
 from orchestrator.data.pixels import decode
 from orchestrator.data.split import SplitRule
 from orchestrator.data.transform import ImageTransform
@@ -29,7 +33,7 @@ from orchestrator.document import Between, Entries, Name, OneOf, read_as, shown
 from orchestrator.engine import Engine
 from orchestrator.faults import commit_point
 from orchestrator.model_card import model_card
-from orchestrator.regular_file import opened_regular
+from orchestrator.regular_file import opened_regular, read_regular
 from orchestrator.suggest import unknown
 from orchestrator.whole_file import whole_file
 from orchestrator.yaml_io import dump_yaml, read_yaml
@@ -182,27 +186,58 @@ class PromptedModel:
 
     def logits(self, images: Sequence[Image.Image]) -> Tensor:
         """(N, num_classes) for PIL images of any size."""
-        backbone = self.bundle.backbone
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
-        pixels = torch.stack(
-            [torch.from_numpy(self._transform.apply(image).copy()) for image in images]
-        )
-        normalised = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
-        with torch.no_grad():
-            return self.model(normalised.to(self._device)).float().cpu()
+        return self._logits([self._transform.apply(image) for image in images])
 
-    def predict(self, paths: Sequence[str | Path], *, batch_size: int = 64) -> list[Prediction]:
-        """One prediction per image file, in order. ValueError names a file that is no image."""
+    def predict(
+        self, paths: str | Path | Iterable[str | Path], *, batch_size: int = 64
+    ) -> list[Prediction]:
+        """One prediction per image file, in order. ValueError names a file that is no image.
+
+        Where one bad file must not cost the others, `predict_each` gives its error in its place.
+        """
+        if isinstance(paths, str | Path):
+            paths = [paths]
         found: list[Prediction] = []
-        for start in range(0, len(paths), batch_size):
-            part = paths[start : start + batch_size]
-            images = [_open(Path(path)) for path in part]
-            found += self.classify(images, [str(path) for path in part])
+        for one in self.predict_each(paths, batch_size=batch_size):
+            if isinstance(one, Unreadable):
+                raise ValueError(one.error)
+            found.append(one)
         return found
+
+    def predict_each(
+        self, paths: Iterable[str | Path], *, batch_size: int = 64
+    ) -> Iterator[Prediction | Unreadable]:
+        """One prediction, or the reason why there is none, per image file, in order.
+
+        Files are read and decoded in threads, a bounded number ahead of the network.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        rows = parallel_map(self._read, paths)
+        while batch := list(islice(rows, batch_size)):
+            good = [row for row in batch if not isinstance(row, Unreadable)]
+            predictions = iter(self._predictions(good))
+            for row in batch:
+                yield row if isinstance(row, Unreadable) else next(predictions)
 
     def classify(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[Prediction]:
         """One prediction per image, under its name."""
-        probabilities = self.logits(images).softmax(dim=1)
+        pixels = (self._transform.apply(image) for image in images)
+        return self._predictions(list(zip(names, pixels, strict=True)))
+
+    def _read(self, path: str | Path) -> tuple[str, np.ndarray] | Unreadable:
+        name = str(path)
+        try:
+            content = read_regular(Path(path), most_bytes=MAX_FILE_BYTES)
+            return name, self._transform.apply(decode(content, name))
+        except (ValueError, OSError) as error:
+            reason = f"{name!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            return Unreadable(image=name, error=reason)
+
+    def _predictions(self, named_pixels: Sequence[tuple[str, np.ndarray]]) -> list[Prediction]:
+        if not named_pixels:
+            return []
+        probabilities = self._logits([pixels for _, pixels in named_pixels]).softmax(dim=1)
         return [
             Prediction(
                 image=name,
@@ -210,9 +245,17 @@ class PromptedModel:
                 class_name=self.bundle.class_names[label],
                 probability=float(row[label]),
             )
-            for name, row in zip(names, probabilities, strict=True)
+            for (name, _), row in zip(named_pixels, probabilities, strict=True)
             for label in [int(row.argmax())]
         ]
+
+    def _logits(self, decoded: Sequence[np.ndarray]) -> Tensor:
+        backbone = self.bundle.backbone
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
+        pixels = torch.stack([torch.from_numpy(one.copy()) for one in decoded])
+        normalised = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        with torch.no_grad():
+            return self.model(normalised.to(self._device)).float().cpu()
 
 
 def load_bundle(
@@ -266,13 +309,6 @@ def load_bundle(
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        return decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _write(path: Path, content: bytes) -> None:

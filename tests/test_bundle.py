@@ -21,19 +21,23 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_model_name
 from plans import make_plan, make_record
 from suites import write_task
+from typer.testing import CliRunner
 
 from methods import load_backbone
 from orchestrator.backbone import BackbonePlan, image_transform
 from orchestrator.bundle import (
     BUNDLE_SUFFIXES,
     Bundle,
+    Prediction,
     load_bundle,
     read_bundle,
     save_bundle,
     sha256_of,
 )
+from orchestrator.cli import app
 from orchestrator.config import TrialConfig, build
 from orchestrator.data.cache import task_fingerprint
+from orchestrator.data.image_paths import Unreadable
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.engine import Engine
 from orchestrator.mlflow_registry import model_name, register_winner
@@ -208,6 +212,83 @@ def test_a_bundle_predicts_where_only_torch_and_timm_are_installed(task_folder, 
 @pytest.fixture(scope="module")
 def gated(task_folder, tmp_path_factory) -> Path:
     return write_bundle("gatevpt", task_folder, tmp_path_factory.mktemp("gated"))[0]
+
+
+@pytest.fixture(scope="module")
+def mixed(task_folder, tmp_path_factory) -> Path:
+    """A folder as users have them: two good images among what is none, hidden or not read."""
+    folder = tmp_path_factory.mktemp("mixed")
+    first, second, *_ = sorted((task_folder / "images" / "test").iterdir())
+    shutil.copy(first, folder / "0.png")
+    (folder / "1.png").write_bytes(first.read_bytes()[:-30])
+    os.mkfifo(folder / "2.png")
+    (folder / "3.png").symlink_to("/dev/zero")
+    (folder / "4.png").symlink_to("nowhere.png")
+    (folder / "5.png").touch()
+    shutil.copy(second, folder / "[red]6\x1b[31m.png")
+    (folder / "7.heic").write_bytes(bytes(4) + b"ftypheic")
+    (folder / "loop").symlink_to(folder)
+    (folder / ".ipynb_checkpoints").mkdir()
+    shutil.copy(first, folder / ".ipynb_checkpoints" / "0-checkpoint.png")
+    return folder
+
+
+def predicted(*arguments: object):
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_one_broken_image_costs_no_other_and_is_named(gated, mixed):
+    done = predicted(gated, mixed, "--json")
+    found = {Path(one["image"]).name: one for one in json.loads(done.stdout)}
+    good = [name for name, one in found.items() if "class_name" in one]
+    assert good == ["0.png", "[red]6\x1b[31m.png"]
+    reasons = {name: one["error"] for name, one in found.items() if name not in good}
+    assert list(reasons) == ["1.png", "2.png", "3.png", "4.png", "5.png"]
+    for name, reason in (
+        ("1.png", "is a broken image"),
+        ("2.png", "is a pipe"),
+        ("3.png", "is a device"),
+        ("4.png", "No such file"),
+        ("5.png", "is empty"),
+    ):
+        assert reason in reasons[name]
+        assert name in reasons[name]
+    assert done.exit_code == 1
+    assert "5 of 7 images could not be classified" in done.stderr
+    assert "1 .heic" in done.stderr
+    assert "1 in .ipynb_checkpoints" in done.stderr
+
+
+def test_the_table_shows_every_name_in_full_and_errors_in_their_place(gated, mixed, task_folder):
+    long = mixed / ("x" * 200 + ".png")
+    done = predicted(gated, mixed / "[red]6\x1b[31m.png", mixed / "1.png", long)
+    _, odd, broken, missing = done.stdout.splitlines()
+    assert "[red]6\\x1b[31m.png" in odd
+    assert "  error: " in broken
+    assert str(long) in missing
+    assert "No such file" in missing
+
+
+def test_where_no_image_can_be_classified_the_exit_code_is_two(gated, mixed, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    done = predicted(gated, mixed / "1.png", tmp_path, "--json")
+    assert done.exit_code == 2
+    assert "none of 2 images could be classified" in done.stderr
+    assert "holds no image" in json.loads(done.stdout)[1]["error"]
+
+
+def test_in_python_a_bad_file_is_raised_or_given_in_its_place(gated, mixed):
+    model = load_bundle(gated)
+    files = [mixed / "0.png", mixed / "1.png", mixed / "0.png"]
+    with pytest.raises(ValueError, match=r"1\.png' is a broken image"):
+        model.predict(files)
+    first, broken, again = model.predict_each(files, batch_size=2)
+    assert isinstance(broken, Unreadable)
+    assert [first] == model.predict(str(files[0]))
+    assert isinstance(again, Prediction)
+    assert again.probability == pytest.approx(model.predict([files[0]])[0].probability)
+    with pytest.raises(ValueError, match="batch_size"):
+        model.predict(files, batch_size=0)
 
 
 def test_the_checksums_are_those_of_the_files(gated):

@@ -1,17 +1,25 @@
 """`export`, `train`, `predict`: the best configurations and prompts as files, and their use."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 
 from orchestrator.cli.options import DataOption, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
+from orchestrator.foreign_text import visible
+
+if TYPE_CHECKING:
+    from orchestrator.bundle import Prediction
+    from orchestrator.data.image_paths import Unreadable
 
 console = Terminal()
+errors = Terminal(stderr=True)
 
 
 def export(
@@ -128,18 +136,57 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Classify images with an exported bundle."""
-    from orchestrator.bundle import load_bundle
-    from orchestrator.data.image_folder import image_files
+    """Classify images with an exported bundle, each as a viewer shows it.
 
-    paths = [file for path in images for file in (image_files(path) if path.is_dir() else [path])]
-    if not paths:
-        raise ValueError(f"no images in {', '.join(map(str, images))}")
-    predictions = load_bundle(bundle, weights=weights, device=device).predict(paths)
+    One row per image. With --json a list of {"image", "label", "class_name", "probability"}, or of
+    {"image", "error"} for a file that is no image. Folders are walked; what is left out there is
+    said on stderr. Exit code 1: some images could not be classified; 2: none could.
+    """
+    from orchestrator.bundle import load_bundle
+    from orchestrator.data.image_paths import Unreadable, find_images
+
+    found, notes = find_images(images)
+    for note in notes:
+        errors.print(f"warning: {note}", soft_wrap=True)
+    model = load_bundle(bundle, weights=weights, device=device)
+    classified = model.predict_each(one for one in found if isinstance(one, Path))
+    results = (one if isinstance(one, Unreadable) else next(classified) for one in found)
     if as_json:
-        typer.echo(json.dumps([asdict(p) for p in predictions], indent=2))
-        return
-    table = Table("image", "class", "probability", box=None, pad_edge=False)
-    for p in predictions:
-        table.add_row(p.image, p.class_name, f"{p.probability:.3f}")
-    console.print(table)
+        shown = list(results)
+        typer.echo(json.dumps([asdict(one) for one in shown], indent=2))
+    else:
+        shown = list(_print_each(results, found, model.bundle.class_names))
+    failed = [one for one in shown if isinstance(one, Unreadable)]
+    if failed:
+        which = "none" if len(failed) == len(shown) else f"{len(failed):,}"
+        those = "could be" if which == "none" else "could not be"
+        line = f"{which} of {len(shown):,} images {those} classified; {failed[0].error}"
+        errors.print(f"error: {line}", soft_wrap=True)
+        raise typer.Exit(2 if which == "none" else 1)
+
+
+def _print_each(
+    results: "Iterator[Prediction | Unreadable]",
+    named: "Sequence[Path | Unreadable]",
+    class_names: Sequence[str],
+) -> "Iterator[Prediction | Unreadable]":
+    """Print each row when it is known; names are long, so that no table may cut them."""
+    from orchestrator.data.image_paths import Unreadable
+
+    names = [str(one.image if isinstance(one, Unreadable) else one) for one in named]
+    image_width = max(cell_len(visible(name)) for name in ["image", *names])
+    class_width = max(cell_len(visible(name)) for name in ["class", *class_names])
+
+    def line(image: str, class_name: str, probability: str) -> str:
+        cells = ((image, image_width), (class_name, class_width))
+        padded = (set_cell_size(visible(text), width) for text, width in cells)
+        return "  ".join([*padded, probability])
+
+    console.print(line("image", "class", "probability"), soft_wrap=True)
+    for one in results:
+        if isinstance(one, Unreadable):
+            row = f"{set_cell_size(visible(one.image), image_width)}  error: {one.error}"
+        else:
+            row = line(one.image, one.class_name, f"{one.probability:.3f}")
+        console.print(row, soft_wrap=True)
+        yield one

@@ -86,6 +86,10 @@ class Bundle:
     """Of the final stage; 2 and more: it was done again."""
     num_openings: Annotated[int, Between(1, 10**6)] = 1
     """In how many rounds of the final stage the test split was opened."""
+    num_images: Annotated[int, Between(1, 10**9)] | None = None
+    """Val images that `val_accuracy` was measured on, or test images; None in older bundles."""
+    majority: Annotated[int, Between(1, 10**9)] | None = None
+    """Of these, those of the most frequent class."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""
 

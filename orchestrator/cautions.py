@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from orchestrator.collapse import collapse_sentence
 from orchestrator.plan import TaskPlan
 from orchestrator.record import TrialRecord, best_of
-from orchestrator.uncertainty import interval
+from orchestrator.uncertainty import interval, interval_over_seeds
 
 SUSPECT_LOSS = 10.0
 """A final training loss of so many times that of guessing, and above that of the first epoch, is
@@ -36,14 +37,38 @@ def majority_sentence(best: TrialRecord, task: TaskPlan) -> str | None:
     accuracy, share = best.val_accuracy, task.val_majority_share
     if accuracy is None or share is None:
         return None
-    low, high = interval(accuracy, task.num_val)
+    return _against_majority(
+        interval(accuracy, task.num_val),
+        share,
+        f"{task.val_majority} of {task.num_val} validation images",
+        f"the best trial, #{best.number} with {100 * accuracy:.1f} % of them",
+    )
+
+
+def tested_sentence(
+    accuracies: Sequence[float], num_test: int | None, majority: int | None
+) -> str | None:
+    """Likewise of the mean test accuracy over seeds, with its interval for seeds and images."""
+    if not accuracies or num_test is None or majority is None:
+        return None
+    return _against_majority(
+        interval_over_seeds(accuracies, num_test),
+        majority / num_test,
+        f"{majority} of {num_test} test images",
+        f"the mean over seeds, {100 * fmean(accuracies):.1f} % of them",
+    )
+
+
+def _against_majority(
+    ends: tuple[float, float], share: float, images: str, found: str
+) -> str | None:
+    low, high = ends
     if low > share:
         return None
     told = "is worse than" if high < share else "is not told apart from"
     return (
-        f"{100 * share:.1f} % is what always answering the most frequent class gives "
-        f"({task.val_majority} of {task.num_val} validation images); the best trial, "
-        f"#{best.number} with {100 * accuracy:.1f} % of them, {told} that."
+        f"{100 * share:.1f} % is what always answering the most frequent class gives ({images}); "
+        f"{found}, {told} that."
     )
 
 

@@ -10,6 +10,7 @@ from orchestrator.faults import commit_point
 from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
 from orchestrator.suites import Suite
+from orchestrator.uncertainty import accuracy_text
 
 TRIALS_FOLDER = "trials"
 BEST_FOLDER = "best"
@@ -94,6 +95,8 @@ def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -
         num_tuned_parameters=trial.facts["num_tuned_parameters"],
         device=trial.facts["device"],
         cpu_threads=trial.facts["cpu_threads"],
+        num_images=plan.task(task.name).num_val,
+        majority=plan.task(task.name).val_majority,
         engine=plan.engine,
         tensors_sha256=sha256_of(tensors),
         sweep=plan.name,
@@ -106,11 +109,12 @@ def _tensors(trials_folder: Path, trial: TrialRecord) -> Path:
 
 
 def exported_table(plan: SweepPlan, best: dict[str, TrialRecord]) -> Iterable[tuple[str, ...]]:
-    """Per task: method, validation accuracy, tuned parameters, searched values."""
+    """Per task: method, validation accuracy, that of the most frequent class, tuned parameters,
+    searched values."""
     for task in plan.tasks:
         trial = best.get(task.name)
         if trial is None:
-            yield (task.name, "none", "", "", "")
+            yield (task.name, "none", "", "", "", "")
             continue
         space = plan.study(trial.study).space
         searched = {d.name for d in plan.parsed_spaces[space].dimensions}
@@ -122,7 +126,8 @@ def exported_table(plan: SweepPlan, best: dict[str, TrialRecord]) -> Iterable[tu
         yield (
             task.name,
             space,
-            f"{100 * (trial.val_accuracy or 0):.1f}",
+            accuracy_text(trial.val_accuracy or 0.0, task.num_val),
+            "" if task.val_majority_share is None else f"{100 * task.val_majority_share:.1f}",
             f"{trial.facts['num_tuned_parameters']:,}",
             values,
         )

@@ -165,6 +165,8 @@ def final_bundle(
         stage="final",
         val_accuracy=None,
         test_accuracies=dict(outcome.test_accuracies),
+        num_images=outcome.num_test,
+        majority=outcome.test_majority,
         seed_rule=FIRST_SEED,
         round=outcome.round,
         num_openings=outcome.num_openings,

@@ -189,7 +189,10 @@ class FinalRecord:
             all_there = len(finalists) == len(self.chosen(study, round))
             if not all_there or any(finalist.state == "running" for finalist in finalists):
                 return None
-            found = choose_winner(finalists, self.protocol(study, round).num_folds)
+            task = self.plan.task(self.plan.study(study).task)
+            found = choose_winner(
+                finalists, self.protocol(study, round).num_folds, task.num_train + task.num_val
+            )
             if found is None:
                 return None
             # Written before the first test image is seen.

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from orchestrator.record import EpochRow, TrialRecord
+from orchestrator.uncertainty import clear_from, paired_error
 
 CLEARLY_WORSE = 0.1
 """A finalist is stopped when Wilcoxon's signed-rank test, paired by fold, has a smaller p."""
@@ -59,8 +60,8 @@ def choose_finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRec
     return chosen
 
 
-def choose_winner(finalists: Sequence[Finalist], num_folds: int) -> Winner | None:
-    """The complete finalist with the highest mean over the folds.
+def choose_winner(finalists: Sequence[Finalist], num_folds: int, num_images: int) -> Winner | None:
+    """The complete finalist with the highest mean over the folds of `num_images` images.
 
     Ties go to the better in the search, then to the smaller learning rate and the earlier trial.
     """
@@ -69,13 +70,13 @@ def choose_winner(finalists: Sequence[Finalist], num_folds: int) -> Winner | Non
         return None
     best = min(complete, key=lambda f: (-round(f.accuracy, 9), *_search_rank(f.trial)))
     parts = [f"trial #{best.number} has {_percent(best.accuracy)} over {num_folds} folds"]
-    parts += [_against(best, other) for other in finalists if other is not best]
+    parts += [_against(best, other, num_images) for other in finalists if other is not best]
     if len(finalists) == 1:
         parts.append("it was the only finalist")
     return Winner(number=best.number, why="; ".join(parts))
 
 
-def _against(best: Finalist, other: Finalist) -> str:
+def _against(best: Finalist, other: Finalist, num_images: int) -> str:
     name = f"#{other.number}"
     if other.state == "failed":
         return f"{name} failed: {other.failure}"
@@ -90,11 +91,13 @@ def _against(best: Finalist, other: Finalist) -> str:
     if round(lead, 9) == 0:
         return (
             f"{name} has the same, and the tie went by the search "
-            f"({_percent(best.trial.val_accuracy)} against {_percent(other.trial.val_accuracy)}), "
+            f"(on validation {_percent(best.trial.val_accuracy)} against "
+            f"{_percent(other.trial.val_accuracy)}), "
             "then by the smaller learning rate and the earlier trial"
         )
-    error = stdev(differences) / math.sqrt(len(differences))
-    told = "" if lead > 2 * error else ", which the folds cannot tell apart"
+    error = paired_error(differences, num_images)
+    is_clear = lead >= clear_from(len(differences) - 1) * error
+    told = "" if is_clear else ", which the folds cannot tell apart"
     return (
         f"{name} has {_percent(other.accuracy)}, "
         f"{100 * lead:.1f} ± {100 * error:.1f} points less{told}"

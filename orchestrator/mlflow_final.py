@@ -9,7 +9,7 @@ from orchestrator.mlflow_runs import STATUS, TRIAL_TAG, Point, RunContent, milli
 from orchestrator.plan import StudyPlan, SweepPlan
 from orchestrator.record import FINISHED, TrialRecord
 
-_TOTALS = ("wall_seconds", "num_tuned_parameters", "test_accuracy", "num_test")
+_TOTALS = ("wall_seconds", "num_tuned_parameters", "test_accuracy", "num_test", "test_majority")
 _OF_THE_SEARCH = ("failure", "epochs_run")
 """Tags of a trial that say how it did in the search."""
 

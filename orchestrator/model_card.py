@@ -1,9 +1,10 @@
 """What a bundle says about itself to people, in the form that model hubs read."""
 
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.final_protocol import MEDIAN_SEED, times_opened
+from orchestrator.uncertainty import EXPLAINED, accuracy_text, seeds_text
 from orchestrator.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
@@ -104,20 +105,37 @@ def _headline(bundle: "Bundle") -> tuple[str, float]:
 
 def _accuracy(bundle: "Bundle") -> list[str]:
     if bundle.stage != "final":
+        accuracy, number = bundle.val_accuracy or 0.0, bundle.num_images
+        told = f"{100 * accuracy:.1f}" if number is None else accuracy_text(accuracy, number)
         return [
-            f"{100 * (bundle.val_accuracy or 0.0):.1f} % of the validation images, which also "
-            "chose this configuration among the trials of the search: an optimistic number. It "
-            "was not tested."
+            f"{told} % of the {_counted(number)}validation images{_standard_error(number)}, which "
+            "also chose this configuration among the trials of the search: an optimistic number. "
+            f"It was not tested.{_majority(bundle)}"
         ]
     values = list(bundle.test_accuracies.values())
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
     own = bundle.test_accuracies[bundle.trial.seed]
     return [
-        f"{100 * fmean(values):.1f}{spread} % of the test images (mean and standard deviation "
-        f"over {len(values)} seeds, each tested once after the last epoch). These are the "
+        f"{seeds_text(values, bundle.num_images)} % of the {_counted(bundle.num_images)}test "
+        f"images (mean and standard deviation over {len(values)} seeds, each tested once after the "
+        f"last epoch). {EXPLAINED}{_majority(bundle)} These are the "
         f"parameters of seed {bundle.trial.seed}, the {bundle.seed_rule or MEDIAN_SEED}, with "
         f"{100 * own:.1f} %. {times_opened(bundle.num_openings)}",
     ]
+
+
+def _counted(number: int | None) -> str:
+    return "" if number is None else f"{number:,} "
+
+
+def _standard_error(number: int | None) -> str:
+    return "" if number is None else f" (± standard error. {EXPLAINED})"
+
+
+def _majority(bundle: "Bundle") -> str:
+    if bundle.majority is None or not bundle.num_images:
+        return ""
+    share = 100 * bundle.majority / bundle.num_images
+    return f" Always answering the most frequent class gives {share:.1f} % of them."
 
 
 def _classes(bundle: "Bundle") -> str:

@@ -81,6 +81,17 @@ def difference_error(first: float, num_first: int, second: float, num_second: in
     return math.sqrt(variance)
 
 
+def paired_error(differences: Sequence[float], num_images: int) -> float:
+    """Standard error of the mean of differences by fold, for folds of `num_images` together.
+
+    Never less than if all images that tell the two sides apart spoke for the same one (McNemar):
+    folds that happen to differ by the same number of images do not make it certain.
+    """
+    lead = abs(statistics.fmean(differences))
+    of_folds = statistics.stdev(differences) / math.sqrt(len(differences))
+    return max(of_folds, math.sqrt(lead * (1 - lead) / num_images))
+
+
 def clear_from(degrees: int) -> float:
     """How many standard errors count as shown, where the error was estimated from few values.
 

@@ -42,6 +42,7 @@ from orchestrator.data.vtab import read_vtab_task
 from orchestrator.engine import Engine
 from orchestrator.mlflow_registry import model_name, register_winner
 from orchestrator.mlflow_store import TrackingError
+from orchestrator.model_card import model_card
 from orchestrator.plan import PrunerPlan
 from orchestrator.program import save_program
 from orchestrator.reconcile import reconcile, register_winners
@@ -318,6 +319,34 @@ def test_the_card_says_what_a_hub_and_a_reader_want_to_know(gated):
     ):
         assert expected in body
     assert "It was not tested." in body
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (
+            {"val_accuracy": 1.0, "num_images": 200, "majority": 150},
+            ("100.0 (≥ 98.1) % of the 200 validation images", "class gives 75.0 % of them"),
+        ),
+        ({"val_accuracy": 0.955, "num_images": 200}, ("95.5 ± 1.5 % of the 200 validation",)),
+        ({"val_accuracy": 1.0}, ("100.0 % of the validation images, which",)),
+        (
+            {"test_accuracies": {7: 1.0, 8: 1.0}, "num_images": 1000, "majority": 400},
+            ("100.0 (≥ 99.6) % of the 1,000 test images", "class gives 40.0 % of them"),
+        ),
+        ({"test_accuracies": {7: 0.94, 8: 0.96}}, ("95.0 ± 1.4 % of the test images",)),
+    ],
+)
+def test_the_card_says_what_an_accuracy_is_worth(gated, told, expected):
+    bundle = read_bundle(gated)
+    bundle = replace(bundle, trial=replace(bundle.trial, seed=7))
+    if "test_accuracies" in told:
+        bundle = replace(bundle, stage="final", val_accuracy=None)
+    card = model_card(replace(bundle, **told), "Title", "https://paper")
+    for text in expected:
+        assert text in card
+    assert "± 0.0" not in card
+    assert ("most frequent class" in card) == ("majority" in told)
 
 
 def test_weights_of_another_bundle_are_refused(gated, tmp_path):

@@ -7,8 +7,9 @@ import sqlite3
 import subprocess
 import time
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -26,6 +27,7 @@ from methods import load_backbone
 from orchestrator import trial as trial_module
 from orchestrator.backbone import BackbonePlan
 from orchestrator.bundle import load_bundle, read_bundle, save_bundle
+from orchestrator.cli import finalize as final_command
 from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache, open_final_splits
 from orchestrator.data.task import DataError
@@ -44,7 +46,7 @@ from orchestrator.mlflow_final import final_contents
 from orchestrator.plan import PrunerPlan, SweepPlan
 from orchestrator.prepare import SweepRequest, plan_sweep
 from orchestrator.record import Record
-from orchestrator.report.final import FinalResult, read_final_results
+from orchestrator.report.final import FinalResult, read_final_results, with_test_images
 from orchestrator.residents import Residents
 from orchestrator.suites import Suite
 from orchestrator.train import frozen_prefix
@@ -151,6 +153,18 @@ def test_a_clear_loser_is_stopped_and_the_winner_is_explained(searched):
     assert winner.number == second
     assert f"#{third} was stopped after 4 folds" in winner.why
     assert "which the folds cannot tell apart" in winner.why
+
+
+def test_finalists_whose_folds_all_differ_alike_are_not_told_apart_by_that(searched):
+    finals = open_finals(searched, num_finalists=2, num_folds=2)
+    first, second = (finalist.number for finalist in finals.finalists(STUDY))
+    for fold in range(2):
+        reach(finals, first, fold, 0.602)
+        reach(finals, second, fold, 0.6)
+    winner = finals.winner(STUDY)
+    assert winner is not None and winner.number == first
+    # Two of 1,000 images.
+    assert f"#{second} has 60.0 %, 0.2 ± 0.1 points less, which the folds cannot" in winner.why
 
 
 def test_a_tie_goes_by_the_search_and_is_told(searched):
@@ -335,14 +349,42 @@ def test_finalists_that_were_not_written_before_a_kill_are_written(searched):
     assert len(finals.finalists(STUDY)) == 3
 
 
-def finish(ledger: FinalLedger, tune_id: str, accuracy: float = 0.5, failure: str = "") -> None:
+def finish(
+    ledger: FinalLedger, tune_id: str, accuracy: float = 0.5, failure: str = "", **more: Any
+) -> None:
     """What a worker would say at the end of a run."""
     rows = curve_to(accuracy, EPOCHS)
-    facts = {**facts_of(rows), "test_accuracy": accuracy, "num_test": 10}
+    facts = {**facts_of(rows), "test_accuracy": accuracy, "num_test": 10, **more}
     flat = {f"facts/{name}": value for name, value in facts.items()}
     said = {"finished": not failure, "failure": failure, "unexpected": False, "blameless": False}
     ledger.reported(tune_id, {"rows": rows, **said, **flat})
     ledger.forget(tune_id)
+
+
+def test_what_was_tested_is_told_with_its_images_and_classes(searched, tmp_path):
+    plan, record, _ = searched
+    finals = open_finals(searched, num_finalists=1, num_folds=2, seeds=(1, 2))
+    ledger = FinalLedger(plan, finals, tmp_path / "runs", lambda line: None)
+    by_class = {"test_images_by_class": [9, 1], "test_correct_by_class": [9, 0]}
+    for index in range(4):
+        assert ledger.next_run(str(index)) not in (None, "finished")
+        finish(ledger, str(index), 0.9, test_majority=9, **by_class)
+    (outcome,) = outcomes(plan, record, finals)
+    assert (outcome.num_test, outcome.test_majority) == (10, 9)
+    assert outcome.test_images_by_class == [9, 1]
+    assert outcome.test_correct_by_class == {1: [9, 0], 2: [9, 0]}
+    (tmp_path / "final.json").write_text(json.dumps([asdict(outcome)]))
+    (result,) = read_final_results(tmp_path)
+    assert result.test_majority_share == 0.9
+    assert result.test_correct_by_class == {1: [9, 0], 2: [9, 0]}
+    with final_command.console.capture() as shown:
+        final_command._show([outcome], tmp_path)
+    assert "90.0 (59.6–98.2)" in shown.get()
+    told = "90.0 % is what always answering the most frequent class gives (9 of 10 test images)"
+    assert told in shown.get()
+    # A file of an older version: the number of test images is in the storage.
+    (older,) = with_test_images([replace(result, num_test=None)], finals)
+    assert older.num_test == 10
 
 
 def test_a_failed_seed_is_told_and_the_others_are_not_touched(searched, tmp_path):
@@ -561,7 +603,13 @@ def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, 
     assert sorted(passes) == sorted([48, facts[0]["num_test"]])
     direct = FinalTrial(config, replace(final, engine=Engine(frozen_cache=False)), Residents(2**20))
     list(direct.epochs())
-    assert direct.facts()["test_accuracy"] == facts[1]["test_accuracy"]
+    told = direct.facts()
+    assert told["test_accuracy"] == facts[1]["test_accuracy"]
+    images, right = told["test_images_by_class"], told["test_correct_by_class"]
+    assert (sum(images), max(images)) == (told["num_test"], told["test_majority"])
+    assert sum(right) / sum(images) == told["test_accuracy"]
+    assert all(0 <= some <= all_of for some, all_of in zip(right, images, strict=True))
+    assert "val_correct_by_class" not in told
 
 
 ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)

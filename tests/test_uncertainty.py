@@ -15,6 +15,7 @@ from orchestrator.uncertainty import (
     difference_error,
     interval,
     interval_over_seeds,
+    paired_error,
     seeds_text,
     standard_error,
 )
@@ -118,6 +119,12 @@ def test_few_seeds_must_differ_by_more():
     assert clear_from(10**6) == pytest.approx(2.0, abs=1e-4)
     assert clear_from(4) == pytest.approx(2.869, abs=1e-3)  # Student's t at 95.45 %
     assert clear_from(1) > clear_from(2) > clear_from(4)
+
+
+def test_folds_that_agree_do_not_make_a_lead_of_one_image_certain():
+    assert paired_error([0.0, 0.01], 200) == pytest.approx(0.005)
+    # One image of 20 in each of two folds: only that one told the two apart.
+    assert paired_error([0.05, 0.05], 40) == pytest.approx(math.sqrt(0.05 * 0.95 / 40))
 
 
 def test_accuracies_of_0_and_1_are_not_certain_in_a_difference():

@@ -61,7 +61,7 @@ def export(
         folder=target,
     )
     rows = list(exported_table(plan, exported.best))
-    names = ("task", "method", "val %", "tuned parameters", "configuration")
+    names = ("task", "method", "val %", "val majority %", "tuned parameters", "configuration")
     if as_json:
         found = [dict(zip(names, row, strict=True)) for row in rows]
         typer.echo(json.dumps({"best": found, "missing": exported.missing}, indent=2))

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -122,22 +121,25 @@ def finalize(
 
 
 def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
+    from orchestrator.cautions import tested_sentence
     from orchestrator.report.final import caveats, read_final_results
+    from orchestrator.uncertainty import seeds_text
 
     table = Table(box=None, pad_edge=False)
-    for name in ("task", "method", "test %", "seeds", "folds %", "trial"):
+    for name in ("task", "method", "test %", "seeds", "folds %", "trial", "test majority %"):
         table.add_column(name, justify="left" if name in ("task", "method") else "right")
     for outcome in outcomes:
-        accuracies = [100 * accuracy for accuracy in outcome.test_accuracies.values()]
-        spread = f" ± {stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
+        accuracies = list(outcome.test_accuracies.values())
+        share = outcome.test_majority and 100 * outcome.test_majority / (outcome.num_test or 1)
         asked = len(accuracies) + len(outcome.failed_seeds)
         table.add_row(
             outcome.task,
             outcome.space,
-            f"{fmean(accuracies):.1f}{spread}" if accuracies else "none",
+            seeds_text(accuracies, outcome.num_test) if accuracies else "none",
             f"{len(accuracies)}/{asked}" if outcome.failed_seeds else str(len(accuracies)),
             "" if outcome.cross_validation is None else f"{100 * outcome.cross_validation:.1f}",
             "" if outcome.winner is None else f"#{outcome.winner}",
+            "" if share is None else f"{share:.1f}",
         )
     console.print(table)
     results = {f"{found.task}.{found.space}": found for found in read_final_results(folder)}
@@ -146,6 +148,9 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
         _say(f"{study}: {outcome.why}")
         for seed, reason in outcome.failed_seeds.items():
             _say(f"{study}: seed {seed} failed and is not in the mean: {reason}")
+        accuracies = list(outcome.test_accuracies.values())
+        if caution := tested_sentence(accuracies, outcome.num_test, outcome.test_majority):
+            _say(f"{study}: {caution}")
         for line in caveats(results[study]) if study in results else ():
             _say(f"{study}: {line[:1].lower()}{line[1:].rstrip('.')}")
         if outcome.bundle_seed is not None:

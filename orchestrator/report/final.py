@@ -6,12 +6,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from orchestrator.final_protocol import times_opened
+from orchestrator.final_record import FinalRecord
 from orchestrator.finalists import choose_finalists
 from orchestrator.record import TrialRecord
 
@@ -92,6 +93,17 @@ def caveats(result: FinalResult) -> Iterator[str]:
         )
     if result.num_openings > 1:
         yield times_opened(result.num_openings)
+
+
+def with_test_images(results: Sequence[FinalResult], finals: FinalRecord) -> list[FinalResult]:
+    """With the number of test images out of the storage, where an older file lacks it."""
+    found = []
+    for result in results:
+        runs = finals.final_runs(f"{result.task}.{result.space}")
+        known = [run.facts["num_test"] for run in runs if "num_test" in run.facts]
+        is_known = result.num_test is not None or not known
+        found.append(result if is_known else replace(result, num_test=known[0]))
+    return found
 
 
 def read_final_results(folder: Path) -> list[FinalResult]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.cautions import cautions
+from orchestrator.cautions import cautions, tested_sentence
 from orchestrator.record import TrialRecord
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
 from orchestrator.report.tested import cautions_on_test
@@ -55,7 +55,7 @@ def convergence(study: StudyReport) -> Convergence:
 
 def remarks(study: StudyReport) -> list[str]:
     """What a reader should know before trusting the best configuration of a study."""
-    found = cautions(study.task, study.trials)
+    found = _cautions(study)
     best = study.best
     if best is None or study.val_error is None:
         return found
@@ -163,10 +163,18 @@ def _pruning_headline(report: SweepReport) -> Sequence[str]:
 def _caution_headlines(report: SweepReport) -> Sequence[str]:
     """What stands with each study is not overlooked in a long report."""
     return [
-        f"{study.name}: {sentence}"
-        for study in report.studies
-        for sentence in cautions(study.task, study.trials)
+        f"{study.name}: {sentence}" for study in report.studies for sentence in _cautions(study)
     ][:MOST_CAUTIONS]
+
+
+def _cautions(study: StudyReport) -> list[str]:
+    """Of the search, and of the test where there was one."""
+    found, final = cautions(study.task, study.trials), study.final
+    if final is not None:
+        accuracies = list(final.test_accuracies.values())
+        tested = tested_sentence(accuracies, final.num_test, final.test_majority)
+        found += [tested] if tested else []
+    return found
 
 
 def _trouble_headlines(report: SweepReport) -> Sequence[str]:

@@ -227,6 +227,7 @@ def _final_sentence(study: StudyReport) -> Iterator[str]:
             yield times_opened(1)
     if study.test_interval is not None:
         low, high = study.test_interval
+        assert study.final is not None
         yield (
             f"For {count(len(runs), 'seed')} and {count(study.final.num_test or 0, 'test image')} "
             f"the 95 % interval of that mean is {percent(low)} to {percent(high)} %."

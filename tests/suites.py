@@ -1,5 +1,6 @@
 """Small image suites on disk, made by the tests that need them."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,4 +31,16 @@ def write_suite(root: Path, names: tuple[str, ...] = ("colours_a", "colours_b"))
     """A folder of tasks in the VTAB layout."""
     for seed, name in enumerate(names):
         write_task(root / name, seed=seed)
+    return root
+
+
+def write_pictures(root: Path, *folders: str, images: int = 10) -> Path:
+    """Small images, no two alike, in these folders."""
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        seed = zlib.crc32(f"{root.name}/{folder}".encode())
+        generator = np.random.default_rng(seed)
+        for number in range(images):
+            pixels = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / folder / f"{number}.png")
     return root

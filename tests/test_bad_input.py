@@ -48,6 +48,7 @@ QUICK = [*SWEEP, "--backbone", "vit_quickstart"]
         ([*QUICK, "--slots", "1000"], "do not fit"),
         ([*QUICK, "--trials", "0"], "--trials must be at least 1"),
         ([*QUICK, "--image-size", "33"], "33"),
+        ([*QUICK, "--split", "60/30"], "--split '60/30' makes 90"),
         (["sweep", "{suite}", "--out", "{first}"], "belongs to another sweep"),
         (["sweep", "{suite}", "--out", "{tmp}"], "is not empty"),
         (["resume", "{tmp}"], "is not a sweep folder"),

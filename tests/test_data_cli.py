@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from suites import write_suite
+from suites import write_pictures, write_suite
 from typer.testing import CliRunner
 
 from orchestrator.cli.data import app
@@ -44,6 +44,32 @@ def test_faults_as_json(suite):
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["file"] == f"{suite}/colours_b/val200.txt"
     assert (problem["task"], problem["severity"], problem["line"]) == ("colours_b", "error", 0)
+
+
+def test_what_was_understood_is_shown_before_the_faults(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    root = write_pictures(tmp_path / "photos", "[red]cat", "dog")
+    write_pictures(root, "dog/more", "_old", images=5)
+    done = run("check", root, "--split", "50/30/20", "--split-seed", 4)
+    assert done.exit_code == 0
+    for line in (
+        "photos: 2 classes",
+        "splits ours (seed 4, train/val/test 0.5/0.3/0.2 of each class): train 13, val 7, test 5",
+        "classes (train/val/test): [red]cat 5/3/2, dog 8/4/3",
+        "largest class: 61.5 % of train (dog), 57.1 % of val (dog), 60.0 % of test (dog)",
+        "left out: images in what is hidden or made by programs: 5 in _old",
+    ):
+        assert line in done.stdout
+    (facts,) = json.loads(run("check", root, "--json").stdout)["tasks"]
+    assert facts["images"] == {"train": 15, "val": 5, "test": 5}
+    assert facts["classes"][0] == {"name": "[red]cat", "train": 6, "val": 2, "test": 2}
+    assert facts["split_rule"].startswith("seed 0")
+
+
+def test_an_impossible_split_is_refused(tmp_path):
+    done = run("check", tmp_path, "--split", "60/30")
+    assert isinstance(done.exception, ValueError)
+    assert "60/20/20" in str(done.exception)
 
 
 def test_one_task_can_be_checked_alone(suite):

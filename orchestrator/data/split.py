@@ -48,7 +48,9 @@ DEFAULT_RULE = SplitRule()
 
 def split_rule(seed: int, fractions: str | None) -> SplitRule:
     """The rule that a command's options name; ValueError says what is wrong with them."""
-    return SplitRule(seed=seed, fractions=_parse_fractions(fractions) if fractions else None)
+    return SplitRule(
+        seed=seed, fractions=None if fractions is None else _parse_fractions(fractions)
+    )
 
 
 def _parse_fractions(text: str) -> Fractions:

@@ -200,3 +200,35 @@ def test_image_folders_lie_beside_tasks_with_lists(tmp_path, caplog):
     assert list(tasks_of(tmp_path / "mine")) == ["colours", "pets"]
     assert "photos: is no task; its 10 images" in caplog.text
     assert list(tasks_of(write_task(tmp_path / "zip/one/suite/colours").parents[1])) == ["colours"]
+
+
+def test_the_folder_of_one_split_is_not_the_data_set(tmp_path):
+    root = write(tmp_path / "t", "train/a", "train/b", "val/a", "val/b", "testing/a")
+    (task,) = tasks_of(root / "train").values()
+    assert f"beside train lie testing, val: for their splits name {root}" in messages(
+        task, "warning"
+    )
+
+
+def test_images_in_one_folder_beside_a_list_have_no_class(tmp_path):
+    root = write(tmp_path / "t", "images")
+    (root / "labels.csv").touch()
+    with pytest.raises(
+        DataError, match=r"4 images lie in .*/images without .* beside t/labels.csv"
+    ):
+        tasks_of(root)
+
+
+def test_what_lies_above_the_tasks_is_counted(tmp_path):
+    root = write(tmp_path / "t", "a/train/x", "a/train/y", "b/cat", "b/dog", "_old", "@eaDir")
+    (root / "cover.heic").touch()
+    said = messages(tasks_of(root)["a"], "warning")
+    assert "4 in _old" in said and "4 in @eaDir" in said
+    assert "in t: 1 .heic" in said
+
+
+def test_a_fault_of_one_task_does_not_stop_the_others_that_are_named(tmp_path):
+    root = write(tmp_path / "t", "a/train/x", "a/train/y", "b/train/x", "b/val/x", "b/valid/x")
+    assert list(tasks_of(root, ["a"])) == ["a"]
+    with pytest.raises(DataError, match="val and valid"):
+        tasks_of(root)

@@ -12,6 +12,7 @@ from orchestrator.data.image_folder import image_files, read_image_folder_task
 from orchestrator.data.images import ContentHashes
 from orchestrator.data.task import DataError, Task
 from orchestrator.data.walk import MAX_DEPTH, list_folder
+from orchestrator.suites import load_suite
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +204,14 @@ def test_every_image_is_used_or_counted(tmp_path):
     assert counts == {"read": 21, "unread": 1, "hidden": 14}
     assert folder.num_images == 21
     assert "7 images directly in photos" in "".join(said(read_image_folder_task(root), "warning"))
+
+
+def test_tasks_may_share_images_by_links(tmp_path):
+    root = write_pictures(tmp_path / "mine", "full/train/cat", "full/train/dog", "full/val/cat")
+    write_pictures(root, "full/val/dog", "small/train/dog", "small/val/cat", "small/val/dog")
+    (root / "small/train/cat").symlink_to("../../full/train/cat")
+    (root / "latest").symlink_to("small")
+    full, small = load_suite(str(root)).tasks
+    assert (full.name, small.name) == ("full", "small")
+    assert num_images(full) == num_images(small) == 40
+    assert any("not followed" in one and "latest" in one for one in said(full, "warning"))

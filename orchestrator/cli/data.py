@@ -116,7 +116,7 @@ def list_tasks(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Show the tasks that are here, and whether their lists are complete. Opens no image.
+    """Show the tasks that are here, and whether their lists are complete. Decodes no image.
 
     `differs`: usable, but not the images of the published task.
     """

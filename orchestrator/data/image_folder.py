@@ -19,7 +19,10 @@ from orchestrator.data.layout import (
     count,
     find_tasks,
     flat_error,
+    hidden,
     names,
+    not_followed,
+    split_of,
 )
 from orchestrator.data.reading import (
     Problems,
@@ -50,7 +53,12 @@ def image_folder_tasks(
     root, name = task_root(folder)
     listed = list_folder(root)
     listed.name = name
-    return find_tasks(listed, wanted)
+    tasks = find_tasks(listed, wanted)
+    if others := _other_splits(root):
+        for task in tasks.values():
+            message = f"beside {name} lie {names(others)}: for their splits name {root.parent}"
+            task.warnings.append(message)
+    return tasks
 
 
 def read_image_folder_task(
@@ -63,6 +71,17 @@ def read_image_folder_task(
     if isinstance(folder, Path):
         (folder,) = image_folder_tasks(folder, wanted=[task_root(folder)[1]]).values()
     return _Reader(folder, rule, hashes).read()
+
+
+def _other_splits(root: Path) -> list[str]:
+    """Where somebody named the folder of one split: those of the others."""
+    if split_of(root.name) != "train":
+        return []
+    try:
+        beside = sorted(path.name for path in root.parent.iterdir() if path.is_dir())
+    except OSError:
+        return []
+    return [name for name in beside if split_of(name) in ("val", "test")]
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -81,6 +100,12 @@ class _Reader:
         task_root(self._root)  # a name that can be printed
         self._found = Problems(task.folder.name)
         self._notes = list(task.notes)
+        folders = task.splits.values() or [task.folder]
+        self._read = {
+            one.identity for top in folders for one in top.everything() if not one.is_linked
+        }
+        """Folders whose images are taken: each once, under its own name rather than a link's."""
+        self._repeated: list[str] = []
 
     def read(self) -> Task:
         task, found, root = self._task, self._found, self._root
@@ -97,7 +122,7 @@ class _Reader:
             self._say_left_out(name, folder, list(folder.everything()))
         if task.splits:
             self._say_left_out("", task.folder, [task.folder])
-        self._say_hidden()
+        self._say_passed_by()
         self._say_nested(folders["train"], classes)
         split_rule = self._split(examples)
         sources = {name: folder.path for name, folder in folders.items()}
@@ -216,6 +241,11 @@ class _Reader:
         examples = []
         for one in folder.everything():
             inside = "/".join(one.path.relative_to(self._root).parts)
+            if one.is_linked:
+                if one.identity in self._read:
+                    self._repeated.append(inside)
+                    continue
+                self._read.add(one.identity)
             for name in one.images:
                 file = f"{inside}/{name}"
                 if fault := path_fault(file):
@@ -279,7 +309,7 @@ class _Reader:
         unread: Counter[str] = Counter()
         where: Counter[str] = Counter()
         others: Counter[str] = Counter()
-        broken, closed, repeated, linked = [], [], [], 0
+        broken, linked = [], 0
         for one in listed:
             parts = one.path.relative_to(folder.path).parts
             inside = "".join(f"{part}/" for part in parts)
@@ -287,8 +317,6 @@ class _Reader:
             where[parts[0] if parts else "."] += one.unread.total()
             others += one.others
             broken += [f"{inside}{name}" for name in sorted(one.broken)]
-            repeated += [f"{inside}{name}" for name in sorted(one.repeated)]
-            closed += [f"{inside} ({one.closed})"] if one.closed else []
             linked += len(one.images) if one.is_linked else len(one.linked)
         if unread:
             places = ", ".join(f"{name} {number}" for name, number in (+where).most_common(5))
@@ -305,23 +333,21 @@ class _Reader:
                 "fetch what they stand for (`git annex get`, `dvc checkout`) or remove them"
             )
             found.add(split, folder.path, 0, message)
-        if repeated:
-            message = (
-                f"links are not followed to folders that are read already, or hold this one: "
-                f"{names(repeated)}"
-            )
-            found.add(split, folder.path, 0, message, "warning")
-        if closed:
-            found.add(split, folder.path, 0, f"folders cannot be read: {names(closed)}")
 
-    def _say_hidden(self) -> None:
-        hidden: Counter[str] = Counter()
+    def _say_passed_by(self) -> None:
+        counts: Counter[str] = Counter()
+        closed = []
         for one in self._task.folder.everything():
-            hidden += one.hidden
-        if hidden:
-            places = ", ".join(f"{number:,} in {names([name])}" for name, number in hidden.items())
-            message = f"left out: images in what is hidden or made by programs: {places}"
-            self._found.add("", self._root, 0, message, "warning")
+            inside = "/".join(one.path.relative_to(self._root).parts)
+            counts += one.hidden
+            self._repeated += [f"{inside}/{name}" if inside else name for name in one.repeated]
+            closed += [f"{inside} ({one.closed})"] if one.closed else []
+        if counts:
+            self._found.add("", self._root, 0, hidden(counts), "warning")
+        if self._repeated:
+            self._found.add("", self._root, 0, not_followed(self._repeated), "warning")
+        if closed:
+            self._found.add("", self._root, 0, f"folders cannot be read: {names(closed)}")
 
     def _say_nested(self, train: Folder, classes: Sequence[Folder]) -> None:
         nested = [one for one in classes if len(one.with_images) + bool(one.images) > 1]

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.data import formats
 from orchestrator.data.reading import brief
 from orchestrator.data.task import DataError
 from orchestrator.data.walk import Folder
@@ -48,8 +49,8 @@ class TaskFolder:
     """The folders of train, val and test that the user made; empty where nothing is split."""
     beside: tuple[Folder, ...] = ()
     """Folders with images that are no part of it."""
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: list[str]
+    warnings: list[str]
 
 
 def split_of(name: str) -> str | None:
@@ -67,21 +68,21 @@ def find_tasks(top: Folder, wanted: Sequence[str] | None = None) -> dict[str, Ta
 
     DataError says what was seen and what would work, where it is none of the layouts.
     """
-    folder, passed, notes = top, [], []
+    folder, notes = top, []
+    warnings: list[str] = []
     while True:
         inner = folder.with_images
         if _is_split(folder) or not inner:
             break
         split_tasks = [one for one in inner if _is_split(one)]
         if split_tasks and len(inner) > 1:
-            return _suite(folder, inner, split_tasks)
+            return _suite(folder, inner, split_tasks, [*warnings, *_left_in(folder)], wanted)
         if len(inner) > 1 or not inner[0].with_images:
             break
-        passed += [folder] if folder.images else []
+        warnings += _left_in(folder)
         folder = inner[0]
     if folder is not top:
         notes.append(f"found in {'/'.join(folder.path.relative_to(top.path).parts)}")
-    warnings = [_stray(one) for one in passed]
     if not _is_split(folder):
         tasks = _read_two_ways(folder, top, wanted)
         if tasks is not None:
@@ -152,7 +153,11 @@ def _is_split(folder: Folder) -> bool:
 
 
 def _suite(
-    folder: Folder, inner: Sequence[Folder], split_tasks: Sequence[Folder]
+    folder: Folder,
+    inner: Sequence[Folder],
+    split_tasks: Sequence[Folder],
+    warnings: Sequence[str],
+    wanted: Sequence[str] | None,
 ) -> dict[str, TaskFolder]:
     if not any(one.with_images for task in split_tasks for one in task.with_images):
         inside = sorted({one.name for task in split_tasks for one in task.with_images})
@@ -163,14 +168,15 @@ def _suite(
     unsplit = [one for one in inner if one not in split_tasks and len(one.with_images) > 1]
     tasks_inside = [*split_tasks, *unsplit]
     beside = [one for one in class_folders(folder) if one not in tasks_inside]
-    warnings = [_not_used(beside, folder)] if beside else []
-    warnings += [_stray(folder)] if folder.images else []
-    tasks = {}
-    for one in inner:
-        if one in tasks_inside:
-            # What lies beside all tasks is said once, with the first.
-            tasks[one.name] = _one_task(one, [], [] if tasks else warnings)
-    return tasks
+    if beside:
+        warnings = [*warnings, _not_used(beside, folder)]
+    chosen = [one for one in inner if one in tasks_inside]
+    if wanted and set(wanted) <= {one.name for one in chosen}:
+        chosen = [one for one in chosen if one.name in wanted]
+    # What lies beside all tasks is said once, with the first.
+    return {
+        one.name: _one_task(one, [], [] if one is not chosen[0] else warnings) for one in chosen
+    }
 
 
 def _read_two_ways(
@@ -182,14 +188,14 @@ def _read_two_ways(
         return None
     if wanted and set(wanted) <= {folder.name, top.name}:
         return None
-    tasks = {one.name: _one_task(one, [], []) for one in inner}
-    if wanted and set(wanted) <= tasks.keys():
-        return tasks
+    if wanted and set(wanted) <= {one.name for one in inner}:
+        return {one.name: _one_task(one, [], []) for one in inner if one.name in wanted}
     held = "; ".join(f"{one.name}: {names(one.with_images)}" for one in inner[:SHOWN])
+    all_names = ",".join(one.name for one in inner[:SHOWN]) + (",..." if len(inner) > SHOWN else "")
     raise DataError(
         f"{folder.path} holds folders of folders with images ({held}"
         f"{'; ...' if len(inner) > SHOWN else ''}), which can be read in three ways:\n"
-        f"  {names(inner)} are tasks: name them, --tasks {','.join(one.name for one in inner)}\n"
+        f"  {names(inner)} are tasks: name them, --tasks {all_names}\n"
         f"  {names(inner)} are the classes: name the one task, --tasks {folder.name}\n"
         f"  the folders in them are the classes: move them up, so that they lie in {folder.name}/"
     )
@@ -235,8 +241,8 @@ def _one_task(folder: Folder, notes: Sequence[str], warnings: Sequence[str]) -> 
         folder=folder,
         splits=splits,
         beside=beside,
-        notes=tuple(notes),
-        warnings=tuple(warnings),
+        notes=notes,
+        warnings=warnings,
     )
 
 
@@ -246,6 +252,8 @@ def _unsplit_task(folder: Folder, notes: list[str], warnings: list[str]) -> Task
         if folder.images:
             raise flat_error(folder)
         raise NoImages(f"it holds {_contents(folder)}")
+    if len(inner) == 1 and inner[0].images and (folder.lists or inner[0].name.lower() in FILLERS):
+        raise flat_error(inner[0], folder)
     named = [one for one in inner if split_of(one.name)]
     beside = tuple(one for one in named if one.name.lower() in NO_CLASS and len(inner) > 2)
     if beside:
@@ -258,21 +266,19 @@ def _unsplit_task(folder: Folder, notes: list[str], warnings: list[str]) -> Task
             warnings.append(f"{one.name} is taken for a class: it holds images and no class folder")
     if folder.images:
         warnings.append(_stray(folder))
-    return TaskFolder(
-        folder=folder, splits={}, beside=beside, notes=tuple(notes), warnings=tuple(warnings)
-    )
+    return TaskFolder(folder=folder, splits={}, beside=beside, notes=notes, warnings=warnings)
 
 
 def _contents(folder: Folder) -> str:
     """What a folder without images holds."""
     files: Counter[str] = Counter()
-    hidden = broken = 0
+    passed_by = broken = 0
     for one in folder.everything():
         files += one.unread + one.others
-        hidden += one.hidden.total()
+        passed_by += one.hidden.total()
         broken += len(one.broken)
     seen = [f"{number:,} {ending}" for ending, number in files.most_common(8)]
-    seen += [f"{count(hidden, 'image')} in hidden folders"] if hidden else []
+    seen += [f"{count(passed_by, 'image')} in hidden folders"] if passed_by else []
     seen += [f"{count(broken, 'link')} to nowhere"] if broken else []
     return f"no image that is read, but {', '.join(seen)}" if seen else "nothing"
 
@@ -293,6 +299,36 @@ def _unwrapped(splits: dict[str, Folder]) -> dict[str, Folder]:
 
 def _is_wrapper(name: str, split: str) -> bool:
     return split_of(name) == split or name.lower() in FILLERS
+
+
+def _left_in(folder: Folder) -> list[str]:
+    """What is not used of a folder that only holds the tasks."""
+    said = [_stray(folder)] if folder.images else []
+    if folder.unread:
+        said.append(f"in {folder.name}: {formats.left_out(folder.unread)}")
+    if folder.hidden:
+        said.append(hidden(folder.hidden))
+    if folder.repeated:
+        said.append(not_followed(folder.repeated))
+    if folder.broken:
+        said.append(f"links of {folder.name} lead nowhere: {names(sorted(folder.broken))}")
+    if closed := [one for one in folder.folders if one.closed]:
+        said.append(f"folders of {folder.name} cannot be read: {names(closed)}")
+    return said
+
+
+def hidden(counts: Mapping[str, int]) -> str:
+    """What was passed by."""
+    places = ", ".join(f"{number:,} in {names([name])}" for name, number in counts.items())
+    return f"left out: images in what is hidden or made by programs: {places}"
+
+
+def not_followed(links: Sequence[str]) -> str:
+    """Links to what is read already."""
+    return (
+        "links are not followed to folders that are read already, or hold this one: "
+        f"{names(sorted(links))}"
+    )
 
 
 def _stray(folder: Folder) -> str:

@@ -70,7 +70,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Plain data: reading a task opens its lists and none of its images."""
+    """Plain data: reading a task opens its lists, and decodes none of its images."""
 
     name: str
     """The official name where there is one: folders called cifar and cifar100 are one task."""

@@ -1,8 +1,9 @@
 """A folder of images as it lies on the disk: listed once, whatever is not used is counted.
 
 Hidden files and folders, and those that cameras, file managers and notebooks leave behind, are
-passed by at every depth. A link in a user's own folder is the user's decision and is followed,
-but no folder is entered twice, so that nothing is counted twice and no loop is endless.
+passed by at every depth. A link in a user's own folder is the user's decision and is followed. It
+is not followed to what holds it nor to its neighbour, and below each folder of the top to no folder
+twice: no loop is endless, while several tasks may share images.
 """
 
 import os
@@ -26,13 +27,21 @@ MAX_FILES = 5_000_000
 MAX_DEPTH = 100
 
 
+Entered = tuple[str, tuple[int, int]]
+"""A branch of the top, and a folder that was listed below it."""
+
+
 @dataclass(kw_only=True, eq=False)
 class Folder:
     """One folder and those below it, sorted by name."""
 
     name: str
     path: Path
+    identity: tuple[int, int]
+    """Of device and file: the same for all links to one folder."""
     depth: int = 0
+    branch: str = ""
+    """The folder of the top that this one lies in."""
     is_linked: bool = False
     """Reached by a link to a folder, here or above."""
     images: list[str] = field(default_factory=list)
@@ -55,7 +64,7 @@ class Folder:
     broken: list[str] = field(default_factory=list)
     """Images and folders that are links to nowhere."""
     repeated: list[str] = field(default_factory=list)
-    """Links to folders that are listed under another name or hold this one."""
+    """Links that are not followed."""
     closed: str = ""
     """Why this folder could not be listed."""
 
@@ -85,11 +94,11 @@ LIST_ENDINGS = (
 
 def list_folder(path: Path) -> Folder:
     """List a folder and all below it. DataError if it cannot be listed or is too large."""
-    top = Folder(name=path.name, path=path)
     try:
-        entered = {_identity(os.stat(path))}  # noqa: PTH116
+        top = Folder(name=path.name, path=path, identity=_identity(os.stat(path)))  # noqa: PTH116
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    entered: set[Entered] = set()
     listed: list[Folder] = []
     real: list[Folder] = [top]
     links: list[tuple[Folder, str]] = []
@@ -127,7 +136,7 @@ def _list(
     folder: Folder,
     real: list[Folder],
     links: list[tuple[Folder, str]],
-    entered: set[tuple[int, int]],
+    entered: set[Entered],
 ) -> int:
     """List one folder: how many entries it has."""
     count = 0
@@ -149,29 +158,19 @@ def _list(
 
 
 def _enter(
-    folder: Folder, entry: "os.DirEntry[str]", real: list[Folder], entered: set[tuple[int, int]]
+    folder: Folder, entry: "os.DirEntry[str]", real: list[Folder], entered: set[Entered]
 ) -> None:
     if _is_clutter(entry.name):
         if entry.name.lower() not in UNCOUNTED and (hidden := _count_images(entry.path)):
             folder.hidden[entry.name] += hidden
         return
-    identity = _identity(entry.stat(follow_symlinks=False))
-    if identity in entered:
-        folder.repeated.append(entry.name)
-        return
-    entered.add(identity)
-    below = Folder(
-        name=entry.name,
-        path=Path(entry.path),
-        depth=folder.depth + 1,
-        is_linked=folder.is_linked,
-    )
-    folder.folders.append(below)
-    real.append(below)
+    status = entry.stat(follow_symlinks=False)
+    if below := _below(folder, entry.name, _identity(status), entered, is_linked=folder.is_linked):
+        real.append(below)
 
 
-def _follow(folder: Folder, name: str, top: Folder, entered: set[tuple[int, int]]) -> Folder | None:
-    """The folder that a link leads to, if it is not listed already and does not hold the top."""
+def _follow(folder: Folder, name: str, top: Folder, entered: set[Entered]) -> Folder | None:
+    """The folder that a link leads to; None where it is not followed."""
     path = folder.path / name
     target = Path(os.path.realpath(path))
     try:
@@ -179,11 +178,34 @@ def _follow(folder: Folder, name: str, top: Folder, entered: set[tuple[int, int]
     except OSError:
         folder.broken.append(name)
         return None
-    if identity in entered or top.path.is_relative_to(target):
+    is_neighbour = any(identity == one.identity for one in folder.folders)
+    if is_neighbour or top.path.is_relative_to(target):
         folder.repeated.append(name)
         return None
-    entered.add(identity)
-    below = Folder(name=name, path=path, depth=folder.depth + 1, is_linked=True)
+    return _below(folder, name, identity, entered, is_linked=True)
+
+
+def _below(
+    folder: Folder,
+    name: str,
+    identity: tuple[int, int],
+    entered: set[Entered],
+    *,
+    is_linked: bool,
+) -> Folder | None:
+    branch = folder.branch or name
+    if (branch, identity) in entered:
+        folder.repeated.append(name)
+        return None
+    entered.add((branch, identity))
+    below = Folder(
+        name=name,
+        path=folder.path / name,
+        identity=identity,
+        depth=folder.depth + 1,
+        branch=branch,
+        is_linked=is_linked,
+    )
     folder.folders.append(below)
     return below
 

@@ -14,7 +14,7 @@ from methods.network import Network, network_of
 from methods.weights.hints import Hint, Hints
 from methods.weights.layouts import OPENAI_CLIP, TIMM, TRANSFORMERS_CLIP, Converted, Layout
 from methods.weights.networks import Found
-from methods.weights.recipes import Recipe
+from methods.weights.recipes import AMBIGUOUS, Recipe
 
 _FIELDS = ("num_heads", "activation", "norm_eps")
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}
@@ -53,7 +53,7 @@ def decide_network(
         known = _known(key, vit, name, found, recipe)
         value, source = _weigh(key, stated, known, path)
         if value is None:
-            _check_open(key, vit, name, path)
+            _check_open(key, vit, name, hints, path)
             value, source = getattr(own, key), f"of {architecture}; the file does not say"
         network = replace(network, **{key: value})
         words.append((key, value, source))
@@ -163,9 +163,15 @@ def _differences(there: VisionTransformer, here: VisionTransformer) -> list[str]
     return [f"{what} {a}, not {b}" for what, a, b in pairs if a != b]
 
 
-def _check_open(key: str, vit: VisionTransformer, name: str, path: Path) -> None:
+def _check_open(key: str, vit: VisionTransformer, name: str, hints: Hints, path: Path) -> None:
     """Ask where the family leaves it open and a guess would be wrong half the time."""
-    architecture = name.partition(".")[0]
+    architecture, _, tag = name.partition(".")
+    for hint in hints.architectures if key == "num_heads" and not tag else ():
+        if meaning := AMBIGUOUS.get((hint.value, vit.embed_dim)):
+            raise ValueError(
+                f"{path}: {hint.source} says {hint.value!r}, which has {meaning}: name the"
+                f" pretraining, {architecture}.moco_v3 or {architecture}.dino"
+            )
     if key != "activation" or not _has_pre_norm(vit):
         return
     twin = _quick_twin(architecture)

@@ -120,6 +120,8 @@ def _take_config(hints: Hints, document: Mapping[str, Any], path: str) -> None:
     settings = inner if isinstance(inner, Mapping) else document
     heads, activation, eps = _TRANSFORMERS[kind]
     activation = settings.get("hidden_act", activation)
+    if settings.get("use_swiglu_ffn"):  # DINOv2's giant: hidden_act is not looked at
+        activation = "silu"
     if activation_named(str(activation)) is None:
         raise ValueError(f"{path}: hidden_act is {activation!r}, which is not supported")
     hints.num_heads.append(Hint(value=settings.get("num_attention_heads", heads), source=source))

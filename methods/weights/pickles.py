@@ -81,7 +81,10 @@ def read_pickle(path: Path, kind: Kind) -> Any:
     """What `torch.save` wrote, on the CPU. ValueError: no tensors of torch, or more than data."""
     try:
         with torch.serialization.safe_globals([(v, k) for k, v in _STAND_INS.items()]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "torch_zip")
+            if kind == "torch_zip" and path.suffix != ".safetensors":
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with path.open("rb") as file:  # by its name torch would take it for safetensors
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes of strangers: torch, pickle and zip raise many kinds
         raise ValueError(f"{path}: {_reason(path, kind, str(error))}") from error
 
@@ -98,7 +101,8 @@ def _reason(path: Path, kind: Kind, message: str) -> str:
         return f"cannot be read as weights, it is cut short or damaged ({first})"
     shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     load = f"torch.load({path.name!r}, map_location='cpu', weights_only=False)"
-    if model := next((name for name in sorted(names) if _is_model(name)), None):
+    models = sorted(filter(_is_model, names), key=lambda name: (not _is_whole(name), name))
+    if model := next(iter(models), None):
         return (
             f"holds a whole pickled model ({model}), which cannot be read without running its code;"
             f" where it can be trusted, save its weights: torch.save({load}.state_dict(),"
@@ -112,9 +116,14 @@ def _reason(path: Path, kind: Kind, message: str) -> str:
 
 
 def _is_model(name: str) -> bool:
-    return name.startswith(("torch.nn.modules", "timm.models", "torchvision.models")) or bool(
-        re.search(r"(VisionTransformer|ViT\w*|Model)$", name)
+    return _is_whole(name) or name.startswith(
+        ("torch.nn.modules", "timm.models", "torchvision.models")
     )
+
+
+def _is_whole(name: str) -> bool:
+    """Not a layer of one."""
+    return bool(re.search(r"(VisionTransformer|ViT\w*|Model)$", name))
 
 
 def _unknown_classes(path: Path, kind: Kind) -> set[str]:

@@ -40,6 +40,9 @@ IJEPA = Recipe(  # facebookresearch/ijepa, src/models/vision_transformer.py
     title="I-JEPA", num_heads={**_STANDARD, 1408: 16}
 )
 
+AMBIGUOUS = {("vit_small", 384): "12 heads in MoCo-v3 and 6 in DINO and timm"}
+"""Names that scripts give their network, with its width, and that mean several networks."""
+
 
 def recipe_of(tag: str, chosen: Chosen, converted: Converted) -> Recipe | None:
     """The pretraining that the tag names or that the names in the file give away."""

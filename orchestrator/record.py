@@ -10,7 +10,7 @@ import math
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -225,11 +225,18 @@ class Record:
             study.set_user_attr("plan", planned)
             return
         known = {key: value for key, value in planned.items() if key in stored}
-        if changes := list(differences(stored, known)):
+        if changes := list(differences(self._with_new_fields(stored), known)):
             raise ValueError(
                 f"study {name}: its trials were drawn from another plan than {PLAN_FILE} now says; "
                 "start a new sweep for what changed:\n  " + "\n  ".join(changes)
             )
+
+    def _with_new_fields(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """What an older version stored, with the defaults of fields that it did not have."""
+        plan = self.plan
+        parts = {"backbone": plan.backbone, "pruner": plan.pruner, "engine": plan.engine}
+        kept = {name: part for name, part in parts.items() if name in stored}
+        return {**stored, **{name: {**_defaults(kept[name]), **stored[name]} for name in kept}}
 
     def _name_in_storage(self, study: str) -> str:
         # One database may hold many sweeps.
@@ -453,6 +460,11 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from differences(before.get(key), now.get(key), below)
     elif before != now:
         yield f"{name}: was {before!r}, is {now!r}"
+
+
+def _defaults(part: Any) -> dict[str, Any]:
+    """Of the fields of a dataclass that have one."""
+    return {f.name: f.default for f in fields(part) if f.default is not MISSING}
 
 
 def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:

@@ -458,7 +458,7 @@ def task(tmp_path_factory):
 @pytest.fixture
 def suite(task) -> Suite:
     named = replace(task, name="caltech101")
-    return Suite(name="vtab", tasks=(named,), root=None, default_backbone=None, seed=0)
+    return Suite(name="vtab", tasks=(named,), root=None, default_backbone=None)
 
 
 def test_every_round_keeps_its_bundle_and_the_seed_is_not_chosen_by_its_test(tmp_path, suite):

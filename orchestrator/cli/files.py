@@ -69,7 +69,7 @@ def export(
         table = Table(*names, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        console.print_table(table)
         for line in exported.missing:
             console.print(f"missing: {line}", markup=False, soft_wrap=True)
         console.print(f"written to {target}", markup=False, soft_wrap=True)

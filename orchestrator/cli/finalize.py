@@ -127,7 +127,9 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("task", "method", "test %", "seeds", "folds %", "trial", "test majority %"):
-        table.add_column(name, justify="left" if name in ("task", "method") else "right")
+        table.add_column(
+            name, justify="left" if name in ("task", "method") else "right", overflow="fold"
+        )
     for outcome in outcomes:
         accuracies = list(outcome.test_accuracies.values())
         share = outcome.test_majority and 100 * outcome.test_majority / (outcome.num_test or 1)
@@ -141,7 +143,7 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
             "" if outcome.winner is None else f"#{outcome.winner}",
             "" if share is None else f"{share:.1f}",
         )
-    console.print(table)
+    console.print_table(table)
     results = {f"{found.task}.{found.space}": found for found in read_final_results(folder)}
     for outcome in outcomes:
         study = f"{outcome.task}.{outcome.space}"

@@ -120,7 +120,7 @@ def _show(sentences: "Sequence[str]", tables: "Sequence[ReportTable]") -> None:
     for table in tables:
         console.print()
         console.print(table.title, style="bold", markup=False)
-        console.print(_rich(table))
+        console.print_table(_rich(table))
         for note in table.notes:
             console.print(note, style="dim", markup=False)
 
@@ -129,7 +129,8 @@ def _rich(table: "ReportTable") -> Table:
     drawn = Table(box=None, pad_edge=False)
     for index, name in enumerate(table.columns):
         left = index == 0 or name in table.wordy
-        drawn.add_column(Text(name), justify="left" if left else "right")
+        # Where it is narrow, a number goes on in the next line: never is one cut.
+        drawn.add_column(Text(name), justify="left" if left else "right", overflow="fold")
     for before, row in zip([None, *table.rows], table.rows, strict=False):
         if row.summary and before and not before.summary:
             drawn.add_section()

@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 console = Terminal()
 
-WIDEST = 1000
-"""Characters of a table that is not shown on a terminal."""
-
 
 def sweep(
     suite: Annotated[str, typer.Argument(help="vtab, fgvc, quickstart, or a folder of images.")],
@@ -408,15 +405,13 @@ def _show_studies(rows: "Sequence[StudySummary]") -> None:
     """The table, with the share of the most frequent class as its last column where that fits."""
     with_majority = any(row.majority_text for row in rows)
     table = _study_table(rows, with_majority=with_majority)
-    width = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
-    if with_majority and console.is_terminal and width > console.width:
-        console.print(_study_table(rows, with_majority=False))
+    if with_majority and console.is_terminal and console.whole_width(table) > console.width:
+        console.print_table(_study_table(rows, with_majority=False))
         shares = {row.task: row.majority_text for row in rows if row.majority_text}
         told = ", ".join(f"{task} {share} %" for task, share in shares.items())
         _say(f"always answering the most frequent class gives: {told}")
     else:
-        # A file has no width: nothing of a name may be left out for it.
-        console.print(table, width=console.width if console.is_terminal else width)
+        console.print_table(table)
 
 
 def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Table:

@@ -10,9 +10,13 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from orchestrator.foreign_text import indented, visible
+
+WIDEST = 10_000
+"""Characters of a table in a file."""
 
 
 class Terminal(Console):
@@ -25,6 +29,21 @@ class Terminal(Console):
         """As Rich prints; a text of several lines has its later ones indented."""
         shown = (_as_text(one) if isinstance(one, str) else one for one in objects)
         super().print(*shown, **how)
+
+    def whole_width(self, table: Table) -> int:
+        """Characters of the widest line of a table of which nothing is cut."""
+        return self.measure(table, options=self.options.update(max_width=WIDEST)).maximum
+
+    def print_table(self, table: Table) -> None:
+        """Whole, where it does not go to a terminal: a file has no width to cut numbers for."""
+        before = self._width
+        if not self.is_terminal:
+            # `print` takes no width beyond that of the console.
+            self.width = max(self.width, self.whole_width(table))
+        try:
+            self.print(table)
+        finally:
+            self._width = before
 
     def render_str(self, text: str, **how: Any) -> Text:
         """What stands in a table, as a rule a name: on one line."""

@@ -53,6 +53,19 @@ def test_more_trials_and_a_moved_weights_file_are_no_change(tmp_path: Path):
     make_record(replace(plan, backbone=moved, studies=studies), tmp_path)
 
 
+def test_fields_that_an_older_version_did_not_store_are_no_change(tmp_path: Path):
+    plan = make_plan()
+    record = make_record(plan, tmp_path)
+    study = record.optuna_study(plan.studies[0].name)
+    stored = dict(study.user_attrs["plan"])
+    for section, field in (("backbone", "normalised_by"), ("engine", "augment")):
+        stored[section] = {k: v for k, v in stored[section].items() if k != field}
+    study.set_user_attr("plan", stored)
+    make_record(plan, tmp_path)
+    with pytest.raises(ValueError, match=r"engine\.augment: was False, is True"):
+        make_record(replace(plan, engine=Engine(augment=True)), tmp_path)
+
+
 @pytest.fixture
 def opened(planned: Path, tmp_path: Path) -> tuple[SweepPlan, Record]:
     folder = shutil.copytree(planned, tmp_path / "sweep")

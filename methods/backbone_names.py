@@ -84,6 +84,8 @@ def outline(architecture: str, **options: Any) -> VisionTransformer | None:
 
     It is shared: look at it, do not change it.
     """
+    if timm.models.model_entrypoint(architecture).__module__ not in MODULES:
+        return None
     with torch.device("meta"):
         vit = timm.create_model(architecture, num_classes=0, **options)
     return vit if isinstance(vit, VisionTransformer) else None

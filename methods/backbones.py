@@ -30,6 +30,7 @@ from methods.weights.layouts import convert
 from methods.weights.networks import choose
 from methods.weights.reading import read_weights
 from methods.weights.recipes import Recipe, recipe_of
+from methods.weights.timm_own import in_timms_names
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -268,7 +269,7 @@ class _About:
 
 def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided | None) -> _About:
     """Fill `vit` with the weights of a file and make it their network, or say what does not fit."""
-    content = read_weights(path)
+    content = in_timms_names(read_weights(path), vit)
     part = decided.part if decided else None
     chosen = choose(content, lambda found: found.width == vit.embed_dim, part)
     layout = chosen.network.layout

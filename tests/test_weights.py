@@ -6,6 +6,7 @@ torchvision), else with timm's own reader or with timm's network under the other
 
 import argparse
 import datetime
+import functools
 import gzip
 import json
 import pathlib
@@ -173,6 +174,29 @@ def test_weights_of_transformers_without_their_config(tmp_path):
         assert "3 heads" in about.assumed and "the file does not say" in about.assumed
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "left_out"),
+    [
+        ("CLIP", {"pre_norm": True}, ()),
+        ("Siglip", {"class_token": False, "global_pool": "map"}, ("hidden_act", "layer_norm_eps")),
+    ],
+)
+def test_the_image_encoder_of_a_pair_is_taken(kind, options, left_out, tmp_path):
+    """Its config stands inside of the pair's, and may leave out what is usual."""
+    text = {**HUB, "vocab_size": 99, "max_position_embeddings": 8, "eos_token_id": 2}
+    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=dict(HUB))
+    model = shaken(getattr(transformers, f"{kind}Model")(config))
+    model.save_pretrained(tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    for key in left_out:
+        del document["vision_config"][key]
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with torch.no_grad():
+        expected = model.vision_model(images()).pooler_output
+    filled, _ = read(tmp_path, vit(**options))
+    torch.testing.assert_close(features(filled), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_encoder_of_vit_mae_is_taken_without_its_decoder(tmp_path):
     decoder = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2}
     config = transformers.ViTMAEConfig(
@@ -272,6 +296,29 @@ def test_names_of_other_projects(rename, options, prefix, tmp_path):
     content = {prefix + k: v for k, v in rename(model.state_dict()).items()}
     filled, _ = read(saved(content, tmp_path / "weights.pth"), vit(**options))
     torch.testing.assert_close(features(filled), features(model))
+
+
+def test_a_layout_that_only_timm_renames(tmp_path):
+    """AIMv2: RMS norms, SwiGLU, no class token."""
+    norm = functools.partial(timm.layers.RmsNorm, eps=1e-5)
+    options = {
+        "class_token": False, "global_pool": "avg", "fc_norm": False, "qkv_bias": False,
+        "proj_bias": False, "act_layer": "silu", "mlp_layer": timm.layers.SwiGLU,
+        "norm_layer": norm, "embed_norm_layer": norm,
+    }  # fmt: skip
+    model = shaken(vit(**options))
+    content = renamed(
+        model.state_dict(),
+        (r"^patch_embed\.", "preprocessor.patchifier."),
+        (r"^pos_embed", "preprocessor.pos_embed"),
+        (r"^norm\.", "post_trunk_norm."),
+        (r"norm([12])\.", r"norm_\1."),
+        (r"fc1_g", "fc1"),
+        (r"fc1_x", "fc3"),
+    )
+    content = {k if k.startswith("pre") else f"trunk.{k}": v for k, v in content.items()}
+    filled, _ = read(saved(content, tmp_path / "aimv2.safetensors"), vit(**options))
+    assert features(filled).equal(features(model))
 
 
 def test_registers_of_dinov2_as_meta_writes_them(tmp_path):
@@ -384,6 +431,47 @@ def test_arrays_of_jax_are_read_as_timm_reads_them(form, size, state, tmp_path):
     filled, about = read(path, vit(img_size=size))
     assert features(filled, images(size)).equal(features(timms.eval(), images(size)))
     assert "3 heads (the shapes in the file)" in about.assumed
+
+
+def test_attention_pooling_of_big_vision_in_bfloat16(tmp_path):
+    options = {"class_token": False, "global_pool": "map"}
+    model = shaken(vit(**options)).to(torch.bfloat16).float()
+    own = model.state_dict()
+    arrays = jax_arrays(own | {"cls_token": torch.zeros(1, 1, WIDTH)}, HEADS, big_vision=True)
+    del arrays["cls"]
+    pool = {k.removeprefix("attn_pool."): v.numpy() for k, v in own.items() if "attn_pool" in k}
+    key, value = (np.split(pool[f"kv.{end}"], 2) for end in ("weight", "bias"))
+    of = {
+        "query": (pool["q.weight"], pool["q.bias"]),
+        "key": (key[0], value[0]),
+        "value": (key[1], value[1]),
+    }
+    there = "MAPHead_0/MultiHeadDotProductAttention_0"
+    for name, (weight, bias) in of.items():
+        arrays[f"{there}/{name}/kernel"] = weight.T.reshape(WIDTH, HEADS, -1)
+        arrays[f"{there}/{name}/bias"] = bias.reshape(HEADS, -1)
+    arrays |= {
+        "MAPHead_0/probe": pool["latent"],
+        f"{there}/out/kernel": pool["proj.weight"].T.reshape(HEADS, -1, WIDTH),
+        f"{there}/out/bias": pool["proj.bias"],
+        "MAPHead_0/LayerNorm_0/scale": pool["norm.weight"],
+        "MAPHead_0/LayerNorm_0/bias": pool["norm.bias"],
+    }
+    for number in (0, 1):
+        dense = f"MAPHead_0/MlpBlock_0/Dense_{number}"
+        arrays[f"{dense}/kernel"] = pool[f"mlp.fc{number + 1}.weight"].T
+        arrays[f"{dense}/bias"] = pool[f"mlp.fc{number + 1}.bias"]
+    path = tmp_path / "siglip.npz"
+    np.savez(path, **{f"params/img/{k}": v for k, v in arrays.items()})
+    timms = vit(**options)
+    timms.load_pretrained(str(path))
+    assert features(read(path, vit(**options))[0]).equal(features(timms))
+    half = {  # as JAX writes it: two bytes without a name
+        f"params/img/{k}": (v.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view("V2")
+        for k, v in arrays.items()
+    }
+    np.savez(path, **half)
+    assert features(read(path, vit(**options))[0]).equal(features(model))
 
 
 def test_arrays_of_jax_tell_heads_and_blocks(state, tmp_path):
@@ -721,6 +809,20 @@ def test_the_backbone_that_would_fit_is_named(tmp_path):
     state = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32).state_dict()
     with pytest.raises(ValueError, match=r"width 192, .* has 64.*vit_tiny_patch16_224"):
         load_backbone("test_vit", weights=saved(state, tmp_path / "tiny.pth"))
+
+
+def test_two_tensors_for_one_place_are_refused(state, tmp_path):
+    content = {**state, "blocks.0.0.norm1.bias": state["blocks.0.norm1.bias"] + 1}
+    with pytest.raises(ValueError, match=r"another tensor of the file is blocks\.0\.norm1\.bias"):
+        read(saved(content, tmp_path / "twice.pth"))
+
+
+def test_a_mapping_that_holds_itself_is_read_once(state, tmp_path):
+    content = {"model": dict(state)}
+    for i in range(50):
+        content[f"again{i}"] = content
+    filled, _ = read(saved(content, tmp_path / "knot.pth"))
+    assert features(filled).equal(features(with_values(state)))
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.npz"])

@@ -4,6 +4,7 @@
     pickles     pickles without running code from them
     reading     tensors and remarks of a file or a folder
     layouts     names of other libraries, and of JAX, in timm's words
+    timm_own    layouts that timm renames itself
     networks    which of the networks in a file is meant
     hints       what a file says about heads, activation, norms and images
     recipes     what is known of a pretraining and stands in no file

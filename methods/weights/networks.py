@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.weights.layouts import LAYOUTS, TIMM, Layout
+from methods.weights.layouts import LAYOUTS, TIMM, Layout, lies_in_file
 from methods.weights.reading import Content
 
 _PREFERRED = (
@@ -129,8 +129,18 @@ def _all_equal(found: Sequence[Found]) -> bool:
     first = found[0].tensors
     return all(
         network.tensors.keys() == first.keys()
-        and all(torch.equal(t, first[k]) for k, t in network.tensors.items())
+        and all(_equal(tensor, first[key]) for key, tensor in network.tensors.items())
         for network in found[1:]
+    )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Of the plain tensors that lie in the file; others are refused later, if they are meant."""
+    return (
+        one.shape == other.shape
+        and one.dtype == other.dtype
+        and all(lies_in_file(tensor) for tensor in (one, other))
+        and torch.equal(one, other)
     )
 
 

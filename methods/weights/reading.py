@@ -181,24 +181,31 @@ def _read_torch(path: Path, value: Any) -> Content:
     )
 
 
-def _groups(value: Mapping, at: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _groups(
+    value: Mapping, at: str, depth: int = 0, seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each mapping once: a pickle may hold one that holds itself, or the same one many times."""
+    seen = set() if seen is None else seen
+    seen.add(id(value))
     yield at, {_plain(str(k)): v for k, v in value.items() if isinstance(v, Tensor)}
-    if depth < _MAX_DEPTH:
-        for key, inner in value.items():
-            if isinstance(inner, Mapping):
-                yield from _groups(inner, f"{at}.{key}" if at else str(key), depth + 1)
+    for key, inner in value.items() if depth < _MAX_DEPTH else ():
+        if isinstance(inner, Mapping) and id(inner) not in seen:
+            yield from _groups(inner, f"{at}.{key}" if at else str(key), depth + 1, seen)
 
 
-def _remarks(value: Any, at: str, depth: int = 0) -> dict[str, Any]:
+def _remarks(value: Any, at: str, depth: int = 0, seen: set[int] | None = None) -> dict[str, Any]:
+    seen = set() if seen is None else seen
+    seen.add(id(value))
     found: dict[str, Any] = {}
-    if isinstance(value, Namespace):
-        value = vars(value)
-    for key, inner in value.items() if isinstance(value, Mapping) else ():
+    items = vars(value) if isinstance(value, Namespace) else value
+    for key, inner in items.items() if isinstance(items, Mapping) else ():
         name = f"{at}.{key}" if at else str(key)
         if isinstance(inner, str | int | float | bool):
             found[name] = inner
-        elif isinstance(inner, Mapping | Namespace) and depth < _MAX_DEPTH:
-            found.update(_remarks(inner, name, depth + 1))
+        elif (
+            isinstance(inner, Mapping | Namespace) and depth < _MAX_DEPTH and id(inner) not in seen
+        ):
+            found.update(_remarks(inner, name, depth + 1, seen))
         if len(found) > _MAX_REMARKS:
             break
     return found

@@ -37,7 +37,8 @@ def terminal(monkeypatch, module, *, width: int, is_terminal: bool) -> io.String
 
 
 @pytest.mark.parametrize(
-    ("width", "is_terminal", "as_column"), [(40, False, True), (120, True, True), (95, True, False)]
+    ("width", "is_terminal", "as_column"),
+    [(40, False, True), (120, True, True), (100, True, False)],
 )
 def test_the_majority_stands_in_the_table_or_below_it(
     swept, monkeypatch, width, is_terminal, as_column
@@ -52,6 +53,12 @@ def test_the_majority_stands_in_the_table_or_below_it(
 
 
 @pytest.mark.parametrize(("width", "is_terminal"), [(40, False), (60, True)])
+def test_a_narrow_terminal_folds_names_not_numbers(swept, monkeypatch):
+    shown = terminal(monkeypatch, sweeps_command, width=80, is_terminal=True)
+    sweeps_command._show_summary(*swept)
+    assert "…" not in shown.getvalue() and "100.0 (≥ 98.1)" in shown.getvalue()
+
+
 def test_a_report_cuts_nothing(swept, monkeypatch, width, is_terminal):
     shown = terminal(monkeypatch, report_command, width=width, is_terminal=is_terminal)
     report_command._show([], result_tables(collect(*swept)))

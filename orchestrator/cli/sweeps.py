@@ -417,10 +417,10 @@ def _show_studies(rows: "Sequence[StudySummary]") -> None:
 def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("task", "method"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     numbers = ["complete", "pruned", "failed", "left", "best val %"]
     for name in [*numbers, "majority %"] if with_majority else numbers:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         cells = [
             row.task,

@@ -15,6 +15,7 @@ from orchestrator.final_record import FinalRecord
 from orchestrator.finalists import choose_finalists
 from orchestrator.plan import StudyPlan, SweepPlan
 from orchestrator.record import FINISHED, Record, TrialRecord
+from orchestrator.report.wording import count
 
 SHOWN = 10
 
@@ -120,8 +121,9 @@ def sentences(stages: Sequence[StudyStage]) -> list[str]:
         return ["nothing is left to be run"]
     left = sum(stage.num_left for stage in at_work)
     lines = [
-        f"last stage of {len(at_work)} of {len(stages)} studies, {left} runs at most: finalists "
-        "on folds of all labelled images, then the winner on train and val, tested once per seed"
+        f"last stage of {len(at_work)} of {count(len(stages), 'study')}, {left} runs at most: "
+        "finalists on folds of all labelled images, then the winner on train and val, tested once "
+        "per seed"
     ]
     for stage in at_work:
         protocol, epochs = stage.protocol, sorted(set(stage.epochs))

@@ -296,6 +296,11 @@ def test_more_trials_with_the_same_finalists_leave_the_number_current(tmp_path):
     open_finals(searched, num_finalists=1)
     run_trial(searched[1], STUDY, accuracy=0.6)
     assert stage_of(searched).round == 1
+    assert outcome_of(searched).num_trials_at_choice == 2
+    # An older version did not write down how many had ended.
+    with closing(sqlite3.connect(searched[2].removeprefix("sqlite:///"))) as database, database:
+        database.execute("DELETE FROM study_user_attributes WHERE key = 'search'")
+    assert outcome_of(searched).num_trials_at_choice == 2
 
 
 def test_a_failed_run_may_be_done_again_in_a_round_of_its_own(searched):
@@ -702,6 +707,22 @@ def test_a_sweep_can_be_told_to_finalize(finalized, tmp):
     assert "colours.linear: the prompts in" in output
     (result,) = read_final_results(folder)
     assert set(result.test_accuracies) == {42, 44, 82, 100, 800}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_that_was_stopped_is_not_finalized(tmp):
+    folder, suite = tmp / "stopped", write_task(tmp / "stopped-suite" / "colours").parent
+    options = ("--method", "linear", "--trials", 30, "--epochs", 200, *ONE_SLOT, "--finalize")
+    told = run(
+        "sweep", suite, "--backbone", "vit_quickstart", *options, "--max-hours", 0,
+        "--out", folder, tmp=tmp, code=130,
+    )  # fmt: skip
+    assert f"orchestrator resume {folder}" in told
+    assert (
+        f"the test split stays closed until then; after it: orchestrator finalize {folder}" in told
+    )
+    assert not (folder / "final.json").exists()
 
 
 @pytest.mark.ray

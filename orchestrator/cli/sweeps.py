@@ -302,6 +302,7 @@ def _run(
         )
     record = open_record(plan, folder, storage)
     _show_summary(plan, record)
+    _show_last_stage(folder, record)
     return _show_end(outcome, folder)
 
 

@@ -232,3 +232,44 @@ def test_a_fault_of_one_task_does_not_stop_the_others_that_are_named(tmp_path):
     assert list(tasks_of(root, ["a"])) == ["a"]
     with pytest.raises(DataError, match="val and valid"):
         tasks_of(root)
+
+
+def test_the_splits_of_a_data_set_may_carry_its_name(tmp_path):
+    inside = [f"animals_{split}/{one}" for split in ("train", "val", "test") for one in "ab"]
+    (task,) = tasks_of(write(tmp_path / "t", *inside)).values()
+    assert (task.name, sizes(task)) == ("t", {"train": 8, "val": 8, "test": 8})
+
+
+def test_tasks_of_a_suite_may_lie_some_folders_down(tmp_path):
+    root = write(tmp_path / "t", "pets/images/train/cat", "pets/images/train/dog")
+    write(root, "cars/data/images/train/audi", "cars/data/images/train/bmw", images=5)
+    tasks = tasks_of(root)
+    assert {name: task.class_names for name, task in tasks.items()} == {
+        "cars": ("audi", "bmw"),
+        "pets": ("cat", "dog"),
+    }
+    assert tasks["pets"].root == root / "pets/images"
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("g/pets/train/cat", "g/pets/val/cat", "g/cars/train/bmw", "h/x/train/a", "h/y/train/a"),
+        ("cat_train", "cat_test", "dog_train", "dog_test"),
+        ("cat/train", "cat/test", "dog/train", "dog/test"),
+        ("train/cat/train", "train/cat/val", "train/dog/train", "train/dog/val"),
+    ],
+)
+@pytest.mark.parametrize("named", [None, ["t"], ["g", "h"]])
+def test_train_and_test_are_never_merged_into_one_class(tmp_path, folders, named):
+    root = write(tmp_path / "t", *folders)
+    with pytest.raises(DataError):
+        tasks_of(root, named)
+
+
+def test_a_class_of_which_no_image_is_read_is_no_way_down(tmp_path):
+    root = write(tmp_path / "t", "cat/2020", "cat/2021", "dog")
+    for image in (root / "dog").iterdir():
+        image.rename(image.with_suffix(".heic"))
+    (task,) = tasks_of(root, ["t"]).values()
+    assert task.class_names == ("cat", "dog")

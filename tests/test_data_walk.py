@@ -8,7 +8,7 @@ import pytest
 from suites import write_pictures
 
 from orchestrator.data.check import check_task
-from orchestrator.data.image_folder import image_files, read_image_folder_task
+from orchestrator.data.image_folder import read_image_folder_task
 from orchestrator.data.images import ContentHashes
 from orchestrator.data.task import DataError, Task
 from orchestrator.data.walk import MAX_DEPTH, list_folder
@@ -173,8 +173,8 @@ def test_a_file_outside_of_a_folder_of_lists_is_still_refused(tmp_path):
 def test_a_folder_is_listed_in_the_order_of_names(tmp_path):
     root = write_pictures(tmp_path / "photos", "10", "2", "1", images=2)
     assert [one.name for one in list_folder(root).folders] == ["1", "10", "2"]
-    files = [str(file.relative_to(root)) for file in image_files(root)]
-    assert files == sorted(files)
+    for folder in list_folder(root).everything():
+        assert folder.images == sorted(folder.images)
 
 
 def test_folders_nested_without_end_are_refused(tmp_path):

@@ -40,7 +40,7 @@ from orchestrator.data.split import (
     contents_of_copies,
     divide,
 )
-from orchestrator.data.task import Example, Split, Task
+from orchestrator.data.task import DataError, Example, Split, Task
 from orchestrator.data.walk import Folder, list_folder
 
 OWN = ("train", "val", "test")
@@ -84,11 +84,6 @@ def _other_splits(root: Path) -> list[str]:
     return [name for name in beside if split_of(name) in ("val", "test")]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, in order; what is hidden or clutter is left out."""
-    return [one.path / name for one in list_folder(folder).everything() for name in one.images]
-
-
 class _Reader:
     """Reads one task, and collects what there is to say about it."""
 
@@ -97,8 +92,9 @@ class _Reader:
         self._rule = rule
         self._hashes = hashes
         self._root = task.folder.path
-        task_root(self._root)  # a name that can be printed
-        self._found = Problems(task.folder.name)
+        if not task.name.isprintable():
+            raise DataError(f"{str(self._root)!r}: a task needs a name that can be printed")
+        self._found = Problems(task.name)
         self._notes = list(task.notes)
         folders = task.splits.values() or [task.folder]
         self._read = {

@@ -9,6 +9,7 @@ Class folders that hold class folders look like a folder of unsplit tasks. Which
 says with the names of the tasks; without them it is asked. What is understood is said in words.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ class NoImages(DataError):
 class TaskFolder:
     """A folder that is one task."""
 
+    name: str
     folder: Folder
     splits: Mapping[str, Folder]
     """The folders of train, val and test that the user made; empty where nothing is split."""
@@ -53,14 +55,27 @@ class TaskFolder:
     warnings: list[str]
 
 
+@functools.cache
 def split_of(name: str) -> str | None:
     """train, val, test or trainval, where a folder's name says so."""
+    return SPLIT_WORDS.get("".join(_words(name)))
+
+
+def _stem_and_split(name: str) -> tuple[str, str] | None:
+    """`animals_train` is (animals, train)."""
+    words = _words(name)
+    splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+    stem = " ".join(word for word in words if word not in SPLIT_WORDS)
+    return (stem, splits[0]) if stem and len(splits) == 1 else None
+
+
+def _words(name: str) -> list[str]:
     words = []
     for word in re.findall(r"[^\W\d_]+", name.lower()):
         bare = _without_fillers(word)
         if bare:
             words.append(bare)
-    return SPLIT_WORDS.get("".join(words))
+    return words
 
 
 def find_tasks(top: Folder, wanted: Sequence[str] | None = None) -> dict[str, TaskFolder]:
@@ -74,10 +89,10 @@ def find_tasks(top: Folder, wanted: Sequence[str] | None = None) -> dict[str, Ta
         inner = folder.with_images
         if _is_split(folder) or not inner:
             break
-        split_tasks = [one for one in inner if _is_split(one)]
+        split_tasks = [one for one in inner if _is_split(_down(one))]
         if split_tasks and len(inner) > 1:
             return _suite(folder, inner, split_tasks, [*warnings, *_left_in(folder)], wanted)
-        if len(inner) > 1 or not inner[0].with_images:
+        if len(class_folders(folder)) > 1 or not inner[0].with_images:
             break
         warnings += _left_in(folder)
         folder = inner[0]
@@ -88,6 +103,13 @@ def find_tasks(top: Folder, wanted: Sequence[str] | None = None) -> dict[str, Ta
         if tasks is not None:
             return tasks
     return {folder.name: _one_task(folder, notes, warnings)}
+
+
+def _down(folder: Folder) -> Folder:
+    """Down to where there is more than one folder, or a split."""
+    while not _is_split(folder) and not folder.images and len(class_folders(folder)) == 1:
+        (folder,) = class_folders(folder)
+    return folder
 
 
 def class_folders(folder: Folder) -> list[Folder]:
@@ -138,7 +160,25 @@ def _by_split(folder: Folder) -> dict[str, list[Folder]]:
         split = split_of(one.name)
         if split and one.holds_any_image:
             found.setdefault(split, []).append(one)
-    return found
+    return found or _behind_a_stem(folder)
+
+
+def _behind_a_stem(folder: Folder) -> dict[str, list[Folder]]:
+    """`animals_train/cat`, `animals_test/cat`: the splits of one data set under its name."""
+    stems = _by_stem(folder.with_images)
+    if len(stems) != 1 or not all(one.with_images for one in folder.with_images):
+        return {}
+    (found,) = stems.values()
+    return found if "train" in found and len(found) > 1 else {}
+
+
+def _by_stem(folders: Sequence[Folder]) -> dict[str, dict[str, list[Folder]]]:
+    stems: dict[str, dict[str, list[Folder]]] = {}
+    for one in folders:
+        if parts := _stem_and_split(one.name):
+            stem, split = parts
+            stems.setdefault(stem, {}).setdefault(split, []).append(one)
+    return stems
 
 
 def _is_split(folder: Folder) -> bool:
@@ -159,8 +199,9 @@ def _suite(
     warnings: Sequence[str],
     wanted: Sequence[str] | None,
 ) -> dict[str, TaskFolder]:
-    if not any(one.with_images for task in split_tasks for one in task.with_images):
-        inside = sorted({one.name for task in split_tasks for one in task.with_images})
+    below = [one for task in split_tasks for one in _down(task).with_images]
+    if not any(one.with_images for one in below):
+        inside = sorted({one.name for one in below})
         raise DataError(
             f"{folder.path}: the folders {names(inner)} hold the splits {names(inside)}; splits "
             f"stand above the classes: {folder.name}/{inside[0]}/{inner[0].name}/1.jpg"
@@ -175,7 +216,8 @@ def _suite(
         chosen = [one for one in chosen if one.name in wanted]
     # What lies beside all tasks is said once, with the first.
     return {
-        one.name: _one_task(one, [], [] if one is not chosen[0] else warnings) for one in chosen
+        one.name: _one_task(_down(one), [], warnings if one is chosen[0] else [], name=one.name)
+        for one in chosen
     }
 
 
@@ -201,10 +243,12 @@ def _read_two_ways(
     )
 
 
-def _one_task(folder: Folder, notes: Sequence[str], warnings: Sequence[str]) -> TaskFolder:
-    notes, warnings = list(notes), list(warnings)
+def _one_task(
+    folder: Folder, notes: Sequence[str], warnings: Sequence[str], *, name: str = ""
+) -> TaskFolder:
+    name, notes, warnings = name or folder.name, list(notes), list(warnings)
     if not _is_split(folder):
-        return _unsplit_task(folder, notes, warnings)
+        return _unsplit_task(folder, name, notes, warnings)
     found = _by_split(folder)
     if "train" not in found and "trainval" in found:
         found["train"] = found.pop("trainval")
@@ -222,6 +266,7 @@ def _one_task(folder: Folder, notes: Sequence[str], warnings: Sequence[str]) -> 
             "none of them into folders of splits"
         )
     splits = _unwrapped(splits)
+    _refuse_splits_in(splits["train"])
     if not splits["train"].with_images and splits["train"].images:
         raise flat_error(splits["train"], folder)
     renamed = [f"{names([one])} as {split}" for split, one in splits.items() if one.name != split]
@@ -238,6 +283,7 @@ def _one_task(folder: Folder, notes: Sequence[str], warnings: Sequence[str]) -> 
         if split in ("train", "val", "test") and split not in splits:
             warnings.append(f"folder {names([one])} holds no image")
     return TaskFolder(
+        name=name,
         folder=folder,
         splits=splits,
         beside=beside,
@@ -246,7 +292,7 @@ def _one_task(folder: Folder, notes: Sequence[str], warnings: Sequence[str]) -> 
     )
 
 
-def _unsplit_task(folder: Folder, notes: list[str], warnings: list[str]) -> TaskFolder:
+def _unsplit_task(folder: Folder, name: str, notes: list[str], warnings: list[str]) -> TaskFolder:
     inner = folder.with_images
     if not inner:
         if folder.images:
@@ -254,6 +300,14 @@ def _unsplit_task(folder: Folder, notes: list[str], warnings: list[str]) -> Task
         raise NoImages(f"it holds {_contents(folder)}")
     if len(inner) == 1 and inner[0].images and (folder.lists or inner[0].name.lower() in FILLERS):
         raise flat_error(inner[0], folder)
+    _refuse_splits_in(folder)
+    for stem, found in _by_stem(inner).items():
+        if len(found) > 1:
+            both = [one.name for folders in found.values() for one in folders]
+            raise DataError(
+                f"{folder.path}: {names(both)} look like splits of {stem!r}; splits stand above "
+                f"the classes: {folder.name}/{next(iter(found))}/{stem}/1.jpg"
+            )
     named = [one for one in inner if split_of(one.name)]
     beside = tuple(one for one in named if one.name.lower() in NO_CLASS and len(inner) > 2)
     if beside:
@@ -266,7 +320,22 @@ def _unsplit_task(folder: Folder, notes: list[str], warnings: list[str]) -> Task
             warnings.append(f"{one.name} is taken for a class: it holds images and no class folder")
     if folder.images:
         warnings.append(_stray(folder))
-    return TaskFolder(folder=folder, splits={}, beside=beside, notes=notes, warnings=warnings)
+    return TaskFolder(
+        name=name, folder=folder, splits={}, beside=beside, notes=notes, warnings=warnings
+    )
+
+
+def _refuse_splits_in(folder: Folder) -> None:
+    """Class folders that hold splits are data sets, whose test images would be trained on."""
+    for one in folder.with_images:
+        below = next((inside for inside in one.everything() if _is_split(inside)), None)
+        if below is not None:
+            splits = [inside for found in _by_split(below).values() for inside in found]
+            raise DataError(
+                f"{below.path} holds {names(splits)}, so {one.name} is no class of {folder.path}: "
+                f"name the folder of the data sets, or put splits above classes, as in "
+                f"{folder.name}/train/{one.name}/1.jpg"
+            )
 
 
 def _contents(folder: Folder) -> str:

@@ -164,9 +164,10 @@ def reopen_suite(plan: SweepPlan, cache: ImageCache) -> Suite:
     for task, planned in zip(suite.tasks, plan.tasks, strict=True):
         now = task_fingerprint(task, transform)
         if now != planned.fingerprint:
+            older = ", or are read in another way than then" if plan.split_seed is None else ""
             raise ValueError(
                 f"{task.root}: the images or labels of {task.name} changed since the sweep was "
-                f"planned (fingerprint {now[:12]} now, {planned.fingerprint[:12]} then)"
+                f"planned{older} (fingerprint {now[:12]} now, {planned.fingerprint[:12]} then)"
             )
         open_search_splits(task, transform, cache)
     return suite

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.table import Table
 
 from orchestrator.cli.options import DataOption, Storage, WeightsOption
@@ -174,19 +174,20 @@ def _print_each(
     from orchestrator.data.image_paths import Unreadable
 
     names = [str(one.image if isinstance(one, Unreadable) else one) for one in named]
-    image_width = max(cell_len(visible(name)) for name in ["image", *names])
-    class_width = max(cell_len(visible(name)) for name in ["class", *class_names])
+    image_width = min(60, max(cell_len(visible(name)) for name in ["image", *names]))
+    class_width = min(60, max(cell_len(visible(name)) for name in ["class", *class_names]))
 
-    def line(image: str, class_name: str, probability: str) -> str:
-        cells = ((image, image_width), (class_name, class_width))
-        padded = (set_cell_size(visible(text), width) for text, width in cells)
-        return "  ".join([*padded, probability])
+    def padded(text: str, width: int) -> str:
+        shown = visible(text)
+        return shown + " " * (width - cell_len(shown))
 
-    console.print(line("image", "class", "probability"), soft_wrap=True)
+    head = padded("image", image_width), padded("class", class_width)
+    console.print("  ".join([*head, "probability"]), soft_wrap=True)
     for one in results:
+        image = padded(one.image, image_width)
         if isinstance(one, Unreadable):
-            row = f"{set_cell_size(visible(one.image), image_width)}  error: {one.error}"
+            row = f"{image}  error: {one.error}"
         else:
-            row = line(one.image, one.class_name, f"{one.probability:.3f}")
+            row = f"{image}  {padded(one.class_name, class_width)}  {one.probability:.3f}"
         console.print(row, soft_wrap=True)
         yield one

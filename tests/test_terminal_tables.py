@@ -52,13 +52,13 @@ def test_the_majority_stands_in_the_table_or_below_it(
     assert (line in text.replace("\n", " ")) != as_column
 
 
-@pytest.mark.parametrize(("width", "is_terminal"), [(40, False), (60, True)])
 def test_a_narrow_terminal_folds_names_not_numbers(swept, monkeypatch):
     shown = terminal(monkeypatch, sweeps_command, width=80, is_terminal=True)
     sweeps_command._show_summary(*swept)
     assert "…" not in shown.getvalue() and "100.0 (≥ 98.1)" in shown.getvalue()
 
 
+@pytest.mark.parametrize(("width", "is_terminal"), [(40, False), (60, True)])
 def test_a_report_cuts_nothing(swept, monkeypatch, width, is_terminal):
     shown = terminal(monkeypatch, report_command, width=width, is_terminal=is_terminal)
     report_command._show([], result_tables(collect(*swept)))

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.bundle import read_bundle, sha256_of
+from orchestrator.bundle import BUNDLE_SUFFIXES, read_bundle, sha256_of
 from orchestrator.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
 from orchestrator.final_files import (
     FINAL_FOLDER,
@@ -24,13 +24,15 @@ from orchestrator.final_files import (
 from orchestrator.final_outcome import outcomes
 from orchestrator.final_record import FinalRecord
 from orchestrator.mlflow_final import final_contents
-from orchestrator.mlflow_store import ARTIFACTS_FOLDER, TrackingError
-from orchestrator.plan import SweepPlan
-from orchestrator.reconcile import reconcile, reconcile_final, tracked_runs
+from orchestrator.mlflow_places import sentence, set_addresses, wrong_addresses
+from orchestrator.mlflow_registry import FOLDER_PREFIX, model_folder
+from orchestrator.mlflow_store import ARTIFACTS_FOLDER, MLFLOW_FILE, TrackingError, own_database
+from orchestrator.plan import StudyPlan, SweepPlan
+from orchestrator.reconcile import reconcile, reconcile_final, restore_models, tracked_runs
 from orchestrator.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.final import FINAL_FILE, read_final_results
 from orchestrator.results import RESULTS_FILE, read_results, results_table, write_results
-from orchestrator.storage import STORAGE_FILE
+from orchestrator.storage import STORAGE_FILE, sqlite_address
 from orchestrator.suites import Suite
 
 
@@ -52,6 +54,8 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     checked: Counter[str] = field(default_factory=Counter)
     """How many invariants were checked, by what they are about."""
+    notes: list[str] = field(default_factory=list)
+    """What a person did and is left so."""
 
 
 def examine(
@@ -60,17 +64,26 @@ def examine(
     folder: Path,
     tracking_uri: str,
     finals: FinalRecord | None = None,
+    databases: Path | None = None,
 ) -> Examination:
-    """Check every invariant of a sweep that nobody is running; `finals` is its last stage."""
+    """Check every invariant of a sweep that nobody is running; `finals` is its last stage.
+
+    `databases` is where copies of the databases lie, if the folder's own are not to be opened.
+    """
     examination = Examination()
+    databases = databases or folder
     parts: tuple[tuple[str, Callable[[], Iterator[tuple[bool, str, str]]]], ...] = (
-        ("storage", lambda: _storage(plan, record, folder)),
+        ("storage", lambda: _storage(plan, record, databases)),
         ("trials", lambda: _trials(plan, record)),
         ("table", lambda: _table(plan, record, folder)),
         ("bundles", lambda: _bundles(plan, record, folder)),
         ("final", lambda: _final(plan, record, folder, finals)),
         ("files", lambda: _files(record, folder)),
-        ("mlflow", lambda: _tracking(plan, record, tracking_uri, finals)),
+        ("mlflow", lambda: _addresses(tracking_uri, databases, folder)),
+        (
+            "mlflow",
+            lambda: _tracking(plan, record, folder, tracking_uri, finals, examination.notes),
+        ),
     )
     for about, checks in parts:
         for holds, text, remedy in checks():
@@ -83,44 +96,79 @@ def examine(
 def repair(
     plan: SweepPlan,
     record: Record,
-    suite: Suite,
+    suite: Suite | None,
     folder: Path,
     tracking_uri: str,
     finals: FinalRecord | None = None,
 ) -> list[str]:
     """Make again what is made from the storage, and remove what the dead left; what was done.
 
-    Trials are left alone: to go on with them is `resume`'s work.
+    Trials are left alone: to go on with them is `resume`'s work. Without the suite, whose images
+    may be on another machine, the bundles stay as they are.
     """
     done = [f"removed {path}" for path in _left_over(record, folder)]
     for path in _left_over(record, folder):
         path.unlink(missing_ok=True)
     write_results(plan, record, folder / RESULTS_FILE)
     done.append(f"wrote {folder / RESULTS_FILE}")
-    exported = export_best(
-        plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
-    )
-    done.append(f"wrote bundles of {len(exported.best)} tasks to {folder / BEST_FOLDER}")
-    if finals is not None:
-        write_final(plan, lambda: suite, finals, outcomes(plan, record, finals), folder)
-        done.append(f"wrote {folder / FINAL_FILE} and the bundles in {folder / FINAL_FOLDER}")
+    if suite is None:
+        files = {study.name: _bundle_files(folder, study) for study in plan.studies}
+    else:
+        exported = export_best(
+            plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
+        )
+        files = exported.files
+        done.append(f"wrote bundles of {len(exported.best)} tasks to {folder / BEST_FOLDER}")
+        if finals is not None:
+            write_final(plan, lambda: suite, finals, outcomes(plan, record, finals), folder)
+            done.append(f"wrote {folder / FINAL_FILE} and the bundles in {folder / FINAL_FOLDER}")
     try:
+        done += _right_addresses(tracking_uri, folder)
         filled = reconcile(
             plan,
             record,
             tracking_uri,
             artifacts=folder / ARTIFACTS_FOLDER,
-            best_files=lambda study: exported.files.get(study, []),
+            best_files=lambda study: files.get(study, []),
         )
         done.append(
             f"MLflow: {filled.created} runs written, {filled.updated} brought up to date, "
             f"{filled.doubled} doubles removed"
         )
+        if filled.deleted:
+            done.append(f"MLflow: {filled.deleted} runs stay deleted, as a person left them")
         if finals is not None:
             reconcile_final(plan, record, finals, tracking_uri)
+        if restored := restore_models(plan, tracking_uri, _bundles_of_tasks(plan, folder)):
+            done.append(f"MLflow: wrote the files of {restored} models")
     except TrackingError as error:
         done.append(str(error))
     return done
+
+
+def _right_addresses(tracking_uri: str, folder: Path) -> list[str]:
+    database = own_database(tracking_uri)
+    if database is None or not database.is_file():
+        return []
+    changed = set_addresses(database, folder / ARTIFACTS_FOLDER)
+    return [f"MLflow: {sentence(changed)}; set to this folder"] if changed else []
+
+
+def _bundle_files(folder: Path, study: StudyPlan) -> list[Path]:
+    """The files of a study's best trial, those that are there."""
+    description = folder / BEST_FOLDER / BY_METHOD / study.space / f"{study.task}.yaml"
+    files = [description.with_suffix(suffix) for suffix in BUNDLE_SUFFIXES]
+    return [file for file in files if file.is_file()]
+
+
+def _bundles_of_tasks(plan: SweepPlan, folder: Path) -> list[Path]:
+    """Those that are registered as models, as far as they are there."""
+    found = [
+        folder / place / f"{task.name}.yaml"
+        for place in (BEST_FOLDER, FINAL_FOLDER)
+        for task in plan.tasks
+    ]
+    return [path for path in found if path.is_file() and path.with_suffix(".safetensors").is_file()]
 
 
 def _storage(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bool, str, str]]:
@@ -266,8 +314,29 @@ def _left_over(record: Record, folder: Path) -> Sequence[Path]:
     return sorted(found)
 
 
+def _addresses(uri: str, databases: Path, folder: Path) -> Iterator[tuple[bool, str, str]]:
+    """Of files, in the folder's own database; where that is a copy, they are set right in it."""
+    database = databases / MLFLOW_FILE
+    if uri != sqlite_address(database) or not database.is_file():
+        return  # others may share it
+    artifacts = folder / ARTIFACTS_FOLDER
+    try:
+        wrong = wrong_addresses(database, artifacts)
+        for group in ([a for a in wrong if not a.foreign], [a for a in wrong if a.foreign]):
+            yield not group, f"{folder / MLFLOW_FILE}: {sentence(group) if group else ''}", "repair"
+        if databases != folder:
+            set_addresses(database, artifacts)
+    except TrackingError as error:
+        yield False, str(error), "move it away, then repair"
+
+
 def _tracking(
-    plan: SweepPlan, record: Record, uri: str, finals: FinalRecord | None
+    plan: SweepPlan,
+    record: Record,
+    folder: Path,
+    uri: str,
+    finals: FinalRecord | None,
+    notes: list[str],
 ) -> Iterator[tuple[bool, str, str]]:
     try:
         runs = tracked_runs(plan, uri)
@@ -275,7 +344,16 @@ def _tracking(
         yield False, str(error), "start it, then repair"
         return
     shown: dict[tuple[str, str], list[tuple[str, float | None]]] = {}
+    there = {(run.study, run.number) for run in runs if not run.deleted}
+    deleted = {(run.study, run.number) for run in runs} - there
+    if deleted:
+        notes.append(
+            f"mlflow: {len(deleted)} runs were deleted there by a person and stay so; its pages "
+            "can restore them"
+        )
     for run in runs:
+        if run.deleted:
+            continue
         accuracy = run.val_accuracy if run.test_accuracy is None else run.test_accuracy
         shown.setdefault((run.study, run.number), []).append((run.state, accuracy))
     expected = {
@@ -288,11 +366,31 @@ def _tracking(
     for (study, number), (state, accuracy) in expected.items():
         found = shown.pop((study, number), [])
         yield (
-            found == [(state, accuracy)] or (state not in FINISHED and len(found) < 2),
+            (study, number) in deleted
+            or found == [(state, accuracy)]
+            or (state not in FINISHED and len(found) < 2),
             f"MLflow shows {study} #{number} as {found}, the storage {(state, accuracy)}",
             "repair",
         )
     for study in plan.studies:
         parents = shown.pop((study.name, ""), [])
-        yield len(parents) == 1, f"MLflow has {len(parents)} runs of {study.name}", "repair"
+        yield (
+            len(parents) == 1 or (study.name, "") in deleted,
+            f"MLflow has {len(parents)} runs of {study.name}",
+            "repair",
+        )
+    models = {model_folder(bundle) for bundle in _bundles_of_tasks(plan, folder)}
+    for run in runs:
+        lost = [
+            n
+            for n in run.missing
+            if n.startswith(FOLDER_PREFIX) and n.partition("/")[0] not in models
+        ]
+        gone = [name for name in run.missing if name not in lost]
+        yield not gone, f"MLflow lacks {', '.join(gone)} of {run.study}", "repair"
+        yield (
+            not lost,
+            f"MLflow lacks {', '.join(lost)} of {run.study}, and the bundle is gone too",
+            "delete that version of the model in MLflow",
+        )
     yield not shown, f"MLflow has runs of no trial: {sorted(shown)}", "delete them in MLflow"

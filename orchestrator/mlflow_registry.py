@@ -5,6 +5,7 @@ import hashlib
 import io
 import re
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from orchestrator.bundle import Bundle, read_bundle
+from orchestrator.mlflow_store import missing_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,6 +22,9 @@ DIGEST_TAG = "orchestrator.digest"
 _SPECIAL = re.compile(r"^\.|[^\w .\-]")
 _SPECIAL_OR_DOT = re.compile(r"[^\w \-]")
 _MAX_NAME_CHARACTERS = 250
+FOLDER_PREFIX = "model-"
+MODEL_FILE = "MLmodel"
+"""In the folder of every model."""
 MODEL_CODE = Path(__file__).with_name("mlflow_model.py")
 
 
@@ -46,17 +51,14 @@ def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path
     from mlflow.exceptions import MlflowException
 
     description = read_bundle(bundle)
-    content = bundle.read_bytes() + bundle.with_suffix(".safetensors").read_bytes()
-    digest = hashlib.sha256(content).hexdigest()[:16]
+    folder = model_folder(bundle)
+    digest = folder.removeprefix(FOLDER_PREFIX)
     with contextlib.suppress(MlflowException):  # it is there: of this sweep, or made by a person
         client.create_registered_model(name, description=_what(description))
     known = client.search_model_versions(f"name = '{name}'")
     if any(version.tags.get(DIGEST_TAG) == digest for version in known):
         return False
-    with tempfile.TemporaryDirectory(prefix="orchestrator-model-") as scratch:
-        folder = f"model-{digest}"
-        save_as_model(bundle, Path(scratch) / folder)
-        client.log_artifacts(run_id, scratch)
+    _log_model(client, run_id, bundle)
     artifacts = client.get_run(run_id).info.artifact_uri
     client.create_model_version(
         name,
@@ -66,6 +68,32 @@ def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path
         description=_what(description),
     )
     return True
+
+
+def model_folder(bundle: Path) -> str:
+    """The folder of a bundle's model among the artifacts of its run, by the bundle's content."""
+    content = bundle.read_bytes() + bundle.with_suffix(".safetensors").read_bytes()
+    return f"{FOLDER_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def restore_models(client: "MlflowClient", run_id: str, folders: Mapping[str, Path]) -> int:
+    """Write the files of a run's models again that are gone; how many models.
+
+    `folders` are the bundles that are there, by `model_folder`.
+    """
+    restored = 0
+    for version in client.search_model_versions(f"run_id = '{run_id}'"):
+        folder = f"{FOLDER_PREFIX}{version.tags.get(DIGEST_TAG)}"
+        if folder in folders and missing_files(client, run_id, [f"{folder}/{MODEL_FILE}"]):
+            _log_model(client, run_id, folders[folder])
+            restored += 1
+    return restored
+
+
+def _log_model(client: "MlflowClient", run_id: str, bundle: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="orchestrator-model-") as scratch:
+        save_as_model(bundle, Path(scratch) / model_folder(bundle))
+        client.log_artifacts(run_id, scratch)
 
 
 def save_as_model(bundle: Path, folder: Path) -> None:

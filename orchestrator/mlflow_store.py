@@ -3,11 +3,14 @@
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.faults import commit_point
 from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
+from orchestrator.plan import PLAN_FILE
+from orchestrator.storage import sqlite_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +29,7 @@ def tracking_uri(folder: Path) -> str:
     """`$MLFLOW_TRACKING_URI`, or the SQLite file of the sweep folder."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        return f"sqlite:///{folder.absolute() / MLFLOW_FILE}"
+        return sqlite_address(folder / MLFLOW_FILE)
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme not in _SCHEMES:
         raise ValueError(
@@ -47,6 +50,7 @@ def open_client(uri: str) -> "MlflowClient":
     for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
+    from mlflow.tracking._tracking_service import utils
 
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name in ("mlflow", "alembic"):
@@ -54,6 +58,8 @@ def open_client(uri: str) -> "MlflowClient":
             logging.getLogger(name).setLevel(logging.CRITICAL)
     if uri.startswith("sqlite:///"):
         _create_database(Path(uri.removeprefix("sqlite:///")))
+    # By run alone MLflow remembers in a process where files go: also those of a copy of the sweep.
+    getattr(utils, "_artifact_repos_cache", {}).clear()
     return MlflowClient(uri)
 
 
@@ -78,8 +84,27 @@ def artifact_location(uri: str, artifacts: Path | None) -> str | None:
     if uri.startswith(("http", "databricks")):
         return None
     if artifacts is None and uri.startswith("sqlite:///"):
-        artifacts = Path(uri.removeprefix("sqlite:///")).absolute().parent / ARTIFACTS_FOLDER
-    return artifacts.absolute().as_uri() if artifacts else None
+        artifacts = Path(uri.removeprefix("sqlite:///")).parent / ARTIFACTS_FOLDER
+    return artifacts.resolve().as_uri() if artifacts else None
+
+
+def own_database(uri: str) -> Path | None:
+    """The database in a sweep's own folder; None for any other, which others may share."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    own = path.name == MLFLOW_FILE and path.with_name(PLAN_FILE).is_file()
+    return path if uri.startswith("sqlite:///") and own else None
+
+
+def missing_files(client: "MlflowClient", run_id: str, names: Sequence[str]) -> list[str]:
+    """Those of the artifacts of a run that are not there, or empty."""
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in names)
+    there = {
+        entry.path
+        for folder in folders
+        for entry in client.list_artifacts(run_id, folder or None)
+        if entry.is_dir or entry.file_size
+    }
+    return [name for name in names if name not in there]
 
 
 def reason_of(error: Exception) -> str:

@@ -10,7 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.bundle import BUNDLE_SUFFIXES
 from orchestrator.faults import commit_point
+from orchestrator.mlflow_places import sentence, set_addresses
+from orchestrator.mlflow_registry import (
+    DIGEST_TAG,
+    FOLDER_PREFIX,
+    MODEL_FILE,
+    model_name,
+    register_winner,
+    restore_models,
+)
 from orchestrator.mlflow_runs import (
     BEST_PREFIX,
     CAUTION_TAG,
@@ -24,7 +34,13 @@ from orchestrator.mlflow_runs import (
     sweep_note,
     trial_content,
 )
-from orchestrator.mlflow_store import artifact_location, open_client
+from orchestrator.mlflow_store import (
+    ARTIFACTS_FOLDER,
+    artifact_location,
+    missing_files,
+    open_client,
+    own_database,
+)
 from orchestrator.plan import SweepPlan
 from orchestrator.record import EpochRow, TrialRecord
 from orchestrator.yaml_io import dump_yaml
@@ -37,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 SPACE_FILE = "search_space.yaml"
 PAGE_FILE = "study.html"
+IMPORTANCE_FILE = "importance.json"
+BEST_FOLDER = "best"
 
 SWEEP_TAG = "orchestrator.sweep_id"
 SPACE_FILE_TAG = "orchestrator.space_file"
@@ -44,6 +62,8 @@ IMPORTANCE_TAG = "orchestrator.importance"
 PAGE_TAG = "orchestrator.page"
 BEST_FILES_TAG = "orchestrator.best_files"
 """Digests of what was uploaded, or of what it was made from."""
+
+_FILE_OF_TAG = {SPACE_FILE_TAG: SPACE_FILE, IMPORTANCE_TAG: IMPORTANCE_FILE, PAGE_TAG: PAGE_FILE}
 
 NOTE_TAG = "mlflow.note.content"
 NOTE_DIGEST_TAG = "orchestrator.note"
@@ -97,6 +117,7 @@ class RunWriter:
         """Find the experiment and its runs, or make the experiment; nothing if that is done."""
         if self._runs is not None:
             return
+        self._settle()
         experiment = self.find_experiment()
         if experiment is None:
             self._experiment_id = self._create_experiment()
@@ -110,6 +131,23 @@ class RunWriter:
                     experiment.name,
                 )
         self._runs, self._doubles = self._list_runs()
+
+    def look(self) -> bool:
+        """Find the experiment and change nothing; False if there is none."""
+        experiment = self.find_experiment()
+        if experiment is None:
+            return False
+        self._experiment_id = experiment.experiment_id
+        return True
+
+    def _settle(self) -> None:
+        """Files go below the sweep's folder, also where it was moved."""
+        database = own_database(self._uri)
+        if database is None or not database.exists():
+            return
+        changed = set_addresses(database, database.parent / ARTIFACTS_FOLDER)
+        if changed:
+            logger.warning("%s: %s; set to this folder", database, sentence(changed))
 
     def disconnect(self) -> None:
         """Forget what MLflow held: after an error it is not known which writes arrived."""
@@ -172,11 +210,26 @@ class RunWriter:
             if not token:
                 return
 
-    def active_runs(self) -> Iterator["Run"]:
-        """Runs of ours that nobody has deleted."""
-        for run in self._search_runs():
-            if run.info.lifecycle_stage == "active" and STUDY_TAG in run.data.tags:
-                yield run
+    def own_runs(self) -> Iterator["Run"]:
+        """Runs of ours, also those in the trash."""
+        return (run for run in self._search_runs() if STUDY_TAG in run.data.tags)
+
+    def missing_of(self, run: "Run") -> list[str]:
+        """Files that the run of a study should have by its tags, and models of it, by name."""
+        client, run_id = self._client, run.info.run_id
+        names = [name for tag, name in _FILE_OF_TAG.items() if tag in run.data.tags]
+        if BEST_FILES_TAG in run.data.tags:
+            task = run.data.tags["task"]
+            names += [f"{BEST_FOLDER}/{task}{suffix}" for suffix in BUNDLE_SUFFIXES]
+        versions = client.search_model_versions(f"run_id = '{run_id}'")
+        digests = [version.tags.get(DIGEST_TAG) for version in versions]
+        models = [f"{FOLDER_PREFIX}{digest}/{MODEL_FILE}" for digest in digests if digest]
+        return missing_files(client, run_id, [*names, *models])
+
+    def restore_models(self, study: str, folders: Mapping[str, Path]) -> int:
+        """Models of the study whose files are gone, made again from bundles by `model_folder`."""
+        run = self._run((study, ""))
+        return 0 if run.deleted else restore_models(self._client, run.run_id, folders)
 
     def delete_doubles(self) -> int:
         """Move second runs of a trial to the trash; how many there were.
@@ -231,6 +284,7 @@ class RunWriter:
             run,
             SPACE_FILE_TAG,
             _digest([(SPACE_FILE, space.encode())]),
+            [SPACE_FILE],
             lambda: self._client.log_text(run.run_id, space, SPACE_FILE),
         )
         if best_files:
@@ -238,7 +292,10 @@ class RunWriter:
                 run,
                 BEST_FILES_TAG,
                 _digest((file.name, file.read_bytes()) for file in best_files),
-                lambda: [self._client.log_artifact(run.run_id, str(f), "best") for f in best_files],
+                [f"{BEST_FOLDER}/{file.name}" for file in best_files],
+                lambda: [
+                    self._client.log_artifact(run.run_id, str(f), BEST_FOLDER) for f in best_files
+                ],
             )
 
     def write_dataset(self, study: str) -> None:
@@ -269,8 +326,9 @@ class RunWriter:
             self._upload(
                 run,
                 IMPORTANCE_TAG,
-                _digest([("importance.json", document.encode())]),
-                lambda: self._client.log_text(run.run_id, document, "importance.json"),
+                _digest([(IMPORTANCE_FILE, document.encode())]),
+                [IMPORTANCE_FILE],
+                lambda: self._client.log_text(run.run_id, document, IMPORTANCE_FILE),
             )
 
     def write_page(
@@ -284,20 +342,27 @@ class RunWriter:
                 run,
                 PAGE_TAG,
                 _digest([(PAGE_FILE, json.dumps(drawn_from).encode())]),
+                [PAGE_FILE],
                 lambda: self._client.log_text(run.run_id, draw(), PAGE_FILE),
             )
 
     def register(self, study: str, bundle: Path) -> None:
         """Register the winner of a task, found in `study`, as a model."""
-        from orchestrator.mlflow_registry import model_name, register_winner
-
         run = self._run((study, ""))
         if not run.deleted:
             name = model_name(self._plan.name, self._plan.study(study).task)
             register_winner(self._client, run.run_id, name, bundle)
 
-    def _upload(self, run: _KnownRun, tag: str, digest: str, upload: Callable[[], object]) -> None:
-        if run.tags.get(tag) != digest:
+    def _upload(
+        self,
+        run: _KnownRun,
+        tag: str,
+        digest: str,
+        names: Sequence[str],
+        upload: Callable[[], object],
+    ) -> None:
+        """`names` are the files that are there afterwards, unless they are already."""
+        if run.tags.get(tag) != digest or missing_files(self._client, run.run_id, names):
             upload()
             self._client.set_tag(run.run_id, tag, digest, synchronous=True)
             run.tags[tag] = digest

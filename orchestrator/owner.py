@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy
 
 from orchestrator.plan import PLAN_FILE
+from orchestrator.regular_file import refuse_links_within
 from orchestrator.storage import StorageError, checked, make_engine
 
 LOCK_FILE = ".owner"
@@ -43,8 +44,9 @@ def owned(folder: Path) -> Iterator[None]:
 
     The lock is the kernel's, so that it ends with its process, however that ends.
     """
-    path = folder / LOCK_FILE
-    with path.open("a+", encoding="utf-8") as file:
+    refuse_links_within(folder)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(folder / LOCK_FILE, flags, 0o666), "r+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,6 +57,29 @@ def owned(folder: Path) -> Iterator[None]:
         json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
         file.flush()
         yield
+
+
+@contextmanager
+def unowned(folder: Path) -> Iterator[None]:
+    """For whoever only reads: ValueError if a process holds the sweep, before or while it is read.
+
+    Nothing is written, so that it can be asked of a folder that may not be written.
+    """
+    _refuse_owner(folder)
+    yield
+    _refuse_owner(folder)
+
+
+def _refuse_owner(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return  # nobody ever ran it here
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: is being run by {_describe(file.read())}") from None
 
 
 @contextmanager

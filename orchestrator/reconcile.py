@@ -5,11 +5,12 @@ MLflow is a window, never a source; what it shows already is not written again.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.mlflow_registry import model_folder
 from orchestrator.mlflow_runs import STATUS, STUDIES_VIEW, STUDY_TAG, TRIAL_TAG
 from orchestrator.mlflow_store import TrackingError, reason_of, redacted
 from orchestrator.mlflow_writer import RunWriter
@@ -119,6 +120,17 @@ def register_winners(plan: SweepPlan, tracking_uri: str, bundles: Mapping[str, P
         raise TrackingError(f"not registered as models: {', '.join(failed)}")
 
 
+def restore_models(plan: SweepPlan, tracking_uri: str, bundles: Sequence[Path]) -> int:
+    """Make the files of registered models again, where they are gone and their bundles are not."""
+    writer = RunWriter(plan, tracking_uri, None)
+    folders = {model_folder(bundle): bundle for bundle in bundles}
+    try:
+        writer.connect()
+        return sum(writer.restore_models(study.name, folders) for study in plan.studies)
+    except Exception as error:
+        raise TrackingError(f"models could not be written again: {reason_of(error)}") from None
+
+
 def reconcile_final(
     plan: SweepPlan, record: Record, finals: "FinalRecord", tracking_uri: str
 ) -> None:
@@ -154,25 +166,28 @@ class TrackedRun:
     val_accuracy: float | None
     test_accuracy: float | None
     """Of a winner's run with one seed."""
+    deleted: bool
+    """By a person, in MLflow's pages: it is in the trash."""
+    missing: Sequence[str]
+    """Files that were put there and are gone."""
 
 
 def tracked_runs(plan: SweepPlan, tracking_uri: str) -> list[TrackedRun]:
-    """The runs of a sweep that are not in the trash. TrackingError if MLflow does not answer."""
+    """The runs of a sweep; nothing is written. TrackingError if MLflow does not answer."""
     writer = RunWriter(plan, tracking_uri, None)
     try:
-        if writer.find_experiment() is None:
+        if not writer.look():
             return []
-        writer.connect()
-        return [_tracked(run) for run in writer.active_runs()]
+        return [_tracked(run, writer) for run in writer.own_runs()]
     except Exception as error:
         raise TrackingError(
             f"MLflow at {redacted(tracking_uri)} cannot be read: {reason_of(error)}"
         ) from None
 
 
-def _tracked(run: "Run") -> TrackedRun:
+def _tracked(run: "Run", writer: RunWriter) -> TrackedRun:
     tags = run.data.tags
-    number = tags.get(TRIAL_TAG, "")
+    number, deleted = tags.get(TRIAL_TAG, ""), run.info.lifecycle_stage == "deleted"
     state = tags.get("state", "") if number else "study"
     if number and STATUS.get(state) != run.info.status:
         state = f"{state} with status {run.info.status}"
@@ -182,4 +197,6 @@ def _tracked(run: "Run") -> TrackedRun:
         state=state,
         val_accuracy=run.data.metrics.get("val_accuracy"),
         test_accuracy=run.data.metrics.get("test_accuracy"),
+        deleted=deleted,
+        missing=() if number or deleted else writer.missing_of(run),
     )

@@ -69,6 +69,21 @@ def refuse_links(folder: Path) -> None:
         )
 
 
+def refuse_links_within(folder: Path) -> None:
+    """ValueError if anything in `folder`, however deep, is a symbolic link.
+
+    For whoever is going to write there, or to hand out what lies there.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink():
+                raise ValueError(
+                    f"{path}: is a symbolic link, and what lies in a sweep folder is opened "
+                    "without following any; put there what it leads to, or take it away"
+                )
+
+
 def refuse_link_below(folder: Path, path: Path) -> None:
     """ValueError if a step of the way from `folder` down to `path` is a symbolic link."""
     step = folder

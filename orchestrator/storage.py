@@ -7,6 +7,7 @@ written ends what was asked of it with a StorageError: what was written before i
 import functools
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Container, Iterator
@@ -52,7 +53,18 @@ class StorageError(ValueError):
 
 def default_storage(folder: Path) -> str:
     """The address of a sweep folder's own database."""
-    return f"sqlite:///{folder.absolute() / STORAGE_FILE}"
+    return sqlite_address(folder / STORAGE_FILE)
+
+
+def sqlite_address(path: Path) -> str:
+    """ValueError for a path that means another file where it stands in an address."""
+    path = path.absolute()
+    if "?" in str(path) or re.search("%[0-9A-Fa-f]{2}", str(path)):
+        raise ValueError(
+            f"{path.parent}: no database can be opened below a folder with ?, or with % and two "
+            "digits, in its name; rename it"
+        )
+    return f"sqlite:///{path}"
 
 
 def without_password(url: str) -> str:

@@ -4,12 +4,16 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import Storage
+from orchestrator.cli.options import DataOption, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from orchestrator.plan import SweepPlan
+    from orchestrator.suites import Suite
 
 console = Terminal()
 
@@ -24,6 +28,8 @@ def doctor(
             "--repair", help="Write table, bundles and MLflow again; remove what the dead left."
         ),
     ] = False,
+    data: DataOption = None,
+    weights: WeightsOption = None,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Instead: are storage, MLflow and Ray reached?")
     ] = False,
@@ -31,7 +37,11 @@ def doctor(
     ray_address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Check that storage, table, bundles and MLflow of a sweep agree and that nothing is lost."""
+    """Check that storage, table, bundles and MLflow of a sweep agree and that nothing is lost.
+
+    Without --repair nothing is written. Exit code 0: nothing was found. 1: something was, and with
+    --repair is still there. 2: it could not be looked at.
+    """
     if cluster:
         _examine_cluster(storage, ray_address, as_json)
         return
@@ -40,22 +50,33 @@ def doctor(
     from orchestrator.doctor import examine
     from orchestrator.doctor import repair as repair_folder
     from orchestrator.final_record import FinalRecord
-    from orchestrator.mlflow_store import tracking_uri
-    from orchestrator.owner import leased, owned
+    from orchestrator.mlflow_store import MLFLOW_FILE, tracking_uri
+    from orchestrator.owner import leased, owned, unowned
+    from orchestrator.places import at_places, find_places
     from orchestrator.plan import load_plan
-    from orchestrator.prepare import planned_suite
     from orchestrator.record import open_record
-    from orchestrator.storage import default_storage
+    from orchestrator.regular_file import refuse_links_within
+    from orchestrator.snapshot import copied_databases
+    from orchestrator.storage import default_storage, sqlite_address
 
-    plan = load_plan(folder)
+    plan = at_places(load_plan(folder), find_places(folder, data, weights))
     uri = tracking_uri(folder)
-    with owned(folder), leased(storage, plan.name):
-        record = open_record(plan, folder, storage)
-        finals = FinalRecord.begun(plan, record, storage or default_storage(folder))
-        done: list[str] = []
-        if repair:
-            done = repair_folder(plan, record, planned_suite(plan), folder, uri, finals)
-        examination = examine(plan, record, folder, uri, finals)
+    done: list[str] = []
+    if repair:
+        with owned(folder), leased(storage, plan.name):
+            record = open_record(plan, folder, storage)
+            finals = FinalRecord.begun(plan, record, storage or default_storage(folder))
+            suite = _suite_if_there(plan, done, asked=data is not None)
+            done += repair_folder(plan, record, suite, folder, uri, finals)
+            examination = examine(plan, record, folder, uri, finals)
+    else:
+        refuse_links_within(folder)
+        with unowned(folder), leased(storage, plan.name), copied_databases(folder) as copies:
+            if uri == sqlite_address(folder / MLFLOW_FILE):
+                uri = sqlite_address(copies / MLFLOW_FILE)
+            record = open_record(plan, copies, storage)
+            finals = FinalRecord.begun(plan, record, storage or default_storage(copies))
+            examination = examine(plan, record, folder, uri, finals, copies)
     if as_json:
         typer.echo(
             json.dumps(
@@ -63,6 +84,7 @@ def doctor(
                     "checked": dict(examination.checked),
                     "findings": [asdict(finding) for finding in examination.findings],
                     "done": done,
+                    "notes": examination.notes,
                 },
                 indent=2,
             )
@@ -72,10 +94,25 @@ def doctor(
             _say(line)
         for finding in examination.findings:
             _say(f"{finding.about}: {finding.text} ({finding.remedy})")
+        for line in examination.notes:
+            _say(line)
         checks = ", ".join(f"{count} of {about}" for about, count in examination.checked.items())
         _say(f"{len(examination.findings)} of these checks found something: {checks}")
     if examination.findings:
         raise typer.Exit(BROKEN)
+
+
+def _suite_if_there(plan: "SweepPlan", done: list[str], *, asked: bool) -> "Suite | None":
+    """The images may be on the machine where the sweep ran: then all but the bundles is mended."""
+    from orchestrator.prepare import planned_suite
+
+    try:
+        return planned_suite(plan)
+    except ValueError as error:
+        if asked:
+            raise
+        done.append(f"bundles stay as they are: {error}")
+        return None
 
 
 def _examine_cluster(storage: str | None, ray_address: str | None, as_json: bool) -> None:

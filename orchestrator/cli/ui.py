@@ -1,5 +1,6 @@
 """`ui`: MLflow's pages on one sweep, on this machine only unless told otherwise."""
 
+import os
 import signal
 import subprocess
 import tempfile
@@ -28,10 +29,15 @@ def ui(
     from orchestrator.reconcile import experiment_page
 
     plan = load_plan(folder)
-    folder = folder.absolute()
-    own = (folder / MLFLOW_FILE).is_file()
-    uri = f"sqlite:///{folder / MLFLOW_FILE}" if own else tracking_uri(folder)
-    if not own and uri.startswith("sqlite:"):
+    folder = folder.resolve()
+    if (folder / MLFLOW_FILE).is_file():
+        _refuse_taken(host, port)
+        with _interruptible(), _own_database(folder) as uri:
+            page = experiment_page(plan, uri) or ""
+            _serve(folder, uri, host, port, plan.name, page)
+        return
+    uri = tracking_uri(folder)
+    if uri.startswith("sqlite:"):
         raise ValueError(
             f"{folder}: has no {MLFLOW_FILE} yet; `orchestrator resume {folder}` writes one "
             "(or set MLFLOW_TRACKING_URI to the server that the sweep was sent to)"
@@ -41,13 +47,52 @@ def ui(
         typer.echo(f"sweep {plan.name} is on the server: {redacted(uri).rstrip('/')}/{page}")
         return
     _refuse_taken(host, port)
+    with _interruptible():
+        _serve(folder, uri, host, port, plan.name, page)
+
+
+def _serve(folder: Path, uri: str, host: str, port: int, sweep: str, page: str) -> None:
     base = f"http://{host}:{port}"
-    with _interruptible(), _server(folder, uri, host, port) as (server, output):
+    with _server(folder, uri, host, port) as (server, output):
         typer.echo("MLflow is starting ...")
         _wait_until_ready(server, base, output)
-        typer.echo(f"sweep {plan.name}: {base}/{page}   (Ctrl-C stops)")
+        typer.echo(f"sweep {sweep}: {base}/{page}   (Ctrl-C stops)")
         server.wait()
         raise ValueError(f"the MLflow server ended by itself:\n{_tail(output)}")
+
+
+@contextmanager
+def _own_database(folder: Path) -> Iterator[str]:
+    """The address of the sweep's database, none of whose files lies outside of the sweep's.
+
+    ValueError where one does: the server would hand it out to whoever asks.
+    """
+    from orchestrator.mlflow_places import sentence, set_addresses, wrong_addresses
+    from orchestrator.mlflow_store import ARTIFACTS_FOLDER, MLFLOW_FILE, TrackingError
+    from orchestrator.regular_file import refuse_links_within
+    from orchestrator.snapshot import copied_databases
+    from orchestrator.storage import sqlite_address
+
+    database, artifacts = folder / MLFLOW_FILE, folder / ARTIFACTS_FOLDER
+    refuse_links_within(folder)
+    try:
+        if foreign := [a for a in wrong_addresses(database, artifacts) if a.foreign]:
+            raise ValueError(
+                f"{database}: {sentence(foreign)}; `orchestrator doctor {folder} --repair` sets "
+                "them to the folder's own"
+            )
+        if os.access(folder, os.W_OK) and os.access(database, os.W_OK):
+            if changed := set_addresses(database, artifacts):
+                typer.echo(f"{sentence(changed)}; set to this folder")
+            yield sqlite_address(database)
+            return
+        with copied_databases(folder) as copies:
+            (copies / MLFLOW_FILE).chmod(0o600)
+            set_addresses(copies / MLFLOW_FILE, artifacts)
+            typer.echo("the folder cannot be written: what is changed in the pages is not kept")
+            yield sqlite_address(copies / MLFLOW_FILE)
+    except TrackingError as error:
+        raise ValueError(str(error)) from error
 
 
 @contextmanager

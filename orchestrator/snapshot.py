@@ -1,0 +1,27 @@
+"""Copies of a sweep's databases, for whoever only looks: opening a database may write to it."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.mlflow_store import MLFLOW_FILE
+from orchestrator.storage import STORAGE_FILE
+
+_UNFINISHED = ("", "-journal", "-wal")
+"""Beside the database, what was not yet written into it when its process died."""
+
+
+@contextmanager
+def copied_databases(folder: Path) -> Iterator[Path]:
+    """A folder with copies of the databases that are there; gone when the block ends.
+
+    Nobody may be writing to them.
+    """
+    with tempfile.TemporaryDirectory(prefix="orchestrator-look-") as scratch:
+        for name in (STORAGE_FILE, MLFLOW_FILE):
+            for ending in _UNFINISHED:
+                if (folder / f"{name}{ending}").is_file():
+                    shutil.copyfile(folder / f"{name}{ending}", Path(scratch, f"{name}{ending}"))
+        yield Path(scratch)

@@ -27,7 +27,7 @@ from methods.weights.decide import check_shape_hints, decide_network
 from methods.weights.fit import fitted, num_blocks
 from methods.weights.hints import Hints, hints_of
 from methods.weights.layouts import convert
-from methods.weights.networks import choose
+from methods.weights.networks import Found, choose
 from methods.weights.reading import read_weights
 from methods.weights.recipes import Recipe, recipe_of
 from methods.weights.timm_own import in_timms_names
@@ -271,7 +271,7 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided |
     """Fill `vit` with the weights of a file and make it their network, or say what does not fit."""
     content = in_timms_names(read_weights(path), vit)
     part = decided.part if decided else None
-    chosen = choose(content, lambda found: found.width == vit.embed_dim, part)
+    chosen = choose(content, lambda found: _has_size_of(vit, found), part)
     layout = chosen.network.layout
     try:
         converted = convert(layout, chosen.network.tensors, _separated(chosen.network.part))
@@ -315,6 +315,10 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided |
         hints=hints,
         recipe=recipe,
     )
+
+
+def _has_size_of(vit: VisionTransformer, found: Found) -> bool:
+    return found.width == vit.embed_dim and found.depth in (0, len(vit.blocks))
 
 
 def _separated(part: str) -> str:

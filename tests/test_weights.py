@@ -10,6 +10,7 @@ import functools
 import gzip
 import json
 import pathlib
+import pickle
 import re
 import zipfile
 from collections import defaultdict
@@ -563,11 +564,12 @@ def test_the_network_that_is_evaluated_is_taken_and_named(meant, other, state, t
     assert "weights under" not in about.assumed, "equal weights leave no choice"
 
 
-def test_a_teacher_of_another_width_is_not_the_student(state, tmp_path):
-    teacher = vit(embed_dim=48).state_dict()
+@pytest.mark.parametrize("size", [{"embed_dim": 48}, {"depth": 4}])
+def test_a_teacher_of_another_size_is_not_the_student(size, state, tmp_path):
+    teacher = vit(**size).state_dict()
     filled, about = read(saved({"student": state, "teacher": teacher}, tmp_path / "kd.pth"))
     assert features(filled).equal(features(with_values(state)))
-    assert "the only one of this width" in about.assumed
+    assert "the only one of this size" in about.assumed
 
 
 # Heads, activation and norms
@@ -817,6 +819,28 @@ def test_two_tensors_for_one_place_are_refused(state, tmp_path):
         read(saved(content, tmp_path / "twice.pth"))
 
 
+def test_fine_tuned_mae_calls_its_norm_another_name(tmp_path):
+    """Its one norm stands behind the mean of the tokens, where the tag mae reads it."""
+    timms = shaken(timm.create_model("test_vit", num_classes=0, global_pool="avg", img_size=32))
+    path = saved({"model": timms.state_dict()}, tmp_path / "mae_finetuned.pth")
+    filled, _ = read(path, timm.create_model("test_vit", num_classes=0, img_size=32), "x.mae")
+    backbones._read_as_mae(filled)
+    torch.testing.assert_close(features(filled), features(timms))
+    with pytest.raises(ValueError, match="fc_norm"):
+        load_backbone("test_vit", weights=path)
+
+
+def test_patches_are_resampled_for_flexivit_alone(state, tmp_path):
+    path = tmp_path / "flexivit.npz"
+    np.savez(path, **jax_arrays(state, HEADS))
+    timms = vit(patch_size=16)
+    timms.load_pretrained(str(path))
+    filled, _ = read(path, vit(patch_size=16), "flexivit_small")
+    torch.testing.assert_close(features(filled), features(timms))
+    with pytest.raises(ValueError, match="patches of 8×8 pixels, this backbone has 16×16"):
+        read(path, vit(patch_size=16))
+
+
 def test_a_mapping_that_holds_itself_is_read_once(state, tmp_path):
     content = {"model": dict(state)}
     for i in range(50):
@@ -876,6 +900,7 @@ def files(folder):
         "torn_safe": (safe[:-100], "cut short"),
         "torn_header": (safe[:30], "cut short"),
         "pickle5": (b"\x80\x05\x95\x05\x00\x00\x00\x00\x00\x00\x00}\x94.", "another protocol"),
+        "pickle2": (pickle.dumps({"a": 1}, protocol=2), "something else than torch.save"),
         "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
         "evil": (None, "could run code: .*print"),
         "whole": (None, "whole pickled model .*VisionTransformer.*state_dict"),

@@ -56,6 +56,13 @@ class Found:
                 return kernel.shape[-1 if self.layout.separator == "/" else 0]
         return 0
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks; 0 where the names do not tell."""
+        names = (self.layout.rename(name) or "" for name in self.tensors)
+        numbers = (re.match(r"blocks\.(\d+)\.", name) for name in names)
+        return max((int(found[1]) + 1 for found in numbers if found), default=0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
@@ -92,7 +99,7 @@ def networks(content: Content) -> list[Found]:
 def choose(content: Content, fits: Callable[[Found], bool], part: str | None) -> Chosen:
     """The network that is meant: `part` if the file has it, else what the publishers evaluate.
 
-    `fits` says whether a network may be the backbone at all, by its width.
+    `fits` says whether a network may be the backbone at all, by its size.
     """
     found = networks(content)
     if not found:
@@ -107,7 +114,7 @@ def choose(content: Content, fits: Callable[[Found], bool], part: str | None) ->
     if len(fitting) > 1 and not _all_equal(fitting):
         best, reason = _preferred(content, fitting)
     elif len(fitting) < len(found):
-        reason = "the only one of this width"
+        reason = "the only one of this size"
     return Chosen(
         network=best, reason=reason, others=tuple(name for name in names if name != best.part)
     )

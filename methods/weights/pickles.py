@@ -7,6 +7,7 @@ keep what they say and can do nothing.
 
 import argparse
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,11 @@ _STAND_INS: dict[str, Any] = {
 def read_pickle(path: Path, kind: Kind) -> Any:
     """What `torch.save` wrote, on the CPU. ValueError: no tensors of torch, or more than data."""
     try:
-        with torch.serialization.safe_globals([(v, k) for k, v in _STAND_INS.items()]):
+        with (
+            torch.serialization.safe_globals([(v, k) for k, v in _STAND_INS.items()]),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # advice to those who write such files
             if kind == "torch_zip" and path.suffix != ".safetensors":
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             with path.open("rb") as file:  # by its name torch would take it for safetensors
@@ -92,9 +97,10 @@ def read_pickle(path: Path, kind: Kind) -> Any:
 def _reason(path: Path, kind: Kind, message: str) -> str:
     names = _unknown_classes(path, kind) or re.findall(r"GLOBAL (\S+) was not an allowed", message)
     if not names:
-        if "Unsupported operand" in message:
+        if "Unsupported operand" in message or "magic number" in message:
             return (
-                "was pickled with another protocol than torch.save's own; write it again with"
+                "was pickled by something else than torch.save, or with another protocol than"
+                " torch.save's own; write it again with"
                 " torch.save(weights, 'weights.pth')"
             )
         first = message.strip().split("\n")[0].split(". ")[0][:200]

@@ -34,6 +34,10 @@ class SweepScheduler(FIFOScheduler):
         """Told before trials are drawn: what each idle worker holds, the latest first."""
         raise NotImplementedError
 
+    def ray_is_gone(self) -> bool:
+        """Whether whoever asks Ray for something would wait in vain."""
+        raise NotImplementedError
+
 
 class SweepController(TuneController):
     """Forgets what has ended, gives back workers it may not keep, knows what each worker holds."""
@@ -61,6 +65,10 @@ class SweepController(TuneController):
         idle = self._actor_cache.num_cached_objects
         if idle and len(self._actor_to_trial) + idle > self._sweep_scheduler.max_workers():
             self._cleanup_cached_actors(force_all=True)
+
+    def cleanup(self) -> None:
+        if not self._sweep_scheduler.ray_is_gone():
+            super().cleanup()
 
     def _maybe_cache_trial_actor(self, trial: Trial) -> bool:
         worker = self._trial_to_actor.get(trial)

@@ -1,6 +1,5 @@
 """What a cluster has, what it may come to have, and whether its parts can be reached."""
 
-import logging
 import os
 import shlex
 import sys
@@ -105,7 +104,15 @@ def submit(arguments: Sequence[str], *, name: str, ray_address: str) -> str:
                 "file (postgresql+psycopg://USER@HOST/studies?passfile=FILE)"
             )
     command = shlex.join([sys.executable, "-m", "orchestrator.cli", *arguments])
-    client = JobSubmissionClient(ray_address)
+    if "://" not in ray_address:  # else it is the dashboard's, which answers or refuses at once
+        from orchestrator.cluster_ray import find
+
+        find(ray_address)
+    try:
+        client = JobSubmissionClient(ray_address)
+    except (ConnectionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"Ray at {ray_address} takes no job: {reason}") from error
     deadline = time.monotonic() + AGENT_SECONDS
     while True:
         try:
@@ -158,9 +165,10 @@ def _reach_mlflow(uri: str) -> str:
 def _reach_ray(address: str) -> str:
     import ray
 
+    from orchestrator.cluster_ray import connect
     from orchestrator.sharing import current_claims, machines_alive
 
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    connect(address)
     machines = machines_alive()
     sweeps = sorted(claim.sweep for claim in current_claims().values())
     ray.shutdown()

@@ -10,17 +10,21 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants, services
+from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
 from ray.job_config import JobConfig
 
 from orchestrator.scratch import VARIABLE, Scratch, remove_dead
 from orchestrator.slots import Slots
+from orchestrator.stopping import kill_children
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +35,13 @@ _scratch: Scratch | None = None
 
 
 class OwnPath(JobConfig):
-    """Tells workers of no folder in which modules are: neither ours nor the one we are started in.
+    """Tells workers of folders with modules only where this process has them on its own path.
 
-    Ray's own would put the current folder on their path, where a user's `methods/` hides ours.
+    Ray's own would put the current folder on theirs, where a user's `methods/` hides ours.
     """
 
     def _serialize(self) -> Any:
-        self._py_driver_sys_path = []
+        self._py_driver_sys_path = [path for path in self._py_driver_sys_path if path in sys.path]
         return super()._serialize()
 
 
@@ -57,11 +61,19 @@ def scratch_folder() -> Path:
 def close() -> None:
     """End our Ray and remove its folder."""
     ray.shutdown()
-    remove_scratch()
+    _remove_scratch()
 
 
-def remove_scratch() -> None:
-    """Without waiting for Ray, which was killed."""
+def abandon() -> None:
+    """Do without Ray from now on, which is broken: its own end would wait for what has gone."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    for wait in (close, ray_worker.shutdown):
+        atexit.unregister(wait)
+    kill_children()
+    _remove_scratch()
+
+
+def _remove_scratch() -> None:
     global _scratch
     if _scratch is not None:
         _scratch.remove()
@@ -80,11 +92,12 @@ def start(slots: Slots) -> None:
             "RAY_AUTH_MODE=%s: every user of this machine may run code as you while the sweep runs",
             os.environ["RAY_AUTH_MODE"],
         )
+    ray_worker.print_to_stdstream = _unless_it_is_known(ray_worker.print_to_stdstream)
     # Or it would make our loopback address the machine's own, and listen on all of them.
     ray_constants.ENABLE_RAY_CLUSTER = False
     for attempts_left in (2, 1, 0):
         try:
-            with _in_sessions_of_their_own():
+            with own_signals(), _in_sessions_of_their_own():
                 ray.init(
                     "local",
                     num_cpus=slots.num_slots * slots.cpu_threads,
@@ -117,3 +130,24 @@ def _in_sessions_of_their_own() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = theirs
+
+
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """Ray may not put its own handler of SIGTERM in place of ours."""
+    theirs = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = theirs
+
+
+def _unless_it_is_known(show: Callable[..., None]) -> Callable[..., None]:
+    """Without twenty lines of a log when the raylet dies, which `ray_watch` tells in one."""
+
+    def shown(data: dict[str, Any], **options: Any) -> None:
+        if not any("Raylet is terminated" in line for line in data["lines"]):
+            show(data, **options)
+
+    return shown

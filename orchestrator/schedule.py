@@ -25,20 +25,22 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # Why a worker died is known when its node is missed, which takes longer than the second that Ray
 # waits for the reason: a preempted node would count as a death of the trial's.
 os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "60000")
+# What is written out after Ray has gone takes longer than the minute after which it ends us.
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
 
 import ray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator import own_ray
+from orchestrator import cluster_ray, own_ray
 from orchestrator.controller import Forget, SweepScheduler
 from orchestrator.fleet import gpu_kinds, grown
 from orchestrator.ledger import WORKER_DEATHS_ALLOWED, Ledger
-from orchestrator.own_ray import QUIET, OwnPath
+from orchestrator.ray_watch import watched
 from orchestrator.sharing import Share, machines_alive
 from orchestrator.slots import Machine, Slots
-from orchestrator.stopping import StopSignals
+from orchestrator.stopping import MachineLost, asked, in_order
 from orchestrator.suggest import unknown
 from orchestrator.trial import TrialContext
 from orchestrator.worker import WarmWorker
@@ -67,7 +69,7 @@ def run_schedule(
     share = Share(sweep, slots)
     share.look(num_left=lambda: ledger.num_left, num_running=lambda: 0)
     shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
-    with StopSignals() as signals:
+    with in_order(), watched(shared.lose):
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(WarmWorker, context=context),
@@ -85,7 +87,7 @@ def run_schedule(
             ),
             run_config=tune.RunConfig(
                 name="sweep",
-                stop=_StopInOrder(signals, shared),
+                stop=_StopInOrder(shared),
                 storage_path=tempfile.mkdtemp(prefix="tune-", dir=own_ray.scratch_folder()),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
@@ -97,7 +99,8 @@ def run_schedule(
         try:
             tuner.fit()
         finally:
-            share.withdraw()
+            if not shared.is_lost:
+                share.withdraw()
             if shared.failure is not None:
                 raise shared.failure
 
@@ -112,7 +115,7 @@ def start_ray(slots: Slots, address: str | None) -> None:
     for name in ("ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address:
-        ray.init(address=address, job_config=OwnPath(), **QUIET)
+        cluster_ray.connect(address)
     else:
         own_ray.start(slots)
 
@@ -124,7 +127,7 @@ def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
     """
     connected = ray.is_initialized()  # by the search, which the last stage follows
     if not connected:
-        ray.init(address=address, job_config=OwnPath(), **QUIET)
+        cluster_ray.connect(address)
     here = machines_alive()
     if not connected:
         ray.shutdown()
@@ -158,6 +161,14 @@ class _Shared:
             except Exception as error:
                 self.failure = error
         return otherwise
+
+    @property
+    def is_lost(self) -> bool:
+        return isinstance(self.failure, MachineLost)
+
+    def lose(self, error: MachineLost) -> None:
+        """Ray has gone, and its workers with it: no trial is to blame."""
+        self.failure = self.failure or error
 
     # Tune pickles searcher and scheduler into snapshots that we never read: not the ledger.
     def __getstate__(self) -> dict[str, Any]:
@@ -209,6 +220,9 @@ class _LedgerScheduler(SweepScheduler):
     def max_workers(self) -> int:
         return self.shared.share.allowed
 
+    def ray_is_gone(self) -> bool:
+        return self.shared.is_lost
+
     def task_of(self, trial: Any) -> str:
         (run,) = trial.config["run"]
         return run.config.task
@@ -249,15 +263,14 @@ class _LedgerScheduler(SweepScheduler):
 
 
 class _StopInOrder(tune.Stopper):
-    def __init__(self, signals: StopSignals, shared: _Shared) -> None:
-        self._signals = signals
+    def __init__(self, shared: _Shared) -> None:
         self._shared = shared
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._signals.name is not None or self._shared.failure is not None
+        return asked() is not None or self._shared.failure is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

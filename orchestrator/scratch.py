@@ -51,6 +51,11 @@ class Scratch:
         os.close(self._lock)
 
 
+def is_name_of_scratch(name: str) -> bool:
+    """Whether a folder of this name is one of these, by the look of it."""
+    return _NAME.fullmatch(name) is not None
+
+
 def places() -> list[Path]:
     """Where such folders may be, the preferred first."""
     asked = os.environ.get("RAY_TMPDIR")

@@ -1,50 +1,123 @@
-"""Ctrl-C and a cluster's stop signal: once the schedule ends in order, twice the process ends now.
+"""Ctrl-C, a cluster's stop signal and a closed terminal: how a command ends on them.
 
-Ending now is safe: whatever is written is written whole, and `resume` goes on from there.
+While trials run, or files are written out, the first signal is only noted, and the sweep ends in
+order. Elsewhere nothing is to be saved, and the first signal ends the command. A second signal ends
+the process at once, which is safe: whatever is written is written whole, and `resume` goes on.
 """
 
 import contextlib
-import logging
 import os
 import signal
+import threading
+import time
+from collections.abc import Iterator
 from types import FrameType
 
 import psutil
 
-logger = logging.getLogger(__name__)
-
 STOPPED = 130
 """Exit code of a process that was told to stop."""
 
+SAME_SECONDS = 0.5
+"""A signal that comes twice so soon came once: `timeout` sends it to us and to our group."""
 
-class StopSignals:
-    """While it is entered, the first signal only sets `name`, and the second ends the process."""
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-        """Of the signal that came."""
-
-    def __enter__(self) -> "StopSignals":
-        self._before = {
-            number: signal.signal(number, self._came) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _came(self, number: int, frame: FrameType | None) -> None:
-        if self.name is not None:
-            os.write(2, b"stopped at once; `orchestrator resume` goes on\n")
-            _kill_children()
-            os._exit(STOPPED)
-        self.name = signal.Signals(number).name
-        logger.warning("%s: stopping; once more stops at once", self.name)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _kill_children() -> None:
+class MachineLost(Exception):
+    """What trials run on has gone: nothing is wrong with the sweep, which can be gone on with."""
+
+
+class _Asked:
+    name: str | None = None
+    """Of the first signal that came."""
+    last: tuple[int, float] | None = None
+    """The signal that came last, and when by the monotonic clock."""
+    blocks: int = 0
+    """How many blocks are entered that end in order."""
+    leaving: bool = False
+    """The command is over; what is still to be done takes a moment and nobody waits for it."""
+
+
+_asked = _Asked()
+
+
+def listen() -> None:
+    """From now on signals end this process as a command ends; for the main thread.
+
+    A signal that whoever started us wants to be ignored (`nohup`) stays so.
+    """
+    _Asked.__init__(_asked)
+    for number in _SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _came)
+
+
+def leave() -> None:
+    """The command is over: from now on any signal ends the process at once."""
+    _asked.leaving = True
+
+
+@contextlib.contextmanager
+def going_on_with(command: str) -> Iterator[None]:
+    """Where the machine is lost, `command` is named as what goes on afterwards."""
+    try:
+        yield
+    except MachineLost as error:
+        raise MachineLost(f"{error}; go on with: {command}") from error
+
+
+@contextlib.contextmanager
+def in_order() -> Iterator[None]:
+    """While it is entered, the first signal is only noted, for `asked` to tell."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _SIGNALS} if in_main else {}
+    if in_main and not _asked.blocks and _came not in before.values():
+        listen()
+    _asked.blocks += 1
+    try:
+        yield
+    finally:
+        _asked.blocks -= 1
+        if not _asked.blocks:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def asked() -> str | None:
+    """The signal that told this process to stop, if one came."""
+    return _asked.name
+
+
+def kill_children() -> None:
     """What we started of Ray would take a minute to notice that we are gone."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _came(number: int, frame: FrameType | None) -> None:
+    now, last = time.monotonic(), _asked.last
+    _asked.last = (number, now)
+    if last is not None:
+        again = number == last[0] and now - last[1] < SAME_SECONDS
+        # A terminal is closed once, whoever tells of it, and however often.
+        if again or number == signal.SIGHUP:
+            return
+    name = signal.Signals(number).name
+    if _asked.leaving or _asked.name is not None:
+        _tell("stopped at once; `orchestrator resume` goes on")
+        kill_children()
+        os._exit(STOPPED)
+    _asked.name = name
+    if _asked.blocks:
+        _tell(f"{name}: stopping; once more stops at once")
+    else:
+        _tell(f"{name}: stopped")
+        raise KeyboardInterrupt
+
+
+def _tell(line: str) -> None:
+    # Not through a logger, whose lock the interrupted code may hold. The terminal may be gone.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())

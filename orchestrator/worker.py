@@ -1,10 +1,8 @@
 """A warm worker: trains one run after the other, and keeps what they share."""
 
 import errno
-import faulthandler
 import logging
 import os
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -15,6 +13,7 @@ from ray import tune
 from orchestrator.ledger import Run
 from orchestrator.record import EpochRow
 from orchestrator.residents import Residents
+from orchestrator.silence import Silence
 from orchestrator.trial import TrialContext, TrialFailed
 
 logger = logging.getLogger(__name__)
@@ -30,6 +29,7 @@ class WarmWorker(tune.Trainable):
         self, config: dict[str, Any], context: TrialContext
     ) -> None:
         self._context = context
+        self._silence = Silence(context.silent_seconds)
         self._max_bytes = resident_bytes(context.device)
         self._residents = Residents(self._max_bytes)
         self._begin(config)
@@ -52,11 +52,11 @@ class WarmWorker(tune.Trainable):
         rows: list[EpochRow] = []
         failure, unexpected, blameless, finished = "", False, False, False
         report_at = time.monotonic() + REPORT_SECONDS
-        self._expect_progress()
+        self._silence.expect_progress()
         try:
             for row in self._epochs:
                 rows.append(row)
-                self._expect_progress()
+                self._silence.expect_progress()
                 # After the last epoch nothing is left to prune: go on to the end.
                 is_last = row["epoch"] == self._trial.num_epochs
                 if not is_last and (
@@ -76,7 +76,7 @@ class WarmWorker(tune.Trainable):
             if not blameless:  # a full disk is said in a line
                 logger.exception("trial failed")
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            self._silence.expect_none()
         return {
             "rows": rows,
             "finished": finished,
@@ -85,11 +85,6 @@ class WarmWorker(tune.Trainable):
             "blameless": blameless,
             "facts": {**self._trial.facts(), "memory_share": self._run.memory_share},
         }
-
-    def _expect_progress(self) -> None:
-        """Without an epoch in time this process ends, whatever it hangs in, and is replaced."""
-        seconds = self._context.silent_seconds
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.stderr)
 
     def cleanup(self) -> None:
         self._epochs.close()

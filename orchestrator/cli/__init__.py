@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 
 import typer
@@ -21,6 +22,7 @@ from orchestrator.cli import (
 from orchestrator.cli.output import make_output_steady
 from orchestrator.cli.terminal import Terminal, VisibleFormatter
 from orchestrator.loopback import ask_directly
+from orchestrator.stopping import STOPPED, MachineLost, leave, listen
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
@@ -56,6 +58,7 @@ def main() -> None:
     ask_directly()
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))
+    listen()
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         app()
@@ -64,3 +67,9 @@ def main() -> None:
             raise
         Terminal(stderr=True).print(f"error: {error}", soft_wrap=True)
         sys.exit(USER_ERROR)
+    except MachineLost as error:
+        Terminal(stderr=True).print(f"stopped: {error}", soft_wrap=True)
+        sys.stdout.flush()
+        os._exit(STOPPED)  # or what is left of Ray in this process would wait for the rest of it
+    finally:
+        leave()

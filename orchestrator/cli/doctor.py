@@ -77,6 +77,7 @@ def doctor(
             record = open_record(plan, copies, storage)
             finals = FinalRecord.begun(plan, record, storage or default_storage(copies))
             examination = examine(plan, record, folder, uri, finals, copies)
+    notes = [*examination.notes, *_notes(repair=repair)]
     if as_json:
         typer.echo(
             json.dumps(
@@ -84,7 +85,7 @@ def doctor(
                     "checked": dict(examination.checked),
                     "findings": [asdict(finding) for finding in examination.findings],
                     "done": done,
-                    "notes": examination.notes,
+                    "notes": notes,
                 },
                 indent=2,
             )
@@ -94,7 +95,7 @@ def doctor(
             _say(line)
         for finding in examination.findings:
             _say(f"{finding.about}: {finding.text} ({finding.remedy})")
-        for line in examination.notes:
+        for line in notes:
             _say(line)
         checks = ", ".join(f"{count} of {about}" for about, count in examination.checked.items())
         _say(f"{len(examination.findings)} of these checks found something: {checks}")
@@ -115,13 +116,26 @@ def _suite_if_there(plan: "SweepPlan", done: list[str], *, asked: bool) -> "Suit
         return None
 
 
+def _notes(*, repair: bool) -> list[str]:
+    """Of this machine and user, not of a sweep: no part of the exit code."""
+    from orchestrator.privacy import open_things
+    from orchestrator.scratch import dead, remove_dead
+
+    left = remove_dead() if repair else dead()
+    what = "removed" if repair else "left, for the next sweep or --repair to remove"
+    return [*open_things(), *(f"of a driver that was killed, {what}: {path}" for path in left)]
+
+
 def _examine_cluster(storage: str | None, ray_address: str | None, as_json: bool) -> None:
     from orchestrator.fleet import reach
+    from orchestrator.privacy import open_things
 
     findings = reach(storage, os.environ.get("MLFLOW_TRACKING_URI"), ray_address)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
+        for line in open_things():
+            _say(f"privacy: {line}")
         for finding in findings:
             _say(f"{finding.part}: {'' if finding.reached else 'NOT REACHED: '}{finding.text}")
     if not all(finding.reached for finding in findings):

@@ -83,6 +83,7 @@ def finalize(
     from orchestrator.owner import leased, owned
     from orchestrator.places import at_places, find_places, keep_places
     from orchestrator.plan import load_plan
+    from orchestrator.stopping import asked, going_on_with
     from orchestrator.storage import default_storage
 
     places = find_places(folder, data, weights)
@@ -94,7 +95,8 @@ def finalize(
         dry_run=dry_run,
     )
     told = Terminal(stderr=True) if as_json else console
-    with owned(folder), leased(storage, plan.name):
+    go_on = going_on_with(f"orchestrator finalize {folder}")
+    with owned(folder), leased(storage, plan.name), go_on:
         outcomes = run(
             plan,
             folder,
@@ -114,7 +116,7 @@ def finalize(
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
         _show(outcomes, folder)
-    if any(outcome.num_left for outcome in outcomes):
+    if asked() or any(outcome.num_left for outcome in outcomes):
         raise typer.Exit(INTERRUPTED)
     if any(outcome.failed_seeds or outcome.winner is None for outcome in outcomes):
         raise typer.Exit(SOME_FAILED)

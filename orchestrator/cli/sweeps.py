@@ -284,9 +284,11 @@ def _run(
     from orchestrator.owner import leased, owned
     from orchestrator.places import keep_places
     from orchestrator.record import open_record
+    from orchestrator.stopping import asked, going_on_with, in_order
     from orchestrator.sweep import run_sweep
 
-    with owned(folder), leased(storage, plan.name):
+    go_on = going_on_with(f"orchestrator resume {folder}")
+    with owned(folder), leased(storage, plan.name), go_on, in_order():
         if places is not None:
             keep_places(folder, places)
         outcome = run_sweep(
@@ -303,7 +305,8 @@ def _run(
     record = open_record(plan, folder, storage)
     _show_summary(plan, record)
     _show_last_stage(folder, record)
-    return _show_end(outcome, folder)
+    exit_code = _show_end(outcome, folder)
+    return INTERRUPTED if asked() else exit_code
 
 
 def _hours_until(deadline: float | None) -> float | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
@@ -74,9 +74,15 @@ def trains(process: psutil.Process) -> bool:
 
 @contextmanager
 def running(
-    *arguments: object, cache: Path, environment: Mapping[str, str] | None = None
+    *arguments: object,
+    cache: Path,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Iterator[Running]:
-    """The command with these arguments; whatever is left of it at the end is killed."""
+    """The command with these arguments; whatever is left of it at the end is killed.
+
+    `options` are those of a `subprocess.Popen`.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ORCHESTRATOR_"))}
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
@@ -91,6 +97,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
     command = Running(process)
     try:

@@ -6,8 +6,11 @@ Ray itself would try for a quarter of an hour to reach an address where nothing 
 import contextlib
 import os
 import socket
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from typing import IO
 
 import psutil
 import ray
@@ -30,11 +33,21 @@ def connect(address: str) -> None:
     """Make this process a driver of the cluster; ValueError, in one line, where that fails."""
     found = find(address)
     warn_of_open_token()
+    said = ""
     try:
-        with own_signals():
-            ray.init(address=found, job_config=OwnPath(), **QUIET)
+        with own_signals(), _held_back() as held:
+            try:
+                ray.init(address=found, job_config=OwnPath(), **QUIET)
+            finally:
+                held.seek(0)
+                said = held.read().decode(errors="replace")
     except Exception as error:  # of Ray's, of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "InvalidAuthToken" in said:
+            reason = (
+                "our token is missing or another (RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, "
+                "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)"
+            )
         raise ValueError(
             f"the Ray cluster at {_named(address)} lets nobody in: {reason}"
         ) from error
@@ -58,6 +71,19 @@ def find(address: str) -> str:
             f"no Ray cluster answers at {_named(address)}{f', {where}' if where else ''}: {problem}"
         )
     return address if address != "auto" or services.find_bootstrap_address(None) else target
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[IO[bytes]]:
+    """What Ray's library writes to stderr: twenty times the same where it is not let in."""
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield held
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def answers(host: str, port: int, seconds: float = REACH_SECONDS) -> None:

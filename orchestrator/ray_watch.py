@@ -13,7 +13,7 @@ from ray._private import worker as ray_worker
 
 from orchestrator import own_ray
 from orchestrator.cluster_ray import answers
-from orchestrator.stopping import STOPPED, MachineLost
+from orchestrator.stopping import STOPPED, MachineLost, kill_children
 
 LOOK_SECONDS = 0.5
 """Between two looks at processes of our own."""
@@ -66,6 +66,9 @@ def _look(
         found.set()
         error = MachineLost(reason)
         lost(error)
+        if is_own:
+            # Ray's library ends this process (_exit) when it hears from the rest that a part died.
+            kill_children()
         if not over.wait(ORDER_SECONDS):
             with contextlib.suppress(OSError):
                 os.write(2, f"stopped: {error}; `orchestrator resume` goes on\n".encode())

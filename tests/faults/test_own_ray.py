@@ -119,12 +119,10 @@ def test_a_closed_terminal_ends_the_sweep_in_order_and_nothing_is_left(told: Tol
 
 
 def test_a_raylet_that_dies_is_said_in_a_line(told: Told):
-    assert told.second_end == 130
+    assert told.second_end == 130, told.second_output
     (line,) = [line for line in told.second_output.splitlines() if line.startswith("stopped: ")]
-    assert line == (
-        "stopped: raylet, a process of Ray that all trials need, was killed (SIGKILL); go on "
-        f"with: orchestrator resume {told.folder}"
-    )
+    assert "raylet, a process of Ray that all trials need, was killed (SIGKILL)" in line
+    assert "orchestrator resume" in line
     assert "Traceback" not in told.second_output
     assert "worker died" not in told.second_output, "no trial is to blame"
 

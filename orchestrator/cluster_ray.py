@@ -48,9 +48,9 @@ def connect(address: str) -> None:
                 "our token is missing or another (RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, "
                 "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)"
             )
-        raise ValueError(
-            f"the Ray cluster at {_named(address)} lets nobody in: {reason}"
-        ) from error
+        where = f"the Ray cluster at {_named(address)}"
+        raise ValueError(f"{where} does not let us in: {reason}") from error
+    os.write(2, said.encode())
 
 
 def find(address: str) -> str:

@@ -67,10 +67,17 @@ def close() -> None:
 def abandon() -> None:
     """Do without Ray from now on, which is broken: its own end would wait for what has gone."""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _of_others_than_ray
     for wait in (close, ray_worker.shutdown):
         atexit.unregister(wait)
     kill_children()
     _remove_scratch()
+
+
+def _of_others_than_ray(unraisable: Any) -> None:
+    """What its objects complain of when they are deleted is that it has gone."""
+    if not str(getattr(unraisable.object, "__module__", "")).startswith("ray."):
+        sys.__unraisablehook__(unraisable)
 
 
 def _remove_scratch() -> None:

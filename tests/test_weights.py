@@ -198,6 +198,13 @@ def test_the_image_encoder_of_a_pair_is_taken(kind, options, left_out, tmp_path)
     torch.testing.assert_close(features(filled), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_dinov2_of_transformers_without_its_config_has_its_epsilon(tmp_path):
+    model = shaken(transformers.Dinov2Model(transformers.Dinov2Config(**HUB)))
+    path = saved(model.state_dict(), tmp_path / "dinov2.pth")
+    filled, about = read(path, vit(init_values=1.0))
+    assert network_of(filled).norm_eps == 1e-6 and "DINOv2's" in about.assumed
+
+
 def test_the_encoder_of_vit_mae_is_taken_without_its_decoder(tmp_path):
     decoder = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2}
     config = transformers.ViTMAEConfig(

@@ -82,6 +82,8 @@ def _known(
     """What is known without the file's saying so."""
     if key == "num_heads" and recipe and (heads := recipe.num_heads.get(vit.embed_dim)):
         return Hint(value=heads, source=f"{recipe.title}'s")
+    if key == "norm_eps" and any("layer_scale1" in tensor for tensor in found.tensors):
+        return Hint(value=1e-6, source="DINOv2's")
     if key == "norm_eps" and found.layout.norm_eps is not None:
         return Hint(value=found.layout.norm_eps, source=_library(found.layout))
     if key == "norm_eps" and found.layout is TRANSFORMERS_CLIP:

@@ -10,7 +10,7 @@ from typing import Annotated
 from methods.backbones import Backbone, Decided, load_backbone, load_frozen
 from methods.network import Network
 from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
-from orchestrator.document import Between, OneOf
+from orchestrator.document import Between, OneOf, Sha256
 
 MOST_PIXELS = 2048
 """Of a side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm sees."""
@@ -26,7 +26,7 @@ class BackbonePlan:
     name: str
     weights: str | None
     """Absolute path of the weights file; None: timm's own weights, or the embedded ones."""
-    weights_sha256: str
+    weights_sha256: Annotated[str, Sha256()]
     image_size: Annotated[int, Between(1, MOST_PIXELS)]
     num_parameters: Annotated[int, Between(1, 10**12)]
     resize: Annotated[str, OneOf(RESIZES)]

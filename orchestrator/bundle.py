@@ -29,7 +29,7 @@ from orchestrator.data.images import MAX_FILE_BYTES, parallel_map
 from orchestrator.data.pixels import decode
 from orchestrator.data.split import SplitRule
 from orchestrator.data.transform import ImageTransform
-from orchestrator.document import Between, Entries, Name, OneOf, read_as, shown
+from orchestrator.document import Between, Entries, Name, OneOf, Sha256, read_as, shown
 from orchestrator.engine import Engine
 from orchestrator.faults import commit_point
 from orchestrator.model_card import model_card
@@ -46,6 +46,9 @@ BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
 
 MOST_TENSOR_BYTES = 16 * 2**30
 """Of tuned weights: all of the largest plain ViT of timm, in float32, are 7 GB."""
+
+MOST_TOKENS = 64 * 1024
+"""That predictions are computed of at once: 64 images of 512 pixels, in patches of 16."""
 
 Accuracy = Annotated[float, Between(0, 1)]
 
@@ -69,7 +72,7 @@ class Bundle:
     num_tuned_parameters: Annotated[int, Between(1, 10**12)]
     device: str
     cpu_threads: Annotated[int, Between(1, 4096)]
-    tensors_sha256: str
+    tensors_sha256: Annotated[str, Sha256()]
     sweep: str
     versions: Mapping[str, str]
     data_split: tuple[float, float, float] | None = None
@@ -124,7 +127,7 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{bundle.task}.safetensors"
-    _write(weights, tensors.read_bytes())
+    _write(weights, read_regular(tensors, most_bytes=MOST_TENSOR_BYTES, follow_link=False))
     document = {"format": FORMAT, **asdict(bundle)}
     document["class_names"] = list(bundle.class_names)
     document["data_split"] = list(bundle.data_split) if bundle.data_split else None
@@ -137,7 +140,7 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
     _write(card, model_card(bundle, method.title, method.paper).encode())
     checked = (description, weights, card)
     sums = folder / f"{bundle.task}.sha256"
-    _write(sums, "".join(f"{sha256_of(file)}  {file.name}\n" for file in checked).encode())
+    _write(sums, "".join(map(_checksum, checked)).encode())
     return *checked, sums
 
 
@@ -254,6 +257,13 @@ class PromptedModel:
         ]
 
     def _logits(self, decoded: Sequence[np.ndarray]) -> Tensor:
+        """Of large images few are computed at once."""
+        patches = self.model.vit.patch_embed.num_patches
+        part = max(1, MOST_TOKENS // (int(patches) + self.model.tuning.num_prompts))
+        starts = range(0, len(decoded), part)
+        return torch.cat([self._logits_of(decoded[start : start + part]) for start in starts])
+
+    def _logits_of(self, decoded: Sequence[np.ndarray]) -> Tensor:
         backbone = self.bundle.backbone
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
         pixels = torch.stack([torch.from_numpy(one.copy()) for one in decoded])
@@ -308,6 +318,12 @@ def load_bundle(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return PromptedModel(bundle, model.to(device), device)
+
+
+def _checksum(file: Path) -> str:
+    """A line as sha256sum writes and reads it, which marks a name with a backslash."""
+    escaped = file.name.replace("\\", "\\\\")
+    return f"{chr(92) if escaped != file.name else ''}{sha256_of(file)}  {escaped}\n"
 
 
 def sha256_of(path: Path) -> str:

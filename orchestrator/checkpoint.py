@@ -10,11 +10,15 @@ from typing import Any
 import torch
 
 from orchestrator.faults import commit_point
+from orchestrator.regular_file import read_regular
 from orchestrator.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"orchestrator checkpoint 1\n"
+
+MOST_BYTES = 64 * 2**30
+"""All weights of the largest ViT with both moments of AdamW are 22 GB."""
 
 
 def save_checkpoint(state: Any, path: Path, *, owner: str) -> None:
@@ -38,8 +42,11 @@ def load_checkpoint(path: Path, *, owner: str) -> Any | None:
     logged and the trial begins again.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, most_bytes=MOST_BYTES, follow_link=False)
     except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s; the trial begins again", error)
         return None
     head = len(_MAGIC) + hashlib.sha256().digest_size
     digest, body = content[len(_MAGIC) : head], content[head:]
@@ -51,7 +58,13 @@ def load_checkpoint(path: Path, *, owner: str) -> Any | None:
     except UnpicklingError:
         logger.warning("%s: holds more than tensors, the trial begins again", path)
         return None
-    if document["owner"] != owner:
+    except Exception as error:  # with a right checksum, yet written by another: many kinds
+        logger.warning("%s: cannot be read (%s), the trial begins again", path, error)
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("state"), dict):
+        logger.warning("%s: is not one of ours, the trial begins again", path)
+        return None
+    if document.get("owner") != owner:
         logger.warning("%s: belongs to another configuration, the trial begins again", path)
         return None
     return document["state"]

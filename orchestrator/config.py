@@ -11,12 +11,10 @@ from typing import Annotated, Any
 
 from methods import METHODS
 from methods.recipe import Recipe
-from orchestrator.document import Between, Name, shown
+from orchestrator.document import MOST_SEED, Between, Name, shown
 from orchestrator.suggest import unknown
 
 Value = None | bool | int | float | str
-
-MOST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ from orchestrator.suggest import unknown
 Document = TypeVar("Document")
 
 INT64 = 2**63
+MOST_SEED = 2**32 - 1
+"""Of a trial: what numpy takes, and torch also after augmentation has multiplied it."""
 MOST_CHARACTERS = 10_000
 """Of a text: paths have 4,096 at most."""
 MOST_ENTRIES = 1_000_000
@@ -64,6 +66,14 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Sha256:
+    """A digest as we write it. It stands in names of files."""
+
+    def complaint(self, value: Any) -> str | None:
+        return None if _SHA256.fullmatch(value) else "64 digits of a sha256"
+
+
+@dataclass(frozen=True)
 class Name:
     """One that stands in the name of a file or folder, and in lines and tables."""
 
@@ -104,6 +114,11 @@ def is_hidden(letter: str) -> bool:
     """
     kind = unicodedata.category(letter)
     return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and letter not in "\u200c\u200d")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it counts or measures something; true and false do not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_as(kind: type[Document], document: Any, *, source: str) -> Document:
@@ -171,6 +186,8 @@ def _read(annotation: Any, value: Any, place: Place) -> Any:
         return _read_tuple(arguments, value, place)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _read_mapping(arguments, value, place)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return _read_tuple((*arguments, ...), value, place)
     if annotation is Any:
         return value
     if isinstance(annotation, type) and is_dataclass(annotation):
@@ -246,6 +263,7 @@ def _read_plain(kind: Any, value: Any, place: Place) -> Any:
     return value
 
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 _WORDS: Mapping[Any, str] = {

@@ -27,6 +27,7 @@ from methods.gatevpt import GatedPrompts
 from methods.recipe import Recipe
 from orchestrator.bundle import PromptedModel
 from orchestrator.config import split_config
+from orchestrator.foreign_text import visible
 from orchestrator.whole_file import whole_file
 
 NUM_PROTOTYPES = 16
@@ -61,7 +62,8 @@ def explain(
         found = model.model(images).softmax(dim=1)
     bundle = model.bundle
     captions = [
-        f"{truth}\nfound: {bundle.class_names[int(row.argmax())]} ({float(row.max()):.2f})"
+        f"{visible(truth)}\n"
+        f"found: {visible(bundle.class_names[int(row.argmax())])} ({float(row.max()):.2f})"
         for truth, row in zip(labels, found, strict=True)
     ]
     parts = [
@@ -240,7 +242,8 @@ def _draw_maps(shown: np.ndarray, captions: Sequence[str], without: Looks, looks
     axes = figure.subplots(3, count, squeeze=False)
     for column in range(count):
         axes[0, column].imshow(shown[column])
-        axes[0, column].set_title(captions[column], fontsize=8)
+        # A dollar in the name of a class is no formula.
+        axes[0, column].set_title(captions[column], fontsize=8, parse_math=False)
         for row, look in ((1, without), (2, looks)):
             axes[row, column].imshow(_overlay(shown[column], look.patches[-1, column]))
     for row, name in enumerate(("image", "without prompts", "with prompts")):

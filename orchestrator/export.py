@@ -9,6 +9,7 @@ from orchestrator.config import TrialConfig, build
 from orchestrator.faults import commit_point
 from orchestrator.plan import SweepPlan
 from orchestrator.record import Record, TrialRecord, best_of
+from orchestrator.regular_file import refuse_link_below
 from orchestrator.suites import Suite
 from orchestrator.uncertainty import accuracy_text
 
@@ -51,8 +52,11 @@ def export_best(
             if not tensors.is_file():
                 missing.append(f"{study.name}: {tensors} is gone; run trial #{trial.number} again")
                 continue
+            by_method = folder / BY_METHOD / study.space
+            refuse_link_below(trials_folder, tensors)
+            refuse_link_below(folder, by_method)
             bundle = describe(plan, suite, trial, tensors)
-            files[study.name] = list(save_bundle(bundle, folder / BY_METHOD / study.space, tensors))
+            files[study.name] = list(save_bundle(bundle, by_method, tensors))
             winners.append(trial)
         winner = best_of(winners)
         if winner is None:
@@ -68,6 +72,10 @@ def export_best(
 def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -> Bundle:
     """The bundle of a complete trial whose tuned weights are in `tensors`."""
     assert trial.val_accuracy is not None
+    if untold := [name for name in _NEEDED if name not in trial.facts]:
+        raise ValueError(
+            f"{trial.study} #{trial.number}: the storage does not say its {', '.join(untold)}"
+        )
     study = plan.study(trial.study)
     space = plan.parsed_spaces[study.space]
     _, recipe = build(space.method, trial.config, source=f"{trial.study} #{trial.number}")
@@ -102,6 +110,10 @@ def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -
         sweep=plan.name,
         versions=plan.versions,
     )
+
+
+_NEEDED = ("num_tuned_parameters", "device", "cpu_threads")
+"""Facts of a trial that its bundle repeats."""
 
 
 def _tensors(trials_folder: Path, trial: TrialRecord) -> Path:

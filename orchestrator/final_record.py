@@ -27,6 +27,7 @@ from orchestrator.finalists import (
 from orchestrator.plan import SweepPlan
 from orchestrator.record import FINISHED, STATES, EpochRow, Record, TrialRecord, as_columns, as_rows
 from orchestrator.storage import open_storage
+from orchestrator.stored_final import refuse_other_round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +268,8 @@ class FinalRecord:
             one = self._make_round(study, len(found) + 1)
             if not {"chosen", "protocol"} <= one.finalists.user_attrs.keys():
                 break  # its driver was killed before the finalists were chosen
+            trials = {trial.number for trial in self._record.trials(study)}
+            refuse_other_round(one.finalists, one.final, trials=trials)
             found.append(one)
         return found
 

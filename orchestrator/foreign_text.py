@@ -46,11 +46,14 @@ def table_cell(value: Any) -> Any:
 
 def markdown(text: str) -> str:
     """On one line, with nothing in it that Markdown or HTML would take for its own."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(visible(" ".join(text.split())), quote=False))
+    escaped = html.escape(visible(" ".join(text.split())), quote=False)
+    return _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\1", escaped))
 
 
-# Not & and ;, which html.escape has just written. A dot or dash makes a list only at the start.
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]|#~$!]|^[-+=]|^\d+(?=[.)]))")
+# Not & and ;, which html.escape has just written. A dash or number makes a list at the start only,
+# and an underscore within a word is no emphasis.
+_MARKDOWN = re.compile(r"([\\`*{}\[\]|#~$!]|(?<!\w)_|_(?!\w)|^[-+=])")
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s)")
 
 
 def code(text: str) -> str:

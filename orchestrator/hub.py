@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from orchestrator.bundle import BUNDLE_SUFFIXES, read_bundle
+from orchestrator.foreign_text import code, markdown
 
 
 def push_bundles(descriptions: Sequence[Path], repo: str) -> str:
@@ -18,6 +20,9 @@ def push_bundles(descriptions: Sequence[Path], repo: str) -> str:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise ValueError(f"{', '.join(missing)}: missing; export them again")
+    for file in files:
+        if file.is_symlink():  # it may lead to a file that nobody meant to publish
+            raise ValueError(f"{file}: is a symbolic link, and what it leads to is not uploaded")
     add = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=str(file)) for file in files]
     add.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=_readme(descriptions)))
     api = HfApi()
@@ -37,6 +42,7 @@ def _readme(descriptions: Sequence[Path]) -> bytes:
     lines = ["# Visual prompts", "", "| task | method | backbone |", "|---|---|---|"]
     for path in descriptions:
         bundle = read_bundle(path)
-        row = (f"[{bundle.task}]({path.stem}.md)", bundle.trial.method, bundle.backbone.name)
+        link = f"[{markdown(bundle.task)}](<{quote(path.stem)}.md>)"
+        row = (link, bundle.trial.method, code(bundle.backbone.name).replace("|", "\\|"))
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join([*lines, ""]).encode()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from orchestrator.bundle import Bundle, read_bundle
+from orchestrator.foreign_text import markdown
 from orchestrator.mlflow_store import missing_files
 
 if TYPE_CHECKING:
@@ -129,8 +130,9 @@ def save_as_model(bundle: Path, folder: Path) -> None:
 
 def _what(bundle: Bundle) -> str:
     return (
-        f"{bundle.trial.method} on {bundle.task}: classifies images into {bundle.num_classes} "
-        f"classes, {bundle.num_tuned_parameters:,} tuned parameters on {bundle.backbone.name}"
+        f"{bundle.trial.method} on {markdown(bundle.task)}: classifies images into "
+        f"{bundle.num_classes} classes, {bundle.num_tuned_parameters:,} tuned parameters on "
+        f"{markdown(bundle.backbone.name)}"
     )
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.cautions import cautions
+from orchestrator.foreign_text import markdown
 from orchestrator.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.record import FINISHED, EpochRow, TrialRecord, best_of
 from orchestrator.space import build
@@ -74,13 +75,14 @@ def sweep_id(plan: SweepPlan) -> str:
 
 
 def sweep_note(plan: SweepPlan) -> str:
-    spaces, tasks = ", ".join(plan.spaces), ", ".join(task.name for task in plan.tasks)
+    spaces = ", ".join(map(markdown, plan.spaces))
+    tasks = ", ".join(markdown(task.name) for task in plan.tasks)
     return (
-        f"Sweep **{plan.name}** of suite {plan.suite}, planned {plan.created}: "
+        f"Sweep **{markdown(plan.name)}** of suite {markdown(plan.suite)}, planned {plan.created}: "
         f"{plan.num_trials} trials in {len(plan.studies)} studies.\n\n"
         f"- tasks: {tasks}\n"
         f"- search spaces: {spaces}\n"
-        f"- backbone: {plan.backbone.name}, {plan.backbone.image_size} pixels, "
+        f"- backbone: {markdown(plan.backbone.name)}, {plan.backbone.image_size} pixels, "
         f"{plan.backbone.num_parameters:,} parameters\n"
         f"- sampler {plan.sampler}, pruner {plan.pruner.name}, seed {plan.seed}\n\n"
         "One parent run per study (a search space on a task), one child run per trial. "
@@ -198,13 +200,14 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         leading="best_val_accuracy",
         totals={},
         note=(
-            f"Task **{task.name}**{f' ({task.group})' if task.group else ''}: {task.num_classes} "
+            f"Task **{markdown(task.name)}**"
+            f"{f' ({markdown(task.group)})' if task.group else ''}: {task.num_classes} "
             f"classes, {task.num_train} train and {task.num_val} validation images"
             f"{_majority(task)}. "
             f"`best_val_accuracy` is drawn over the number of finished trials; the figures of the "
             "study are in `study.html` under Artifacts. Of its trials the parameter `lr` is as "
             "drawn, for 256 images, and the metric `scaled_lr` is the step size of an epoch.\n\n"
-            + "".join(f"**Caution:** {warning}\n\n" for warning in warnings)
+            + "".join(f"**Caution:** {markdown(warning)}\n\n" for warning in warnings)
             + f"The search space:\n\n```yaml\n{document}```\n"
         ),
     )

@@ -1,9 +1,12 @@
 """What a bundle says about itself to people, in the form that model hubs read."""
 
+import json
+import shlex
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.final_protocol import MEDIAN_SEED, times_opened
+from orchestrator.foreign_text import code, markdown
 from orchestrator.uncertainty import EXPLAINED, accuracy_text, seeds_text
 from orchestrator.yaml_io import dump_yaml
 
@@ -16,6 +19,7 @@ LARGEST_LIST = 20
 def model_card(bundle: "Bundle", title: str, paper: str) -> str:
     """Markdown behind a YAML head, as hubs show it. `title` and `paper` are the method's."""
     backbone, method = bundle.backbone, bundle.trial.method
+    description = code(f"{bundle.task}.yaml")
     share = 100 * bundle.num_tuned_parameters / backbone.num_parameters
     return "\n".join(
         [
@@ -23,12 +27,12 @@ def model_card(bundle: "Bundle", title: str, paper: str) -> str:
             dump_yaml(_head(bundle)).rstrip(),
             "---",
             "",
-            f"# {method} on {bundle.task}",
+            f"# {method} on {markdown(bundle.task)}",
             "",
             f"Classifies images into {bundle.num_classes} classes with a frozen "
-            f"`{backbone.name}` and {bundle.num_tuned_parameters:,} tuned parameters "
+            f"{code(backbone.name)} and {bundle.num_tuned_parameters:,} tuned parameters "
             f"({share:.2f} % of the backbone's {backbone.num_parameters:,}), head included. "
-            f"The method is [{title}]({paper}).",
+            f"The method is [{markdown(title)}]({paper}).",
             "",
             "## Accuracy",
             "",
@@ -39,12 +43,12 @@ def model_card(bundle: "Bundle", title: str, paper: str) -> str:
             "```python",
             "from orchestrator.bundle import load_bundle",
             "",
-            f'predictions = load_bundle("{bundle.task}.yaml").predict(["image.png"])',
+            f'predictions = load_bundle({_text(f"{bundle.task}.yaml")}).predict(["image.png"])',
             "```",
             "",
-            f"The files `{bundle.task}.yaml` and `{bundle.task}.safetensors` stay side by side; "
-            f"`sha256sum -c {bundle.task}.sha256` checks them. The backbone's weights are not "
-            "among them: "
+            f"The files {description} and {code(f'{bundle.task}.safetensors')} stay side by side; "
+            f"{_command('sha256sum', '-c', f'{bundle.task}.sha256')} checks them. The backbone's "
+            "weights are not among them: "
             + (
                 "timm fetches them, or they come with the package"
                 if backbone.weights is None
@@ -62,14 +66,18 @@ def model_card(bundle: "Bundle", title: str, paper: str) -> str:
             "",
             "## Training",
             "",
-            f"Trial #{bundle.trial.number} of study `{bundle.trial.study}` in sweep "
-            f"`{bundle.sweep}`, seed {bundle.trial.seed}, trained on "
-            f"{'train and val' if bundle.stage == 'final' else 'train'} on {bundle.device}. "
-            f"`orchestrator train {bundle.task}.yaml` repeats it.",
+            f"Trial #{bundle.trial.number} of study {code(bundle.trial.study)} in sweep "
+            f"{code(bundle.sweep)}, seed {bundle.trial.seed}, trained on "
+            f"{'train and val' if bundle.stage == 'final' else 'train'} on "
+            f"{markdown(bundle.device)}. "
+            f"{_command('orchestrator', 'train', f'{bundle.task}.yaml')} repeats it.",
             "",
             "| hyper-parameter | value |",
             "|---|---|",
-            *(f"| {name} | {value} |" for name, value in bundle.trial.config.items()),
+            *(
+                f"| {markdown(name)} | {markdown(str(value))} |"
+                for name, value in bundle.trial.config.items()
+            ),
             "",
         ]
     )
@@ -118,8 +126,9 @@ def _accuracy(bundle: "Bundle") -> list[str]:
         f"{seeds_text(values, bundle.num_images)} % of the {_counted(bundle.num_images)}test "
         f"images (mean and standard deviation over {len(values)} seeds, each tested once after the "
         f"last epoch). {EXPLAINED}{_majority(bundle)} These are the "
-        f"parameters of seed {bundle.trial.seed}, the {bundle.seed_rule or MEDIAN_SEED}, with "
-        f"{100 * own:.1f} %. {times_opened(bundle.num_openings)}",
+        f"parameters of seed {bundle.trial.seed}, the "
+        f"{markdown(bundle.seed_rule or MEDIAN_SEED)}, with {100 * own:.1f} %. "
+        f"{times_opened(bundle.num_openings)}",
     ]
 
 
@@ -139,7 +148,17 @@ def _majority(bundle: "Bundle") -> str:
 
 
 def _classes(bundle: "Bundle") -> str:
-    names = [f"{label} {name}" for label, name in enumerate(bundle.class_names)]
+    names = [f"{label} {markdown(name)}" for label, name in enumerate(bundle.class_names)]
     more = len(names) - LARGEST_LIST
     shown = ", ".join(names[:LARGEST_LIST])
-    return shown + (f", and {more} more in `{bundle.task}.yaml`" if more > 0 else "")
+    return shown + (f", and {more} more in {code(f'{bundle.task}.yaml')}" if more > 0 else "")
+
+
+def _text(text: str) -> str:
+    """As Python reads it back."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _command(*words: str) -> str:
+    """As a shell takes it."""
+    return code(shlex.join(words))

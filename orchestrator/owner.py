@@ -28,6 +28,8 @@ LOCK_FILE = ".owner"
 
 def claim_folder(folder: Path) -> Path:
     """A new, empty sweep folder; ValueError if there is something in it already."""
+    if folder.name in ("", ".."):  # `.`, which names nothing
+        folder = folder.resolve()
     if (folder / PLAN_FILE).exists():
         raise ValueError(
             f"{folder}: belongs to another sweep; `orchestrator resume {folder}` goes on with it, "

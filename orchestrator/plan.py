@@ -31,6 +31,8 @@ PLAN_FILE = "sweep.yaml"
 
 PRUNERS = ("successive_halving", "median", "hyperband", "none")
 SAMPLERS = ("tpe", "random")
+MOST_TRIALS = 10_000_000
+"""Of a study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class StudyPlan:
 
     task: Annotated[str, Name()]
     space: Annotated[str, Name()]
-    num_trials: Annotated[int, Between(1, 10**7)]
+    num_trials: Annotated[int, Between(1, MOST_TRIALS)]
 
     @property
     def name(self) -> str:

@@ -11,16 +11,19 @@ import torch
 from timm.models import VisionTransformer
 
 from methods import load_backbone, tune, with_epochs
-from orchestrator.backbone import BackbonePlan, image_transform
+from methods.checks import LARGEST
+from orchestrator.backbone import MOST_PIXELS, BackbonePlan, image_transform
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
 from orchestrator.data.split import split_rule
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
+from orchestrator.document import INT64, why_no_name
 from orchestrator.engine import PRECISIONS, Engine
 from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
 from orchestrator.places import under_planned_names
 from orchestrator.plan import (
+    MOST_TRIALS,
     PRUNERS,
     SAMPLERS,
     PrunerPlan,
@@ -112,6 +115,7 @@ def plan_sweep(
     rule = split_rule(request.split_seed, request.split)
     suite = load_suite(request.suite, data_root=request.data_root, tasks=request.tasks, rule=rule)
     _say_unused_rule(request, suite, say)
+    _check_names(name, suite, spaces)
     if request.final is not None:
         refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)
@@ -361,17 +365,32 @@ def _check_choices(request: SweepRequest) -> None:
     ):
         if value not in known:
             raise ValueError(unknown(f"value of {kind}", value, known))
-    for name, number in (
-        ("--trials", request.num_trials),
-        ("--epochs", request.epochs),
-        ("--first-rung", request.first_rung_epochs),
-        ("--eval-every", request.eval_every),
-        ("--image-size", request.image_size),
+    for name, number, most in (
+        ("--trials", request.num_trials, MOST_TRIALS),
+        ("--epochs", request.epochs, LARGEST),
+        ("--first-rung", request.first_rung_epochs, LARGEST),
+        ("--eval-every", request.eval_every, LARGEST),
+        ("--image-size", request.image_size, MOST_PIXELS),
     ):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, found {number}")
-    if request.reduction_factor < 2:
-        raise ValueError(f"--reduction must be at least 2, found {request.reduction_factor}")
+        if number is not None and number > most:
+            raise ValueError(f"{name} must be at most {most:,}, found {number:,}")
+    if not 2 <= request.reduction_factor <= LARGEST:
+        raise ValueError(
+            f"--reduction must be from 2 to {LARGEST:,}, found {request.reduction_factor}"
+        )
+    if not -INT64 <= request.seed < INT64:
+        raise ValueError(f"--seed must be a number of 64 bits, found {request.seed}")
+
+
+def _check_names(sweep: str, suite: Suite, spaces: Sequence[SearchSpace]) -> None:
+    """They stand in the names of files and in lines of tables."""
+    named = [("--out", sweep), *(("space", space.name) for space in spaces)]
+    named += [("task", task.name) for task in suite.tasks]
+    for kind, name in named:
+        if reason := why_no_name(name):
+            raise ValueError(f"{kind} {name!r}: not a name for files: {reason}")
 
 
 def _absolute(suite: str) -> str:

@@ -20,9 +20,11 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.config import TrialConfig
+from orchestrator.document import read_as, shown
 from orchestrator.faults import commit_point
 from orchestrator.plan import PLAN_FILE, SweepPlan
 from orchestrator.storage import default_storage, open_storage
+from orchestrator.stored_facts import refuse_other_facts
 from orchestrator.trial_rows import Param, write_trial
 
 EpochRow = Mapping[str, float]
@@ -224,6 +226,8 @@ class Record:
         if stored is None:
             study.set_user_attr("plan", planned)
             return
+        if not isinstance(stored, Mapping):
+            raise ValueError(f"study {name}: its plan in the storage is {shown(stored)}")
         known = {key: value for key, value in planned.items() if key in stored}
         if changes := list(differences(self._with_new_fields(stored), known)):
             raise ValueError(
@@ -297,7 +301,8 @@ class Record:
         """What was reported of a running trial: read once, since nobody else writes."""
         if trial_id not in self._told:
             stored = self._storage.get_trial(trial_id)
-            decision = _Decision(**stored.user_attrs.get("decision", {}))
+            told = stored.user_attrs.get("decision", {})
+            decision = read_as(_Decision, told, source=f"the decision on trial #{stored.number}")
             self._show_rungs(trial_id, decision, stored.system_attrs)
             self._told[trial_id] = _Told(set(stored.intermediate_values), decision)
         return self._told[trial_id]
@@ -331,6 +336,7 @@ class Record:
 
     def _as_record(self, study: str, trial: FrozenTrial) -> TrialRecord:
         space = self.plan.parsed_spaces[self.plan.study(study).space]
+        refuse_other_facts(trial, space, source=f"study {study}")
         reported = trial.intermediate_values
         # What a driver wrote that died before it could tell the end does not count.
         ended = trial.user_attrs if trial.state.is_finished() else {}

@@ -30,10 +30,11 @@ def opened_regular(
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a null character
         raise ValueError(f"{str(path)!r}: is not a path") from error
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path}: is {_kind(about.st_mode)}, not a file")
     with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path}: is {_kind(about.st_mode)}, not a file")
         if about.st_size > most_bytes:
             raise ValueError(
                 f"{path}: has {about.st_size:,} bytes; a file of this kind has at most "
@@ -46,10 +47,11 @@ def read_regular(path: Path, *, most_bytes: int, follow_link: bool = True) -> by
     """The content of a file, as `opened_regular` opens it."""
     with opened_regular(path, most_bytes=most_bytes, follow_link=follow_link) as file:
         try:
-            content = file.read(most_bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size + 1)
         except OSError as error:
             raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > most_bytes:
+    if len(content) > size:
         raise ValueError(f"{path}: grows while it is read")
     return content
 

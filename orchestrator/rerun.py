@@ -14,6 +14,7 @@ from orchestrator.final_trial import FinalContext, FinalTrial
 from orchestrator.places import moved_suite, under_planned_names
 from orchestrator.plan import PrunerPlan
 from orchestrator.residents import Residents
+from orchestrator.slots import available_cpus
 from orchestrator.suites import load_suite
 from orchestrator.trial import Trial
 
@@ -38,7 +39,7 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
         pruner=PrunerPlan(name="none", first_rung_epochs=1),
         cache_folder=str(cache.root),
         device=_device_like(bundle),
-        cpu_threads=bundle.cpu_threads,
+        cpu_threads=_threads_like(bundle),
         engine=bundle.engine,
     )
     residents = Residents(8 * 2**30)
@@ -57,6 +58,19 @@ def _device_like(bundle: Bundle) -> str:
         return "cuda"
     logger.warning("trained on %s, which is not here: training on the CPU instead", bundle.device)
     return "cpu"
+
+
+def _threads_like(bundle: Bundle) -> int:
+    """As many as the bundle was trained with, or as there are CPUs for."""
+    most = available_cpus()
+    if bundle.cpu_threads > most:
+        logger.warning(
+            "trained with %d CPU threads, of which %d are here: sums are rounded otherwise, and "
+            "the accuracy may differ",
+            bundle.cpu_threads,
+            most,
+        )
+    return min(bundle.cpu_threads, most)
 
 
 def find_task(bundle: Bundle, data: Path | None) -> Task:

@@ -126,7 +126,8 @@ def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
     method = document.get("method")
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"{source}: {unknown('method', str(method), METHODS)}")
-    fixed, search = document.get("fixed") or {}, document.get("search") or {}
+    given = [document.get(section) for section in ("fixed", "search")]
+    fixed, search = ({} if content is None else content for content in given)
     for section, content in (("fixed", fixed), ("search", search)):
         if not isinstance(content, dict):
             raise ValueError(
@@ -200,12 +201,19 @@ def _distribution(arguments: dict[str, Any]) -> BaseDistribution:
     bounds = (arguments["low"], arguments["high"])
     if any(isinstance(b, bool) or not isinstance(b, int | float) for b in bounds):
         raise ValueError(f"low and high must be numbers, found {shown(list(bounds))}")
-    if not all(map(math.isfinite, bounds)):
+    if not all(abs(b) < _MOST for b in bounds):  # neither of infinity nor of no number
         raise ValueError(f"low and high must be finite, found {shown(list(bounds))}")
     if not isinstance(arguments.get("log", False), bool):
         raise ValueError(f"log must be true or false, found {arguments['log']!r}")
+    step = arguments.get("step", 1)
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < _MOST:
+        raise ValueError(f"step must be a number above 0, found {shown(step)}")
     integers = all(isinstance(arguments[k], int) for k in ("low", "high", "step") if k in arguments)
     return (IntDistribution if integers else FloatDistribution)(**arguments)
+
+
+_MOST = 2.0**1000
+"""Of a bound: beyond it a whole number is no float any more."""
 
 
 def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
@@ -238,18 +246,30 @@ def _count(dimensions: tuple[Dimension, ...], drawn: dict[str, Value]) -> float:
     distribution = first.distribution
     if isinstance(distribution, FloatDistribution) and distribution.step is None:
         return math.inf
-    matters = any(first.name in later.when for later in rest)
     if isinstance(distribution, CategoricalDistribution):
-        if matters:
-            return sum(_count(rest, {**drawn, first.name: c}) for c in distribution.choices)
-        return len(distribution.choices) * _count(rest, drawn)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    width = (distribution.high - distribution.low) / (distribution.step or 1)
-    values = round(width) + 1
-    if matters:
-        low, step = distribution.low, distribution.step or 1
-        return sum(_count(rest, {**drawn, first.name: low + i * step}) for i in range(values))
-    return values * _count(rest, drawn)
+        values = list(distribution.choices)
+        count = len(values)
+    else:
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        low, high, step = distribution.low, distribution.high, distribution.step or 1
+        count = round((high - low) / step) + 1
+        values = None
+    # Values that no later `when` names leave the same to be drawn: they are counted together.
+    named = {value for later in rest for value in later.when.get(first.name, ())}
+    if values is None:
+        matter = [
+            value
+            for value in named
+            if isinstance(value, int | float) and distribution._contains(value)
+        ]
+    else:
+        matter = [value for value in values if value in named]
+    found = sum(_count(rest, {**drawn, first.name: value}) for value in matter)
+    others = count - len(matter)
+    return found + (others * _count(rest, {**drawn, first.name: _ANOTHER}) if others else 0)
+
+
+_ANOTHER = "another value than any that is named"
 
 
 def default_of(method: str, name: str) -> Value:

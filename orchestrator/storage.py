@@ -5,6 +5,7 @@ written ends what was asked of it with a StorageError: what was written before i
 """
 
 import functools
+import json
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
 
 from orchestrator.extras import require
-from orchestrator.stored_trials import read_trials
+from orchestrator.stored_trials import NOT_OURS, read_trials
 
 logger = logging.getLogger(__name__)
 
@@ -195,8 +196,11 @@ def wait_for(call: Callable[[], Answer], *, repeated: Callable[[], Answer] | Non
 class _PatientStorage(RDBStorage):
     """Optuna's storage, whose every method waits for a database that is away."""
 
+    _shown = "the storage"
+
     def prepare(self, shown: str) -> None:
         self._address = str(self.url)
+        self._shown = shown
         self._next_numbers: dict[int, int] = {}
         event.listen(self.engine, "handle_error", _translator(shown))
         event.listen(self.engine, "do_connect", self._before_connecting)
@@ -245,15 +249,21 @@ class _PatientStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        return wait_for(
-            lambda: read_trials(
-                self.engine,
-                study_id,
-                states=None if states is None else [s for s in TrialState if s in states],
-                newer_than=trial_id_greater_than,
-                and_these=included_trial_ids,
-            )
-        )
+        def read() -> list[FrozenTrial]:
+            try:
+                return read_trials(
+                    self.engine,
+                    study_id,
+                    states=None if states is None else [s for s in TrialState if s in states],
+                    newer_than=trial_id_greater_than,
+                    and_these=included_trial_ids,
+                )
+            except (StorageError, KeyError):
+                raise
+            except NOT_OURS as error:
+                raise StorageError(f"{self._shown}: {error}") from error
+
+        return wait_for(read)
 
     def _num_trials(self, study_id: int) -> int:
         trials = sqlalchemy.select(sqlalchemy.func.count()).where(TrialModel.study_id == study_id)
@@ -263,8 +273,13 @@ class _PatientStorage(RDBStorage):
 
 def _waiting(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def call(*arguments: Any, **named: Any) -> Any:
-        return wait_for(lambda: method(*arguments, **named))
+    def call(self: _PatientStorage, *arguments: Any, **named: Any) -> Any:
+        try:
+            return wait_for(lambda: method(self, *arguments, **named))
+        except (json.JSONDecodeError, LookupError, RecursionError) as error:
+            if isinstance(error, KeyError | IndexError):  # Optuna's answer to a wrong question
+                raise
+            raise StorageError(f"{self._shown}: is not as it was written: {error}") from error
 
     return call
 

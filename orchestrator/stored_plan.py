@@ -30,7 +30,10 @@ def find_plan(folder: Path, storage_url: str | None) -> SweepPlan:
         if name.partition("/")[0] == folder.name:
             study = optuna.load_study(study_name=name, storage=storage)
             if _ATTRIBUTE in study.user_attrs:
-                return read_plan(study.user_attrs[_ATTRIBUTE], source=f"{shown}: {folder.name}")
+                plan = read_plan(study.user_attrs[_ATTRIBUTE], source=f"{shown}: {folder.name}")
+                if plan.name != folder.name:
+                    raise ValueError(f"{shown}: {folder.name}: holds the plan of {plan.name!r}")
+                return plan
     sweeps = sorted({name.partition("/")[0] for name in names})
     raise ValueError(
         f"{folder}: has no {PLAN_FILE}, and {shown}: {unknown('sweep', folder.name, sweeps)}"

@@ -58,8 +58,9 @@ def read_trials(
                 found[trial_id].append(row)
             return found
 
-        study = sqlalchemy.select(StudyModel.study_id).where(StudyModel.study_id == study_id)
-        if session.execute(study).scalar() is None:
+        named = sqlalchemy.select(StudyModel.study_name).where(StudyModel.study_id == study_id)
+        study = session.execute(named).scalar()
+        if study is None:
             raise KeyError(f"no study {study_id}")
         of_age = sqlalchemy.select(TrialModel).where(*asked).order_by(TrialModel.trial_id)
         trials: Sequence[Any] = session.scalars(of_age).all()
@@ -86,32 +87,47 @@ def read_trials(
             TrialIntermediateValueModel.intermediate_value,
             TrialIntermediateValueModel.intermediate_value_type,
         )
-        return [
-            FrozenTrial(
+
+        def frozen(trial: Any) -> FrozenTrial:
+            own = params[trial.trial_id]
+            if not isinstance(trial.number, int):
+                raise TypeError(f"its number is {trial.number!r}")
+            return FrozenTrial(
                 number=trial.number,
                 state=trial.state,
                 value=None,
-                values=[_value(*row) for row in values[trial.trial_id]] or None,
+                values=[float(_value(*row)) for row in values[trial.trial_id]] or None,
                 datetime_start=trial.datetime_start,
                 datetime_complete=trial.datetime_complete,
-                params={
-                    name: _distribution(text).to_external_repr(value)
-                    for name, value, text in params[trial.trial_id]
-                },
-                distributions={
-                    name: _distribution(text) for name, _, text in params[trial.trial_id]
-                },
+                params={n: _distribution(text).to_external_repr(v) for n, v, text in own},
+                distributions={name: _distribution(text) for name, _, text in own},
                 user_attrs={key: json.loads(text) for key, text in user[trial.trial_id]},
                 system_attrs={key: json.loads(text) for key, text in system[trial.trial_id]},
                 intermediate_values={
-                    step: _report(value, kind) for step, value, kind in reports[trial.trial_id]
+                    step: float(_report(value, kind))
+                    for step, value, kind in reports[trial.trial_id]
                 },
                 trial_id=trial.trial_id,
             )
-            for trial in trials
-            if trial.trial_id > newer_than or trial.trial_id in and_these
-        ]
 
+        found = []
+        for trial in trials:
+            if trial.trial_id > newer_than or trial.trial_id in and_these:
+                try:
+                    found.append(frozen(trial))
+                except NOT_OURS as error:
+                    raise ValueError(
+                        f"trial #{trial.number} of study {study!r} is not as it was written: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
+        return found
+
+
+NOT_OURS = (
+    *(ValueError, TypeError, LookupError, AttributeError),
+    *(RecursionError, OverflowError, AssertionError),
+)
+"""What reading raises of rows that neither Optuna nor we have written."""
 
 _value: Callable[..., float] = TrialValueModel.stored_repr_to_value
 _report: Callable[..., float] = TrialIntermediateValueModel.stored_repr_to_intermediate_value

@@ -5,15 +5,22 @@ from collections.abc import Iterable
 
 _MOST_VARIANTS = 4
 
+_MOST_CHARACTERS = 100
+_MOST_NAMES = 40
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """`unknown task 'cifr'; did you mean 'cifar'? Known: ...` (the list only when it is short)."""
     names = sorted(known)
+    if len(name) > _MOST_CHARACTERS:
+        name = f"{name[:_MOST_CHARACTERS]}..."
     message = f"unknown {kind} {name!r}"
     if close := _close(name, names):
         *others, last = map(repr, close)
         return f"{message}; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
-    return f"{message}; known: {', '.join(names) or 'none'}"
+    more = len(names) - _MOST_NAMES
+    listed = ", ".join(names[:_MOST_NAMES]) or "none"
+    return f"{message}; known: {listed}{f' and {more} more' if more > 0 else ''}"
 
 
 def _close(name: str, names: list[str]) -> list[str]:

@@ -33,6 +33,7 @@ from orchestrator.data.cache import (
 from orchestrator.data.task import SEARCH_SPLITS, Task
 from orchestrator.data.transform import ImageTransform
 from orchestrator.delivery import Delivery, write_whole
+from orchestrator.document import shown
 from orchestrator.engine import Engine
 from orchestrator.features import FeatureCache
 from orchestrator.plan import PrunerPlan, code_digest
@@ -158,7 +159,16 @@ class Trial:
             fit=self._fit,
             validate_after=self._is_validated,
         )
-        yield from self._restored(training)
+        try:
+            restored = self._restored(training)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            assert self._checkpoint is not None
+            logger.warning("%s: does not fit (%s), the trial begins again", self._checkpoint, error)
+            self._checkpoint.unlink()
+            self._frozen_work = ""
+            yield from self.epochs()
+            return
+        yield from restored
         for row in training.epochs():
             self._count(row)
             yield row
@@ -183,6 +193,7 @@ class Trial:
         if not state:
             return []
         training.restore(state)
+        _refuse_other_rows(training.rows, most=self.num_epochs)
         logger.info("%s goes on after epoch %d", self._owner, len(training.rows))
         for row in training.rows:
             self._count(row)
@@ -384,6 +395,15 @@ class Trial:
         """Note what happens to the frozen part of the network for a split."""
         logger.info("%s: frozen part of %s: %s", self._owner, split, decision)
         self._frozen_work += f"{'; ' if self._frozen_work else ''}{split}: {decision}"
+
+
+def _refuse_other_rows(rows: Sequence[Any], *, most: int) -> None:
+    """ValueError if these are not the metrics of the first epochs of a trial of `most`."""
+    if len(rows) > most:
+        raise ValueError(f"it has {len(rows)} epochs of {most}")
+    for epoch, row in enumerate(rows, start=1):
+        if row["epoch"] != epoch or row["train_seconds"] < 0 or row["eval_seconds"] < 0:
+            raise ValueError(f"its epoch {epoch} is {shown(row)}")
 
 
 def pixels_on_device(

@@ -240,7 +240,7 @@ def test_final_results_are_read_and_nonsense_is_refused(tmp_path):
     assert read_final_results(tmp_path)[0].test_accuracies == {42: 0.5}
     entry["test_accuracies"] = {"42": 50.0}
     (tmp_path / FINAL_FILE).write_text(json.dumps([entry]))
-    with pytest.raises(ValueError, match=r"final\.json.*50\.0 is not in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"final\.json.*from 0 to 1, found 50\.0"):
         read_final_results(tmp_path)
 
 

@@ -24,15 +24,13 @@ from orchestrator.cli.options import (
     slots_of,
 )
 from orchestrator.cli.terminal import Terminal
+from orchestrator.document import MOST_SEED
 from orchestrator.final_protocol import FinalProtocol, times_opened
 
 if TYPE_CHECKING:
     from orchestrator.final_outcome import StudyOutcome
 
 console = Terminal()
-
-MOST_SEEDS = 2**63
-"""What the table and torch's generators take."""
 
 
 def finalize(
@@ -185,8 +183,8 @@ def _seeds(text: str) -> tuple[int, ...]:
         found = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"--seeds: expected numbers with commas, found {text!r}") from error
-    if not all(0 <= seed < MOST_SEEDS for seed in found):
-        raise ValueError(f"--seeds: each must be 0 or more and below 2**63, found {text!r}")
+    if not all(0 <= seed <= MOST_SEED for seed in found):
+        raise ValueError(f"--seeds: each must be from 0 to {MOST_SEED:,}, found {text!r}")
     return found
 
 

@@ -296,11 +296,15 @@ def collect_study(
 ) -> StudyReport:
     """Read one study of a sweep."""
     space = plan.parsed_spaces[study.space]
+    trials = record.trials(study.name)
+    winner = None if final is None else final.winner
+    if winner is not None and winner not in [trial.number for trial in trials]:
+        raise ValueError(f"final result of {study.name}: the search has no trial #{winner}")
     return StudyReport(
         plan=study,
         task=plan.task(study.task),
         space=space,
-        trials=record.trials(study.name),
+        trials=trials,
         final=final,
         published=_published(plan, study, space),
         importance=importance(record.optuna_study(study.name), space),

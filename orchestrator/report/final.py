@@ -6,17 +6,23 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
+from orchestrator.document import Between, read_as, shown
 from orchestrator.final_protocol import times_opened
 from orchestrator.final_record import FinalRecord
 from orchestrator.finalists import choose_finalists
 from orchestrator.record import TrialRecord
+from orchestrator.regular_file import read_regular
 
 FINAL_FILE = "final.json"
+MOST_BYTES = 100_000_000
+
+Accuracy = Annotated[float, Between(0, 1)]
+Count = Annotated[int, Between(0, 10**9)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,32 +31,32 @@ class FinalResult:
 
     task: str
     space: str
-    test_accuracies: Mapping[int, float]
+    test_accuracies: Mapping[int, Accuracy]
     """By seed, after the last epoch, in [0, 1]; empty while there is none."""
-    winner: int | None = None
+    winner: Count | None = None
     """Number of the trial in the search."""
     why: str = ""
     """How the winner was chosen."""
-    cross_validation: float | None = None
+    cross_validation: Accuracy | None = None
     """The winner's mean accuracy over folds of all labelled images."""
-    num_test: int | None = None
+    num_test: Count | None = None
     """Test images; None where a version before wrote the file, as all below."""
-    test_majority: int | None = None
+    test_majority: Count | None = None
     """Of these, those of the most frequent class."""
-    test_images_by_class: Sequence[int] = ()
+    test_images_by_class: Sequence[Count] = ()
     """By label."""
-    test_correct_by_class: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    test_correct_by_class: Mapping[int, Sequence[Count]] = field(default_factory=dict)
     """By seed: the right ones, by label."""
-    finalists: tuple[int, ...] = ()
+    finalists: tuple[Count, ...] = ()
     """Numbers of the trials that were compared; empty where an older version wrote the file."""
-    num_finalists: int = 0
+    num_finalists: Count = 0
     """How many were to be compared."""
-    num_trials_at_choice: int | None = None
+    num_trials_at_choice: Count | None = None
     """How many trials of the search had ended when the finalists were chosen."""
-    num_planned_trials: int | None = None
-    round: int = 1
+    num_planned_trials: Count | None = None
+    round: Count = 1
     """2 and more: the last stage was done again."""
-    num_openings: int = 1
+    num_openings: Count = 1
     """In how many rounds the test split was opened."""
     earlier: tuple["FinalResult", ...] = ()
     """The rounds before this one."""
@@ -99,7 +105,9 @@ def with_test_images(results: Sequence[FinalResult], finals: FinalRecord) -> lis
     """With the number of test images out of the storage, where an older file lacks it."""
     found = []
     for result in results:
-        runs = finals.final_runs(f"{result.task}.{result.space}")
+        study = f"{result.task}.{result.space}"
+        is_planned = any(one.name == study for one in finals.plan.studies)
+        runs = finals.final_runs(study) if is_planned else []
         known = [run.facts["num_test"] for run in runs if "num_test" in run.facts]
         is_known = result.num_test is not None or not known
         found.append(result if is_known else replace(result, num_test=known[0]))
@@ -109,40 +117,29 @@ def with_test_images(results: Sequence[FinalResult], finals: FinalRecord) -> lis
 def read_final_results(folder: Path) -> list[FinalResult]:
     """The final results of a sweep folder; empty if it was not finalized."""
     path = folder / FINAL_FILE
-    if not path.exists():
+    try:
+        written = read_regular(path, most_bytes=MOST_BYTES, follow_link=False)
+    except FileNotFoundError:
         return []
     try:
-        return [_result(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: is not a list of final results: {error!r}") from error
+        entries = json.loads(written)
+        if not isinstance(entries, list):
+            raise ValueError(f"expected a list, found {shown(entries)}")
+        known = [_known(entry) for entry in entries]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not a list of final results: {error}") from error
+    return [
+        read_as(FinalResult, entry, source=f"{path}: entry {number}")
+        for number, entry in enumerate(known, start=1)
+    ]
 
 
-def _result(entry: Mapping[str, Any]) -> FinalResult:
-    accuracies = {int(k): _accuracy(value) for k, value in entry["test_accuracies"].items()}
-    return FinalResult(
-        task=entry["task"],
-        space=entry["space"],
-        test_accuracies=accuracies,
-        winner=entry.get("winner"),
-        why=entry.get("why", ""),
-        cross_validation=entry.get("cross_validation"),
-        num_test=entry.get("num_test"),
-        test_majority=entry.get("test_majority"),
-        test_images_by_class=entry.get("test_images_by_class") or (),
-        test_correct_by_class={
-            int(seed): counts for seed, counts in (entry.get("test_correct_by_class") or {}).items()
-        },
-        finalists=tuple(entry.get("finalists", ())),
-        num_finalists=entry.get("num_finalists", 0),
-        num_trials_at_choice=entry.get("num_trials_at_choice"),
-        num_planned_trials=entry.get("num_planned_trials"),
-        round=entry.get("round", 1),
-        num_openings=entry.get("num_openings", 1),
-        earlier=tuple(_result(earlier) for earlier in entry.get("earlier", ())),
-    )
-
-
-def _accuracy(value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"test accuracy {value} is not in [0, 1]")
-    return float(value)
+def _known(entry: Any) -> dict[str, Any]:
+    """What we read of an entry; the file says more."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected names with values, found {shown(entry)}")
+    names = [f.name for f in fields(FinalResult)]
+    found = {name: entry[name] for name in names if entry.get(name) is not None}
+    if isinstance(found.get("earlier"), list):
+        found["earlier"] = [_known(earlier) for earlier in found["earlier"]]
+    return found

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.foreign_text import table_cell, visible
 from orchestrator.report.averages import (
     Average,
     MethodColumn,
@@ -26,10 +27,11 @@ def markdown(tables: Sequence[Table], sentences: Sequence[str] = ()) -> str:
     parts = ["\n".join(f"- {_escape_markdown(sentence)}" for sentence in sentences)]
     for table in tables:
         marks = ["---" if _is_left(table, index) else "---:" for index in range(len(table.columns))]
-        lines = [table.columns, marks, *([_markdown_cell(c) for c in r.cells] for r in table.rows)]
+        names = [_escape_markdown(name) for name in table.columns]
+        lines = [names, marks, *([_markdown_cell(c) for c in r.cells] for r in table.rows)]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         notes = "".join(f"\n{_escape_markdown(note)}  " for note in table.notes)
-        parts.append(f"### {table.title}\n\n{body}\n{notes}")
+        parts.append(f"### {_escape_markdown(table.title)}\n\n{body}\n{notes}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -43,7 +45,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: table_cell(value) for name, value in row.items()} for row in rows)
     return file.getvalue()
 
 
@@ -146,7 +148,7 @@ def _is_left(table: Table, index: int) -> bool:
 
 
 def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", visible(" ".join(text.split())))
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -177,7 +179,7 @@ _LATEX = {
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(_LATEX.get(letter, letter) for letter in visible(" ".join(text.split())))
 
 
 def _latex_row(row: Row) -> str:

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from orchestrator.final_protocol import times_opened
+from orchestrator.foreign_text import visible
 from orchestrator.record import TrialRecord
 from orchestrator.report.by_class import NOT_KEPT, class_table
 from orchestrator.report.collect import StudyReport, SweepReport
@@ -101,6 +102,7 @@ def _render(template: str, **content: Any) -> str:
         loader=PackageLoader("orchestrator", "report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -110,6 +112,11 @@ def _render(template: str, **content: Any) -> str:
         classes_open_up_to=CLASSES_OPEN_UP_TO,
         **content,
     )
+
+
+def _shown(value: Any) -> Any:
+    """Text without characters that would turn what stands beside it; markup as it is."""
+    return visible(value, lines=True) if type(value) is str else value
 
 
 def time_table(report: SweepReport) -> Table:

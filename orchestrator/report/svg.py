@@ -5,12 +5,14 @@ coordinate takes four characters, colours are classes of the page's style sheet,
 in a figure can be pointed at (its name appears) and is escaped.
 """
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from itertools import pairwise
 from typing import Protocol
+
+from orchestrator.foreign_text import visible
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 8, 36
@@ -147,7 +149,7 @@ class Chart:
         inner = [*(self._axes() if axes else []), *self._parts]
         return (
             f'<svg viewBox="0 0 {_short(self.width)} {_short(self.height)}" role="img" '
-            f'aria-label="{escape(alternative)}">{"".join(inner)}</svg>'
+            f'aria-label="{_escaped(alternative)}">{"".join(inner)}</svg>'
         )
 
     def _pixels(self, points: Iterable[Point]) -> list[Point]:
@@ -186,7 +188,7 @@ class Chart:
         yield _text((left + right) / 2, bottom + 31, self.x_name, "axis", "middle")
         yield (
             f'<text transform="translate(10 {_short((top + bottom) / 2)}) rotate(-90)" '
-            f'class="axis" text-anchor="middle">{escape(self.y_name)}</text>'
+            f'class="axis" text-anchor="middle">{_escaped(self.y_name)}</text>'
         )
 
 
@@ -203,10 +205,14 @@ def _short(number: float) -> str:
 
 
 def _named(opened: str, tag: str, name: str) -> str:
-    return f"{opened}><title>{escape(name)}</title></{tag}>" if name else f"{opened}/>"
+    return f"{opened}><title>{_escaped(name)}</title></{tag}>" if name else f"{opened}/>"
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
     kind = f' class="{kind}"' if kind else ""
     anchor = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    return f'<text x="{_short(x)}" y="{_short(y)}"{kind}{anchor}>{escape(text)}</text>'
+    return f'<text x="{_short(x)}" y="{_short(y)}"{kind}{anchor}>{_escaped(text)}</text>'
+
+
+def _escaped(text: str) -> str:
+    return html.escape(visible(text))

@@ -1,5 +1,6 @@
 """Copies of a sweep's databases, for whoever only looks: opening a database may write to it."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,16 @@ from orchestrator.storage import STORAGE_FILE
 
 _UNFINISHED = ("", "-journal", "-wal")
 """Beside the database, what was not yet written into it when its process died."""
+
+
+@contextmanager
+def readable_databases(folder: Path) -> Iterator[Path]:
+    """The folder itself, or one with copies where nothing may be written to it."""
+    if not folder.is_dir() or os.access(folder, os.W_OK):
+        yield folder
+    else:
+        with copied_databases(folder) as copies:
+            yield copies
 
 
 @contextmanager

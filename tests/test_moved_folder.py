@@ -21,6 +21,7 @@ from plans import make_plan, make_record, run_trial, wait_for
 
 from orchestrator.bundle import BUNDLE_SUFFIXES
 from orchestrator.cli.doctor import doctor
+from orchestrator.cli.files import export
 from orchestrator.cli.ui import ui
 from orchestrator.doctor import Examination, examine, repair
 from orchestrator.mlflow_places import set_addresses, wrong_addresses
@@ -29,6 +30,7 @@ from orchestrator.owner import owned, unowned
 from orchestrator.plan import load_plan, save_plan
 from orchestrator.reconcile import reconcile, tracked_runs
 from orchestrator.record import open_record
+from orchestrator.snapshot import readable_databases
 
 STUDY = "caltech101.vpt_deep"
 OUTSIDE = (
@@ -173,6 +175,15 @@ def test_looking_writes_nothing(folder):
     assert content_of(folder) == before
 
 
+def test_a_folder_that_may_not_be_written_is_read_from_copies(folder, monkeypatch):
+    before = content_of(folder)
+    monkeypatch.setattr(os, "access", lambda *asked: False)  # root may write everywhere
+    with readable_databases(folder) as databases:
+        assert len(open_record(load_plan(folder), databases).trials(STUDY)) == 2
+    assert content_of(folder) == before
+    assert not databases.exists()
+
+
 def test_who_only_looks_is_told_of_the_owner_and_does_not_disturb_one(folder):
     with unowned(folder), owned(folder):
         pass
@@ -301,7 +312,7 @@ def test_nothing_is_opened_through_a_link(folder, place, tmp_path):
     link = folder / place
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(mine)
-    for command in (doctor, lambda f: doctor(f, repair=True), lambda f: ui(f, port=1)):
+    for command in (doctor, lambda f: doctor(f, repair=True), lambda f: ui(f, port=1), export):
         with pytest.raises(ValueError, match="symbolic link"):
             command(folder)
     with pytest.raises(ValueError, match="symbolic link"), owned(folder):

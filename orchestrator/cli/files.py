@@ -50,7 +50,9 @@ def export(
     from orchestrator.plan import load_plan
     from orchestrator.prepare import planned_suite
     from orchestrator.record import open_record
+    from orchestrator.regular_file import refuse_links_within
 
+    refuse_links_within(folder)
     plan = at_places(load_plan(folder), find_places(folder, data, weights))
     target = to or folder / BEST_FOLDER
     exported = export_best(

@@ -104,14 +104,16 @@ def _collect(folder: Path, storage: str | None) -> "SweepReport":
     from orchestrator.record import open_record
     from orchestrator.report.collect import collect
     from orchestrator.report.final import read_final_results, with_test_images
+    from orchestrator.snapshot import readable_databases
     from orchestrator.storage import default_storage
 
     plan = load_plan(folder)
-    record, results = open_record(plan, folder, storage), read_final_results(folder)
-    if any(result.test_accuracies and result.num_test is None for result in results):
-        finals = FinalRecord(plan, record, storage or default_storage(folder))
-        results = with_test_images(results, finals)
-    return collect(plan, record, results)
+    with readable_databases(folder) as databases:
+        record, results = open_record(plan, databases, storage), read_final_results(folder)
+        if any(result.test_accuracies and result.num_test is None for result in results):
+            finals = FinalRecord(plan, record, storage or default_storage(databases))
+            results = with_test_images(results, finals)
+        return collect(plan, record, results)
 
 
 def _show(sentences: "Sequence[str]", tables: "Sequence[ReportTable]") -> None:

@@ -257,15 +257,17 @@ def status(
     """Trials done, running, pruned and failed per study, and the best so far."""
     from orchestrator.record import open_record
     from orchestrator.results import summary_table
+    from orchestrator.snapshot import readable_databases
     from orchestrator.stored_plan import find_plan
 
     plan = find_plan(folder, storage)
-    record = open_record(plan, folder, storage)
-    if as_json:
-        typer.echo(json.dumps([row.as_json() for row in summary_table(plan, record)], indent=2))
-        return
-    _show_summary(plan, record)
-    _show_last_stage(folder, record)
+    with readable_databases(folder) as databases:
+        record = open_record(plan, databases, storage)
+        if as_json:
+            typer.echo(json.dumps([row.as_json() for row in summary_table(plan, record)], indent=2))
+            return
+        _show_summary(plan, record)
+        _show_last_stage(folder, record)
 
 
 def _run(

@@ -116,16 +116,17 @@ def _accuracy(bundle: "Bundle") -> list[str]:
         accuracy, number = bundle.val_accuracy or 0.0, bundle.num_images
         told = f"{100 * accuracy:.1f}" if number is None else accuracy_text(accuracy, number)
         return [
-            f"{told} % of the {_counted(number)}validation images{_standard_error(number)}, which "
+            f"{told} % of the {_counted(number)}validation images{_error(told)}, which "
             "also chose this configuration among the trials of the search: an optimistic number. "
-            f"It was not tested.{_majority(bundle)}"
+            f"It was not tested.{_majority(bundle)}{_explained(told)}"
         ]
     values = list(bundle.test_accuracies.values())
+    told = seeds_text(values, bundle.num_images)
     own = bundle.test_accuracies[bundle.trial.seed]
     return [
-        f"{seeds_text(values, bundle.num_images)} % of the {_counted(bundle.num_images)}test "
+        f"{told} % of the {_counted(bundle.num_images)}test "
         f"images (mean and standard deviation over {len(values)} seeds, each tested once after the "
-        f"last epoch). {EXPLAINED}{_majority(bundle)} These are the "
+        f"last epoch).{_explained(told)}{_majority(bundle)} These are the "
         f"parameters of seed {bundle.trial.seed}, the "
         f"{markdown(bundle.seed_rule or MEDIAN_SEED)}, with {100 * own:.1f} %. "
         f"{times_opened(bundle.num_openings)}",
@@ -136,8 +137,13 @@ def _counted(number: int | None) -> str:
     return "" if number is None else f"{number:,} "
 
 
-def _standard_error(number: int | None) -> str:
-    return "" if number is None else f" (± standard error. {EXPLAINED})"
+def _error(accuracy: str) -> str:
+    return " (± standard error)" if "±" in accuracy else ""
+
+
+def _explained(accuracy: str) -> str:
+    """Where an interval stands in the place of ±."""
+    return f" {EXPLAINED}" if "(" in accuracy else ""
 
 
 def _majority(bundle: "Bundle") -> str:

@@ -30,7 +30,7 @@ def save_checkpoint(state: Any, path: Path, *, owner: str) -> None:
     middle = len(content) // 2
     with whole_file(path, path.with_suffix(".part")) as file:
         file.write(_MAGIC + hashlib.sha256(content).digest() + content[:middle])
-        commit_point("half checkpoint")
+        commit_point("half checkpoint", of=f"{path.parent.name} {path.stem}")
         file.write(content[middle:])
     commit_point("after checkpoint")
 

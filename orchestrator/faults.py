@@ -5,11 +5,19 @@ Tests name one in the environment of a real process, which then ends there as if
     ORCHESTRATOR_KILL_AT="after report:3"         the third time that it comes by
     ORCHESTRATOR_KILL_AT="half checkpoint@/tmp/x" once only, however many processes come by; the
                                                   file says that it happened
+
+or makes it stand still there, at a pipe in a folder that is named so:
+
+    ORCHESTRATOR_GATES=/tmp/gates    with a pipe in it called "half checkpoint digits.linear 1"
 """
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
+
+GATES = "ORCHESTRATOR_GATES"
+_MORE_THAN_A_GATE_HOLDS = 1 << 16
 
 COMMIT_POINTS = (
     "before ask",
@@ -60,10 +68,18 @@ _wanted = os.environ.get("ORCHESTRATOR_KILL_AT")
 _kill_at = _KillAt(_wanted) if _wanted else None
 
 
-def commit_point(name: str) -> None:
+def commit_point(name: str, of: str = "") -> None:
     """Called where what was written so far must be enough to go on from."""
     if _kill_at is not None:
         _kill_at.passed(name)
+    if gates := os.environ.get(GATES):
+        _stand_still_at(Path(gates, f"{name} {of}"))
+
+
+def _stand_still_at(gate: Path) -> None:
+    """Until whoever made this pipe reads from it; not at all where there is none."""
+    with suppress(FileNotFoundError, BrokenPipeError), gate.open("wb", buffering=0) as pipe:
+        pipe.write(bytes(_MORE_THAN_A_GATE_HOLDS))
 
 
 def kill_at(wanted: str | None) -> None:

@@ -140,9 +140,9 @@ def stopped_in_the_middle(
     environment = {"ORCHESTRATOR_STORAGE_SECONDS": str(patience)}
     if storage:
         environment["ORCHESTRATOR_STORAGE"] = storage
-    # The trial was begun before: from the files of others a driver frees itself at its start.
     assert drivers.run(folder, kill_at="after ask:3", environment=environment) < 0
-    gate = Gate(folder / "trials" / "colours_a.linear" / "1.part")
+    gate = Gate(folder.parent / "gates", "half checkpoint colours_a.linear 1")
+    environment |= gate.environment
     with ThreadPoolExecutor() as pool:
         middle = Middle(drivers, gate, pool.submit(drivers.run, folder, environment=environment))
         try:

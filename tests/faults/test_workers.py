@@ -32,15 +32,15 @@ def disturbed(
     Its folder, its output, the addresses it listens on, and how strangers are kept out.
     """
     folder = shutil.copytree(planned, tmp_path_factory.mktemp("disturbed") / "sweep")
+    hangs = Gate(folder.parent / "gates", "half checkpoint colours_a.vpt_deep 1")
     faults = {
+        **hangs.environment,
         "ORCHESTRATOR_KILL_AT": f"after checkpoint:2@{folder.parent / 'killed'}",
         "ORCHESTRATOR_SILENT_SECONDS": "15",
     }
     with running(
         "resume", folder, *ONE_SLOT, cache=workshop / "cache", environment=faults
     ) as command:
-        command.wait_for_line(" 1/8 trials")  # what a driver finds at its start, it removes
-        hangs = Gate(folder / "trials" / "colours_a.vpt_deep" / "1.part")
         command.wait_for_line("finished no epoch within 15 s")
         listening = listening_addresses(command)
         raylet = next(process for process in command.processes() if process.name() == "raylet")
@@ -129,15 +129,15 @@ def test_a_worker_killed_for_want_of_memory_goes_again_with_less(
     total, used = get_system_memory(), get_used_memory()
     ballast = min((total - used) // 2, 6 * 2**30)
     limit = (used + 0.6 * ballast) / total
+    hangs = Gate(sweep_folder.parent / "gates", "half checkpoint colours_a.vpt_deep 1")
     environment = {
+        **hangs.environment,
         "RAY_memory_usage_threshold": f"{limit:.4f}",
         "RAY_memory_monitor_refresh_ms": "250",
     }
     with running(
         "resume", sweep_folder, *ONE_SLOT, cache=workshop / "cache", environment=environment
     ) as command:
-        command.wait_for_line(" 1/8 trials")  # what a driver finds at its start, it removes
-        hangs = Gate(sweep_folder / "trials" / "colours_a.vpt_deep" / "1.part")
         command.wait_until(hangs.is_reached)
         allocate = [sys.executable, "-c", ALLOCATE, str(ballast)]
         with subprocess.Popen(allocate, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

@@ -293,11 +293,7 @@ def load_bundle(
     plan = bundle.backbone
     if weights is not None:
         plan = replace(plan, weights=str(Path(weights).expanduser().absolute()))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in DEVICES:
-        raise ValueError(unknown("device", device, DEVICES))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device here; use --device cpu, or leave --device out")
+    device = _found_device(device)
     backbone = load_planned_backbone(plan, device)
     own, _ = split_config(bundle.trial.method, bundle.trial.config)
     try:
@@ -318,6 +314,22 @@ def load_bundle(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return PromptedModel(bundle, model.to(device), device)
+
+
+def _found_device(asked: str | None) -> str:
+    """`cpu`, `cuda` or `cuda:1`; None is a GPU if there is one."""
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = asked.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(unknown("device", asked, DEVICES))
+    num_found = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= num_found:
+        raise ValueError(
+            f"{asked}: there are {num_found or 'no'} CUDA devices here; use --device cpu, or leave "
+            "--device out"
+        )
+    return asked
 
 
 def _checksum(file: Path) -> str:

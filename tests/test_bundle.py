@@ -156,8 +156,8 @@ def test_a_bundle_made_on_a_gpu_is_trained_and_used_where_there_is_none(
     model = load_bundle(tmp_path / "gpu" / description.name, device=None)
     image = next((task_folder / "images" / "test").iterdir())
     assert model.predict([image]) == load_bundle(description).predict([image])
-    with pytest.raises(ValueError, match="there is no CUDA device here; use --device cpu"):
-        load_bundle(description, device="cuda")
+    with pytest.raises(ValueError, match="there are no CUDA devices here; use --device cpu"):
+        load_bundle(description, device="cuda:1")
     with pytest.raises(ValueError, match="unknown device 'cdua'; did you mean 'cuda'"):
         load_bundle(description, device="cdua")
 

@@ -1,6 +1,7 @@
 """The real command with real Ray, and a look at its processes."""
 
 import os
+import signal
 import re
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
+        **{"preexec_fn": _hear_all_signals, **options},
     )
     command = Running(process)
     try:
@@ -106,3 +107,9 @@ def running(
         for left in reversed(command.processes()):
             left.kill()
         process.wait()
+
+
+def _hear_all_signals() -> None:
+    """Also where the tests run in the background or under nohup, which turn them off."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)

@@ -36,15 +36,22 @@ sys.exit(130 if asked() else 0)
 """
 
 
+def _ignore_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _hear_hangups() -> None:
+    """Also where the tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start(*words: object, ignored: bool = False) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL
-        ),
+        preexec_fn=_ignore_hangups if ignored else _hear_hangups,
     )
     read_until(process, "ready")
     return process
@@ -119,6 +126,7 @@ def test_a_terminal_that_is_gone_cannot_be_written_to_and_changes_nothing():
         stderr=theirs,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear_hangups,
     )
     read_until(process, "ready")
     os.close(theirs)

@@ -1,8 +1,8 @@
 """The real command with real Ray, and a look at its processes."""
 
 import os
-import signal
 import re
+import signal
 import subprocess
 import sys
 import threading

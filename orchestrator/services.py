@@ -125,7 +125,9 @@ class Services:
             self._wait("MLflow", "mlflow", self._mlflow_answers)
         except BaseException:
             if self._supervisor is not None:  # started by this very command: nothing is left
-                self.stop()
+                if not self.stop():  # it has not come to take the folder
+                    self._supervisor.terminate()
+                self._supervisor.wait()
             raise
 
     def stop(self) -> bool:
@@ -372,6 +374,13 @@ class Services:
                 **options,
             )
 
+    def _starts_by_us(self, service: str) -> int:
+        """How often the supervisor that we started had to start it."""
+        state = self._read_state()
+        if self._supervisor is None or state.get("pid") != self._supervisor.pid:
+            return 0  # what an earlier one left
+        return state.get(service, {}).get("starts", 0)
+
     def _read_state(self) -> dict[str, Any]:
         try:
             return json.loads((self.folder / STATE_FILE).read_text())
@@ -396,8 +405,7 @@ class Services:
         deadline = time.monotonic() + START_SECONDS
         while not answers():
             died = self._supervisor is not None and self._supervisor.poll() is not None
-            starts = self._read_state().get(service, {}).get("starts", 0)
-            ends_again_and_again = self._supervisor is not None and starts >= START_ATTEMPTS
+            ends_again_and_again = self._starts_by_us(service) >= START_ATTEMPTS
             if died or ends_again_and_again or time.monotonic() > deadline:
                 log = self.folder / ("supervisor.log" if died else f"{service}.log")
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])

@@ -15,13 +15,14 @@ from orchestrator.loopback import ask_directly, is_healthy
 PRINTS_ON = """
 import sys
 from rich.console import Console
-from orchestrator.cli.output import make_output_steady
+from orchestrator.cli.output import make_output_steady, what_was_lost
 make_output_steady()
 console = Console()
 for number in range(20_000):
     console.print(f"trial #{number} · 95.5 ± 1.5", highlight=False)
     print("a line", file=sys.stderr)
 open(sys.argv[1], "w").write("came to its end")
+print(what_was_lost(), file=sys.stderr)
 """
 
 
@@ -54,6 +55,8 @@ def test_a_reader_that_leaves_or_a_full_disk_ends_nothing(shell, tmp_path):
     done = run(tmp_path, shell)
     assert (tmp_path / "end").read_text() == "came to its end"
     assert done.returncode == 0
+    lost = b"the output is not complete: No space left on device" in done.stderr
+    assert lost == (shell == "$RUN > /dev/full")
     assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
 
 

@@ -19,7 +19,7 @@ from orchestrator.cli import (
     sweeps,
     ui,
 )
-from orchestrator.cli.output import make_output_steady
+from orchestrator.cli.output import make_output_steady, what_was_lost
 from orchestrator.cli.terminal import Terminal, VisibleFormatter
 from orchestrator.loopback import ask_directly
 from orchestrator.stopping import STOPPED, MachineLost, leave, listen
@@ -73,3 +73,8 @@ def main() -> None:
         os._exit(STOPPED)  # or what is left of Ray in this process would wait for the rest of it
     finally:
         leave()
+        if lost := what_was_lost():
+            Terminal(stderr=True).print(f"error: {lost}", soft_wrap=True)
+            ended = sys.exc_info()[1]
+            if ended is None or (isinstance(ended, SystemExit) and not ended.code):
+                sys.exit(USER_ERROR)

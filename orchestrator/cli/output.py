@@ -11,6 +11,9 @@ _READER_LEFT = {errno.EPIPE, errno.EIO, errno.EBADF}
 """`| head` that has seen enough, a terminal that was closed."""
 
 
+_lost: list[OSError] = []
+
+
 class SteadyOutput(io.TextIOWrapper):
     """A text stream that goes on when nobody can read it any more."""
 
@@ -29,12 +32,21 @@ def _survived(stream: io.TextIOWrapper) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _READER_LEFT:
+        if error.errno not in _READER_LEFT:
+            _lost.append(error)
+        else:
             # What is still buffered would fail again and again, last when Python ends.
             with contextlib.suppress(OSError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, stream.fileno())
                 os.close(nowhere)
+
+
+def what_was_lost() -> str | None:
+    """A line for who reads the output later, where a part of it could not be written."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return f"the output is not complete: {_lost[0].strerror}" if _lost else None
 
 
 def make_output_steady() -> None:

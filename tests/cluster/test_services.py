@@ -168,4 +168,7 @@ def test_where_mlflow_cannot_come_up_nothing_is_left_running(folder, tmp_path, m
     with pytest.raises(ValueError, match=r"(?s)MLflow does not answer.*this MLflow is broken"):
         broken.start()
     assert broken.supervisor_pid() is None
+    monkeypatch.delenv("PYTHONPATH")
+    broken.start()  # what the one before could not start counts no more
+    broken.stop()
     assert not any(about["answers"] for about in broken.status().values())

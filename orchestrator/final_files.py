@@ -25,7 +25,7 @@ from orchestrator.bundle import (
 from orchestrator.export import BY_METHOD, describe
 from orchestrator.final_ledger import files_of_round
 from orchestrator.final_outcome import StudyOutcome
-from orchestrator.final_protocol import FIRST_SEED, MEDIAN_SEED
+from orchestrator.final_protocol import MEDIAN_SEED
 from orchestrator.final_record import FinalRecord, FinalRun
 from orchestrator.plan import StudyPlan, SweepPlan
 from orchestrator.report.final import FINAL_FILE
@@ -78,7 +78,7 @@ def write_final(
 
     `suite` is asked for only where a bundle must be made.
     """
-    outcomes = [with_older_bundle(outcome, folder) for outcome in outcomes]
+    outcomes = [_with_kept_seed(with_older_bundle(o, folder), folder) for o in outcomes]
     document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
     with whole_file(folder / FINAL_FILE) as file:
         file.write(document.encode())
@@ -149,6 +149,16 @@ def with_older_bundle(outcome: StudyOutcome, folder: Path) -> StudyOutcome:
     return found if is_older and is_bundle_of(path, found) else outcome
 
 
+def _with_kept_seed(outcome: StudyOutcome, folder: Path) -> StudyOutcome:
+    """Where the bundle of an older version is gone: with the seed whose weights it kept."""
+    runs = files_of_round(folder / RUNS_FOLDER, outcome.study, outcome.round)
+    kept = [path.stem.removeprefix("seed-") for path in runs.glob("seed-*.safetensors")]
+    if outcome.bundle_seed is None or str(outcome.bundle_seed) in kept or len(kept) != 1:
+        return outcome
+    seed = next((seed for seed in outcome.test_accuracies if str(seed) == kept[0]), None)
+    return outcome if seed is None else replace(outcome, bundle_seed=seed, seed_rule=MEDIAN_SEED)
+
+
 def final_bundle(
     plan: SweepPlan,
     suite: Suite,
@@ -167,7 +177,7 @@ def final_bundle(
         test_accuracies=dict(outcome.test_accuracies),
         num_images=outcome.num_test,
         majority=outcome.test_majority,
-        seed_rule=FIRST_SEED,
+        seed_rule=outcome.seed_rule,
         round=outcome.round,
         num_openings=outcome.num_openings,
     )
@@ -214,8 +224,11 @@ def _keep_one(outcome: StudyOutcome, folder: Path) -> None:
     They can be trained again from configuration and seed.
     """
     runs = files_of_round(folder / RUNS_FOLDER, outcome.study, outcome.round)
+    kept = runs / f"seed-{outcome.bundle_seed}.safetensors"
+    if not kept.is_file():
+        return  # the others may be all that is left
     for path in runs.glob("seed-*.safetensors"):
-        if path.stem != f"seed-{outcome.bundle_seed}":
+        if path != kept:
             path.unlink()
 
 

@@ -232,7 +232,7 @@ def _refuse_unfinished(stages: Sequence[StudyStage], folder: Path) -> None:
         raise ValueError(
             f"the search is not over, left are {', '.join(_first(told))}: go on with "
             f"`orchestrator resume {folder}`, or take the best so far with --unfinished, which is "
-            "recorded; the test split was not opened"
+            "recorded; nothing was started"
         )
 
 

@@ -24,6 +24,7 @@ from suites import write_task
 from test_sweep import COMMAND, environment, run
 
 from methods import load_backbone
+from orchestrator import final_files
 from orchestrator import trial as trial_module
 from orchestrator.backbone import BackbonePlan
 from orchestrator.bundle import load_bundle, read_bundle, save_bundle
@@ -37,7 +38,7 @@ from orchestrator.engine import Engine
 from orchestrator.final_files import RUNS_FOLDER, write_final
 from orchestrator.final_ledger import FinalLedger
 from orchestrator.final_outcome import StudyOutcome, outcomes
-from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
+from orchestrator.final_protocol import MEDIAN_SEED, FinalProtocol, refuse_unsuited
 from orchestrator.final_record import FinalRecord
 from orchestrator.final_stage import StudyStage, plan_stage, sentences, with_images
 from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial, assign_folds
@@ -226,6 +227,27 @@ def test_a_search_that_is_not_over_is_not_finalized_unless_told(tmp_path):
         stage_of(searched)
     outcome = outcome_of(searched)
     assert (outcome.num_trials_at_choice, outcome.num_planned_trials) == (2, 24)
+
+
+def test_the_command_that_goes_on_is_the_one_that_was_allowed(tmp_path):
+    searched = search(tmp_path, [0.5, 0.7], num_trials=24)
+    open_finals(searched)
+    with final_command.console.capture() as shown:
+        final_command._show([outcome_of(searched)], tmp_path, unfinished=True)
+    assert f"finalize {tmp_path} --unfinished" in shown.get().replace("\n", " ")
+
+
+def test_weights_that_an_older_version_kept_are_not_removed_with_its_bundle(searched, tmp_path):
+    open_finals(searched, seeds=(1, 2, 3))
+    runs = tmp_path / RUNS_FOLDER / STUDY
+    runs.mkdir(parents=True)
+    kept = runs / "seed-2.safetensors"  # the median on test; its bundle is gone
+    kept.touch()
+    outcome = replace(outcome_of(searched), bundle_seed=1, test_accuracies={1: 0.5, 2: 0.6, 3: 0.7})
+    found = final_files._with_kept_seed(outcome, tmp_path)
+    assert (found.bundle_seed, found.seed_rule) == (2, MEDIAN_SEED)
+    final_files._keep_one(outcome, tmp_path)
+    assert kept.exists()
 
 
 def test_failed_and_pruned_trials_count_as_ended(tmp_path):

@@ -45,6 +45,14 @@ def sweep(folder: Path, plan: SweepPlan, accuracy: float, tests=()) -> SweepRepo
     return collect(plan, record, finals)
 
 
+def test_what_older_plans_do_not_say_is_no_difference(tmp_path):
+    plan = make_plan(**BOTH)
+    told = replace(plan.backbone, num_heads=3, activation="gelu", norm_eps=1e-6, assumed="timm's")
+    newer = replace(plan, backbone=told, split_seed=0)
+    found = compare(sweep(tmp_path / "a", plan, 0.5), sweep(tmp_path / "b", newer, 0.5))
+    assert not found.changes
+
+
 @pytest.mark.parametrize(
     ("first", "second", "verdict"),
     [(0.5, 0.8, "better"), (0.8, 0.5, "worse"), (0.8, 0.82, "unclear")],

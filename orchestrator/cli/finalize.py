@@ -93,7 +93,7 @@ def finalize(
         dry_run=dry_run,
     )
     told = Terminal(stderr=True) if as_json else console
-    go_on = going_on_with(f"orchestrator finalize {folder}")
+    go_on = going_on_with(_same_command(folder, unfinished))
     with owned(folder), leased(storage, plan.name), go_on:
         outcomes = run(
             plan,
@@ -113,14 +113,18 @@ def finalize(
     if as_json:
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
-        _show(outcomes, folder)
+        _show(outcomes, folder, unfinished)
     if asked() or any(outcome.num_left for outcome in outcomes):
         raise typer.Exit(INTERRUPTED)
     if any(outcome.failed_seeds or outcome.winner is None for outcome in outcomes):
         raise typer.Exit(SOME_FAILED)
 
 
-def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
+def _same_command(folder: Path, unfinished: bool) -> str:
+    return f"orchestrator finalize {folder}{' --unfinished' if unfinished else ''}"
+
+
+def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False) -> None:
     from orchestrator.cautions import tested_sentence
     from orchestrator.report.final import caveats, read_final_results
     from orchestrator.uncertainty import seeds_text
@@ -163,7 +167,7 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path) -> None:
         _say(times_opened(1).rstrip(".").lower())
     left = sum(outcome.num_left for outcome in outcomes)
     if left:
-        _say(f"stopped with {left} runs left; go on with: orchestrator finalize {folder}")
+        _say(f"stopped with {left} runs left; go on with: {_same_command(folder, unfinished)}")
 
 
 def _protocol(finalists: int | None, folds: int | None, seeds: str | None) -> dict[str, Any]:

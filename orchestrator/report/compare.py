@@ -20,12 +20,13 @@ from orchestrator.report.wording import NOTHING, count, percent
 from orchestrator.uncertainty import CLEAR, EXPLAINED
 
 NOT_COMPARED = {
-    "": {"name", "created", "studies", "data_root"},
-    "backbone": {"weights"},
+    "": {"name", "created", "studies", "data_root", "split", "split_seed"},
+    "backbone": {"weights", "part", "num_heads", "activation", "norm_eps"}
+    | {"assumed", "normalised_by"},
     "tasks": {"name", "root", "val_majority", "class_names"},
 }
 """By section of a plan: what names a sweep, says where files lie, or is not in older plans; hashes
-say what was in them."""
+of images and weights, which cover splits and the network, say what was in them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,8 @@ def _with_kept_seed(outcome: StudyOutcome, folder: Path) -> StudyOutcome:
     """Where the bundle of an older version is gone: with the seed whose weights it kept."""
     runs = files_of_round(folder / RUNS_FOLDER, outcome.study, outcome.round)
     kept = [path.stem.removeprefix("seed-") for path in runs.glob("seed-*.safetensors")]
-    if outcome.bundle_seed is None or str(outcome.bundle_seed) in kept or len(kept) != 1:
+    has_its_own = outcome.bundle_seed is None or str(outcome.bundle_seed) in kept
+    if has_its_own or outcome.seed_rule == MEDIAN_SEED or len(kept) != 1:
         return outcome
     seed = next((seed for seed in outcome.test_accuracies if str(seed) == kept[0]), None)
     return outcome if seed is None else replace(outcome, bundle_seed=seed, seed_rule=MEDIAN_SEED)

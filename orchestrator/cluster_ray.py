@@ -6,15 +6,16 @@ Ray itself would try for a quarter of an hour to reach an address where nothing 
 import contextlib
 import os
 import socket
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import IO
 
 import psutil
 import ray
 from ray._private import services
+from ray._raylet import parse_address  # pyright: ignore[reportAttributeAccessIssue]
 
 from orchestrator.own_ray import QUIET, OwnPath, own_signals
 from orchestrator.privacy import warn_of_open_token
@@ -33,24 +34,23 @@ def connect(address: str) -> None:
     """Make this process a driver of the cluster; ValueError, in one line, where that fails."""
     found = find(address)
     warn_of_open_token()
-    said = ""
+    said = bytearray()
     try:
-        with own_signals(), _held_back() as held:
-            try:
-                ray.init(address=found, job_config=OwnPath(), **QUIET)
-            finally:
-                held.seek(0)
-                said = held.read().decode(errors="replace")
+        with own_signals(), held_back(said):
+            ray.init(address=found, job_config=OwnPath(), **QUIET)
     except Exception as error:  # of Ray's, of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
-        if "InvalidAuthToken" in said:
+        if b"InvalidAuthToken" in said:
             reason = (
                 "our token is missing or another (RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, "
                 "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)"
             )
         where = f"the Ray cluster at {_named(address)}"
         raise ValueError(f"{where} does not let us in: {reason}") from error
-    os.write(2, said.encode())
+    except BaseException:  # we are stopped while Ray still tries, and tells why
+        _show(said)
+        raise
+    _show(said)
 
 
 def find(address: str) -> str:
@@ -61,10 +61,11 @@ def find(address: str) -> str:
             "usually port 6379) on a machine of the cluster, or `sweep --detach` with http://"
         )
     target = _of_this_machine(address) if address == "auto" else address
-    host, colon, port = target.rpartition(":")
-    if not colon or not port.isdigit():
-        raise ValueError(f"{_named(address)}: is not HOST:PORT, for example 10.0.0.5:6379, or auto")
-    problem = _problem(host.strip("[]"), int(port))
+    try:
+        host, port = host_and_port(target)
+    except ValueError as error:
+        raise ValueError(f"{_named(address)}: {error}, or auto") from None
+    problem = _problem(host, port)
     if problem:
         where = target if address == "auto" else ""
         raise ValueError(
@@ -73,24 +74,48 @@ def find(address: str) -> str:
     return address if address != "auto" or services.find_bootstrap_address(None) else target
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of an address as Ray writes it, [::1]:6379 among them; ValueError for anything else."""
+    host, port = parse_address(address) or ("", "")
+    if not host or not (port.isascii() and port.isdigit()):
+        raise ValueError("is not HOST:PORT, for example 10.0.0.5:6379 or [fd00::5]:6379")
+    return host, int(port)
+
+
 @contextlib.contextmanager
-def _held_back() -> Iterator[IO[bytes]]:
-    """What Ray's library writes to stderr: twenty times the same where it is not let in."""
+def held_back(said: bytearray) -> Iterator[None]:
+    """Into `said` goes what is written to stderr: Ray says twenty times why it is not let in.
+
+    Its library may also end the process, by its last word: then a shell that waits for our end
+    shows what was held.
+    """
     with tempfile.TemporaryFile() as held:
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield held
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+        show = ["sh", "-c", f"read over || cat /dev/fd/{held.fileno()} >&2"]
+        with subprocess.Popen(  # noqa: S603
+            show, stdin=subprocess.PIPE, pass_fds=[held.fileno()], start_new_session=True
+        ) as shell:
+            stderr = os.dup(2)
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+                held.seek(0)
+                said += held.read()
+                shell.communicate(b"over\n")
+
+
+def _show(said: bytes | bytearray) -> None:
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        os.write(2, said)
 
 
 def answers(host: str, port: int, seconds: float = REACH_SECONDS) -> None:
     """OSError, or its subclass TimeoutError, unless a server of gRPC answers there."""
     deadline = time.monotonic() + seconds
     with socket.create_connection((host, port), timeout=seconds) as connection:
-        if os.environ.get("RAY_USE_TLS", "0") == "1":
+        if os.environ.get("RAY_USE_TLS", "").lower() in ("1", "true"):  # as Ray reads it
             return  # which speaks of something else first
         connection.sendall(_HELLO)
         heard = b""
@@ -115,7 +140,7 @@ def _problem(host: str, port: int) -> str | None:
             reason.append("it says nothing")
         except socket.gaierror as error:
             reason.append(f"{host} is not known ({error.strerror})")
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             reason.append(getattr(error, "strerror", None) or str(error))
         else:
             reason.append(None)

@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 QUIET = {"logging_level": logging.ERROR, "log_to_driver": False}
 
-_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _scratch: Scratch | None = None
 
 
@@ -91,9 +90,7 @@ def _remove_scratch() -> None:
 def start(slots: Slots) -> None:
     """Start Ray on this machine for these slots."""
     folder = scratch_folder()
-    if not any(os.environ.get(name) for name in _TOKENS):
-        # Ray would write one into the home, readable by all.
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    take_token()
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         logger.warning(
             "RAY_AUTH_MODE=%s: every user of this machine may run code as you while the sweep runs",
@@ -123,6 +120,16 @@ def start(slots: Slots) -> None:
                 raise
             logger.warning("Ray did not start within 30 s; trying again")
             ray.shutdown()
+
+
+def take_token() -> None:
+    """A token of our own, unless the user set one: files with tokens may be read by others.
+
+    Ray asks this variable before RAY_AUTH_TOKEN_PATH and the file in the home, which it would even
+    write itself, readable by all. One that is blank is none to Ray.
+    """
+    if not os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @contextlib.contextmanager

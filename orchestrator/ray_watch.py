@@ -12,7 +12,7 @@ from typing import Any
 from ray._private import worker as ray_worker
 
 from orchestrator import own_ray
-from orchestrator.cluster_ray import answers
+from orchestrator.cluster_ray import answers, host_and_port
 from orchestrator.stopping import STOPPED, MachineLost, kill_children
 
 LOOK_SECONDS = 0.5
@@ -20,7 +20,8 @@ LOOK_SECONDS = 0.5
 ASK_SECONDS = 5.0
 """Between two questions to a cluster that others started."""
 PATIENCE_SECONDS = 40.0
-"""So long a cluster's head may be away; after a minute Ray would end this process."""
+"""So long a cluster's head may be away: well below RAY_gcs_rpc_server_reconnect_timeout_s, after
+which Ray would end this process (ten minutes, in `schedule.py`; one is Ray's own)."""
 ORDER_SECONDS = 20.0
 """So long what waits for Ray may take to notice; then the process ends as it is."""
 
@@ -89,9 +90,8 @@ def _what_died(node: Any) -> str | None:
 
 def _what_does_not_answer(node: Any) -> str | None:
     """Of a cluster that others started."""
-    host, _, port = node.gcs_address.rpartition(":")
     try:
-        answers(host, int(port), seconds=5.0)
+        answers(*host_and_port(node.gcs_address), seconds=5.0)
     except OSError as error:
         return f"the head of the Ray cluster at {node.gcs_address} does not answer ({error})"
     try:

@@ -1,7 +1,8 @@
 """A private folder for what a driver needs while it lives, and what killed drivers left of theirs.
 
 The folder is locked by the kernel for as long as its driver lives. Whoever starts next removes the
-folders of this user that nobody holds, and ends the processes that were started with them.
+folders of this user that nobody holds, and ends the processes that were started with them. Where
+machines share a place, a lock may be seen by its own machine alone: each removes only its own.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -25,26 +27,29 @@ LONGEST_PARENT = 17
 _NAME = re.compile(r"orchestrator-[a-z0-9_]{8}")
 _UNFINISHED = ".orchestrator-"
 _MARK = "of-a-driver"
+"""A file in each: the machine's name, and which of its starts it is, in a line each."""
 _OLD_NAME = re.compile(r"orchestrator-tune-[a-z0-9_]{8}")
-"""As drivers left them before they had folders that are locked."""
+"""As drivers left them before they had folders that are locked, and said of which machine."""
+_OF_ONE_MACHINE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 
 
 class Scratch:
     """A folder of this process alone: mode 0700, held until it is removed."""
 
     def __init__(self) -> None:
-        parent = next((place for place in places() if _is_usable(place)), None)
-        if parent is None:
-            raise ValueError(
-                "found no folder for temporary files that may be written to and whose path has at "
-                f"most {LONGEST_PARENT} bytes; set RAY_TMPDIR to one"
-            )
-        made = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
-        (made / _MARK).touch()
-        self._lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        # Only now it has a name under which others look for folders that nobody holds.
-        self.path = made.rename(parent / made.name[1:])
+        problems = []
+        for place in places():
+            if _is_usable(place):
+                try:
+                    self.path, self._lock = _made_in(place)
+                except OSError as error:  # full, or of a file system without locks
+                    problems.append(f" ({place}: {error.strerror})")
+                else:
+                    return
+        raise ValueError(
+            "found no folder for temporary files that may be written to and locked, and whose path "
+            f"has at most {LONGEST_PARENT} bytes{''.join(problems)}; set RAY_TMPDIR to one"
+        )
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -71,7 +76,8 @@ def remove_dead() -> list[Path]:
     """Remove the folders of drivers of this user that are gone, and end what they left running."""
     removed = []
     for folder in dead():
-        with _held(folder) as held:
+        # Another that starts now may have removed it since.
+        with contextlib.suppress(OSError), _held(folder) as held:
             if held:
                 _end_processes_of(folder)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -96,10 +102,44 @@ def _is_dead(path: Path) -> bool:
         if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
             return False
         if _OLD_NAME.fullmatch(path.name):
-            return not _runs_since(about.st_mtime)
+            return path.parent in _OF_ONE_MACHINE and not _runs_since(about.st_mtime)
         with _held(path) as held:
-            return held and (path / _MARK).is_file()
+            return held and _was_made_here(path / _MARK)
     return False
+
+
+def _made_in(place: Path) -> tuple[Path, int]:
+    """A folder and its lock; OSError where it cannot be made or locked."""
+    made = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=place))
+    lock = None
+    try:
+        (made / _MARK).write_text("\n".join(_machine()))
+        lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Only now it has a name under which others look for folders that nobody holds.
+        return made.rename(place / made.name[1:]), lock
+    except OSError:
+        shutil.rmtree(made, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        raise
+
+
+def _was_made_here(mark: Path) -> bool:
+    """By this machine, at whose locks we look; an earlier start of it left none."""
+    host, _, start = mark.read_text(errors="replace").partition("\n")
+    here, this_start = _machine()
+    if host != here:
+        return False
+    # What is younger than this start, and of another, is of another machine of the same name.
+    return start == this_start or mark.stat().st_mtime < psutil.boot_time()
+
+
+def _machine() -> tuple[str, str]:
+    start = ""
+    with contextlib.suppress(OSError):
+        start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname(), start
 
 
 @contextlib.contextmanager

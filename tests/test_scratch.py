@@ -1,6 +1,9 @@
 """A driver's private folder: whose it is, where it is, and what becomes of it."""
 
+import errno
+import fcntl
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +87,66 @@ def test_what_is_not_ours_stays(place: Path, tmp_path: Path):
     before = sorted(place.iterdir())
     assert remove_dead() == []
     assert sorted(place.iterdir()) == before
+
+
+HERE = socket.gethostname()
+START = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("host", "start", "before_this_start", "is_dead"),
+    [
+        (HERE, START, False, True),
+        (HERE, "an earlier start", True, True),
+        (HERE, "another machine's of this name", False, False),
+        ("another-machine", START, True, False),
+        ("another-machine", "its start", True, False),
+    ],
+    ids=["this start", "earlier start", "same name", "same kernel", "another machine"],
+)
+def test_where_machines_share_a_place_each_removes_its_own(
+    place: Path, host: str, start: str, before_this_start: bool, is_dead: bool
+):
+    """A lock that another machine holds may not be seen here: none of these is held."""
+    made = Scratch()
+    mark = made.path / "of-a-driver"
+    assert mark.read_text().split("\n") == [HERE, START]
+    os.close(made._lock)
+    mark.write_text(f"{host}\n{start}")
+    if before_this_start:
+        os.utime(mark, (1.0, 1.0))
+    assert dead() == ([made.path] if is_dead else [])
+    assert remove_dead() == ([made.path] if is_dead else [])
+    assert made.path.exists() is not is_dead
+
+
+def test_where_folders_cannot_be_locked_the_next_place_is_taken(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As where a file system of several machines has no locks."""
+    locked = fcntl.flock
+
+    def flock(lock: int, how: int) -> None:
+        if Path(f"/proc/self/fd/{lock}").readlink().parent == tmp_path:
+            raise OSError(errno.ENOLCK, "No locks available")
+        locked(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(scratch, "places", lambda: [tmp_path, place])
+    made = Scratch()
+    assert made.path.parent == place
+    made.remove()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(scratch, "places", lambda: [tmp_path])
+    with pytest.raises(ValueError, match=r"\(.*: No locks available\); set RAY_TMPDIR"):
+        Scratch()
+
+
+def test_what_another_removes_meanwhile_is_no_error(place: Path, monkeypatch: pytest.MonkeyPatch):
+    made = Scratch()
+    os.close(made._lock)
+    monkeypatch.setattr(scratch, "dead", lambda: [place / "orchestrator-gone_now", made.path])
+    assert remove_dead() == [made.path]
 
 
 def test_a_place_that_is_too_long_or_cannot_be_made_is_passed_over(

@@ -24,15 +24,15 @@ from orchestrator.final_files import (
 from orchestrator.final_outcome import outcomes
 from orchestrator.final_record import FinalRecord
 from orchestrator.mlflow_final import final_contents
-from orchestrator.mlflow_places import sentence, set_addresses, wrong_addresses
+from orchestrator.mlflow_places import sentence, set_addresses, settle, wrong_addresses
 from orchestrator.mlflow_registry import FOLDER_PREFIX, model_folder
-from orchestrator.mlflow_store import ARTIFACTS_FOLDER, MLFLOW_FILE, TrackingError, own_database
+from orchestrator.mlflow_store import ARTIFACTS_FOLDER, MLFLOW_FILE, TrackingError
 from orchestrator.plan import StudyPlan, SweepPlan
 from orchestrator.reconcile import reconcile, reconcile_final, restore_models, tracked_runs
 from orchestrator.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.final import FINAL_FILE, read_final_results
 from orchestrator.results import RESULTS_FILE, read_results, results_table, write_results
-from orchestrator.storage import STORAGE_FILE, sqlite_address
+from orchestrator.storage import STORAGE_FILE, sqlite_address, sqlite_uri
 from orchestrator.suites import Suite
 
 
@@ -123,7 +123,8 @@ def repair(
             write_final(plan, lambda: suite, finals, outcomes(plan, record, finals), folder)
             done.append(f"wrote {folder / FINAL_FILE} and the bundles in {folder / FINAL_FOLDER}")
     try:
-        done += _right_addresses(tracking_uri, folder)
+        if changed := settle(tracking_uri, plan):
+            done.append(f"MLflow: {sentence(changed)}; set to this folder")
         filled = reconcile(
             plan,
             record,
@@ -146,14 +147,6 @@ def repair(
     return done
 
 
-def _right_addresses(tracking_uri: str, folder: Path) -> list[str]:
-    database = own_database(tracking_uri)
-    if database is None or not database.is_file():
-        return []
-    changed = set_addresses(database, folder / ARTIFACTS_FOLDER)
-    return [f"MLflow: {sentence(changed)}; set to this folder"] if changed else []
-
-
 def _bundle_files(folder: Path, study: StudyPlan) -> list[Path]:
     """The files of a study's best trial, those that are there."""
     description = folder / BEST_FOLDER / BY_METHOD / study.space / f"{study.task}.yaml"
@@ -174,7 +167,7 @@ def _bundles_of_tasks(plan: SweepPlan, folder: Path) -> list[Path]:
 def _storage(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bool, str, str]]:
     database = folder / STORAGE_FILE
     if database.exists():
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(sqlite_uri(database, "ro"), uri=True)) as connection:
             (result,) = connection.execute("PRAGMA integrity_check").fetchone()
         yield result == "ok", f"{database}: {result}", "restore it from a copy"
     for study in plan.studies:
@@ -311,7 +304,7 @@ def _left_over(record: Record, folder: Path) -> Sequence[Path]:
         for path in (folder / TRIALS_FOLDER).glob("*/*.checkpoint")
         if (path.parent.name, path.stem) not in kept
     ]
-    return sorted(found)
+    return sorted(path for path in found if path.is_file())
 
 
 def _addresses(uri: str, databases: Path, folder: Path) -> Iterator[tuple[bool, str, str]]:

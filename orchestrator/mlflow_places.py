@@ -6,6 +6,7 @@ which `ui` would then hand out. Every column that holds an address is known here
 another place is set to the same file below the folder as it lies now.
 """
 
+import re
 import sqlite3
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from orchestrator.mlflow_store import ARTIFACTS_FOLDER, TrackingError
+from orchestrator.mlflow_store import ARTIFACTS_FOLDER, TrackingError, own_database
+from orchestrator.plan import SweepPlan
+from orchestrator.storage import sqlite_uri
 
 WAIT_SECONDS = 30
 """For a database that another process writes to."""
@@ -51,6 +54,20 @@ _COLUMNS = (
 )
 _DEFAULT_EXPERIMENT = "experiments 0"
 """MLflow makes it with every database, with a place in the folder where the process was started."""
+
+_MLFLOW_TRIGGER = """
+CREATE TRIGGER prevent_secrets_aad_mutation
+BEFORE UPDATE ON secrets
+FOR EACH ROW
+WHEN OLD.secret_id != NEW.secret_id OR OLD.secret_name != NEW.secret_name
+BEGIN
+    SELECT RAISE(ABORT, 'secret_id and secret_name are immutable (used as AAD in encryption)');
+END
+"""
+"""The only one that MLflow makes (its migration 1b5f0d9ad7c1)."""
+
+_DEFINED = re.compile(r"""CREATE (TABLE|INDEX|UNIQUE INDEX|VIEW) ["`[]?(\w+)["`\]]?[\s(]""")
+"""As SQLite keeps a definition; what it does not keep so was written there by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +109,18 @@ def set_addresses(database: Path, artifacts: Path) -> list[Address]:
                 f"UPDATE {address.column.table} SET {address.column.column} = ? WHERE rowid = ?",  # noqa: S608 (our own names)
                 (address.right, address.row),
             )
+        if left := list(_wrong(connection, root)):
+            raise TrackingError(f"{database}: an address cannot be set: {left[0].where}")
     return _told(wrong)
+
+
+def settle(tracking_uri: str, plan: SweepPlan) -> list[Address]:
+    """Set those of the sweep's own database to the folder that it lies in; what was changed.
+
+    Nothing where it is not the sweep's own. TrackingError as of `set_addresses`.
+    """
+    database = own_database(tracking_uri, plan)
+    return set_addresses(database, database.parent / ARTIFACTS_FOLDER) if database else []
 
 
 def sentence(wrong: Sequence[Address]) -> str:
@@ -114,25 +142,42 @@ def _told(wrong: Sequence[Address]) -> list[Address]:
 
 @contextmanager
 def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode={mode}"
-    tables = ", ".join(sorted({f"'{column.table}'" for column in _COLUMNS}))
+    address = sqlite_uri(database, mode)
     try:
         connected = sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None)
         with closing(connected) as connection:
-            # One that was put there by hand could undo what we write.
-            names = connection.execute(
-                f"SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ({tables})"  # noqa: S608
-            ).fetchall()
-            if names:
-                raise TrackingError(f"{database}: has a trigger, {names[0][0]!r}, not of MLflow's")
+            # What was put there by hand could undo, or hide, what we read and write.
+            if strange := _strange(connection):
+                raise TrackingError(f"{database}: has {strange}, not of MLflow's")
             yield connection
     except sqlite3.Error as error:
         raise TrackingError(f"{database}: {error}") from None
 
 
+def _strange(connection: sqlite3.Connection) -> str | None:
+    """Something by which an address could be another one than that which is read in its column."""
+    tables = {column.table for column in _COLUMNS}
+    for kind, name, text in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+        if text is None or text.split() == _MLFLOW_TRIGGER.split():
+            continue  # an index of SQLite's own, or MLflow's trigger
+        defined = _DEFINED.match(text)
+        if defined is None:
+            return f"a {kind}, {name!r}"
+        if defined[1] == "VIEW" and ({defined[2].lower(), name.lower()} & tables):
+            return f"a view, {name!r}"
+    for column in _COLUMNS:
+        known = connection.execute(f"PRAGMA table_xinfo({column.table})").fetchall()
+        if any(row[1].lower() == column.column and row[6] for row in known):
+            return f"a generated column, {column.table}.{column.column}"
+        keys = connection.execute(f"PRAGMA foreign_key_list({column.table})").fetchall()
+        if any(row[3].lower() == column.column for row in keys):
+            return f"a foreign key, {column.table}.{column.column}"
+    return None
+
+
 def _wrong(connection: sqlite3.Connection, root: Path) -> Iterator[Address]:
     for column in _COLUMNS:
-        known = {row[1] for row in connection.execute(f"PRAGMA table_info({column.table})")}
+        known = {row[1].lower() for row in connection.execute(f"PRAGMA table_info({column.table})")}
         if column.column not in known:
             continue  # of an older or a newer MLflow
         rows = connection.execute(
@@ -155,19 +200,22 @@ def _is_right(text: Any, column: _Column, root: Path) -> bool:
         inside = text.removeprefix(f"{root.as_uri()}/")
     else:
         return False
+    # Twice, since nobody knows how often the server does.
     decoded = urllib.parse.unquote(urllib.parse.unquote(inside))
-    return ".." not in decoded.replace("\\", "/").split("/") and not set(inside) & set("?#;\0")
+    steps = decoded.replace("\\", "/").split("/")
+    return ".." not in steps and "\0" not in decoded and not set(inside) & set("?#;")
 
 
 def _address(column: _Column, row: int, owner: Any, text: Any, root: Path) -> Address:
     tail = _tail(text) if isinstance(text, str) else None
-    if tail is None:
-        tail = _own_place(column, str(owner))
-    foreign = not isinstance(text, str) or _tail(text) is None
+    right = "" if tail is None else root.joinpath(*tail).as_uri()
+    foreign = not _is_right(right, column, root)
+    if foreign:
+        right = root.joinpath(*_own_place(column, str(owner))).as_uri()
     return Address(
         where=f"{column.table} {owner}",
         text=str(text),
-        right=root.joinpath(*tail).as_uri(),
+        right=right,
         foreign=foreign,
         column=column,
         row=row,
@@ -178,17 +226,17 @@ def _tail(text: str) -> tuple[str, ...] | None:
     """The part of a path below the last folder of artifacts in it."""
     path = text
     if text.startswith("file:"):
-        path = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+        try:
+            path = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+        except ValueError:  # the name of a host in a bracket
+            return None
     elif not text.startswith("/"):
         return None
     parts = PurePosixPath(path).parts
     if ARTIFACTS_FOLDER not in parts:
         return None
     last = len(parts) - 1 - parts[::-1].index(ARTIFACTS_FOLDER)
-    tail = parts[last + 1 :]
-    # Decoded once more, since nobody knows how often the server does.
-    plain = all(set(urllib.parse.unquote(part)) - set(".") and "\0" not in part for part in tail)
-    return tail if plain else None
+    return parts[last + 1 :]
 
 
 def _own_place(column: _Column, owner: str) -> tuple[str, ...]:

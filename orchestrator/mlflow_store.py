@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.faults import commit_point
 from orchestrator.mlflow_server import MLFLOW_ENVIRONMENT
-from orchestrator.plan import PLAN_FILE
+from orchestrator.plan import SweepPlan, load_plan
 from orchestrator.storage import sqlite_address
 
 if TYPE_CHECKING:
@@ -88,11 +88,19 @@ def artifact_location(uri: str, artifacts: Path | None) -> str | None:
     return artifacts.resolve().as_uri() if artifacts else None
 
 
-def own_database(uri: str) -> Path | None:
-    """The database in a sweep's own folder; None for any other, which others may share."""
+def own_database(uri: str, plan: SweepPlan) -> Path | None:
+    """The database in this sweep's own folder, or a copy's; None for any other: it is others', too.
+
+    `$MLFLOW_TRACKING_URI` may name the database in the folder of another sweep.
+    """
     path = Path(uri.removeprefix("sqlite:///"))
-    own = path.name == MLFLOW_FILE and path.with_name(PLAN_FILE).is_file()
-    return path if uri.startswith("sqlite:///") and own else None
+    if not uri.startswith("sqlite:///") or path.name != MLFLOW_FILE or not path.is_file():
+        return None
+    try:
+        beside = load_plan(path.parent)
+    except ValueError:  # no sweep's folder
+        return None
+    return path if (beside.name, beside.created) == (plan.name, plan.created) else None
 
 
 def missing_files(client: "MlflowClient", run_id: str, names: Sequence[str]) -> list[str]:

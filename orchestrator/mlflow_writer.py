@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.bundle import BUNDLE_SUFFIXES
 from orchestrator.faults import commit_point
-from orchestrator.mlflow_places import sentence, set_addresses
+from orchestrator.mlflow_places import sentence, settle
 from orchestrator.mlflow_registry import (
     DIGEST_TAG,
     FOLDER_PREFIX,
@@ -35,11 +35,9 @@ from orchestrator.mlflow_runs import (
     trial_content,
 )
 from orchestrator.mlflow_store import (
-    ARTIFACTS_FOLDER,
     artifact_location,
     missing_files,
     open_client,
-    own_database,
 )
 from orchestrator.plan import SweepPlan
 from orchestrator.record import EpochRow, TrialRecord
@@ -142,12 +140,8 @@ class RunWriter:
 
     def _settle(self) -> None:
         """Files go below the sweep's folder, also where it was moved."""
-        database = own_database(self._uri)
-        if database is None or not database.exists():
-            return
-        changed = set_addresses(database, database.parent / ARTIFACTS_FOLDER)
-        if changed:
-            logger.warning("%s: %s; set to this folder", database, sentence(changed))
+        if changed := settle(self._uri, self._plan):
+            logger.warning("MLflow: %s; set to this folder", sentence(changed))
 
     def disconnect(self) -> None:
         """Forget what MLflow held: after an error it is not known which writes arrived."""

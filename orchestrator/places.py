@@ -5,6 +5,7 @@ that in `places.yaml` beside its plan. Images are known by their fingerprint, we
 sha256, so that another place can never be another content.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from orchestrator.document import read_as
 from orchestrator.plan import SweepPlan
 from orchestrator.suites import PUBLISHED_SUITES, QUICKSTART, Suite
 from orchestrator.whole_file import whole_file
-from orchestrator.yaml_io import dump_yaml, read_yaml
+from orchestrator.yaml_io import dump_yaml, parse_yaml, read_yaml
+
+logger = logging.getLogger(__name__)
 
 PLACES_FILE = "places.yaml"
 
@@ -45,10 +48,29 @@ def find_places(folder: Path, data: Path | None, weights: Path | None) -> Places
 
 
 def keep_places(folder: Path, places: Places) -> None:
-    """Remember them for the commands that come later."""
-    if places != _read_places(folder) and places != Places():
-        with whole_file(folder / PLACES_FILE) as file:
-            file.write(dump_yaml(asdict(places)).encode())
+    """Remember them for the commands that come later, where a text file can hold them."""
+    if places == _read_places(folder) or places == Places():
+        return
+    path, text = folder / PLACES_FILE, dump_yaml(asdict(places))
+    if not _is_read_as(text, places):
+        logger.warning(
+            "%s: cannot hold %s, used this time only: rename what is not plain text in it, or "
+            "give it every time",
+            path,
+            " and ".join(repr(place) for place in (places.data, places.weights) if place),
+        )
+        return
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def _is_read_as(text: str, places: Places) -> bool:
+    """Not so where a name is no UTF-8, or has control characters."""
+    try:
+        text.encode()
+        return read_as(Places, parse_yaml(text, source=""), source="") == places
+    except ValueError:
+        return False
 
 
 def at_places(plan: SweepPlan, places: Places) -> SweepPlan:

@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import time
+import urllib.parse
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,14 @@ def sqlite_address(path: Path) -> str:
             "digits, in its name; rename it"
         )
     return f"sqlite:///{path}"
+
+
+def sqlite_uri(path: Path, mode: str) -> str:
+    """For `sqlite3.connect(..., uri=True)`: just this file, also with `#`, `?` or `%` in its path.
+
+    With the modes `ro` and `rw` none is made.
+    """
+    return f"file://{urllib.parse.quote(os.fsencode(path.absolute()))}?mode={mode}"
 
 
 def without_password(url: str) -> str:

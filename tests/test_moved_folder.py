@@ -13,6 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from orchestrator.owner import owned, unowned
 from orchestrator.plan import load_plan, save_plan
 from orchestrator.reconcile import reconcile, tracked_runs
 from orchestrator.record import open_record
-from orchestrator.snapshot import readable_databases
+from orchestrator.snapshot import copied_databases, readable_databases
+from orchestrator.storage import StorageError
 
 STUDY = "caltech101.vpt_deep"
 OUTSIDE = (
@@ -50,6 +52,9 @@ OUTSIDE = (
     "{root}?x=/etc",
     "{root}elsewhere",
     "/etc/mlartifacts/../../etc",
+    "/x/mlartifacts/a\\..\\..\\b",
+    "/x/mlartifacts/a%2f..%2fb",
+    "file://[x/mlartifacts/run",
     "ftp://host/mlartifacts/run",
     "",
 )
@@ -302,6 +307,178 @@ def test_a_database_with_a_trigger_of_a_stranger_is_refused(folder):
         set_addresses(folder / "mlflow.db", folder / "mlartifacts")
     with pytest.raises(ValueError, match="has a trigger"):
         ui(folder, port=1)
+
+
+VIEW = "SELECT run_uuid, artifact_uri FROM hidden"
+
+
+@pytest.mark.parametrize(
+    ("commands", "told"),
+    [
+        (["CREATE TRIGGER t AFTER UPDATE ON RUNS BEGIN DELETE FROM tags; END"], "trigger, 't'"),
+        (
+            ["CREATE TRIGGER t AFTER INSERT ON params BEGIN UPDATE runs SET artifact_uri='/'; END"],
+            "trigger, 't'",
+        ),
+        (
+            [
+                "DROP TRIGGER prevent_secrets_aad_mutation",
+                "CREATE TRIGGER prevent_secrets_aad_mutation BEFORE UPDATE ON secrets "
+                "BEGIN UPDATE runs SET artifact_uri='/'; END",
+            ],
+            "trigger, 'prevent_secrets_aad_mutation'",
+        ),
+        (["ALTER TABLE runs RENAME TO hidden", f"CREATE VIEW Runs AS {VIEW}"], "view, 'Runs'"),
+        (["ALTER TABLE runs RENAME TO hidden", f'CREATE VIEW "runs" AS {VIEW}'], "view, 'runs'"),
+        (["DROP TABLE runs", "CREATE VIRTUAL TABLE runs USING fts5(run_uuid)"], "table, 'runs'"),
+        (
+            [
+                "ALTER TABLE runs RENAME COLUMN artifact_uri TO old",
+                "ALTER TABLE runs ADD COLUMN Artifact_URI TEXT AS ('file:///etc') VIRTUAL",
+            ],
+            r"generated column, runs\.artifact_uri",
+        ),
+        (
+            [
+                "ALTER TABLE runs RENAME COLUMN artifact_uri TO old",
+                "ALTER TABLE runs ADD COLUMN artifact_uri TEXT REFERENCES tags ON UPDATE CASCADE",
+            ],
+            r"foreign key, runs\.artifact_uri",
+        ),
+    ],
+)
+def test_a_database_that_could_hide_or_undo_an_address_is_refused(folder, commands, told):
+    with closing(sqlite3.connect(folder / "mlflow.db", isolation_level=None)) as database:
+        for command in commands:
+            database.execute(command)
+    for ask in (wrong_addresses, set_addresses):
+        with pytest.raises(TrackingError, match=rf"has a {told}, not of MLflow's"):
+            ask(folder / "mlflow.db", folder / "mlartifacts")
+
+
+def test_an_address_is_found_however_its_column_is_spelt(folder):
+    database, artifacts = folder / "mlflow.db", folder / "mlartifacts"
+    poison(folder, "runs", "artifact_uri", "file:///etc")
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("ALTER TABLE runs RENAME COLUMN artifact_uri TO ARTIFACT_URI")
+    assert any(a.where.startswith("runs ") for a in wrong_addresses(database, artifacts))
+    set_addresses(database, artifacts)
+    assert wrong_addresses(database, artifacts) == []
+
+
+def test_an_address_that_does_not_stay_set_is_told(folder):
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute("ALTER TABLE runs ADD COLUMN rowid INTEGER")
+    with pytest.raises(TrackingError, match="cannot be set: runs "):
+        set_addresses(folder / "mlflow.db", folder / "mlartifacts")
+
+
+def test_the_database_of_another_sweep_keeps_its_addresses(folder, tmp_path, monkeypatch):
+    set_addresses(folder / "mlflow.db", folder / "mlartifacts")
+    other = tmp_path / "other"
+    other.mkdir()
+    plan = replace(make_plan(num_trials=2), name="other")
+    save_plan(plan, other)
+    run_trial(make_record(plan, other), STUDY, accuracy=0.5)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(folder))
+    mend(other)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    names = {plan.name for plan in (load_plan(folder), load_plan(other))}
+    wrong = wrong_addresses(folder / "mlflow.db", folder / "mlartifacts")
+    assert len(names) == 2 and wrong
+    assert all(f"{other.as_uri()}/mlartifacts" in address.text for address in wrong)
+
+
+def test_doctor_opens_the_storage_and_no_file_of_a_shorter_name(folder):
+    look(folder)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_folder_with_the_name_of_an_unfinished_file_is_left_alone(folder):
+    (folder / "trials" / "mine.part").mkdir(parents=True)
+    mend(folder)
+    assert look(folder).findings == []
+    assert (folder / "trials" / "mine.part").is_dir()
+
+
+def test_a_copy_of_a_database_that_is_written_to_is_whole(tmp_path):
+    database = tmp_path / "studies.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 5")  # so that it writes before the end
+        writer.execute("CREATE TABLE rows (text)")
+        writer.execute("INSERT INTO rows VALUES ('old')")
+        code = f"""
+import os, sqlite3
+other = sqlite3.connect({str(database)!r}, isolation_level=None)
+other.execute("BEGIN IMMEDIATE")
+other.execute("UPDATE rows SET text = 'half'")
+print(flush=True)
+input()
+other.execute("COMMIT")
+"""
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdout and other.stdout.readline()
+            assert (tmp_path / "studies.db-journal").exists()
+            with copied_databases(tmp_path) as copies:
+                assert [path.name for path in copies.iterdir()] == ["studies.db"]
+                with closing(sqlite3.connect(copies / "studies.db")) as copy:
+                    assert copy.execute("SELECT text FROM rows").fetchall() == [("old",)]
+            other.communicate(b"\n")
+
+
+def test_what_a_writer_left_half_written_is_undone_in_the_copy_alone(tmp_path):
+    database = tmp_path / "studies.db"
+    code = f"""
+import os, sqlite3
+database = sqlite3.connect({str(database)!r}, isolation_level=None)
+database.execute("CREATE TABLE rows (text)")
+database.executemany("INSERT INTO rows VALUES (?)", [("old",)])
+database.execute("BEGIN")
+database.executemany("INSERT INTO rows VALUES (?)", [("old" * 500,)] * 500)
+database.execute("COMMIT")
+database.execute("PRAGMA cache_size = 5")
+database.execute("BEGIN IMMEDIATE")
+database.execute("UPDATE rows SET text = 'half'")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    before = content_of(tmp_path)
+    assert (tmp_path / "studies.db-journal").exists()
+    with (
+        copied_databases(tmp_path) as copies,
+        closing(sqlite3.connect(copies / "studies.db")) as copy,
+    ):
+        assert copy.execute("SELECT count(*) FROM rows WHERE text = 'half'").fetchone() == (0,)
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert content_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_copying_a_database_that_nobody_has_open_writes_nothing(mode, tmp_path):
+    folder = tmp_path / "a ? b # c %41"
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "studies.db")) as database:
+        database.execute(f"PRAGMA journal_mode = {mode}")
+        database.execute("CREATE TABLE rows (text)")
+    before = content_of(tmp_path)
+    with (
+        copied_databases(folder) as copies,
+        closing(sqlite3.connect(copies / "studies.db")) as copy,
+    ):
+        assert copy.execute("SELECT name FROM sqlite_master").fetchall() == [("rows",)]
+    assert content_of(tmp_path) == before
+
+
+def test_a_database_that_stays_locked_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.snapshot.PATIENCE_SECONDS", 0.1)
+    with closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None)) as writer:
+        writer.execute("CREATE TABLE rows (text)")
+        writer.execute("BEGIN EXCLUSIVE")
+        told = r"studies\.db: is locked"
+        with pytest.raises(StorageError, match=told), copied_databases(tmp_path):
+            raise AssertionError("half a copy")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Images and weights that were moved are found again where one says, and known by their content."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_the_list_of_places_is_not_written_through_a_link(tmp_path):
     assert mine.read_text() == "kept"
     assert find_places(tmp_path, None, None) == Places()
     assert (tmp_path / PLACES_FILE).read_text().startswith("data: /data")
+
+
+@pytest.mark.parametrize("name", [b"photos \xff", b"photos \x07"])
+def test_a_place_that_no_text_can_hold_is_used_once_and_said(name, tmp_path, caplog):
+    photos = tmp_path / os.fsdecode(name)
+    photos.mkdir()
+    given = find_places(tmp_path, photos, None)
+    keep_places(tmp_path, given)
+    again = find_places(tmp_path, None, None)
+    assert again == given or (again == Places() and "used this time only" in caplog.text)
 
 
 def test_weights_that_are_gone_are_told_with_the_option():

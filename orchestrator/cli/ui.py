@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -75,22 +75,22 @@ def _own_database(folder: Path) -> Iterator[str]:
 
     database, artifacts = folder / MLFLOW_FILE, folder / ARTIFACTS_FOLDER
     refuse_links_within(folder)
+    writable = os.access(folder, os.W_OK) and os.access(database, os.W_OK)
     try:
-        if foreign := [a for a in wrong_addresses(database, artifacts) if a.foreign]:
-            raise ValueError(
-                f"{database}: {sentence(foreign)}; `orchestrator doctor {folder} --repair` sets "
-                "them to the folder's own"
-            )
-        if os.access(folder, os.W_OK) and os.access(database, os.W_OK):
-            if changed := set_addresses(database, artifacts):
+        # What is looked at is what is shown.
+        with nullcontext(folder) if writable else copied_databases(folder) as place:
+            shown = place / MLFLOW_FILE
+            if foreign := [a for a in wrong_addresses(shown, artifacts) if a.foreign]:
+                raise ValueError(
+                    f"{database}: {sentence(foreign)}; `orchestrator doctor {folder} --repair` "
+                    "sets them to the folder's own"
+                )
+            changed = set_addresses(shown, artifacts)
+            if not writable:
+                typer.echo("the folder cannot be written: what is changed in the pages is not kept")
+            elif changed:
                 typer.echo(f"{sentence(changed)}; set to this folder")
-            yield sqlite_address(database)
-            return
-        with copied_databases(folder) as copies:
-            (copies / MLFLOW_FILE).chmod(0o600)
-            set_addresses(copies / MLFLOW_FILE, artifacts)
-            typer.echo("the folder cannot be written: what is changed in the pages is not kept")
-            yield sqlite_address(copies / MLFLOW_FILE)
+            yield sqlite_address(shown)
     except TrackingError as error:
         raise ValueError(str(error)) from error
 

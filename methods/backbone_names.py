@@ -89,3 +89,21 @@ def outline(architecture: str, **options: Any) -> VisionTransformer | None:
     with torch.device("meta"):
         vit = timm.create_model(architecture, num_classes=0, **options)
     return vit if isinstance(vit, VisionTransformer) else None
+
+
+@cache
+def _tensors_of(architecture: str) -> dict[str, torch.Size] | None:
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture, num_classes=0)
+    except Exception:  # timm's hundreds of models raise many kinds where there are no values
+        return None
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def has_tensors(architecture: str, vit: VisionTransformer) -> bool:
+    """Whether the tensors of `vit` may be those of any network of timm: all of its names and
+    shapes are there. True also where that cannot be found out."""
+    there = _tensors_of(architecture)
+    own = {name: tensor.shape for name, tensor in vit.state_dict().items() if name != "pos_embed"}
+    return there is None or own.items() <= there.items()

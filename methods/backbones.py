@@ -7,6 +7,7 @@ tag still says how to read the features and normalise the images; `moco_v3` is a
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,20 @@ import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from methods.backbone_names import MOCO_V3, QUICKSTART, pretrained_config, split_name
 from methods.base import POOLINGS, check_supported
 from methods.network import Network, make_network, network_of
+from methods.weights.configs import take_configs
 from methods.weights.decide import check_shape_hints, decide_network
 from methods.weights.fit import fitted, num_blocks
-from methods.weights.hints import Hints, hints_of
+from methods.weights.hints import Hints
 from methods.weights.layouts import convert
-from methods.weights.networks import Found, choose
+from methods.weights.networks import Found, choose, networks
 from methods.weights.reading import read_weights
 from methods.weights.recipes import Recipe, recipe_of
+from methods.weights.remarks import take_remarks
 from methods.weights.timm_own import in_timms_names
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -121,6 +124,11 @@ def load_backbone(
         assumed=about.assumed,
         normalised_by=normalised_by,
     )
+
+
+def parts_of(weights: Path) -> tuple[str, ...]:
+    """The networks in a file, each as `Decided.part` names it."""
+    return tuple(network.part for network in networks(read_weights(weights)))
 
 
 def _finish(
@@ -277,14 +285,17 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided |
         converted = convert(layout, chosen.network.tensors, _separated(chosen.network.part))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    hints = hints_of(content)
+    hints = Hints()
     recipe = recipe_of(name.partition(".")[2], chosen, converted)
     state = fitted(converted.state, vit, name, path, layout)
     if decided is None:
+        patch = _patch_size(converted.state, vit)
+        take_remarks(hints, content, width=vit.embed_dim, patch=patch)
+        take_configs(hints, content)
         check_shape_hints(
             hints,
             path=path,
-            patch=vit.patch_embed.patch_size[0],
+            patch=patch,
             depth=num_blocks(state),
             width=vit.embed_dim,
         )
@@ -319,6 +330,14 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided |
 
 def _has_size_of(vit: VisionTransformer, found: Found) -> bool:
     return found.width == vit.embed_dim and found.depth in (0, len(vit.blocks))
+
+
+def _patch_size(state: Mapping[str, Tensor], vit: VisionTransformer) -> int:
+    """Of the file, which FlexiViT may resample; of `vit` where patches are vectors."""
+    kernel = state.get("patch_embed.proj.weight")
+    if kernel is None or kernel.ndim != 4:
+        return vit.patch_embed.patch_size[0]
+    return kernel.shape[-1]
 
 
 def _separated(part: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from methods.backbones import Backbone, Decided, load_backbone, load_frozen
+from methods.backbones import Backbone, Decided, load_backbone, load_frozen, parts_of
 from methods.network import Network
 from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
 from orchestrator.document import Between, OneOf, Sha256
@@ -84,17 +84,43 @@ def load_planned_backbone(
                 f"{plan.weights}: the weights of {plan.name} are not there any more; "
                 "where they are now is named with --weights"
             )
-        backbone = _load(plan, plan.part)
-        if plan.part is None:  # older versions had other rules of which network in a file is meant
-            for part in backbone.other_parts:
-                if backbone.weights_sha256 != plan.weights_sha256:
-                    backbone = _load(plan, part)
+        backbone = _load_any(plan)
     if backbone.weights_sha256 != plan.weights_sha256:
         raise ValueError(
             f"{plan.weights or plan.name}: the weights changed since this was planned "
             f"(sha256 {backbone.weights_sha256[:12]} now, {plan.weights_sha256[:12]} then)"
         )
     backbone.vit.to(device)
+    return backbone
+
+
+def _load_any(plan: BackbonePlan) -> Backbone:
+    """The network that the plan names, or, where it names none, the one of its sha256.
+
+    Older versions named none and had other rules of which network in a file is meant.
+    """
+    backbone, refusal = None, None
+    try:
+        backbone = _load(plan, plan.part)
+    except ValueError as error:
+        refusal = error
+    if plan.weights is None or plan.part is not None:
+        parts = ()
+    elif backbone is not None:
+        is_it = backbone.weights_sha256 == plan.weights_sha256
+        parts = () if is_it else backbone.other_parts
+    else:
+        parts = parts_of(Path(plan.weights))
+    for part in parts:
+        try:
+            other = _load(plan, part)
+        except ValueError:  # it does not fit this backbone, so it is not what was planned
+            continue
+        if other.weights_sha256 == plan.weights_sha256:
+            return other
+    if backbone is None:
+        assert refusal is not None
+        raise refusal
     return backbone
 
 

@@ -5,6 +5,7 @@ torchvision), else with timm's own reader or with timm's network under the other
 """
 
 import argparse
+import dataclasses
 import datetime
 import functools
 import gzip
@@ -28,7 +29,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from methods import backbones, load_backbone
 from methods.network import network_of
 from methods.weights.decide import decide_network
-from methods.weights.hints import Hint, Hints
+from methods.weights.hints import Hint, Hints, Standing
 from methods.weights.layouts import convert
 from methods.weights.networks import networks
 from methods.weights.reading import read_weights
@@ -633,30 +634,55 @@ def test_a_sweep_that_was_planned_before_keeps_its_network(tmp_path):
     assert features(there.vit).equal(features(now.vit))
 
 
-def test_a_sweep_that_was_planned_on_the_other_weights_finds_them(tmp_path):
-    """Before, `model` went before `model_ema`."""
+@pytest.mark.parametrize(
+    ("planned", "others", "now"),
+    [
+        ("model", ("model_ema",), "model_ema"),
+        ("model", ("momentum_model",), None),
+        ("model", ("momentum_model", "a_broken_one", "student"), None),
+        ("student", ("momentum_model", "teacher", "a_broken_one"), "teacher"),
+    ],
+)
+def test_a_sweep_that_was_planned_on_other_weights_finds_them(planned, others, now, tmp_path):
+    """Older versions took `model`, whatever stood beside it; the sha256 in the plan tells."""
     model = timm.create_model("test_vit", num_classes=0).state_dict()
-    average = {k: v + 0.5 for k, v in model.items()}
-    path = saved({"model": model, "model_ema": average}, tmp_path / "two.pth")
+    content = {
+        name: {k: v + (i + 1) / 2 for k, v in model.items()} for i, name in enumerate(others)
+    }
+    if "a_broken_one" in content:
+        content["a_broken_one"]["cls_token"] /= 0
+    path = saved({**content, planned: model}, tmp_path / "two.pth")
     before = load_backbone("test_vit", weights=saved(model, tmp_path / "model.pth"))
-    now = load_backbone("test_vit", weights=path)
-    assert now.part == "model_ema" and now.weights_sha256 != before.weights_sha256
+    if now is None:
+        with pytest.raises(ValueError, match="which one is meant cannot be told"):
+            load_backbone("test_vit", weights=path)
+    else:
+        assert load_backbone("test_vit", weights=path).part == now
     plan = BackbonePlan(
         name="test_vit", weights=str(path), weights_sha256=before.weights_sha256,
-        image_size=160, num_parameters=now.num_parameters, resize="squash",
+        image_size=160, num_parameters=before.num_parameters, resize="squash",
         interpolation="bicubic", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3,
     )  # fmt: skip
-    assert load_planned_backbone(plan, "cpu").part == "model"
+    assert load_planned_backbone(plan, "cpu").part == planned
+    changed = dataclasses.replace(plan, weights_sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"weights changed|cannot be told"):
+        load_planned_backbone(changed, "cpu")
 
 
 @pytest.mark.parametrize(
     ("beside", "words"),
     [
-        ({"args": argparse.Namespace(model="swin_tiny_patch4_window7_224")}, "is a swin_tiny"),
         ({"arch": "vit_base_patch16_224"}, "is a vit_base_patch16_224.*width 768, not 64"),
-        ({"hyper_parameters": {"num_heads": 4}, "config": {"num_heads": 2}}, "contradicts itself"),
-        ({"args": {"patch_size": 8}}, "patch size of 16, but args.patch_size"),
-        ({"num_heads": 5}, "5 heads do not divide"),
+        (
+            {
+                "hyper_parameters": {"embed_dim": 64, "num_heads": 4},
+                "config": {"hidden_size": 64, "num_heads": 2},
+            },
+            "contradicts itself",
+        ),
+        ({"embed_dim": 64, "num_heads": 5}, "5 heads do not divide"),
+        ({"patch_size": 16, "hidden_act": "mish"}, "its activation is 'mish'; supported are gelu"),
+        ({"patch_size": 16, "norm_eps": -1.0}, "norm eps of -1"),
     ],
 )
 def test_a_file_that_says_it_is_another_network_is_refused(beside, words, tmp_path):
@@ -666,18 +692,171 @@ def test_a_file_that_says_it_is_another_network_is_refused(beside, words, tmp_pa
         load_backbone("test_vit", weights=path)
 
 
-def test_a_network_of_equal_shapes_and_another_activation_is_refused(tmp_path):
+OF_NOBODY = [
+    ({"num_heads": 4}, r"num_heads in the file says 4 heads, but this test_vit has 2 heads"),
+    ({"args": argparse.Namespace(heads=4)}, "args.heads in the file says 4 heads"),
+    ({"hyper_parameters": {"cross": {"n_heads": 4}}}, "hyper_parameters.cross.n_heads .* 4 heads"),
+    ({"args": {"activation": "relu"}}, "args.activation .* the activation relu, but .* gelu"),
+    ({"args": {"act_layer": "mish"}}, "args.act_layer .* the activation mish, but"),
+    ({"args": {"norm_eps": 1e-3}}, "args.norm_eps .* norm eps 0.001, but this test_vit has"),
+    ({"args": {"embed_dim": 512, "num_heads": 8}}, "args.num_heads .* 8 heads"),
+    ({"args": {"patch_size": 96, "num_heads": 4}}, "args.num_heads .* 4 heads"),
+    ({"args": {"model": "resnet50", "activation": "relu"}}, "args.activation .* relu"),
+]
+
+
+@pytest.mark.parametrize(("beside", "words"), OF_NOBODY)
+def test_a_number_of_a_module_that_nobody_knows_is_never_obeyed(beside, words, tmp_path):
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    path = saved({"model": state, **beside}, tmp_path / "other.pth")
+    for name in ("test_vit", "test_vit.r160_in1k"):
+        with pytest.raises(ValueError, match=f"{words}.*cannot be told.*torch.save"):
+            load_backbone(name, weights=path)
+
+
+def test_numbers_of_other_modules_are_not_the_network_s(tmp_path):
+    """The tensors of a backbone in a detector: 2 heads and GELU, whatever its heads have."""
+    of_others = {
+        module: {"num_heads": 4, "activation": "relu", "norm_eps": 1e-3, "embed_dim": 64}
+        for module in (
+            "head", "decode_head", "bboxHead", "classifier", "linear-probe", "neck", "proj",
+            "projector", "decoder", "transformer_decoder", "criterion", "optimizer", "predictor",
+        )
+    }  # fmt: skip
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    content = {
+        "state_dict": {f"backbone.{k}": v for k, v in state.items()},
+        "hyper_parameters": {**of_others, "activation": "softmax", "num_heads": 2},
+        "cfg": {"model": {"head": {"inner": {"num_heads": 4}}}},
+    }
+    found = load_backbone("test_vit", weights=saved(content, tmp_path / "detector.pth"))
+    own = load_backbone("test_vit", pretrained=False)
+    assert found.network == own.network
+
+
+@pytest.mark.parametrize(
+    "beside", [{"embed_dim": 64}, {"hidden_size": "64"}, {"patch_size": 16}, {"arch": "my_vit"}]
+)
+def test_a_description_of_the_network_is_obeyed_unless_a_pretraining_is_named(beside, tmp_path):
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    content = {"model": state, "config": {**beside, "num_heads": 4, "activation": "relu"}}
+    path = saved(content, tmp_path / "own.pth")
+    network = load_backbone("test_vit", weights=path).network
+    assert (network.num_heads, network.activation) == (4, "relu")
+    with pytest.raises(
+        ValueError, match=r"config.num_heads .* 4 heads, but test_vit.r160_in1k has"
+    ):
+        load_backbone("test_vit.r160_in1k", weights=path)
+
+
+@pytest.mark.parametrize(
+    ("remark", "words"),
+    [
+        ({"patch_size": 96}, "args.patch_size in the file says 96, .* patch size of 16"),
+        ({"model": "resnet50"}, "args.model in the file says 'resnet50'"),
+        ({"backbone": "swin_tiny_patch4_window7_224"}, "args.backbone in the file says 'swin_tiny"),
+    ],
+)
+def test_a_remark_that_the_tensors_disprove_is_a_warning(remark, words, tmp_path, caplog):
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    path = saved({"model": state, "args": argparse.Namespace(**remark)}, tmp_path / "a.pth")
+    found = load_backbone("test_vit", weights=path)
+    assert found.network == load_backbone("test_vit", pretrained=False).network
+    (warning,) = caplog.messages
+    assert re.search(words, warning) and "the tensors are believed" in warning
+
+
+def test_another_architecture_in_a_config_is_no_slip(tmp_path):
+    """timm's hub says so in config.json, where nothing else is meant."""
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    path = saved(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "resnet50"}')
+    with pytest.raises(ValueError, match="is a resnet50"):
+        load_backbone("test_vit", weights=path)
+
+
+VIT, OPEN = "config.json", "open_clip_config.json"
+SIZES = {"width": 64, "head_width": 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "words"),
+    [
+        (VIT, {"model_type": "vit", "layer_norm_eps": None}, "layer_norm_eps is None"),
+        (VIT, {"model_type": "vit", "layer_norm_eps": "1e-6"}, "layer_norm_eps is '1e-6'"),
+        (VIT, {"model_type": "vit", "num_attention_heads": "3"}, "num_attention_heads is '3'"),
+        (VIT, {"model_type": "vit", "num_attention_heads": 0}, "num_attention_heads is 0"),
+        (VIT, {"model_type": "vit", "hidden_size": [64]}, r"hidden_size is \[64\]"),
+        (VIT, {"model_type": "vit", "patch_size": [16, 8]}, r"patch_size is \[16, 8\]"),
+        (VIT, {"model_type": "vit", "hidden_act": None}, "hidden_act is None"),
+        (VIT, {"model_type": ["vit"]}, r"model_type is \['vit'\]"),
+        (VIT, {"model_type": "clip", "vision_config": None}, "vision_config is None"),
+        (
+            VIT,
+            {"model_type": "clip", "vision_config": {"patch_size": None}},
+            "vision_config.patch_size is None",
+        ),
+        (VIT, {"architecture": 5}, "architecture is 5"),
+        (VIT, {"architecture": "test_vit", "pretrained_cfg": None}, "pretrained_cfg is None"),
+        (
+            VIT,
+            {"architecture": "test_vit", "model_args": {"num_heads": "x"}},
+            "model_args.num_heads is 'x'",
+        ),
+        (VIT, ["vit"], "holds a list"),
+        (OPEN, {"model_cfg": None}, "model_cfg is None"),
+        (OPEN, {"model_cfg": {"vision_cfg": "ViT-B"}}, "model_cfg.vision_cfg is 'ViT-B'"),
+        (OPEN, {"model_cfg": {"vision_cfg": {**SIZES, "head_width": 0}}}, "head_width is 0"),
+        (OPEN, {"model_cfg": {"vision_cfg": {"width": 24}}}, "width is 24, .* head_width, 64"),
+        (OPEN, {"model_cfg": {"vision_cfg": {**SIZES, "layers": [3, 4]}}}, "layers is"),
+        (OPEN, {"model_cfg": {"vision_cfg": {"timm_model_name": 3}}}, "timm_model_name is 3"),
+        (OPEN, {"model_cfg": {"quick_gelu": "no", "vision_cfg": SIZES}}, "quick_gelu is 'no'"),
+        (OPEN, {"preprocess_cfg": []}, r"preprocess_cfg is \[\]"),
+        (OPEN, {"preprocess_cfg": {"interpolation": 3}}, "interpolation is 3"),
+        ("preprocessor_config.json", {"resample": [1]}, r"resample is \[1\]"),
+        ("preprocessor_config.json", {"image_mean": [0.5, "a", 0.5]}, "image_mean is"),
+        ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "image_std is"),
+        ("preprocessor_config.json", {"image_std": [10**400] * 3}, "image_std is"),
+        ("preprocessor_config.json", {"do_normalize": "false"}, "do_normalize is 'false'"),
+    ],
+)
+def test_a_malformed_description_is_named_with_its_key(name, document, words, tmp_path):
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    path = saved(state, tmp_path / "model.safetensors")
+    (tmp_path / name).write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=words) as error:
+        load_backbone("test_vit", weights=path)
+    assert str(error.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "words"),
+    [
+        (
+            "vit_base_patch32_clip_224",
+            "vit_base_patch32_clip_quickgelu_224",
+            "the activation quick_gelu, not gelu; give --backbone",
+        ),
+        ("vit_small_patch16_224", "vit_small_patch16_rope_ape_224", "which is no plain ViT"),
+    ],
+)
+def test_a_network_of_equal_shapes_that_is_another_is_refused(name, said, words, tmp_path):
     """Only the name in the file tells them apart."""
-    name = "vit_base_patch32_clip_224"
     with torch.device("meta"):
         into = timm.create_model(name, num_classes=0)
-    hints = Hints(architectures=[Hint(value=name.replace("clip", "clip_quickgelu"), source="arch")])
-    path = saved({"patch_embed.proj.weight": torch.ones(768, 3, 32, 32)}, tmp_path / "x.pth")
+    hint = Hint(value=said, source="arch in the file", standing=Standing.DESCRIPTION)
+    kernel = torch.ones(into.patch_embed.proj.weight.shape)
+    path = saved({"patch_embed.proj.weight": kernel}, tmp_path / "x.pth")
     found = networks(read_weights(path))[0]
-    converted = convert(found.layout, found.tensors, "")
-    with pytest.raises(ValueError, match=r"the activation quick_gelu, not gelu; give --backbone"):
+    with pytest.raises(ValueError, match=words):
         decide_network(
-            into, name, path=path, found=found, converted=converted, hints=hints, recipe=None
+            into,
+            name,
+            path=path,
+            found=found,
+            converted=convert(found.layout, found.tensors, ""),
+            hints=Hints(architectures=[hint]),
+            recipe=None,
         )
 
 

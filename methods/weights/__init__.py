@@ -6,7 +6,10 @@
     layouts     names of other libraries, and of JAX, in timm's words
     timm_own    layouts that timm renames itself
     networks    which of the networks in a file is meant
-    hints       what a file says about heads, activation, norms and images
+    hints       what is said about heads, activation, norms and images, and how far it is believed
+    remarks     what a file says about them beside its tensors
+    configs     what config.json and the like beside a file say
+    decide      heads, activation and norms: stated, known or assumed
     recipes     what is known of a pretraining and stands in no file
     fit         whether the tensors are those of this network
 

@@ -1,5 +1,6 @@
 """Heads, activation and norm epsilon of a file: stated by it, known of its recipe, or assumed."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ import timm
 from timm.models import VisionTransformer
 from torch import nn
 
-from methods.backbone_names import outline, present_name, tags_of
-from methods.network import Network, network_of
-from methods.weights.hints import Hint, Hints
+from methods.backbone_names import has_tensors, outline, present_name, tags_of
+from methods.network import ACTIVATIONS, Network, network_of
+from methods.weights.hints import Hint, Hints, Standing
 from methods.weights.layouts import OPENAI_CLIP, TIMM, TRANSFORMERS_CLIP, Converted, Layout
 from methods.weights.networks import Found
 from methods.weights.recipes import AMBIGUOUS, Recipe
+
+logger = logging.getLogger(__name__)
 
 _FIELDS = ("num_heads", "activation", "norm_eps")
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}
@@ -33,11 +36,12 @@ def decide_network(
 ) -> tuple[Network, str]:
     """The network of the file, and in one line what it is and from where that is known.
 
-    ValueError where the file contradicts itself, is of another architecture than the backbone, or
-    leaves open what its family does in more than one way.
+    ValueError where the file contradicts itself, is of another architecture than the backbone,
+    leaves open what its family does in more than one way, or has a number that is not this
+    network's and may be another module's.
     """
     own = network_of(vit)
-    architecture = name.partition(".")[0]
+    architecture, _, tag = name.partition(".")
     _check_architectures(hints.architectures, vit, architecture, path)
     by_name = [
         (network_of(there), f"{hint.source} says {hint.value!r}")
@@ -46,7 +50,8 @@ def decide_network(
     ]
     network, words = own, []
     for key in _FIELDS:
-        stated: list[Hint] = list(getattr(hints, key))
+        said: list[Hint] = getattr(hints, key)
+        stated = [hint for hint in said if hint.standing is not Standing.LOOSE]
         stated += [Hint(value=getattr(n, key), source=source) for n, source in by_name]
         if key == "num_heads" and converted.num_heads:
             stated.append(Hint(value=converted.num_heads, source="the shapes in the file"))
@@ -55,25 +60,42 @@ def decide_network(
         if value is None:
             _check_open(key, vit, name, hints, path)
             value, source = getattr(own, key), f"of {architecture}; the file does not say"
+        if tag:
+            usual = known or Hint(value=getattr(own, key), source=name)
+            _check_tag(key, stated, usual, name, path)
+        loose = [hint for hint in said if hint.standing is Standing.LOOSE]
+        _check_loose(key, loose, value, vit, architecture, path)
+        if loose and source.endswith("does not say"):
+            source = loose[0].source
         network = replace(network, **{key: value})
         words.append((key, value, source))
-    _check_width(network.num_heads, vit, path)
+    _check_numbers(network, vit, path)
     return network, _line(words)
 
 
 def check_shape_hints(hints: Hints, *, path: Path, patch: int, depth: int, width: int) -> None:
-    """ValueError where a description beside the weights is of other weights."""
+    """ValueError where a config beside the weights is of other weights.
+
+    Of a remark in the file, where a patch may be a crop of an image, there is a warning: the
+    tensors are known to fit.
+    """
     for what, stated, actual in (
         ("patch size", hints.patch_size, patch),
         ("number of blocks", hints.depth, depth),
         ("width", hints.width, width),
     ):
         for hint in stated:
-            if hint.value != actual:
+            if hint.value == actual:
+                continue
+            if hint.standing is Standing.CONFIG:
                 raise ValueError(
                     f"{path}: its tensors have a {what} of {actual}, but {hint.source} says"
                     f" {hint.value}: they do not belong together"
                 )
+            logger.warning(
+                "%s: %s says %s, its tensors have a %s of %s: the tensors are believed",
+                path, hint.source, hint.value, what, actual,
+            )  # fmt: skip
 
 
 def _known(
@@ -131,21 +153,56 @@ def _weigh(key: str, stated: Sequence[Hint], known: Hint | None, path: Path) -> 
     return first.value, first.source
 
 
+def _check_tag(key: str, stated: Sequence[Hint], usual: Hint, name: str, path: Path) -> None:
+    """What a checkpoint says of itself may not overrule the pretraining that the user named."""
+    for hint in stated:
+        if hint.standing is Standing.DESCRIPTION and hint.value != usual.value:
+            raise ValueError(
+                f"{path}: {hint.source} says {_said(key, hint.value)}, but {name} has"
+                f" {_said(key, usual.value)}; give the backbone without the pretraining (the part"
+                " behind the dot) to take what the file says"
+            )
+
+
+def _check_loose(
+    key: str, loose: Sequence[Hint], value: Any, vit: VisionTransformer, name: str, path: Path
+) -> None:
+    """A number of which nobody knows the module is neither obeyed nor passed over."""
+    for hint in loose:
+        if hint.value != value:
+            again = f"{{'embed_dim': {vit.embed_dim}, '{key}': {hint.value!r}}}"
+            raise ValueError(
+                f"{path}: {hint.source} says {_said(key, hint.value)}, but this {name} has"
+                f" {_said(key, value)}: whether that is said of this network or of another module"
+                " cannot be told. If of another, save the weights alone, with"
+                " torch.save(checkpoint[NAME], 'weights.pth'); if of this network, save beside"
+                f" them {again}"
+            )
+
+
 def _check_architectures(
     stated: Iterable[Hint], vit: VisionTransformer, architecture: str, path: Path
 ) -> None:
-    """The file may name its own architecture, and it must be a ViT like the backbone."""
+    """The file may name its own architecture, and it must be a ViT like the backbone.
+
+    A remark that names a network of quite other tensors is not of these: there is a warning.
+    """
     for hint in stated:
         known = present_name(hint.value)
         if known is None:
             continue
         there = outline(known)
-        if there is None:
+        if there is None and hint.standing is not Standing.CONFIG and not has_tensors(known, vit):
+            logger.warning(
+                "%s: %s says %r, its tensors are those of a %s: the tensors are believed",
+                path, hint.source, hint.value, architecture,
+            )  # fmt: skip
+        elif there is None:
             raise ValueError(
                 f"{path}: is a {known} ({hint.source}), which is no plain ViT and cannot be"
                 f" the weights of {architecture}"
             )
-        if differences := _differences(there, vit):
+        elif differences := _differences(there, vit):
             raise ValueError(
                 f"{path}: is a {known} ({hint.source}), not a {architecture}:"
                 f" {'; '.join(differences)}; give --backbone {known}"
@@ -196,13 +253,24 @@ def _has_pre_norm(vit: VisionTransformer) -> bool:
     return not isinstance(vit.norm_pre, nn.Identity)
 
 
-def _check_width(num_heads: int, vit: VisionTransformer, path: Path) -> None:
-    if num_heads < 1 or vit.embed_dim % num_heads:
-        raise ValueError(f"{path}: {num_heads} heads do not divide a width of {vit.embed_dim}")
+def _check_numbers(network: Network, vit: VisionTransformer, path: Path) -> None:
+    heads, activation, eps = network.num_heads, network.activation, network.norm_eps
+    if heads < 1 or vit.embed_dim % heads:
+        raise ValueError(f"{path}: {heads} heads do not divide a width of {vit.embed_dim}")
+    if activation not in (network_of(vit).activation, *ACTIVATIONS):
+        raise ValueError(
+            f"{path}: its activation is {activation!r}; supported are {', '.join(ACTIVATIONS)}"
+        )
+    if not 0 <= eps <= 1:
+        raise ValueError(f"{path}: a norm eps of {eps:g} is none")
 
 
 def _word(key: str) -> str:
     return {"num_heads": "heads", "activation": "the activation", "norm_eps": "norm eps"}[key]
+
+
+def _said(key: str, value: Any) -> str:
+    return f"{value} heads" if key == "num_heads" else f"{_word(key)} {value}"
 
 
 def _all(stated: Iterable[Hint]) -> str:

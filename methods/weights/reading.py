@@ -40,7 +40,7 @@ class Content:
     """The tensors of each mapping in the file, by the path to that mapping ('' for the top)."""
     remarks: Mapping[str, Any] = field(default_factory=dict)
     """Numbers and texts by their path: `args.model`, `arch`, `epoch`."""
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    configs: Mapping[str, Any] = field(default_factory=dict)
     """Of the hub's folders: config.json and the like, by name."""
     top: str = ""
     """In words: what stands at the top of the file."""
@@ -81,7 +81,7 @@ def _file_of_folder(folder: Path) -> Path:
     )
 
 
-def _configs_beside(path: Path) -> dict[str, dict[str, Any]]:
+def _configs_beside(path: Path) -> dict[str, Any]:
     """The hub's descriptions, where the file bears one of the hub's names."""
     if path.name not in _FOLDER_FILES:
         return {}
@@ -91,10 +91,9 @@ def _configs_beside(path: Path) -> dict[str, dict[str, Any]]:
         if file.is_file():
             try:
                 document = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{file}: is not JSON: {error}") from error
-            if isinstance(document, dict):
-                found[name] = document
+            found[name] = document
     return found
 
 
@@ -112,7 +111,7 @@ def _read_safetensors(path: Path) -> Content:
         if value.startswith("{"):
             try:
                 remarks.update(_remarks(json.loads(value), key))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
     return Content(
         path=path,

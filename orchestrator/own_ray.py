@@ -10,7 +10,9 @@ import logging
 import math
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -148,13 +150,17 @@ def _in_sessions_of_their_own() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_signals() -> Iterator[None]:
-    """Ray may not put its own handler of SIGTERM in place of ours."""
+    """Ray may not put its own handlers of SIGTERM in place of ours."""
     theirs = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
         ray_utils.set_sigterm_handler = theirs
+        # Its C++ part has one, too, of which Python does not know, and which aborts the process.
+        ours = signal.getsignal(signal.SIGTERM)
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
 
 
 def _unless_it_is_known(show: Callable[..., None]) -> Callable[..., None]:

@@ -273,3 +273,81 @@ def test_a_class_of_which_no_image_is_read_is_no_way_down(tmp_path):
         image.rename(image.with_suffix(".heic"))
     (task,) = tasks_of(root, ["t"]).values()
     assert task.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("named", ["", "pets", "tasks", "tasks/pets", "suite", "suite/pets"])
+def test_splits_made_of_links_are_the_same_from_wherever_they_are_named(tmp_path, named):
+    inside = [f"raw/{name}_{part}" for name in ("cat", "dog") for part in "abc"]
+    pets = "pets" if named in ("", "pets") else f"{named.split('/')[0]}/pets"
+    root = write(tmp_path / "top" / pets, *inside)
+    for split, part in (("train", "a"), ("val", "b"), ("test", "c")):
+        (root / split).mkdir()
+        for name in ("cat", "dog"):
+            (root / split / name).symlink_to(f"../raw/{name}_{part}")
+    if named.startswith("suite"):
+        write(tmp_path / "top/suite", "cars/train/audi", "cars/train/bmw", images=5)
+    tasks = tasks_of(tmp_path / "top" / named)
+    assert list(tasks) == (["cars", "pets"] if named == "suite" else ["pets"])
+    assert (tasks["pets"].class_names, tasks["pets"].split_rule) == (("cat", "dog"), "")
+    assert sizes(tasks["pets"]) == {"train": 8, "val": 8, "test": 8}
+    test = {str(one.path.resolve().parent.name) for one in tasks["pets"].splits["test"].examples}
+    assert test == {"cat_c", "dog_c"}
+    assert "24 images in raw of pets" in messages(tasks["pets"], "warning")
+
+
+def test_unsplit_tasks_of_a_suite_may_lie_some_folders_down(tmp_path):
+    root = write(tmp_path / "t", "cars/train/audi", "cars/train/bmw", images=5)
+    write(root, "flowers/images/rose", "flowers/images/tulip", "notes/images")
+    (root / "flowers/cover.jpg").touch()
+    tasks = tasks_of(root)
+    assert {name: task.class_names for name, task in tasks.items()} == {
+        "cars": ("audi", "bmw"),
+        "flowers": ("rose", "tulip"),
+    }
+    assert "1 image directly in flowers" in messages(tasks["flowers"], "warning")
+    assert "4 images in notes of t" in messages(tasks["cars"], "warning")
+
+
+def test_an_image_beside_the_data_of_a_task_does_not_hide_it(tmp_path):
+    root = write(tmp_path / "t", "pets/data/train/cat", "pets/data/train/dog", images=5)
+    write(root, "cars/train/audi", "cars/train/bmw", images=5)
+    (root / "pets/cover.jpg").touch()
+    tasks = tasks_of(root)
+    assert list(tasks) == ["cars", "pets"]
+    assert "1 image directly in pets" in messages(tasks["pets"], "warning")
+
+
+def test_folders_of_class_folders_are_asked_about_some_folders_down(tmp_path):
+    root = write(tmp_path / "two", "a/images/cat", "a/images/dog", "b/images/x", "b/images/y")
+    with pytest.raises(DataError, match="a: cat, dog; b: x, y"):
+        tasks_of(root)
+    tasks = tasks_of(root, ["a", "b"])
+    assert [task.class_names for task in tasks.values()] == [("cat", "dog"), ("x", "y")]
+    whole = tasks_of(root, ["two"])["two"]
+    assert "2 classes are learnt, not 4" in messages(whole, "warning")
+
+
+def test_what_lies_beside_the_classes_of_a_wrapped_split_is_counted(tmp_path):
+    inside = [f"{split}/images/{name}" for split in ("train", "val") for name in ("cat", "dog")]
+    root = write(tmp_path / "t", *inside, "val")
+    write(root, "val/extra", images=3)
+    for file in ("val/1.heic", "train/2.heic", "train/9.jpg"):
+        (root / file).touch()
+    (root / "val/gone.jpg").symlink_to("nowhere")
+    (task,) = tasks_of(root).values()
+    assert (task.class_names, sizes(task)) == (("cat", "dog"), {"train": 8, "val": 8})
+    said = messages(task, "warning")
+    for part in (
+        "4 images directly in val",
+        "3 images in extra of val",
+        "in val: 1 .heic",
+        "in train: 1 .heic",
+        "1 image directly in train",
+        "links of val lead nowhere: gone.jpg",
+    ):
+        assert part in said
+
+
+def test_a_class_with_images_and_an_inner_folder_counts_as_two(tmp_path):
+    (task,) = tasks_of(write(tmp_path / "t", "cat", "cat/summer", "dog")).values()
+    assert "2 classes are learnt, not 3" in messages(task, "warning")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from suites import write_pictures
 
+from orchestrator.data import walk
 from orchestrator.data.check import check_task
 from orchestrator.data.image_folder import read_image_folder_task
 from orchestrator.data.images import ContentHashes
@@ -30,8 +31,8 @@ def num_images(task: Task) -> int:
 
 @pytest.mark.parametrize(
     "place",
-    [".ipynb_checkpoints", "@eaDir/1.png", ".thumbnails/large", "Thumbs", "__MACOSX", "lost+found",
-     "_old", "$RECYCLE.BIN"],
+    [".ipynb_checkpoints", "@eaDir/1.png", ".thumbnails/large", "__MACOSX", "lost+found", "_old",
+     "$RECYCLE.BIN"],
 )  # fmt: skip
 @pytest.mark.parametrize("above", ["", "cat", "cat/summer"])
 def test_what_programs_leave_behind_is_no_image_at_any_depth(tmp_path, place, above):
@@ -42,6 +43,12 @@ def test_what_programs_leave_behind_is_no_image_at_any_depth(tmp_path, place, ab
     assert (task.class_names, num_images(task)) == (("cat", "dog"), before)
     top = place.split("/")[0]
     assert any(f"3 in {top}" in message for message in said(task, "warning"))
+
+
+@pytest.mark.parametrize("name", ["thumbs", "Thumbs", "recycle", "snapshot", "lost"])
+def test_a_word_that_may_be_a_class_is_one(tmp_path, name):
+    task = read_image_folder_task(write_pictures(tmp_path / "gestures", "fist", name))
+    assert set(task.class_names) == {"fist", name}
 
 
 def test_hidden_files_are_counted_and_stores_of_versions_are_not(tmp_path):
@@ -215,3 +222,41 @@ def test_tasks_may_share_images_by_links(tmp_path):
     assert (full.name, small.name) == ("full", "small")
     assert num_images(full) == num_images(small) == 40
     assert any("not followed" in one and "latest" in one for one in said(full, "warning"))
+
+
+def test_links_round_many_folders_are_refused_by_a_limit(tmp_path, monkeypatch):
+    names = "abcdef"
+    for name in names:
+        (tmp_path / name).mkdir()
+        for other in names.replace(name, ""):
+            (tmp_path / name / other).symlink_to(f"../{other}")
+    monkeypatch.setattr(walk, "MAX_AGAIN", 500)
+    with pytest.raises(DataError, match="links lead more than 500 times to folders"):
+        list_folder(tmp_path)
+
+
+def test_what_a_link_leads_to_is_the_same_from_wherever_the_folder_is_reached(tmp_path):
+    """Each image keeps the class of its own folder, though another class links to that."""
+    root = write_pictures(tmp_path / "store/photos", "cat", "dog")
+    (root / "cat/again").symlink_to("../dog")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/photos").symlink_to(root)
+    direct = read_image_folder_task(root)
+    for above in ("mine", "store"):
+        task = read_image_folder_task(tmp_path / above)
+        assert task.name == "photos"
+        for name in direct.splits:
+            assert [(one.file, one.label) for one in task.splits[name].examples] == [
+                (one.file, one.label) for one in direct.splits[name].examples
+            ]
+    assert not any("several folders" in one for one in said(direct, "warning"))
+
+
+def test_a_link_to_what_holds_any_folder_on_the_way_is_not_followed(tmp_path):
+    root = write_pictures(tmp_path / "store/x", "inner/cat", "inner/dog")
+    (root / "up").symlink_to("../../store")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/x").symlink_to(root)
+    (tmp_path / "store/top").symlink_to("../top")
+    (x,) = list_folder(tmp_path / "top").folders
+    assert (x.repeated, [one.name for one in x.folders]) == (["up"], ["inner"])

@@ -23,6 +23,7 @@ from orchestrator.data.layout import (
     names,
     not_followed,
     split_of,
+    way_down,
 )
 from orchestrator.data.reading import (
     Problems,
@@ -97,10 +98,11 @@ class _Reader:
         self._found = Problems(task.name)
         self._notes = list(task.notes)
         folders = task.splits.values() or [task.folder]
-        self._read = {
-            one.identity for top in folders for one in top.everything() if not one.is_linked
-        }
+        self._taken: dict[tuple[int, int], Folder] = {}
         """Folders whose images are taken: each once, under its own name rather than a link's."""
+        for one in (inside for top in folders for inside in top.everything()):
+            if one.num_links < self._taken.setdefault(one.identity, one).num_links:
+                self._taken[one.identity] = one
         self._repeated: list[str] = []
 
     def read(self) -> Task:
@@ -237,11 +239,9 @@ class _Reader:
         examples = []
         for one in folder.everything():
             inside = "/".join(one.path.relative_to(self._root).parts)
-            if one.is_linked:
-                if one.identity in self._read:
-                    self._repeated.append(inside)
-                    continue
-                self._read.add(one.identity)
+            if self._taken[one.identity] is not one:
+                self._repeated.append(inside)
+                continue
             for name in one.images:
                 file = f"{inside}/{name}"
                 if fault := path_fault(file):
@@ -346,17 +346,24 @@ class _Reader:
             self._found.add("", self._root, 0, f"folders cannot be read: {names(closed)}")
 
     def _say_nested(self, train: Folder, classes: Sequence[Folder]) -> None:
-        nested = [one for one in classes if len(one.with_images) + bool(one.images) > 1]
+        inner = {one.name: self._inner(one) for one in classes}
+        nested = [one for one in classes if len(inner[one.name]) > 1]
         if not nested:
             return
-        held = "; ".join(f"{names([one])}: {names(one.with_images)}" for one in nested[:5])
-        inner = sum(max(1, len(one.with_images)) for one in classes)
+        held = "; ".join(f"{names([one])}: {names(inner[one.name])}" for one in nested[:5])
+        number = sum(max(1, len(inside)) for inside in inner.values())
         message = (
             f"{count(len(nested), 'class holds', 'classes hold')} images in several folders ({held}"
             f"{'; ...' if len(nested) > 5 else ''}): {len(classes)} classes are learnt, not "
-            f"{inner}; if the inner folders are the classes, move them up into {train.name}/"
+            f"{number}; if the inner folders are the classes, move them up into {train.name}/"
         )
         self._found.add("", train.path, 0, message, "warning")
+
+    def _inner(self, folder: Folder) -> list[Folder]:
+        """What would be classes if a class were none: it too, where images lie directly in it."""
+        way = way_down(folder)
+        below = [one for one in way[-1].with_images if self._taken[one.identity] is one]
+        return [*(one for one in way if one.images), *below]
 
 
 def _visible(name: str) -> str:

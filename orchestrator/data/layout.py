@@ -83,19 +83,14 @@ def find_tasks(top: Folder, wanted: Sequence[str] | None = None) -> dict[str, Ta
 
     DataError says what was seen and what would work, where it is none of the layouts.
     """
-    folder, notes = top, []
-    warnings: list[str] = []
-    while True:
+    *passed, folder = way_down(top)
+    warnings = [said for one in passed for said in _left_in(one)]
+    notes: list[str] = []
+    if not _is_split(folder):
         inner = folder.with_images
-        if _is_split(folder) or not inner:
-            break
-        split_tasks = [one for one in inner if _is_split(_down(one))]
+        split_tasks = [one for one in inner if _is_split(way_down(one)[-1])]
         if split_tasks and len(inner) > 1:
             return _suite(folder, inner, split_tasks, [*warnings, *_left_in(folder)], wanted)
-        if len(class_folders(folder)) > 1 or not inner[0].with_images:
-            break
-        warnings += _left_in(folder)
-        folder = inner[0]
     if folder is not top:
         notes.append(f"found in {'/'.join(folder.path.relative_to(top.path).parts)}")
     if not _is_split(folder):
@@ -105,11 +100,15 @@ def find_tasks(top: Folder, wanted: Sequence[str] | None = None) -> dict[str, Ta
     return {folder.name: _one_task(folder, notes, warnings)}
 
 
-def _down(folder: Folder) -> Folder:
-    """Down to where there is more than one folder, or a split."""
-    while not _is_split(folder) and not folder.images and len(class_folders(folder)) == 1:
+def way_down(folder: Folder) -> list[Folder]:
+    """From a folder to where there is more than one folder, or a split: all on the way."""
+    way = [folder]
+    while not _is_split(folder) and len(class_folders(folder)) == 1:
         (folder,) = class_folders(folder)
-    return folder
+        if not folder.with_images:
+            break
+        way.append(folder)
+    return way
 
 
 def class_folders(folder: Folder) -> list[Folder]:
@@ -199,26 +198,31 @@ def _suite(
     warnings: Sequence[str],
     wanted: Sequence[str] | None,
 ) -> dict[str, TaskFolder]:
-    below = [one for task in split_tasks for one in _down(task).with_images]
+    below = [one for task in split_tasks for one in way_down(task)[-1].with_images]
     if not any(one.with_images for one in below):
         inside = sorted({one.name for one in below})
         raise DataError(
             f"{folder.path}: the folders {names(inner)} hold the splits {names(inside)}; splits "
             f"stand above the classes: {folder.name}/{inside[0]}/{inner[0].name}/1.jpg"
         )
-    unsplit = [one for one in inner if one not in split_tasks and len(one.with_images) > 1]
-    tasks_inside = [*split_tasks, *unsplit]
+    tasks_inside = [
+        one for one in inner if one in split_tasks or len(way_down(one)[-1].with_images) > 1
+    ]
     beside = [one for one in class_folders(folder) if one not in tasks_inside]
     if beside:
         warnings = [*warnings, _not_used(beside, folder)]
-    chosen = [one for one in inner if one in tasks_inside]
+    chosen = tasks_inside
     if wanted and set(wanted) <= {one.name for one in chosen}:
         chosen = [one for one in chosen if one.name in wanted]
     # What lies beside all tasks is said once, with the first.
-    return {
-        one.name: _one_task(_down(one), [], warnings if one is chosen[0] else [], name=one.name)
-        for one in chosen
-    }
+    return {one.name: _task_at(one, warnings if one is chosen[0] else []) for one in chosen}
+
+
+def _task_at(folder: Folder, warnings: Sequence[str] = ()) -> TaskFolder:
+    """The task that has this folder's name, but may lie some folders further down."""
+    *passed, task = way_down(folder)
+    left = [said for one in passed for said in _left_in(one)]
+    return _one_task(task, [], [*warnings, *left], name=folder.name)
 
 
 def _read_two_ways(
@@ -226,13 +230,16 @@ def _read_two_ways(
 ) -> dict[str, TaskFolder] | None:
     """Folders of class folders: tasks or classes, as the wanted names say; else it is asked."""
     inner = folder.with_images
-    if any(one.images for one in inner) or all(len(one.with_images) < 2 for one in inner):
+    inside = {one.name: way_down(one)[-1] for one in inner}
+    if any(one.images for one in [*inner, *inside.values()]):
+        return None
+    if all(len(one.with_images) < 2 for one in inside.values()):
         return None
     if wanted and set(wanted) <= {folder.name, top.name}:
         return None
     if wanted and set(wanted) <= {one.name for one in inner}:
-        return {one.name: _one_task(one, [], []) for one in inner if one.name in wanted}
-    held = "; ".join(f"{one.name}: {names(one.with_images)}" for one in inner[:SHOWN])
+        return {one.name: _task_at(one) for one in inner if one.name in wanted}
+    held = "; ".join(f"{one.name}: {names(inside[one.name].with_images)}" for one in inner[:SHOWN])
     all_names = ",".join(one.name for one in inner[:SHOWN]) + (",..." if len(inner) > SHOWN else "")
     raise DataError(
         f"{folder.path} holds folders of folders with images ({held}"
@@ -265,7 +272,7 @@ def _one_task(
             f"it holds {names(folder.folders)}: put class folders into {folder.name}/train, or "
             "none of them into folders of splits"
         )
-    splits = _unwrapped(splits)
+    splits = _unwrapped(splits, warnings)
     _refuse_splits_in(splits["train"])
     if not splits["train"].with_images and splits["train"].images:
         raise flat_error(splits["train"], folder)
@@ -352,37 +359,49 @@ def _contents(folder: Folder) -> str:
     return f"no image that is read, but {', '.join(seen)}" if seen else "nothing"
 
 
-def _unwrapped(splits: dict[str, Folder]) -> dict[str, Folder]:
+def _unwrapped(splits: dict[str, Folder], warnings: list[str]) -> dict[str, Folder]:
     """`train/images/cat`, `train/train/cat`: passes what lies between a split and its classes."""
-    while True:
-        inner = splits["train"].with_images
-        if splits["train"].images or len(inner) != 1 or not inner[0].with_images:
-            return splits
-        if not _is_wrapper(inner[0].name, "train"):
-            return splits
-        splits = {
-            split: next((one for one in folder.with_images if _is_wrapper(one.name, split)), folder)
-            for split, folder in splits.items()
-        }
+    while _wrapper(splits["train"], "train") and len(splits["train"].with_images) == 1:
+        inner = {}
+        for split, folder in splits.items():
+            inner[split] = wrapper = _wrapper(folder, split) or folder
+            if wrapper is not folder:
+                warnings += _files_left_in(folder)
+                if beside := [one for one in class_folders(folder) if one is not wrapper]:
+                    warnings.append(_not_used(beside, folder))
+        splits = inner
+    return splits
 
 
-def _is_wrapper(name: str, split: str) -> bool:
-    return split_of(name) == split or name.lower() in FILLERS
+def _wrapper(folder: Folder, split: str) -> Folder | None:
+    """What in a split's folder holds the classes; without any in it, only where it is alone."""
+    is_alone = len(folder.with_images) == 1 and split != "train"
+    for one in folder.with_images:
+        is_named_so = split_of(one.name) == split or one.name.lower() in FILLERS
+        if is_named_so and (one.with_images or is_alone):
+            return one
+    return None
 
 
 def _left_in(folder: Folder) -> list[str]:
     """What is not used of a folder that only holds the tasks."""
-    said = [_stray(folder)] if folder.images else []
-    if folder.unread:
-        said.append(f"in {folder.name}: {formats.left_out(folder.unread)}")
+    said = _files_left_in(folder)
     if folder.hidden:
         said.append(hidden(folder.hidden))
     if folder.repeated:
         said.append(not_followed(folder.repeated))
-    if folder.broken:
-        said.append(f"links of {folder.name} lead nowhere: {names(sorted(folder.broken))}")
     if closed := [one for one in folder.folders if one.closed]:
         said.append(f"folders of {folder.name} cannot be read: {names(closed)}")
+    return said
+
+
+def _files_left_in(folder: Folder) -> list[str]:
+    """What lies directly in a folder of which only a folder is used."""
+    said = [_stray(folder)] if folder.images else []
+    if folder.unread:
+        said.append(f"in {folder.name}: {formats.left_out(folder.unread)}")
+    if folder.broken:
+        said.append(f"links of {folder.name} lead nowhere: {names(sorted(folder.broken))}")
     return said
 
 

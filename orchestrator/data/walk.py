@@ -1,9 +1,10 @@
 """A folder of images as it lies on the disk: listed once, whatever is not used is counted.
 
 Hidden files and folders, and those that cameras, file managers and notebooks leave behind, are
-passed by at every depth. A link in a user's own folder is the user's decision and is followed. It
-is not followed to what holds it nor to its neighbour, and below each folder of the top to no folder
-twice: no loop is endless, while several tasks may share images.
+passed by at every depth. A link in a user's own folder is the user's decision and is followed, but
+neither to its neighbour nor to what holds it or a folder on the way to it: no loop is endless. What
+else was listed does not count, so that a folder is the same from wherever it is reached, and
+several tasks may share images.
 """
 
 import os
@@ -18,17 +19,15 @@ from orchestrator.data.task import DataError
 
 CLUTTER = frozenset({
     "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information",
-    "lost+found", "thumbs",
+    "lost+found",
 })  # fmt: skip
 """Folders that are never a class, in small letters; and all whose names begin with . or _"""
 UNCOUNTED = frozenset({".git", ".dvc", ".hg", ".svn"})
 """Stores of other programs: their files are copies of what lies in the folder."""
 MAX_FILES = 5_000_000
 MAX_DEPTH = 100
-
-
-Entered = tuple[str, tuple[int, int]]
-"""A branch of the top, and a folder that was listed below it."""
+MAX_AGAIN = 50_000
+"""Folders listed again by links: a few that link to each other have more ways than can be gone."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,11 +38,13 @@ class Folder:
     path: Path
     identity: tuple[int, int]
     """Of device and file: the same for all links to one folder."""
+    real: str
+    """Where it lies, with all links resolved."""
+    above: "Folder | None" = field(default=None, repr=False)
+    """The folder that it was found in."""
     depth: int = 0
-    branch: str = ""
-    """The folder of the top that this one lies in."""
-    is_linked: bool = False
-    """Reached by a link to a folder, here or above."""
+    num_links: int = 0
+    """Links to folders on the way from the top to this one."""
     images: list[str] = field(default_factory=list)
     """Names of the files that are read as images."""
     linked: set[str] = field(default_factory=set)
@@ -77,6 +78,11 @@ class Folder:
             waiting.extend(reversed(folder.folders))
 
     @property
+    def is_linked(self) -> bool:
+        """Reached by a link to a folder, here or above."""
+        return self.num_links > 0
+
+    @property
     def with_images(self) -> list["Folder"]:
         """The folders directly in this one that hold images, at any depth."""
         return [folder for folder in self.folders if folder.num_images]
@@ -95,35 +101,34 @@ LIST_ENDINGS = (
 def list_folder(path: Path) -> Folder:
     """List a folder and all below it. DataError if it cannot be listed or is too large."""
     try:
-        top = Folder(name=path.name, path=path, identity=_identity(os.stat(path)))  # noqa: PTH116
+        identity = _identity(os.stat(path))  # noqa: PTH116
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    entered: set[Entered] = set()
+    top = Folder(name=path.name, path=path, identity=identity, real=os.path.realpath(path))
     listed: list[Folder] = []
-    real: list[Folder] = [top]
-    links: list[tuple[Folder, str]] = []
-    batch: list[tuple[Folder, str]] = []
-    num_files = 0
-    while real or batch or links:
-        if real:
-            folder = real.pop()
-        else:
-            # Links come last, so that a folder keeps its own name and not that of a link to it.
-            if not batch:
-                batch = sorted(links, key=lambda link: (str(link[0].path), link[1]), reverse=True)
-                links.clear()
-            folder = _follow(*batch.pop(), top, entered)
-            if folder is None:
-                continue
-        num_files += _list(folder, real, links, entered)
+    waiting = [top]
+    seen: set[tuple[int, int]] = set()
+    num_files = num_again = 0
+    while waiting:
+        folder = waiting.pop()
+        num_files += _list(folder)
+        num_again += folder.is_linked and folder.identity in seen
+        seen.add(folder.identity)
         listed.append(folder)
+        waiting.extend(folder.folders)
         if num_files > MAX_FILES:
             raise DataError(f"{path} holds more than {MAX_FILES:,} files")
+        if num_again > MAX_AGAIN:
+            raise DataError(
+                f"{path}: links lead more than {MAX_AGAIN:,} times to folders that are read "
+                f"already, such as {folder.path}; remove links between folders that link to each "
+                "other"
+            )
         if folder.depth > MAX_DEPTH:
             raise DataError(f"{folder.path}: folders are nested deeper than {MAX_DEPTH}")
     if top.closed:
         raise DataError(f"{path} cannot be read: {top.closed}")
-    for folder in sorted(listed, key=lambda one: one.depth, reverse=True):
+    for folder in reversed(listed):
         folder.images.sort()
         folder.folders.sort(key=lambda one: one.name)
         unread = folder.unread.total() + len(folder.broken)
@@ -132,82 +137,75 @@ def list_folder(path: Path) -> Folder:
     return top
 
 
-def _list(
-    folder: Folder,
-    real: list[Folder],
-    links: list[tuple[Folder, str]],
-    entered: set[Entered],
-) -> int:
+def _list(folder: Folder) -> int:
     """List one folder: how many entries it has."""
     count = 0
+    links: list[str] = []
     try:
-        with os.scandir(folder.path) as entries:
+        with os.scandir(folder.real) as entries:
             for entry in entries:
                 count += 1
-                name = entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    _enter(folder, entry, real, entered)
+                    _enter(folder, entry)
                 elif entry.is_symlink() and _leads_to_folder(entry):
-                    if not _is_clutter(name):
-                        links.append((folder, name))
+                    if not _is_clutter(entry.name):
+                        links.append(entry.name)
                 else:
                     _take_file(folder, entry)
     except OSError as error:
         folder.closed = error.strerror or str(error)
+    for name in sorted(links):  # last, so that a folder keeps its own name
+        _follow(folder, name)
     return count
 
 
-def _enter(
-    folder: Folder, entry: "os.DirEntry[str]", real: list[Folder], entered: set[Entered]
-) -> None:
-    if _is_clutter(entry.name):
-        if entry.name.lower() not in UNCOUNTED and (hidden := _count_images(entry.path)):
-            folder.hidden[entry.name] += hidden
+def _enter(folder: Folder, entry: "os.DirEntry[str]") -> None:
+    name = entry.name
+    if _is_clutter(name):
+        if name.lower() not in UNCOUNTED and (hidden := _count_images(entry.path)):
+            folder.hidden[name] += hidden
         return
-    status = entry.stat(follow_symlinks=False)
-    if below := _below(folder, entry.name, _identity(status), entered, is_linked=folder.is_linked):
-        real.append(below)
+    identity = _identity(entry.stat(follow_symlinks=False))
+    _add(folder, name, identity, os.path.join(folder.real, name), folder.num_links)  # noqa: PTH118
 
 
-def _follow(folder: Folder, name: str, top: Folder, entered: set[Entered]) -> Folder | None:
-    """The folder that a link leads to; None where it is not followed."""
-    path = folder.path / name
-    target = Path(os.path.realpath(path))
+def _follow(folder: Folder, name: str) -> None:
+    path = os.path.join(folder.real, name)  # noqa: PTH118
     try:
         identity = _identity(os.stat(path))  # noqa: PTH116
     except OSError:
         folder.broken.append(name)
-        return None
+        return
+    real = os.path.realpath(path)
     is_neighbour = any(identity == one.identity for one in folder.folders)
-    if is_neighbour or top.path.is_relative_to(target):
+    if is_neighbour or _leads_back(folder, identity, real):
         folder.repeated.append(name)
-        return None
-    return _below(folder, name, identity, entered, is_linked=True)
+    else:
+        _add(folder, name, identity, real, folder.num_links + 1)
 
 
-def _below(
-    folder: Folder,
-    name: str,
-    identity: tuple[int, int],
-    entered: set[Entered],
-    *,
-    is_linked: bool,
-) -> Folder | None:
-    branch = folder.branch or name
-    if (branch, identity) in entered:
-        folder.repeated.append(name)
-        return None
-    entered.add((branch, identity))
-    below = Folder(
-        name=name,
-        path=folder.path / name,
-        identity=identity,
-        depth=folder.depth + 1,
-        branch=branch,
-        is_linked=is_linked,
+def _leads_back(folder: Folder | None, identity: tuple[int, int], real: str) -> bool:
+    """Whether what is found there is or holds this folder, or one on the way to it."""
+    holds = os.path.join(real, "")  # noqa: PTH118
+    while folder is not None:
+        if folder.identity == identity or folder.real.startswith(holds):
+            return True
+        folder = folder.above
+    return False
+
+
+def _add(folder: Folder, name: str, identity: tuple[int, int], real: str, num_links: int) -> None:
+    folder.folders.append(
+        Folder(
+            name=name,
+            path=folder.path / name,
+            identity=identity,
+            real=real,
+            above=folder,
+            depth=folder.depth + 1,
+            num_links=num_links,
+        )
     )
-    folder.folders.append(below)
-    return below
 
 
 def _take_file(folder: Folder, entry: "os.DirEntry[str]") -> None:

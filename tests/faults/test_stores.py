@@ -29,6 +29,13 @@ class Disk:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.also_at: list[Path] = []
+
+    def put_under(self, folder: Path) -> None:
+        """What is written into `folder` lies on this disk."""
+        folder.mkdir()
+        subprocess.run(["mount", "--bind", self.place, folder], check=True)
+        self.also_at.append(folder)
 
     def fill(self, *, leaving_kib: int) -> None:
         free = os.statvfs(self.place)
@@ -53,8 +60,10 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place]
     if subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("this machine does not let root mount a file system")
-    yield Disk(place)
-    subprocess.run(["umount", "--lazy", place], check=True)  # what read it may hold it still
+    made = Disk(place)
+    yield made
+    for mounted in (*made.also_at, place):
+        subprocess.run(["umount", "--lazy", mounted], check=True)  # what read it may hold it still
 
 
 @pytest.fixture
@@ -91,9 +100,9 @@ def test_a_full_disk_is_said_and_the_sweep_goes_on_when_there_is_room(
 def test_a_worker_without_room_for_its_weights_stops_the_sweep_and_costs_no_trial(
     drivers: Drivers, disk: Disk, sweep_folder: Path, undisturbed: Story
 ):
-    (sweep_folder / "trials").symlink_to(disk.place)
+    disk.put_under(sweep_folder / "trials")
     disk.fill(leaving_kib=0)
-    assert drivers.run(sweep_folder) == 130
+    assert drivers.run(sweep_folder) == 130, drivers.output
     assert "no checkpoint was written: [Errno 28] No space left on device" in drivers.output
     assert "stopped: colours_a.linear #0: " in drivers.output
     assert "8 trials left" in drivers.output

@@ -1,6 +1,5 @@
 """Nodes of a cluster are lost or taken back: their trials run again, and none is to blame."""
 
-import os
 import re
 import shutil
 import tempfile
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import ONE_SLOT, Running, running
+from gate import Gate
 from nodes import Cluster
 from story import Story, assert_whole, story_of
 
@@ -32,9 +32,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def test_nodes_that_are_preempted_or_lost_cost_no_trial(
     cluster: Cluster, sweep_folder: Path, workshop: Path, tmp_path: Path, undisturbed: Story
 ):
-    hangs = tmp_path / "node" / "checkpoints" / "sweep" / "colours_a.linear" / "0.part"
-    hangs.parent.mkdir(parents=True)
-    os.mkfifo(hangs)  # whoever opens it to write a checkpoint waits until its node is gone
+    # Who comes by there waits until its node is gone.
+    hangs = Gate(tmp_path / "gates", "half checkpoint colours_a.linear 0")
+    cluster.environment = {**cluster.environment, **hangs.environment}
     node = cluster.add_node()
     with running(
         *("resume", sweep_folder, "--ray-address", cluster.address),
@@ -50,7 +50,7 @@ def test_nodes_that_are_preempted_or_lost_cost_no_trial(
                 cluster.lose(node)
             _wait_until_told(command, times=lost)
             if lost == NUM_LOST:
-                hangs.unlink()
+                hangs.open()
             node = cluster.add_node()
         assert command.wait() == 0, command.output
     assert story_of(sweep_folder) == undisturbed

@@ -1,6 +1,7 @@
 """From a command's arguments to a frozen plan: everything is checked before compute is spent."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from orchestrator.data.check import check_task
 from orchestrator.data.split import split_rule
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
-from orchestrator.document import INT64, why_no_name
+from orchestrator.document import INT64, MOST_BYTES_OF_A_NAME, why_no_name
 from orchestrator.engine import PRECISIONS, Engine
 from orchestrator.final_protocol import FinalProtocol, refuse_unsuited
 from orchestrator.places import under_planned_names
@@ -60,6 +61,8 @@ PROMPT_METHODS = (
 )
 """What is searched where no --method is given: the best of a task includes its method."""
 SHOWN_PROBLEMS = 10
+LONGEST_ENDING = len(".safetensors.part")
+"""Of a file that is named after a task or study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,6 +394,12 @@ def _check_names(sweep: str, suite: Suite, spaces: Sequence[SearchSpace]) -> Non
     for kind, name in named:
         if reason := why_no_name(name):
             raise ValueError(f"{kind} {name!r}: not a name for files: {reason}")
+    for study in (f"{task.name}.{space.name}" for task in suite.tasks for space in spaces):
+        if len(os.fsencode(study)) + LONGEST_ENDING > MOST_BYTES_OF_A_NAME:
+            raise ValueError(
+                f"study {study!r}: with its endings the names of its files would have more than "
+                f"{MOST_BYTES_OF_A_NAME} bytes; give the task or the space a shorter name"
+            )
 
 
 def _absolute(suite: str) -> str:

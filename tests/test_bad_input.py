@@ -20,6 +20,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found["junk"].write_bytes(b"not weights")
     found["typo"] = tmp / "typo.yaml"
     found["typo"].write_text("method: vpt\nsearch: {num_tokns: {choices: [1]}}\n")
+    found["long"] = tmp / f"{'v' * 230}.yaml"
+    found["long"].write_text("method: vpt\nsearch: {num_tokens: {choices: [1]}}\n")
     return found
 
 
@@ -49,6 +51,7 @@ QUICK = [*SWEEP, "--backbone", "vit_quickstart"]
         ([*QUICK, "--trials", "0"], "--trials must be at least 1"),
         ([*QUICK, "--image-size", "33"], "33"),
         ([*QUICK, "--split", "60/30"], "--split '60/30' makes 90"),
+        ([*QUICK, "--method", "{long}"], "more than 255 bytes; give the task or the space"),
         (["sweep", "{suite}", "--out", "{first}"], "belongs to another sweep"),
         (["sweep", "{suite}", "--out", "{tmp}"], "is not empty"),
         (["resume", "{tmp}"], "is not a sweep folder"),

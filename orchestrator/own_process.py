@@ -24,8 +24,7 @@ def prepare() -> None:
         if any(_place(name) != ROOT / name for name in _PACKAGES):
             sys.path.insert(0, str(ROOT))
         # Threads that spin while they wait take the processor from those that they wait for, where
-        # there are more threads than processors: trials became five to eleven times slower. It is
-        # read when torch is imported.
+        # there are more threads than processors. It is read when torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # What we start with `python -m` shall not look into the folder that it is started in.
         os.environ.setdefault("PYTHONSAFEPATH", "1")

@@ -20,12 +20,12 @@ import optuna
 from step import machine
 from trial import planned
 
-from orchestrator.config import TrialConfig
-from orchestrator.engine import PRECISIONS
-from orchestrator.prepare import SweepRequest
-from orchestrator.residents import Residents
-from orchestrator.train import TrialFailed
-from orchestrator.trial import TrialContext, run_trial
+from orchestrator.plan.prepare import SweepRequest
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.loop import TrialFailed
+from orchestrator.training.numerics import PRECISIONS
+from orchestrator.training.trial import TrialContext, run_trial
+from orchestrator.training.worker_cache import Residents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.plan import SweepPlan
+    from orchestrator.plan.plan import SweepPlan
 
 REDUCTION_FACTOR = 4
 FIRST_RUNG_EPOCHS = 15
@@ -155,14 +155,14 @@ def _run(case: Case) -> Row:
 
 
 def _run_ours(case: Case, folder: Path) -> Row:
-    from orchestrator import schedule
-    from orchestrator.ledger import Run, StudyLedger
-    from orchestrator.mlflow_store import tracking_uri
-    from orchestrator.progress import Progress
-    from orchestrator.reconcile import reconcile, tracked_runs
-    from orchestrator.record import open_record
-    from orchestrator.slots import Slots
-    from orchestrator.tracking import Tracker
+    from orchestrator.cluster.slots import Slots
+    from orchestrator.record.record import open_record
+    from orchestrator.run.progress import Progress
+    from orchestrator.run.ray import engine as schedule
+    from orchestrator.run.search_queue import Run, StudyLedger
+    from orchestrator.tracking.mlflow.store import tracking_uri
+    from orchestrator.tracking.reconcile import reconcile, tracked_runs
+    from orchestrator.tracking.tracker import Tracker
 
     class EmptyLedger(StudyLedger):
         """Hands out as much of a run as needs no code of ours to be read by a worker."""
@@ -224,7 +224,7 @@ def _run_stock(case: Case, folder: Path) -> Row:
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    from orchestrator.space import load_space
+    from orchestrator.plan.space import load_space
 
     space = load_space(SPACES[0])
     last: dict[str, dict[str, float]] = {}
@@ -365,10 +365,11 @@ def _measured(case: Case, facts: Sequence[Mapping[str, Any]]) -> dict[str, float
 
 def made_plan(case: Case) -> "SweepPlan":
     """The suite of VTAB-1k with five spaces, the trials spread evenly."""
-    from orchestrator.backbone import BackbonePlan
     from orchestrator.data.vtab import OFFICIAL_TASKS
-    from orchestrator.plan import PrunerPlan, StudyPlan, SweepPlan, TaskPlan
-    from orchestrator.space import load_space
+    from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
+    from orchestrator.plan.space import load_space
+    from orchestrator.training.backbone import BackbonePlan
+    from orchestrator.training.pruning import PrunerPlan
 
     tasks = [
         TaskPlan(
@@ -431,7 +432,7 @@ def fill(plan: "SweepPlan", case: Case, folder: Path) -> None:
     from optuna.distributions import distribution_to_json
     from optuna.storages._rdb import models
 
-    from orchestrator.record import as_columns, open_record
+    from orchestrator.record.record import as_columns, open_record
 
     record = open_record(plan, folder, case.storage)
     random = optuna.samplers.RandomSampler(seed=0)

@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from methods import METHODS, TunedViT, tune
-from orchestrator.engine import PRECISIONS, Engine
+from orchestrator.training.numerics import PRECISIONS, Engine
 
 WAYS = ("eager", "cudnn", "graph", "compiled", "compiled graph")
 

@@ -21,7 +21,7 @@ import optuna
 from control import Case, fill, made_plan
 from step import machine
 
-from orchestrator.storage import open_storage
+from orchestrator.record.database import open_storage
 
 WAYS: dict[str, Callable[[str], Any]] = {"ours": open_storage, "optuna": optuna.storages.RDBStorage}
 

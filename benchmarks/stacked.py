@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from methods import VPT, TunedViT, tune
 from methods.base import Tuning
-from orchestrator.engine import ATTENTIONS, PRECISIONS, Engine
+from orchestrator.training.numerics import ATTENTIONS, PRECISIONS, Engine
 
 
 class StackedPrompts(Tuning):

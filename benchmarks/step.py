@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import METHODS, TunedViT, tune
-from orchestrator.engine import ATTENTIONS, PRECISIONS, Engine
+from orchestrator.training.numerics import ATTENTIONS, PRECISIONS, Engine
 
 METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vpt_deep": ("vpt", {}),

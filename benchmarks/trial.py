@@ -26,14 +26,14 @@ from typing import Any
 import psutil
 from step import machine
 
-from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache
-from orchestrator.features import FeatureCache
-from orchestrator.plan import SweepPlan
-from orchestrator.prepare import SweepRequest, plan_sweep
-from orchestrator.residents import Residents
-from orchestrator.space import SearchSpace
-from orchestrator.trial import Trial, TrialContext
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.plan.space import SearchSpace
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.feature_cache import FeatureCache
+from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.worker_cache import Residents
 
 IMPORT_SECONDS = time.time() - psutil.Process().create_time()
 

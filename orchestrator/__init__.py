@@ -1,5 +1,5 @@
 """Ray Tune, Optuna and MLflow run prompt-tuning trials: plan, schedule, record, track, export."""
 
-from orchestrator.own_process import prepare
+from orchestrator.support.own_process import prepare
 
 prepare()

@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 
-from orchestrator.bundle import load_bundle, read_bundle
+from orchestrator.bundle.bundle import load_bundle, read_bundle
 from orchestrator.data.cache import default_cache_root
 
 

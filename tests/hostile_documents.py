@@ -10,11 +10,11 @@ import safetensors.torch
 from plans import make_plan
 
 from methods import METHODS, Backbone, Recipe, tune
-from orchestrator.backbone import BackbonePlan
-from orchestrator.bundle import Bundle, save_bundle, sha256_of
-from orchestrator.config import TrialConfig, build
-from orchestrator.plan import plan_document
-from orchestrator.yaml_io import dump_yaml, parse_yaml
+from orchestrator.bundle.bundle import Bundle, save_bundle, sha256_of
+from orchestrator.plan.plan import plan_document
+from orchestrator.support.yaml_io import dump_yaml, parse_yaml
+from orchestrator.training.backbone import BackbonePlan
+from orchestrator.training.config import TrialConfig, build
 
 GONE = object()
 """Takes a key away."""

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plan import BackbonePlan, PrunerPlan, StudyPlan, SweepPlan, TaskPlan
-from orchestrator.record import EpochRow, Record, TrialRecord
+from orchestrator.plan.plan import BackbonePlan, StudyPlan, SweepPlan, TaskPlan
+from orchestrator.record.record import EpochRow, Record, TrialRecord
+from orchestrator.training.pruning import PrunerPlan
 
 EPOCHS = 4
 

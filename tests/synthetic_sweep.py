@@ -18,10 +18,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from plans import SPACES, make_plan
 
 from orchestrator.data.vtab import OFFICIAL_TASKS
-from orchestrator.plan import PLAN_FILE, SweepPlan, save_plan
-from orchestrator.record import Record, open_record
-from orchestrator.space import load_space
-from orchestrator.storage import STORAGE_FILE
+from orchestrator.plan.plan import PLAN_FILE, SweepPlan, save_plan
+from orchestrator.plan.space import load_space
+from orchestrator.record.database import STORAGE_FILE
+from orchestrator.record.record import Record, open_record
 
 RUNGS = (15, 60)
 METHOD_GAIN = {"linear": -0.12, "vpt_shallow": -0.04, "full": -0.02, "spt_deep": 0.02}

@@ -5,9 +5,9 @@ import torch
 from test_train import model_of, pixels, rows_of, vit  # noqa: F401  (fixtures)
 from torch.nn.functional import interpolate
 
-from orchestrator.augment import RATIO, SCALE, cut_out, draw_crops
-from orchestrator.engine import Engine
-from orchestrator.train import Fit
+from orchestrator.training.augment import RATIO, SCALE, cut_out, draw_crops
+from orchestrator.training.loop import Fit
+from orchestrator.training.numerics import Engine
 
 
 @pytest.fixture(scope="module")

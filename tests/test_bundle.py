@@ -24,8 +24,7 @@ from suites import write_task
 from typer.testing import CliRunner
 
 from methods import load_backbone
-from orchestrator.backbone import BackbonePlan, image_transform
-from orchestrator.bundle import (
+from orchestrator.bundle.bundle import (
     BUNDLE_SUFFIXES,
     Bundle,
     Prediction,
@@ -34,22 +33,23 @@ from orchestrator.bundle import (
     save_bundle,
     sha256_of,
 )
+from orchestrator.bundle.card import model_card
+from orchestrator.bundle.retrain import train_again
+from orchestrator.bundle.torch_program import save_program
 from orchestrator.cli import app
-from orchestrator.config import TrialConfig, build
 from orchestrator.data.cache import task_fingerprint
 from orchestrator.data.image_paths import Unreadable
 from orchestrator.data.vtab import read_vtab_task
-from orchestrator.engine import Engine
-from orchestrator.mlflow_registry import model_name, register_winner
-from orchestrator.mlflow_store import TrackingError
-from orchestrator.model_card import model_card
-from orchestrator.plan import PrunerPlan
-from orchestrator.program import save_program
-from orchestrator.reconcile import reconcile, register_winners
-from orchestrator.rerun import train_again
-from orchestrator.residents import Residents
-from orchestrator.trial import Trial, TrialContext
-from orchestrator.yaml_io import parse_yaml
+from orchestrator.support.yaml_io import parse_yaml
+from orchestrator.tracking.mlflow.registry import model_name, register_winner
+from orchestrator.tracking.mlflow.store import TrackingError
+from orchestrator.tracking.reconcile import reconcile, register_winners
+from orchestrator.training.backbone import BackbonePlan, image_transform
+from orchestrator.training.config import TrialConfig, build
+from orchestrator.training.numerics import Engine
+from orchestrator.training.pruning import PrunerPlan
+from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.worker_cache import Residents
 
 CONFIGS = {
     "linear": {},
@@ -188,7 +188,7 @@ class Elsewhere(PathFinder):
         return super().find_spec(name, path, target)
 
 sys.meta_path = [Elsewhere if finder is PathFinder else finder for finder in sys.meta_path]
-from orchestrator.bundle import load_bundle
+from orchestrator.bundle.bundle import load_bundle
 predictions = load_bundle({path!r}).predict({images!r})
 print(json.dumps([p.label for p in predictions]))
 """
@@ -428,7 +428,7 @@ def test_a_bundle_is_pushed_to_a_hub_whole_or_with_a_reason(gated, accepts, tmp_
     places = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path)}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", "export", gated, "--push", "me/prompts"],
+            [sys.executable, "-m", "orchestrator", "export", gated, "--push", "me/prompts"],
             env={**os.environ, **places, "HF_TOKEN": "hf_secret"},
             capture_output=True,
             text=True,

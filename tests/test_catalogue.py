@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.space import shipped_spaces
+from orchestrator.plan.space import shipped_spaces
 
 
 def ask(*arguments: str) -> list[dict]:

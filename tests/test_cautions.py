@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from plans import make_plan, make_record, run_trial
 
-from orchestrator.cautions import cautions, loss_sentence, majority_sentence
-from orchestrator.plan import TaskPlan, load_plan, plan_document, read_plan, save_plan
-from orchestrator.record import TrialRecord
+from orchestrator.plan.plan import TaskPlan, load_plan, plan_document, read_plan, save_plan
+from orchestrator.record.record import TrialRecord
+from orchestrator.report.cautions import cautions, loss_sentence, majority_sentence
 
 STUDY = "caltech101.vpt_deep"
 

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 from ray._raylet import AuthenticationTokenLoader
 
-from orchestrator import cluster_ray, own_ray, ray_watch
-from orchestrator.cluster_ray import connect, find, held_back
+from orchestrator.cluster import joined_ray as cluster_ray
+from orchestrator.cluster import own_ray, ray_watch
+from orchestrator.cluster.joined_ray import connect, find, held_back
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
@@ -108,7 +109,7 @@ def test_a_cluster_with_tls_is_only_connected_to(
 def test_what_ray_says_is_held_and_its_last_word_shown():
     ends = """
 import os, sys
-from orchestrator.cluster_ray import held_back
+from orchestrator.cluster.joined_ray import held_back
 said = bytearray()
 with held_back(said):
     os.write(2, b"held\\n")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from plans import make_plan, make_record, run_trial
 
-from orchestrator.collapse import collapse_sentence
-from orchestrator.record import EpochRow, Record, TrialRecord
+from orchestrator.record.record import EpochRow, Record, TrialRecord
+from orchestrator.report.collapse import collapse_sentence
 
 STUDY = "caltech101.vpt_deep"
 

@@ -16,8 +16,8 @@ from PIL import Image
 from suites import write_task
 
 from orchestrator.data.fetch import fetch_task
+from orchestrator.data.suites import published_tasks
 from orchestrator.data.task import DataError, Task
-from orchestrator.suites import published_tasks
 
 VTAB = "XiN0919/VTAB-1k/vtab-1k.zip"
 LISTS = "XiN0919/FGVC/fgvc_split.zip"
@@ -97,7 +97,7 @@ def test_the_command_says_what_differs(hub, tmp_path):
     write_task(tmp_path / "source/dtd")
     hub.files[VTAB] = zip_folder(tmp_path / "source")
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "data", "prepare", "dtd"],
+        [sys.executable, "-m", "orchestrator", "data", "prepare", "dtd"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.layout import split_of
+from orchestrator.data.suites import load_suite
 from orchestrator.data.task import DataError, Task
-from orchestrator.suites import load_suite
 
 
 @pytest.fixture(autouse=True)

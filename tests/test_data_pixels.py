@@ -14,7 +14,7 @@ from orchestrator.data.images import ContentHashes
 from orchestrator.data.pixels import as_seen, decode
 from orchestrator.data.task import DataError
 from orchestrator.data.transform import ImageTransform
-from orchestrator.plan import code_digest
+from orchestrator.training.versions import code_digest
 
 Turn = Image.Transpose
 STORED_AS = {
@@ -210,7 +210,9 @@ def test_what_another_decoder_found_sound_is_looked_at_again(tmp_path, monkeypat
 def test_other_decoding_is_other_software_to_resume(tmp_path, monkeypatch, file):
     for package in ("methods", "orchestrator"):
         shutil.copytree(resources.files(package), tmp_path / package)  # pyright: ignore
-    monkeypatch.setattr("orchestrator.plan.resources.files", lambda name: tmp_path / name)
+    monkeypatch.setattr(
+        "orchestrator.training.versions.resources.files", lambda name: tmp_path / name
+    )
     before = code_digest()
     assert before == code_digest()
     with (tmp_path / "orchestrator/data" / file).open("a") as code:

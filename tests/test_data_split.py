@@ -16,7 +16,7 @@ from orchestrator.data.image_folder import read_image_folder_task
 from orchestrator.data.images import ContentHashes
 from orchestrator.data.split import SplitRule, divide, split_rule
 from orchestrator.data.task import Example, Problem, Task
-from orchestrator.plan import plan_document, read_plan
+from orchestrator.plan.plan import plan_document, read_plan
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from orchestrator.data import walk
 from orchestrator.data.check import check_task
 from orchestrator.data.image_folder import read_image_folder_task
 from orchestrator.data.images import ContentHashes
+from orchestrator.data.suites import load_suite
 from orchestrator.data.task import DataError, Task
 from orchestrator.data.walk import MAX_DEPTH, list_folder
-from orchestrator.suites import load_suite
 
 
 @pytest.fixture(autouse=True)

@@ -12,17 +12,18 @@ from tiny_backbones import tiny_vit
 
 from methods import load_backbone, tune
 from methods.vpt import VPT
-from orchestrator import precision as precision_module
-from orchestrator import trial as trial_module
-from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache
-from orchestrator.engine import Engine
-from orchestrator.plan import PrunerPlan, load_plan, save_plan
-from orchestrator.precision import choose_precision
-from orchestrator.prepare import SweepRequest, plan_sweep
-from orchestrator.record import as_columns, as_rows
-from orchestrator.residents import Residents
-from orchestrator.trial import Trial, TrialContext
+from orchestrator.plan import precision as precision_module
+from orchestrator.plan.plan import load_plan, save_plan
+from orchestrator.plan.precision import choose_precision
+from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.record.record import as_columns, as_rows
+from orchestrator.training import trial as trial_module
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.numerics import Engine
+from orchestrator.training.pruning import PrunerPlan
+from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.worker_cache import Residents
 
 
 def chosen(precision, device="cpu"):

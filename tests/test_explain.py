@@ -9,8 +9,8 @@ from suites import write_task
 from test_bundle import write_bundle
 
 from methods import METHODS, load_backbone, tune
-from orchestrator.bundle import load_bundle
-from orchestrator.explain import explain, gate_values, prompt_edits, record_looks
+from orchestrator.bundle.bundle import load_bundle
+from orchestrator.bundle.explain import explain, gate_values, prompt_edits, record_looks
 
 
 @pytest.fixture(scope="module")

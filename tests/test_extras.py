@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from suites import write_suite
 
-from orchestrator.extras import packages_of, require
-from orchestrator.storage import with_driver
+from orchestrator.record.database import with_driver
+from orchestrator.support.extras import packages_of, require
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_without_psycopg_nothing_is_started(command, tmp_path):
     }[command]  # fmt: skip
     root = str(Path(__file__).parent.parent)
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        [sys.executable, "-m", "orchestrator", *arguments],
         env={**os.environ, "PYTHONPATH": f"{tmp_path / 'broken'}:{root}"},
         capture_output=True,
         text=True,

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sharing import Claim, fair_shares, may_make_room
-from orchestrator.slots import ROUNDING, Machine
+from orchestrator.cluster.sharing import Claim, fair_shares, may_make_room
+from orchestrator.cluster.slots import ROUNDING, Machine
 
 CLAIMS = st.builds(
     lambda slots, wanted, cpus, gpus: Claim(

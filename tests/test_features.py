@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from orchestrator.features import FOLDER, FeatureCache
+from orchestrator.training.feature_cache import FOLDER, FeatureCache
 
 MADE_FROM = {"images": "abc", "engine": ["fp32", "fused"]}
 

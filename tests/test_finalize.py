@@ -24,34 +24,41 @@ from suites import write_task
 from test_sweep import COMMAND, environment, run
 
 from methods import load_backbone
-from orchestrator import final_files
-from orchestrator import trial as trial_module
-from orchestrator.backbone import BackbonePlan
-from orchestrator.bundle import load_bundle, read_bundle, save_bundle
+from orchestrator.bundle.bundle import load_bundle, read_bundle, save_bundle
 from orchestrator.cli import finalize as final_command
-from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache, open_final_splits
+from orchestrator.data.suites import Suite
 from orchestrator.data.task import DataError
 from orchestrator.data.vtab import read_vtab_task
-from orchestrator.doctor import examine
-from orchestrator.engine import Engine
-from orchestrator.final_files import RUNS_FOLDER, write_final
-from orchestrator.final_ledger import FinalLedger
-from orchestrator.final_outcome import StudyOutcome, outcomes
-from orchestrator.final_protocol import MEDIAN_SEED, FinalProtocol, refuse_unsuited
-from orchestrator.final_record import FinalRecord
-from orchestrator.final_stage import StudyStage, plan_stage, sentences, with_images
-from orchestrator.final_trial import FinalContext, FinalTrial, FoldConfig, FoldTrial, assign_folds
-from orchestrator.finalists import choose_finalists
-from orchestrator.mlflow_final import final_contents
-from orchestrator.plan import PrunerPlan, SweepPlan
-from orchestrator.prepare import SweepRequest, plan_sweep
-from orchestrator.record import Record
+from orchestrator.plan.final_protocol import MEDIAN_SEED, FinalProtocol, refuse_unsuited
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.record.final_outcome import StudyOutcome, outcomes
+from orchestrator.record.finalists import choose_finalists
+from orchestrator.record.finals import FinalRecord
+from orchestrator.record.record import Record
 from orchestrator.report.final import FinalResult, read_final_results, with_test_images
-from orchestrator.residents import Residents
-from orchestrator.suites import Suite
-from orchestrator.train import frozen_prefix
-from orchestrator.trial import Trial, TrialContext
+from orchestrator.run import final_files
+from orchestrator.run.doctor import examine
+from orchestrator.run.final_files import RUNS_FOLDER, write_final
+from orchestrator.run.final_queue import FinalLedger
+from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
+from orchestrator.tracking.final_content import final_contents
+from orchestrator.training import trial as trial_module
+from orchestrator.training.backbone import BackbonePlan
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.final_trial import (
+    FinalContext,
+    FinalTrial,
+    FoldConfig,
+    FoldTrial,
+    assign_folds,
+)
+from orchestrator.training.loop import frozen_prefix
+from orchestrator.training.numerics import Engine
+from orchestrator.training.pruning import PrunerPlan
+from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.worker_cache import Residents
 
 STUDY = "caltech101.vpt_deep"
 

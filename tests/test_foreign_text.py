@@ -18,13 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from methods import METHODS, load_backbone
-from orchestrator.bundle import read_bundle
+from orchestrator.bundle.bundle import read_bundle
+from orchestrator.bundle.card import model_card
+from orchestrator.bundle.explain import Looks, _draw_maps, _png
 from orchestrator.cli import main
 from orchestrator.cli.terminal import Terminal
-from orchestrator.explain import Looks, _draw_maps, _png
-from orchestrator.foreign_text import code, markdown, table_cell, visible
-from orchestrator.model_card import model_card
 from orchestrator.report.formats import as_csv
+from orchestrator.support.foreign_text import code, markdown, table_cell, visible
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")

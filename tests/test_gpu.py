@@ -9,8 +9,8 @@ from timm.models import VisionTransformer
 from tiny_backbones import shake, tiny_batch, tiny_vit
 
 from methods import METHODS, TunedViT, tune
-from orchestrator.engine import Engine
-from orchestrator.train import Fit, Inputs, Pixels, Training, evaluate, frozen_prefix
+from orchestrator.training.loop import Fit, Inputs, Pixels, Training, evaluate, frozen_prefix
+from orchestrator.training.numerics import Engine
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plans import make_plan, make_record
 
-from orchestrator.ledger import Run, StudyLedger
+from orchestrator.run.search_queue import Run, StudyLedger
 
 TASKS = ("caltech101", "eurosat", "svhn")
 SPACES = ("linear", "vpt_deep")

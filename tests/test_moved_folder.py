@@ -20,19 +20,19 @@ from typing import Any
 import pytest
 from plans import make_plan, make_record, run_trial, wait_for
 
-from orchestrator.bundle import BUNDLE_SUFFIXES
+from orchestrator.bundle.bundle import BUNDLE_SUFFIXES
+from orchestrator.cli.bundles import export
 from orchestrator.cli.doctor import doctor
-from orchestrator.cli.files import export
 from orchestrator.cli.ui import ui
-from orchestrator.doctor import Examination, examine, repair
-from orchestrator.mlflow_places import set_addresses, wrong_addresses
-from orchestrator.mlflow_store import TrackingError, open_client, tracking_uri
-from orchestrator.owner import owned, unowned
-from orchestrator.plan import load_plan, save_plan
-from orchestrator.reconcile import reconcile, tracked_runs
-from orchestrator.record import open_record
-from orchestrator.snapshot import copied_databases, readable_databases
-from orchestrator.storage import StorageError
+from orchestrator.plan.plan import load_plan, save_plan
+from orchestrator.record.database import StorageError
+from orchestrator.record.owner import owned, unowned
+from orchestrator.record.record import open_record
+from orchestrator.run.doctor import Examination, examine, repair
+from orchestrator.tracking.mlflow.places import set_addresses, wrong_addresses
+from orchestrator.tracking.mlflow.store import TrackingError, open_client, tracking_uri
+from orchestrator.tracking.reconcile import reconcile, tracked_runs
+from orchestrator.tracking.snapshot import copied_databases, readable_databases
 
 STUDY = "caltech101.vpt_deep"
 OUTSIDE = (
@@ -272,7 +272,7 @@ def test_every_column_with_an_address_is_known(folder, table, column):
 
 def test_every_column_that_mlflow_has_for_an_address_is_looked_at(folder):
     """One that a later MLflow adds is to be looked at, or to be named here."""
-    from orchestrator.mlflow_places import _COLUMNS
+    from orchestrator.tracking.mlflow.places import _COLUMNS
 
     known = {(column.table, column.column) for column in _COLUMNS}
     no_files = {
@@ -472,7 +472,7 @@ def test_copying_a_database_that_nobody_has_open_writes_nothing(mode, tmp_path):
 
 
 def test_a_database_that_stays_locked_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.snapshot.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("orchestrator.tracking.snapshot.PATIENCE_SECONDS", 0.1)
     with closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None)) as writer:
         writer.execute("CREATE TABLE rows (text)")
         writer.execute("BEGIN EXCLUSIVE")
@@ -529,7 +529,7 @@ def test_the_server_hands_out_the_files_of_the_sweep_and_no_others(folder):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "ui", str(folder), "--port", str(port)],
+        [sys.executable, "-m", "orchestrator", "ui", str(folder), "--port", str(port)],
         env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
         stdout=subprocess.DEVNULL,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.loopback import ask_directly, is_healthy
+from orchestrator.support.loopback import ask_directly, is_healthy
 
 PRINTS_ON = """
 import sys

@@ -36,13 +36,13 @@ def run(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProc
 @pytest.mark.parametrize("path", [None, "", ":", ".", "HERE", "/nowhere::"])
 def test_the_current_folder_is_not_looked_into(folder: Path, path: str | None):
     variables = {} if path is None else {"PYTHONPATH": path.replace("HERE", str(folder))}
-    done = run("-m", "orchestrator.cli", "--help", folder=folder, **variables)
+    done = run("-m", "orchestrator", "--help", folder=folder, **variables)
     assert done.returncode == 0, done.stderr
     assert "resume" in done.stdout
 
 
 def test_a_command_works_beside_packages_of_the_same_names(folder: Path):
-    done = run("-m", "orchestrator.cli", "spaces", "show", "linear", folder=folder)
+    done = run("-m", "orchestrator", "spaces", "show", "linear", folder=folder)
     assert "method linear" in done.stdout, done.stderr
 
 

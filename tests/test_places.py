@@ -11,13 +11,13 @@ from PIL import Image
 from plans import make_plan
 from suites import write_suite
 
-from orchestrator.backbone import image_transform, load_planned_backbone
 from orchestrator.cli.options import expanded
 from orchestrator.data.cache import ImageCache, task_fingerprint
-from orchestrator.places import PLACES_FILE, Places, at_places, find_places, keep_places
-from orchestrator.plan import SweepPlan, TaskPlan
-from orchestrator.prepare import planned_suite, reopen_suite
-from orchestrator.suites import load_suite
+from orchestrator.data.suites import load_suite
+from orchestrator.plan.places import PLACES_FILE, Places, at_places, find_places, keep_places
+from orchestrator.plan.plan import SweepPlan, TaskPlan
+from orchestrator.plan.prepare import planned_suite, reopen_suite
+from orchestrator.training.backbone import image_transform, load_planned_backbone
 
 
 def write_photos(root: Path) -> Path:

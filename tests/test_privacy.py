@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.privacy import open_things, token_file, warn_of_open_token
+from orchestrator.support.privacy import open_things, token_file, warn_of_open_token
 
 
 @pytest.fixture

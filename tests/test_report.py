@@ -19,7 +19,8 @@ from synthetic_sweep import synthetic_plan, synthetic_record
 from typer.testing import CliRunner
 
 from orchestrator.cli import report as command
-from orchestrator.record import open_record
+from orchestrator.record.database import default_storage
+from orchestrator.record.record import open_record
 from orchestrator.report.averages import (
     expected_tasks,
     mean_over_groups,
@@ -38,8 +39,7 @@ from orchestrator.report.table import result_tables
 from orchestrator.report.tested import stage_lines
 from orchestrator.report.wording import percent
 from orchestrator.report.worth import prompts_against, worth
-from orchestrator.storage import default_storage
-from orchestrator.uncertainty import difference_error, standard_error
+from orchestrator.support.uncertainty import difference_error, standard_error
 
 TASKS = ("caltech101", "eurosat")
 SPACES = ("linear", "full", "vpt_deep")

@@ -13,7 +13,7 @@ from plans import make_plan, make_record, run_trial
 from typer.testing import CliRunner
 
 from orchestrator.cli import report as command
-from orchestrator.plan import SweepPlan, save_plan
+from orchestrator.plan.plan import SweepPlan, save_plan
 from orchestrator.report.collect import SweepReport, collect
 from orchestrator.report.compare import (
     compare,

@@ -11,6 +11,7 @@ from synthetic_sweep import synthetic_plan
 
 from orchestrator.data.fgvc import FINE_GRAINED_TASKS
 from orchestrator.data.vtab import OFFICIAL_TASKS
+from orchestrator.plan.space import load_space, parse_space, shipped_spaces
 from orchestrator.report.published import (
     NAMES_IN_PAPERS,
     is_official,
@@ -18,7 +19,6 @@ from orchestrator.report.published import (
     published_backbone,
     published_method,
 )
-from orchestrator.space import load_space, parse_space, shipped_spaces
 
 VIT_B = ("ViT-B/16", "orig_in21k")
 

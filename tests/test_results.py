@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from plans import curve_to, facts_of, make_plan, make_record, run_trial
 
-from orchestrator.plan import SweepPlan
-from orchestrator.record import Record
-from orchestrator.results import (
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.record.record import Record
+from orchestrator.report.results import (
     RESULTS_SCHEMA,
     read_results,
     results_table,

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from plans import wait_for
 
-from orchestrator import scratch
-from orchestrator.scratch import VARIABLE, Scratch, dead, remove_dead
+from orchestrator.support import scratch
+from orchestrator.support.scratch import VARIABLE, Scratch, dead, remove_dead
 
 HOLD = """
 import subprocess, sys, os
-from orchestrator.scratch import Scratch, VARIABLE
+from orchestrator.support.scratch import Scratch, VARIABLE
 made = Scratch()
 os.environ[VARIABLE] = str(made.path)
 left = subprocess.Popen(["sleep", "100"], start_new_session=True)

@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import sys, time
-from orchestrator.silence import Silence
+from orchestrator.support.silence import Silence
 silence = Silence(1.0)
 
 def compute(seconds):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.slots import Machine, Slots, choose_slots, in_all
+from orchestrator.cluster.slots import Machine, Slots, choose_slots, in_all
 
 
 def on_one(*, cpus: float, gpus: float, **wish: Any) -> Slots:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.recipe import Recipe
-from orchestrator.space import build, load_space, parse_space, shipped_spaces
-from orchestrator.yaml_io import parse_yaml
+from orchestrator.plan.space import build, load_space, parse_space, shipped_spaces
+from orchestrator.support.yaml_io import parse_yaml
 
 
 def space_of(text: str, source: str = "mine.yaml"):

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import sys, time
-from orchestrator.stopping import asked, in_order, leave, listen
+from orchestrator.support.stopping import asked, in_order, leave, listen
 
 def work(seconds):
     end = time.monotonic() + seconds

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from orchestrator.storage import open_storage
-from orchestrator.stored_trials import read_trials
+from orchestrator.record.database import open_storage
+from orchestrator.record.read_tables import read_trials
 
 STATES = [*TrialState]
 numbers = st.floats(allow_nan=True, allow_infinity=True)

@@ -10,8 +10,8 @@ from PIL import Image
 from suites import write_suite, write_task
 
 from orchestrator.data.split import SplitRule
+from orchestrator.data.suites import load_suite, quickstart_folder
 from orchestrator.data.task import DataError
-from orchestrator.suites import load_suite, quickstart_folder
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from suites import write_suite
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-COMMAND = [sys.executable, "-m", "orchestrator.cli"]
+COMMAND = [sys.executable, "-m", "orchestrator"]
 METHODS = ("--method", "linear", "--method", "vpt_deep")
 SMALL = ("--backbone", "vit_quickstart", *METHODS, "--trials", "4", "--epochs", "8")
 

@@ -9,8 +9,8 @@ from plans import make_plan, make_record, run_trial
 from orchestrator.cli import report as report_command
 from orchestrator.cli import sweeps as sweeps_command
 from orchestrator.cli.terminal import Terminal
-from orchestrator.plan import SweepPlan
-from orchestrator.record import Record
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.record.record import Record
 from orchestrator.report.collect import collect
 from orchestrator.report.table import result_tables
 

@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plans import curve_to, facts_of, make_plan, make_record, run_trial, wait_for
 
-from orchestrator.mlflow_runs import millis
-from orchestrator.mlflow_server import server_command, server_environment
-from orchestrator.mlflow_store import TrackingError, open_client, redacted, tracking_uri
-from orchestrator.plan import SweepPlan, save_plan
-from orchestrator.reconcile import reconcile
-from orchestrator.record import FINISHED, Record, TrialRecord
-from orchestrator.tracking import MAX_UNSENT_ROWS, Tracker
+from orchestrator.plan.plan import SweepPlan, save_plan
+from orchestrator.record.record import FINISHED, Record, TrialRecord
+from orchestrator.tracking.content import millis
+from orchestrator.tracking.mlflow.server import server_command, server_environment
+from orchestrator.tracking.mlflow.store import TrackingError, open_client, redacted, tracking_uri
+from orchestrator.tracking.reconcile import reconcile
+from orchestrator.tracking.tracker import MAX_UNSENT_ROWS, Tracker
 
 ENDINGS = ("complete", "pruned", "complete", "failed", "running")
 
@@ -594,7 +594,7 @@ def test_a_useless_server_costs_the_caller_nothing(swept, caplog, kind):
         began = time.perf_counter()
         assert not tracker.close(timeout_seconds=2)
         assert time.perf_counter() - began < 3
-    warnings = [r for r in caplog.records if r.name == "orchestrator.tracking"]
+    warnings = [r for r in caplog.records if r.name == "orchestrator.tracking.tracker"]
     assert len(warnings) == (0 if kind == "takes 10 seconds" else 1)
     assert "hunter2" not in caplog.text
 
@@ -662,9 +662,9 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)
 sys.path.insert(0, sys.argv[1])
 from plans import make_plan, make_record, run_trial
-from orchestrator.mlflow_store import tracking_uri
-from orchestrator.reconcile import reconcile
-from orchestrator.tracking import Tracker
+from orchestrator.tracking.mlflow.store import tracking_uri
+from orchestrator.tracking.reconcile import reconcile
+from orchestrator.tracking.tracker import Tracker
 assert "mlflow" not in sys.modules, "importing it takes seconds: the thread does that"
 folder = Path(sys.argv[2])
 plan = make_plan(num_trials=1)
@@ -735,7 +735,7 @@ def test_a_server_killed_in_the_middle_ends_up_complete(swept, uri, rebuilt, tmp
     half = len(trials) // 2
     file = tmp_path / "eurosat.yaml"
     file.write_text("best")
-    with caplog.at_level(logging.INFO, logger="orchestrator.tracking"):
+    with caplog.at_level(logging.INFO, logger="orchestrator.tracking.tracker"):
         with mlflow_server(uri, tmp_path, port) as kill:
             # It takes seconds to start: the tracker is there first and must bear it.
             tracker = Tracker(plan, address)
@@ -768,7 +768,7 @@ def test_ui_serves_the_sweep_on_this_machine_and_stops_whole(swept, uri, tmp_pat
     reconcile(plan, record, uri, best_files=no_files)
     port = free_port()
     shell = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "ui", str(tmp_path), "--port", str(port)],
+        [sys.executable, "-m", "orchestrator", "ui", str(tmp_path), "--port", str(port)],
         stdout=subprocess.PIPE,
         text=True,
         env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},

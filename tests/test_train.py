@@ -7,9 +7,8 @@ import torch
 from timm.models import VisionTransformer
 
 from methods import METHODS, TunedViT, tune
-from orchestrator.checkpoint import load_checkpoint, save_checkpoint
-from orchestrator.engine import Engine
-from orchestrator.train import (
+from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.training.loop import (
     EVAL_BATCH,
     Fit,
     Inputs,
@@ -19,6 +18,7 @@ from orchestrator.train import (
     evaluate,
     frozen_prefix,
 )
+from orchestrator.training.numerics import Engine
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.uncertainty import (
+from orchestrator.support.uncertainty import (
     accuracy_text,
     clear_from,
     difference_error,

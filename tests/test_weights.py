@@ -33,8 +33,8 @@ from methods.weights.hints import Hint, Hints, Standing
 from methods.weights.layouts import convert
 from methods.weights.networks import networks
 from methods.weights.reading import read_weights
-from orchestrator.backbone import BackbonePlan, load_planned_backbone
-from orchestrator.prepare import SweepRequest, _plan_backbone
+from orchestrator.plan.prepare import SweepRequest, _plan_backbone
+from orchestrator.training.backbone import BackbonePlan, load_planned_backbone
 
 WIDTH, DEPTH, HEADS, SIZE = 24, 2, 3, 32
 TINY = {"img_size": SIZE, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS}

@@ -7,12 +7,12 @@ import sys
 
 import typer
 
+from orchestrator.cli import bundles as files
 from orchestrator.cli import (
     catalogue,
     data,
     doctor,
     explain,
-    files,
     finalize,
     report,
     services,
@@ -21,8 +21,8 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.output import make_output_steady, what_was_lost
 from orchestrator.cli.terminal import Terminal, VisibleFormatter
-from orchestrator.loopback import ask_directly
-from orchestrator.stopping import STOPPED, MachineLost, leave, listen
+from orchestrator.support.loopback import ask_directly
+from orchestrator.support.stopping import STOPPED, MachineLost, leave, listen
 
 app = typer.Typer(
     help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",

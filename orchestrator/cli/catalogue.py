@@ -28,9 +28,9 @@ def methods(
 
     from methods import METHODS
     from methods.size import num_trained_parameters, reference_vit
-    from orchestrator.config import build, hyperparameters
-    from orchestrator.suggest import unknown
-    from orchestrator.yaml_io import parse_yaml
+    from orchestrator.support.did_you_mean import unknown
+    from orchestrator.support.yaml_io import parse_yaml
+    from orchestrator.training.config import build, hyperparameters
 
     if method is not None and method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
@@ -77,7 +77,7 @@ def methods(
 @spaces.command("list")
 def list_spaces(as_json: Json = False) -> None:
     """Names, methods and sizes."""
-    from orchestrator.space import load_space, shipped_spaces
+    from orchestrator.plan.space import load_space, shipped_spaces
 
     found = []
     for name in shipped_spaces():
@@ -106,7 +106,7 @@ def show_space(
     as_json: Json = False,
 ) -> None:
     """A space as a table."""
-    from orchestrator.space import load_space
+    from orchestrator.plan.space import load_space
 
     space = load_space(name)
     if as_json:

@@ -12,8 +12,8 @@ from orchestrator.cli.options import SplitFractions, SplitSeed, names_in
 from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from orchestrator.data.suites import Suite
     from orchestrator.data.task import Problem, Task
-    from orchestrator.suites import Suite
 
 app = typer.Typer(help="Tasks on this machine: list, check, fetch.", no_args_is_help=True)
 console = Terminal()
@@ -41,8 +41,8 @@ def check(
     """
     from orchestrator.data.check import check_task
     from orchestrator.data.split import split_rule
+    from orchestrator.data.suites import load_suite
     from orchestrator.data.summary import describe, facts, shown
-    from orchestrator.suites import load_suite
 
     names = names_in(tasks)
     rule = split_rule(split_seed, split)
@@ -80,7 +80,7 @@ def prepare(
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     from orchestrator.data.fetch import fetch_task
-    from orchestrator.suites import published_tasks
+    from orchestrator.data.suites import published_tasks
 
     differing = 0
     wanted = published_tasks(names, data_root=data)
@@ -120,7 +120,7 @@ def list_tasks(
 
     `differs`: usable, but not the images of the published task.
     """
-    from orchestrator.suites import PUBLISHED_SUITES, QUICKSTART, load_suite
+    from orchestrator.data.suites import PUBLISHED_SUITES, QUICKSTART, load_suite
 
     rows: list[dict[str, Any]] = []
     absent: list[dict[str, str]] = []

@@ -12,8 +12,8 @@ from orchestrator.cli.options import DataOption, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from orchestrator.plan import SweepPlan
-    from orchestrator.suites import Suite
+    from orchestrator.data.suites import Suite
+    from orchestrator.plan.plan import SweepPlan
 
 console = Terminal()
 
@@ -47,17 +47,17 @@ def doctor(
         return
     if folder is None:
         raise ValueError("doctor needs the folder of a sweep, or --cluster")
-    from orchestrator.doctor import examine
-    from orchestrator.doctor import repair as repair_folder
-    from orchestrator.final_record import FinalRecord
-    from orchestrator.mlflow_store import MLFLOW_FILE, tracking_uri
-    from orchestrator.owner import leased, owned, unowned
-    from orchestrator.places import at_places, find_places
-    from orchestrator.plan import load_plan
-    from orchestrator.record import open_record
-    from orchestrator.regular_file import refuse_links_within
-    from orchestrator.snapshot import copied_databases
-    from orchestrator.storage import default_storage, sqlite_address
+    from orchestrator.plan.places import at_places, find_places
+    from orchestrator.plan.plan import load_plan
+    from orchestrator.record.database import default_storage, sqlite_address
+    from orchestrator.record.finals import FinalRecord
+    from orchestrator.record.owner import leased, owned, unowned
+    from orchestrator.record.record import open_record
+    from orchestrator.run.doctor import examine
+    from orchestrator.run.doctor import repair as repair_folder
+    from orchestrator.support.regular_file import refuse_links_within
+    from orchestrator.tracking.mlflow.store import MLFLOW_FILE, tracking_uri
+    from orchestrator.tracking.snapshot import copied_databases
 
     plan = at_places(load_plan(folder), find_places(folder, data, weights))
     uri = tracking_uri(folder)
@@ -105,7 +105,7 @@ def doctor(
 
 def _suite_if_there(plan: "SweepPlan", done: list[str], *, asked: bool) -> "Suite | None":
     """The images may be on the machine where the sweep ran: then all but the bundles is mended."""
-    from orchestrator.prepare import planned_suite
+    from orchestrator.plan.prepare import planned_suite
 
     try:
         return planned_suite(plan)
@@ -118,8 +118,8 @@ def _suite_if_there(plan: "SweepPlan", done: list[str], *, asked: bool) -> "Suit
 
 def _notes(*, repair: bool) -> list[str]:
     """Of this machine and user, not of a sweep: no part of the exit code."""
-    from orchestrator.privacy import open_things
-    from orchestrator.scratch import dead, remove_dead
+    from orchestrator.support.privacy import open_things
+    from orchestrator.support.scratch import dead, remove_dead
 
     left = remove_dead() if repair else dead()
     what = "removed" if repair else "left, for the next sweep or --repair to remove"
@@ -127,8 +127,8 @@ def _notes(*, repair: bool) -> list[str]:
 
 
 def _examine_cluster(storage: str | None, ray_address: str | None, as_json: bool) -> None:
-    from orchestrator.fleet import reach
-    from orchestrator.privacy import open_things
+    from orchestrator.cluster.reach import reach
+    from orchestrator.support.privacy import open_things
 
     findings = reach(storage, os.environ.get("MLFLOW_TRACKING_URI"), ray_address)
     if as_json:

@@ -25,12 +25,12 @@ def explain(
     """Draw where the network looks with and without its prompts, and what became of them."""
     import numpy as np
 
-    from orchestrator.backbone import image_transform
-    from orchestrator.bundle import load_bundle
+    from orchestrator.bundle.bundle import load_bundle
+    from orchestrator.bundle.explain import explain as draw
+    from orchestrator.bundle.explain import write_page
+    from orchestrator.bundle.retrain import find_task
     from orchestrator.data.cache import ImageCache, open_search_splits
-    from orchestrator.explain import explain as draw
-    from orchestrator.explain import write_page
-    from orchestrator.rerun import find_task
+    from orchestrator.training.backbone import image_transform
 
     model = load_bundle(bundle, weights=weights)
     task = find_task(model.bundle, data)

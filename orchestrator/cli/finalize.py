@@ -24,11 +24,11 @@ from orchestrator.cli.options import (
     slots_of,
 )
 from orchestrator.cli.terminal import Terminal
-from orchestrator.document import MOST_SEED
-from orchestrator.final_protocol import FinalProtocol, times_opened
+from orchestrator.plan.final_protocol import FinalProtocol, times_opened
+from orchestrator.support.document import MOST_SEED
 
 if TYPE_CHECKING:
-    from orchestrator.final_outcome import StudyOutcome
+    from orchestrator.record.final_outcome import StudyOutcome
 
 console = Terminal()
 
@@ -76,13 +76,13 @@ def finalize(
     Stopped or killed, the same command goes on. Once done, it prints the outcome again.
     """
     from orchestrator.data.cache import ImageCache
-    from orchestrator.finalize import FinalRequest
-    from orchestrator.finalize import finalize as run
-    from orchestrator.owner import leased, owned
-    from orchestrator.places import at_places, find_places, keep_places
-    from orchestrator.plan import load_plan
-    from orchestrator.stopping import asked, going_on_with
-    from orchestrator.storage import default_storage
+    from orchestrator.plan.places import at_places, find_places, keep_places
+    from orchestrator.plan.plan import load_plan
+    from orchestrator.record.database import default_storage
+    from orchestrator.record.owner import leased, owned
+    from orchestrator.run.finalize import FinalRequest
+    from orchestrator.run.finalize import finalize as run
+    from orchestrator.support.stopping import asked, going_on_with
 
     places = find_places(folder, data, weights)
     plan = at_places(load_plan(folder), places)
@@ -125,9 +125,9 @@ def _same_command(folder: Path, unfinished: bool) -> str:
 
 
 def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False) -> None:
-    from orchestrator.cautions import tested_sentence
+    from orchestrator.report.cautions import tested_sentence
     from orchestrator.report.final import caveats, read_final_results
-    from orchestrator.uncertainty import seeds_text
+    from orchestrator.support.uncertainty import seeds_text
 
     table = Table(box=None, pad_edge=False)
     for name in ("task", "method", "test %", "seeds", "folds %", "trial", "test majority %"):

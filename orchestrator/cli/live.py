@@ -8,8 +8,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress import Progress
-from orchestrator.record import EpochRow, TrialRecord
+from orchestrator.record.record import EpochRow, TrialRecord
+from orchestrator.run.progress import Progress
 
 
 def duration(seconds: float) -> str:

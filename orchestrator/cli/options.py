@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.slots import Slots
+    from orchestrator.cluster.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def _with_its_driver(url: str | None) -> str | None:
     """Asked before anything is planned or started."""
     if not url:
         return None
-    from orchestrator.storage import with_driver
+    from orchestrator.record.database import with_driver
 
     return with_driver(url)
 
@@ -96,7 +96,8 @@ def slots_of(
     gpu_kind: str | None,
     ray_address: str | None,
 ) -> "Slots":
-    from orchestrator.slots import Machine, Slots, available_cpus, choose_slots
+    from orchestrator.cluster.slots import Machine, Slots, choose_slots
+    from orchestrator.support.processors import available_cpus
 
     if ray_address and num_slots and cpu_threads and gpus_per_trial is not None:
         # All said: a cluster that has not grown so far yet is waited for.
@@ -110,7 +111,7 @@ def slots_of(
             _warn_if_there_is_none(gpu_kind, ray_address)
         return chosen
     if ray_address:
-        from orchestrator.schedule import machines_of
+        from orchestrator.run.ray.engine import machines_of
 
         machines = machines_of(ray_address, gpu_kind)
     elif gpu_kind:
@@ -129,7 +130,7 @@ def slots_of(
 
 
 def _warn_if_there_is_none(gpu_kind: str, ray_address: str) -> None:
-    from orchestrator.schedule import machines_of
+    from orchestrator.run.ray.engine import machines_of
 
     try:
         machines_of(ray_address, gpu_kind)

@@ -50,7 +50,7 @@ def report(
     from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
     from orchestrator.report.page import page
     from orchestrator.report.table import result_tables
-    from orchestrator.whole_file import whole_file
+    from orchestrator.support.whole_file import whole_file
 
     target = html or folder / PAGE_FILE
     if html and not html.parent.is_dir():
@@ -99,13 +99,13 @@ def compare(
 
 
 def _collect(folder: Path, storage: str | None) -> "SweepReport":
-    from orchestrator.final_record import FinalRecord
-    from orchestrator.plan import load_plan
-    from orchestrator.record import open_record
+    from orchestrator.plan.plan import load_plan
+    from orchestrator.record.database import default_storage
+    from orchestrator.record.finals import FinalRecord
+    from orchestrator.record.record import open_record
     from orchestrator.report.collect import collect
     from orchestrator.report.final import read_final_results, with_test_images
-    from orchestrator.snapshot import readable_databases
-    from orchestrator.storage import default_storage
+    from orchestrator.tracking.snapshot import readable_databases
 
     plan = load_plan(folder)
     with readable_databases(folder) as databases:

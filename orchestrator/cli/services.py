@@ -33,7 +33,7 @@ def start(
     ] = None,
 ) -> None:
     """Start what does not run, and keep it running. May be repeated."""
-    from orchestrator.services import ENVIRONMENT_FILE, SETTINGS_FILE, Services, Settings
+    from orchestrator.cluster.services import ENVIRONMENT_FILE, SETTINGS_FILE, Services, Settings
 
     chosen = Settings(
         host=host, postgres_port=postgres_port, mlflow_port=mlflow_port, artifacts=artifacts
@@ -56,7 +56,7 @@ def start(
 @app.command()
 def stop(folder: Folder = _FOLDER) -> None:
     """Stop both in order."""
-    from orchestrator.services import Services
+    from orchestrator.cluster.services import Services
 
     _say("stopped" if Services.open(folder).stop() else "they did not run")
 
@@ -67,7 +67,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Whether they answer, and how often they had to be started."""
-    from orchestrator.services import Services
+    from orchestrator.cluster.services import Services
 
     found = Services.open(folder).status()
     if as_json:
@@ -87,7 +87,7 @@ def backup(
     to: Annotated[Path | None, typer.Option(help="Default: backups/<time>.tar there.")] = None,
 ) -> None:
     """Both databases and the artifacts in one file, while everything goes on."""
-    from orchestrator.services import Services
+    from orchestrator.cluster.services import Services
 
     path = Services.open(folder).backup(to)
     _say(f"written to {path}; `orchestrator services start --restore {path}` begins with it")

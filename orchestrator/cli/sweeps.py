@@ -35,15 +35,15 @@ from orchestrator.cli.terminal import Terminal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.cluster.slots import Slots
     from orchestrator.data.cache import ImageCache
-    from orchestrator.places import Places
-    from orchestrator.plan import SweepPlan
-    from orchestrator.precision import PrecisionChooser
-    from orchestrator.record import Record
-    from orchestrator.results import StudySummary
-    from orchestrator.slots import Slots
-    from orchestrator.suites import Suite
-    from orchestrator.sweep import Outcome
+    from orchestrator.data.suites import Suite
+    from orchestrator.plan.places import Places
+    from orchestrator.plan.plan import SweepPlan
+    from orchestrator.plan.precision import PrecisionChooser
+    from orchestrator.record.record import Record
+    from orchestrator.report.results import StudySummary
+    from orchestrator.run.sweep import Outcome
 
 console = Terminal()
 
@@ -129,11 +129,11 @@ def sweep(
 ) -> None:
     """Search the best configuration of every method on every task of a suite."""
     from orchestrator.data.cache import ImageCache
-    from orchestrator.final_protocol import FinalProtocol
-    from orchestrator.owner import claim_folder
-    from orchestrator.plan import save_plan
-    from orchestrator.prepare import SweepRequest, plan_sweep
-    from orchestrator.storage import ask_once
+    from orchestrator.plan.final_protocol import FinalProtocol
+    from orchestrator.plan.plan import save_plan
+    from orchestrator.plan.prepare import SweepRequest, plan_sweep
+    from orchestrator.record.database import ask_once
+    from orchestrator.record.owner import claim_folder
 
     folder = claim_folder(out or _default_folder(suite))
     if storage and not dry_run:
@@ -227,13 +227,13 @@ def resume(
     ] = False,
 ) -> None:
     """Go on with a sweep that was stopped or killed; finished trials count, others run again."""
-    from orchestrator.changes import refuse_changes
     from orchestrator.data.cache import ImageCache
-    from orchestrator.places import at_places, find_places
-    from orchestrator.plan import PLAN_FILE, save_plan
-    from orchestrator.prepare import reopen_suite
-    from orchestrator.record import open_record
-    from orchestrator.stored_plan import find_plan
+    from orchestrator.plan.places import at_places, find_places
+    from orchestrator.plan.plan import PLAN_FILE, save_plan
+    from orchestrator.plan.prepare import reopen_suite
+    from orchestrator.record.changes import refuse_changes
+    from orchestrator.record.record import open_record
+    from orchestrator.record.stored_plan import find_plan
 
     places = find_places(folder, data, weights)
     frozen = find_plan(folder, storage)
@@ -255,10 +255,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Trials done, running, pruned and failed per study, and the best so far."""
-    from orchestrator.record import open_record
-    from orchestrator.results import summary_table
-    from orchestrator.snapshot import readable_databases
-    from orchestrator.stored_plan import find_plan
+    from orchestrator.record.record import open_record
+    from orchestrator.record.stored_plan import find_plan
+    from orchestrator.report.results import summary_table
+    from orchestrator.tracking.snapshot import readable_databases
 
     plan = find_plan(folder, storage)
     with readable_databases(folder) as databases:
@@ -283,11 +283,11 @@ def _run(
 ) -> int:
     """The exit code of the command."""
     from orchestrator.cli.live import LiveView
-    from orchestrator.owner import leased, owned
-    from orchestrator.places import keep_places
-    from orchestrator.record import open_record
-    from orchestrator.stopping import asked, going_on_with, in_order
-    from orchestrator.sweep import run_sweep
+    from orchestrator.plan.places import keep_places
+    from orchestrator.record.owner import leased, owned
+    from orchestrator.record.record import open_record
+    from orchestrator.run.sweep import run_sweep
+    from orchestrator.support.stopping import asked, going_on_with, in_order
 
     go_on = going_on_with(f"orchestrator resume {folder}")
     with owned(folder), leased(storage, plan.name), go_on, in_order():
@@ -325,11 +325,11 @@ def _precision_chooser(
     dry_run: bool,
 ) -> "PrecisionChooser":
     """On a cluster the workers are asked, not the machine of the driver."""
-    from orchestrator.precision import choose_precision
+    from orchestrator.plan.precision import choose_precision
 
     if not ray_address:
         return choose_precision
-    from orchestrator.worker_precision import on_a_worker, when_it_starts
+    from orchestrator.run.ray.precision import on_a_worker, when_it_starts
 
     if dry_run:
         return when_it_starts
@@ -338,7 +338,7 @@ def _precision_chooser(
 
 def _detach(folder: Path, ray_address: str | None) -> None:
     """Submit the command that was typed, without --detach."""
-    from orchestrator.fleet import submit
+    from orchestrator.cluster.reach import submit
 
     if not ray_address:
         raise ValueError("--detach needs a cluster: --ray-address or RAY_ADDRESS")
@@ -389,8 +389,8 @@ def _show_plan(plan: "SweepPlan", slots: "Slots") -> None:
 
 
 def _show_summary(plan: "SweepPlan", record: "Record") -> None:
-    from orchestrator.cautions import cautions
-    from orchestrator.results import summary_table
+    from orchestrator.report.cautions import cautions
+    from orchestrator.report.results import summary_table
 
     rows = summary_table(plan, record)
     _show_studies(rows)

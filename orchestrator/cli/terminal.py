@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.foreign_text import indented, visible
+from orchestrator.support.foreign_text import indented, visible
 
 WIDEST = 10_000
 """Characters of a table in a file."""

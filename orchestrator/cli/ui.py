@@ -24,9 +24,9 @@ def ui(
     ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow pages of a sweep: studies, trials, curves, best files. Ctrl-C stops them."""
-    from orchestrator.mlflow_store import MLFLOW_FILE, redacted, tracking_uri
-    from orchestrator.plan import load_plan
-    from orchestrator.reconcile import experiment_page
+    from orchestrator.plan.plan import load_plan
+    from orchestrator.tracking.mlflow.store import MLFLOW_FILE, redacted, tracking_uri
+    from orchestrator.tracking.reconcile import experiment_page
 
     plan = load_plan(folder)
     folder = folder.resolve()
@@ -67,11 +67,11 @@ def _own_database(folder: Path) -> Iterator[str]:
 
     ValueError where one does: the server would hand it out to whoever asks.
     """
-    from orchestrator.mlflow_places import sentence, set_addresses, wrong_addresses
-    from orchestrator.mlflow_store import ARTIFACTS_FOLDER, MLFLOW_FILE, TrackingError
-    from orchestrator.regular_file import refuse_links_within
-    from orchestrator.snapshot import copied_databases
-    from orchestrator.storage import sqlite_address
+    from orchestrator.record.database import sqlite_address
+    from orchestrator.support.regular_file import refuse_links_within
+    from orchestrator.tracking.mlflow.places import sentence, set_addresses, wrong_addresses
+    from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE, TrackingError
+    from orchestrator.tracking.snapshot import copied_databases
 
     database, artifacts = folder / MLFLOW_FILE, folder / ARTIFACTS_FOLDER
     refuse_links_within(folder)
@@ -117,8 +117,8 @@ def _interruptible() -> Iterator[None]:
 def _server(
     folder: Path, uri: str, host: str, port: int
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    from orchestrator.mlflow_server import server_command, server_environment
-    from orchestrator.mlflow_store import ARTIFACTS_FOLDER
+    from orchestrator.tracking.mlflow.server import server_command, server_environment
+    from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER
 
     with tempfile.TemporaryFile() as output:
         server = subprocess.Popen(  # noqa: S603 (our own interpreter)
@@ -161,7 +161,7 @@ def _signal(process: Any, number: signal.Signals) -> None:
 
 
 def _refuse_taken(host: str, port: int) -> None:
-    from orchestrator.mlflow_server import is_free
+    from orchestrator.tracking.mlflow.server import is_free
 
     if not is_free(host, port):
         other = next((p for p in range(port + 1, port + 100) if is_free(host, p)), None)
@@ -170,7 +170,7 @@ def _refuse_taken(host: str, port: int) -> None:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], base: str, output: IO[bytes]) -> None:
-    from orchestrator.loopback import is_healthy
+    from orchestrator.support.loopback import is_healthy
 
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

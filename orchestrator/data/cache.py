@@ -21,7 +21,6 @@ import numpy as np
 
 from orchestrator.data.arrow import DAMAGE, ArrowImages, new_arrow_images
 from orchestrator.data.images import ContentHashes, parallel_map, read
-from orchestrator.data.locks import exclusive
 from orchestrator.data.pixels import DECODER, decode
 from orchestrator.data.task import (
     FINAL_SPLITS,
@@ -34,6 +33,7 @@ from orchestrator.data.task import (
     data_error,
 )
 from orchestrator.data.transform import ImageTransform
+from orchestrator.support.locks import exclusive
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from typing import IO
 
 from orchestrator.data import fgvc, vtab
 from orchestrator.data.images import MAX_FILE_BYTES
-from orchestrator.data.locks import exclusive
 from orchestrator.data.reading import MAX_LIST_BYTES
 from orchestrator.data.task import DataError, Task, data_error
+from orchestrator.support.locks import exclusive
 
 Progress = Callable[[str, int, int], None]
 """What is being done, how much of it is done, out of how much."""

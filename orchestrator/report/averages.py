@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.data.fgvc import FINE_GRAINED_TASKS
 from orchestrator.data.vtab import OFFICIAL_TASKS
-from orchestrator.plan import SweepPlan
+from orchestrator.plan.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.published import published, published_method
 from orchestrator.report.wording import percent

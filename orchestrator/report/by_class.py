@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orchestrator.report.collect import StudyReport
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.wording import NOTHING
-from orchestrator.uncertainty import EXPLAINED, accuracy_text, seeds_text
+from orchestrator.support.uncertainty import EXPLAINED, accuracy_text, seeds_text
 
 NOT_KEPT = (
     "Accuracy by class was not kept: its trial was run by an older version, or there are very many "

@@ -10,8 +10,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from orchestrator.plan import StudyPlan, SweepPlan, TaskPlan
-from orchestrator.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.space import SearchSpace, build, hyperparameters
+from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.final import FinalResult, is_current
 from orchestrator.report.importance import Importance, importance
 from orchestrator.report.published import (
@@ -22,8 +23,7 @@ from orchestrator.report.published import (
     published_method,
 )
 from orchestrator.report.wording import NOTHING
-from orchestrator.space import SearchSpace, build, hyperparameters
-from orchestrator.uncertainty import (
+from orchestrator.support.uncertainty import (
     accuracy_text,
     interval,
     interval_over_seeds,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from orchestrator.plan import SweepPlan
+from orchestrator.plan.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.difference import (
     Difference,
@@ -17,7 +17,7 @@ from orchestrator.report.difference import (
 from orchestrator.report.table import MAJORITY, Cell, Row, Table
 from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import NOTHING, count, percent
-from orchestrator.uncertainty import CLEAR, EXPLAINED
+from orchestrator.support.uncertainty import CLEAR, EXPLAINED
 
 NOT_COMPARED = {
     "": {"name", "created", "studies", "data_root", "split", "split_seed"},

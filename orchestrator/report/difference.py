@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.report.collect import StudyReport
 from orchestrator.report.wording import signed
-from orchestrator.uncertainty import CLEAR, clear_from, difference_error
+from orchestrator.support.uncertainty import CLEAR, clear_from, difference_error
 
 
 @dataclass(frozen=True, kw_only=True)

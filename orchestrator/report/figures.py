@@ -9,7 +9,8 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from orchestrator.record import TrialRecord
+from orchestrator.plan.space import Dimension
+from orchestrator.record.record import TrialRecord
 from orchestrator.report.collect import TIME_PARTS, StudyReport, SweepReport, learning_curve
 from orchestrator.report.svg import (
     BOTTOM,
@@ -25,7 +26,6 @@ from orchestrator.report.svg import (
     upward,
 )
 from orchestrator.report.wording import config_text, count, duration_text, percent, value_text
-from orchestrator.space import Dimension
 
 SHADES = 5
 """Of the colour that stands for accuracy, from poor to good."""

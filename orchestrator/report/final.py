@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
-from orchestrator.document import Between, read_as, shown
-from orchestrator.final_protocol import times_opened
-from orchestrator.final_record import FinalRecord
-from orchestrator.finalists import choose_finalists
-from orchestrator.record import TrialRecord
-from orchestrator.regular_file import read_regular
+from orchestrator.plan.final_protocol import times_opened
+from orchestrator.record.finalists import choose_finalists
+from orchestrator.record.finals import FinalRecord
+from orchestrator.record.record import TrialRecord
+from orchestrator.support.document import Between, read_as, shown
+from orchestrator.support.regular_file import read_regular
 
 FINAL_FILE = "final.json"
 MOST_BYTES = 100_000_000

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.cautions import cautions, tested_sentence
-from orchestrator.record import TrialRecord
+from orchestrator.plan.space import extremes
+from orchestrator.record.record import TrialRecord
+from orchestrator.report.cautions import cautions, tested_sentence
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
 from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import count, value_text
 from orchestrator.report.worth import prompt_headlines
-from orchestrator.space import extremes
 
 MIN_TRIALS = 10
 """Below this nothing is said about convergence."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.foreign_text import table_cell, visible
 from orchestrator.report.averages import (
     Average,
     MethodColumn,
@@ -20,6 +19,7 @@ from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.findings import convergence, headlines, remarks
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.worth import worth
+from orchestrator.support.foreign_text import table_cell, visible
 
 
 def markdown(tables: Sequence[Table], sentences: Sequence[str] = ()) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
+from orchestrator.plan.space import SearchSpace
 from orchestrator.report.wording import count
-from orchestrator.space import SearchSpace
 
 BEST_SHARE = 0.25
 """What sets this share of the complete trials apart is called important."""

@@ -13,9 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.final_protocol import times_opened
-from orchestrator.foreign_text import visible
-from orchestrator.record import TrialRecord
+from orchestrator.plan.final_protocol import times_opened
+from orchestrator.record.record import TrialRecord
 from orchestrator.report.by_class import NOT_KEPT, class_table
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.figures import Figure, study_figures, sweep_figures
@@ -32,7 +31,8 @@ from orchestrator.report.wording import (
     value_text,
 )
 from orchestrator.report.worth import worth
-from orchestrator.yaml_io import dump_yaml
+from orchestrator.support.foreign_text import visible
+from orchestrator.support.yaml_io import dump_yaml
 
 OPEN_UP_TO = 4
 """Studies of a small sweep are shown at once, those of a large one when asked for."""

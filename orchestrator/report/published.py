@@ -13,8 +13,8 @@ from importlib import resources
 
 from orchestrator.data.fgvc import FINE_GRAINED_TASKS
 from orchestrator.data.vtab import OFFICIAL_TASKS
-from orchestrator.plan import BackbonePlan, SweepPlan
-from orchestrator.space import SearchSpace, Value, default_of
+from orchestrator.plan.plan import BackbonePlan, SweepPlan
+from orchestrator.plan.space import SearchSpace, Value, default_of
 
 PUBLISHED_IMAGE_SIZE = 224
 

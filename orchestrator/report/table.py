@@ -16,7 +16,7 @@ from orchestrator.report.findings import convergence
 from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import NOTHING, config_text, count, percent
 from orchestrator.report.worth import BASELINES, prompts_against
-from orchestrator.uncertainty import CLEAR, EXPLAINED, accuracy_text
+from orchestrator.support.uncertainty import CLEAR, EXPLAINED, accuracy_text
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
 MAJORITY = "majority %: what always answering the most frequent class of these images gives."

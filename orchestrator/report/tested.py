@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from orchestrator.record import TrialRecord
+from orchestrator.record.record import TrialRecord
 from orchestrator.report.collect import StudyReport
 from orchestrator.report.final import FinalResult, is_current
 from orchestrator.report.wording import count

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.uncertainty import digits_of
+from orchestrator.support.uncertainty import digits_of
 
 NOTHING = "–"
 """Where there is no number."""

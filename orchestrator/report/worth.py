@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from orchestrator.report.collect import StudyReport, SweepReport, highest
 from orchestrator.report.difference import Difference, test_difference, val_difference
 from orchestrator.report.wording import count, percent
-from orchestrator.uncertainty import CLEAR
+from orchestrator.support.uncertainty import CLEAR
 
 BASELINES = {"linear": "the linear probe", "full": "full fine-tuning"}
 

@@ -17,8 +17,9 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator import schedule, sharing
-from orchestrator.slots import Slots
+from orchestrator.cluster import sharing
+from orchestrator.cluster.slots import Slots
+from orchestrator.run.ray import engine as schedule
 
 
 class SleepingWorker(tune.Trainable):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import fleet
-from orchestrator.fleet import gpu_kinds, grown, may_have
-from orchestrator.slots import Machine
+from orchestrator.cluster import reach as fleet
+from orchestrator.cluster.reach import gpu_kinds, grown, may_have
+from orchestrator.cluster.slots import Machine
 
 ROOT = Path(__file__).parents[2]
 AWS = ROOT / "cluster.yaml"

@@ -11,16 +11,16 @@ import pytest
 from suites import write_task
 
 from methods import load_backbone
-from orchestrator.backbone import BackbonePlan, image_transform
-from orchestrator.config import TrialConfig
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.vtab import read_vtab_task
-from orchestrator.delivery import Delivery, store_weights, write_whole
-from orchestrator.depot import _Files
-from orchestrator.engine import Engine
-from orchestrator.plan import PrunerPlan
-from orchestrator.residents import Residents
-from orchestrator.trial import Trial, TrialContext
+from orchestrator.run.ray.files import _Files
+from orchestrator.training.backbone import BackbonePlan, image_transform
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.driver_files import Delivery, store_weights, write_whole
+from orchestrator.training.numerics import Engine
+from orchestrator.training.pruning import PrunerPlan
+from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.worker_cache import Residents
 
 
 class FolderDepot:

@@ -17,7 +17,7 @@ import mlflow
 import pytest
 from suites import write_suite
 
-from orchestrator.services import Services, Settings, postgres_programs
+from orchestrator.cluster.services import Services, Settings, postgres_programs
 
 pytestmark = [
     pytest.mark.postgres,
@@ -65,7 +65,7 @@ def orchestrator(services: Services, tmp: Path, *arguments: object, code: int = 
         for k, v in os.environ.items()
         if not k.startswith(("MLFLOW_", "ORCHESTRATOR_", "RAY_"))
     }
-    words = [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
+    words = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
     done = subprocess.run(
         ["bash", "-c", f'. "{services.folder}/environment" && exec "$@"', "bash", *words],
         env={**clean, "ORCHESTRATOR_CACHE": str(tmp / "cache"), "COLUMNS": "200"},

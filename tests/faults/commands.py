@@ -16,7 +16,7 @@ import psutil
 
 T = TypeVar("T")
 
-COMMAND = (sys.executable, "-m", "orchestrator.cli")
+COMMAND = (sys.executable, "-m", "orchestrator")
 
 ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)
 """As the drivers of `drivers.py` have it: with more threads sums are rounded differently."""

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator.cli.sweeps
-from orchestrator import cli, faults, storage, sweep
+from orchestrator import cli
+from orchestrator.cluster.slots import Slots
 from orchestrator.data.cache import ImageCache
-from orchestrator.ledger import Ledger, Run
-from orchestrator.plan import save_plan
-from orchestrator.prepare import SweepRequest, plan_sweep
-from orchestrator.slots import Slots
-from orchestrator.trial import TrialContext
-from orchestrator.worker import WarmWorker
+from orchestrator.plan.plan import save_plan
+from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.record import database as storage
+from orchestrator.run import sweep
+from orchestrator.run.ray.worker import WarmWorker
+from orchestrator.run.search_queue import Ledger, Run
+from orchestrator.support import commit_points as faults
+from orchestrator.training.trial import TrialContext
 
 
 def _plan(folder: str, suite: str, request: dict[str, Any]) -> None:

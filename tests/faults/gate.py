@@ -5,7 +5,7 @@ import os
 import select
 from pathlib import Path
 
-from orchestrator.faults import GATES
+from orchestrator.support.commit_points import GATES
 
 
 class Gate:

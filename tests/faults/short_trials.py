@@ -21,8 +21,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from orchestrator import schedule
-from orchestrator.slots import Slots
+from orchestrator.cluster.slots import Slots
+from orchestrator.run.ray import engine as schedule
 
 IDLE_SECONDS = 2.0
 LONG_SECONDS = 12.0

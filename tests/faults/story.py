@@ -6,11 +6,11 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from orchestrator.doctor import Examination, examine
-from orchestrator.mlflow_runs import STUDY_TAG, TRIAL_TAG
-from orchestrator.mlflow_store import MLFLOW_FILE
-from orchestrator.plan import load_plan
-from orchestrator.record import open_record
+from orchestrator.plan.plan import load_plan
+from orchestrator.record.record import open_record
+from orchestrator.run.doctor import Examination, examine
+from orchestrator.tracking.content import STUDY_TAG, TRIAL_TAG
+from orchestrator.tracking.mlflow.store import MLFLOW_FILE
 
 Story = dict[str, Any]
 """By trial: configuration, state, value, accuracy after every epoch, and its rungs."""

@@ -9,10 +9,11 @@ from drivers import Drivers
 from plans import make_plan, make_record
 from suites import write_suite
 
-from orchestrator.changes import refuse_changes, warn_of_other_software
-from orchestrator.engine import Engine
-from orchestrator.plan import PrunerPlan, SweepPlan, load_plan
-from orchestrator.record import Record, open_record
+from orchestrator.plan.plan import SweepPlan, load_plan
+from orchestrator.record.changes import refuse_changes, warn_of_other_software
+from orchestrator.record.record import Record, open_record
+from orchestrator.training.numerics import Engine
+from orchestrator.training.pruning import PrunerPlan
 
 
 def test_a_changed_space_is_refused_with_the_difference(tmp_path: Path):

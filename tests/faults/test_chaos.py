@@ -23,7 +23,7 @@ from drivers import Drivers
 from plans import wait_for
 from story import Story, assert_whole, story_of
 
-from orchestrator.mlflow_server import server_command, server_environment
+from orchestrator.tracking.mlflow.server import server_command, server_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 

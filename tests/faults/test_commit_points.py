@@ -9,8 +9,8 @@ from drivers import Drivers
 from plans import make_plan
 from story import Story, assert_whole, examine_folder, story_of
 
-from orchestrator.faults import COMMIT_POINTS
-from orchestrator.record import Record
+from orchestrator.record.record import Record
+from orchestrator.support.commit_points import COMMIT_POINTS
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +120,7 @@ class _Killed(Exception):
 
 def _prune_many(plan, database: Path, killed_at: str | None) -> list[tuple[str, int, object]]:
     """Twelve trials with made curves; each is cut off once at every time that it passes."""
-    import orchestrator.record as module
+    import orchestrator.record.record as module
 
     study = plan.studies[0].name
     url = f"sqlite:///{database}"

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from methods import load_backbone
-from orchestrator.bundle import Bundle, load_bundle, read_bundle, sha256_of
+from orchestrator.bundle.bundle import Bundle, load_bundle, read_bundle, sha256_of
 from orchestrator.cli import main
-from orchestrator.plan import SweepPlan, read_plan
-from orchestrator.yaml_io import dump_yaml, read_yaml
+from orchestrator.plan.plan import SweepPlan, read_plan
+from orchestrator.support.yaml_io import dump_yaml, read_yaml
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
@@ -57,7 +57,7 @@ def test_a_bad_value_in_a_bundle_is_one_line_that_names_it(
     place, value, document, bundle, monkeypatch
 ):
     bad = changed(document, place, value)
-    monkeypatch.setattr("orchestrator.bundle.read_yaml", lambda path: bad)
+    monkeypatch.setattr("orchestrator.bundle.bundle.read_yaml", lambda path: bad)
     with pytest.raises(ValueError) as refused:
         read_bundle(bundle)
     text = one_line(refused.value)
@@ -86,7 +86,7 @@ def test_a_bundle_changed_anywhere_is_a_bundle_or_one_line(data, document, tmp_p
             bad = changed(bad, data.draw(places), data.draw(junk))
         except (KeyError, TypeError, IndexError):
             continue  # the change before has taken the place away
-    monkeypatch.setattr("orchestrator.bundle.read_yaml", lambda path: copy.deepcopy(bad))
+    monkeypatch.setattr("orchestrator.bundle.bundle.read_yaml", lambda path: copy.deepcopy(bad))
     try:
         assert isinstance(read_bundle(tmp_path / "pets.yaml"), Bundle)
     except ValueError as error:

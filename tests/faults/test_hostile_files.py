@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from methods import load_backbone
-from orchestrator.bundle import read_bundle
-from orchestrator.checkpoint import load_checkpoint
+from orchestrator.bundle.bundle import read_bundle
 from orchestrator.data.vtab import read_vtab_task
-from orchestrator.space import SearchSpace, parse_space
-from orchestrator.yaml_io import dump_yaml, parse_yaml
+from orchestrator.plan.space import SearchSpace, parse_space
+from orchestrator.support.yaml_io import dump_yaml, parse_yaml
+from orchestrator.training.checkpoint import load_checkpoint
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")

@@ -10,10 +10,10 @@ import pytest
 from plans import curve_to, facts_of, make_plan, make_record
 
 from orchestrator.cli import main
-from orchestrator.final_protocol import FinalProtocol
-from orchestrator.final_record import FinalRecord
-from orchestrator.plan import save_plan
-from orchestrator.storage import default_storage
+from orchestrator.plan.final_protocol import FinalProtocol
+from orchestrator.plan.plan import save_plan
+from orchestrator.record.database import default_storage
+from orchestrator.record.finals import FinalRecord
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from commands import running
 from plans import make_plan
 from postgres import PostgreSQL
 
-from orchestrator.owner import leased, owned
-from orchestrator.record import Record
-from orchestrator.storage import StorageError
+from orchestrator.record.database import StorageError
+from orchestrator.record.owner import leased, owned
+from orchestrator.record.record import Record
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from orchestrator.owner import leased, owned
+from orchestrator.record.owner import leased, owned
 with owned(Path(sys.argv[1])), leased(sys.argv[2] or None, "sweep"):
     print("held", flush=True)
     time.sleep(600)

@@ -15,9 +15,9 @@ from optuna.storages import RDBStorage
 from plans import make_plan, make_record, wait_for
 from postgres import PASSWORD, PostgreSQL
 
-from orchestrator import storage
-from orchestrator.record import Record
-from orchestrator.storage import StorageError, open_storage
+from orchestrator.record import database as storage
+from orchestrator.record.database import StorageError, open_storage
+from orchestrator.record.record import Record
 
 SECONDS = 240
 """More than any of this takes on a busy machine."""
@@ -141,7 +141,7 @@ def test_a_refused_connection_names_the_server_and_not_the_password(postgres: Po
 
 OPENS = """
 import sys
-from orchestrator.storage import open_storage
+from orchestrator.record.database import open_storage
 print("ready", flush=True)
 sys.stdin.readline()
 open_storage(sys.argv[1])

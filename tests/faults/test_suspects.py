@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from plans import curve_to, facts_of, make_plan, make_record
 
-from orchestrator.ledger import SAME_FAILURES, StudyLedger
-from orchestrator.record import Record
+from orchestrator.record.record import Record
+from orchestrator.run.search_queue import SAME_FAILURES, StudyLedger
 
 FULL = "OSError: [Errno 28] No space left on device: 'trials/{}.part' (trial.py:240)"
 

@@ -17,8 +17,8 @@ from ray._common.utils import get_system_memory
 from ray._private.utils import get_used_memory
 from story import Story, assert_whole, story_of
 
-from orchestrator.plan import load_plan
-from orchestrator.record import open_record
+from orchestrator.plan.plan import load_plan
+from orchestrator.record.record import open_record
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

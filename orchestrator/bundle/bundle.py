@@ -1,0 +1,349 @@
+"""A bundle: the configuration of a trained trial and its tuned weights, as two files.
+
+    from orchestrator.bundle import load_bundle
+    predictions = load_bundle("best/digits.yaml").predict(["image.png"])
+
+Loading needs torch, timm, safetensors and this distribution: neither Ray nor MLflow.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from methods import METHODS, TunedViT, restore
+from methods.recipe import Recipe
+from orchestrator.bundle.card import model_card
+from orchestrator.data.image_paths import Unreadable
+from orchestrator.data.images import MAX_FILE_BYTES, parallel_map
+from orchestrator.data.pixels import decode
+from orchestrator.data.split import SplitRule
+from orchestrator.data.transform import ImageTransform
+from orchestrator.support.commit_points import commit_point
+from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.document import Between, Entries, Name, OneOf, Sha256, read_as, shown
+from orchestrator.support.regular_file import opened_regular, read_regular
+from orchestrator.support.whole_file import whole_file
+from orchestrator.support.yaml_io import dump_yaml, read_yaml
+from orchestrator.training.backbone import BackbonePlan, image_transform, load_planned_backbone
+from orchestrator.training.config import TrialConfig, build, check_types, split_config
+from orchestrator.training.numerics import Engine
+
+FORMAT = 1
+DEVICES = ("cpu", "cuda")
+
+BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
+"""Description, tuned weights, model card, checksums: one of each per task."""
+
+MOST_TENSOR_BYTES = 16 * 2**30
+"""Of tuned weights: all of the largest plain ViT of timm, in float32, are 7 GB."""
+
+MOST_TOKENS = 64 * 1024
+"""That predictions are computed of at once: 64 images of 512 pixels, in patches of 16."""
+
+Accuracy = Annotated[float, Between(0, 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What `<task>.yaml` says: enough to run the trial again and to load its weights."""
+
+    task: Annotated[str, Name()]
+    suite: str
+    data_root: str | None
+    data_seed: int
+    class_names: Annotated[tuple[str, ...], Entries(2)]
+    data_fingerprint: str
+    backbone: BackbonePlan
+    trial: TrialConfig
+    recipe: Mapping[str, Any]
+    """As trained, for reading: the method's published recipe with the trial's values."""
+    val_accuracy: Accuracy | None
+    """Of the search; None after training on train and val together."""
+    num_tuned_parameters: Annotated[int, Between(1, 10**12)]
+    device: str
+    cpu_threads: Annotated[int, Between(1, 4096)]
+    tensors_sha256: Annotated[str, Sha256()]
+    sweep: str
+    versions: Mapping[str, str]
+    data_split: tuple[float, float, float] | None = None
+    """Fractions of train, val and test that the user chose for a split of ours."""
+    copies_together: bool = False
+    """Whether that split counts exact copies once: not in bundles of older versions."""
+    stage: Annotated[str, OneOf(("search", "final"))] = "search"
+    """search: trained on train. final: the winner, trained on train and val, tested once."""
+    test_accuracies: Mapping[int, Accuracy] = field(default_factory=dict)
+    """Of the final stage by seed; these are the prompts of the seed in `trial`."""
+    seed_rule: str = ""
+    """How that seed was chosen; empty: by an older version, the median on test."""
+    round: Annotated[int, Between(1, 10**6)] = 1
+    """Of the final stage; 2 and more: it was done again."""
+    num_openings: Annotated[int, Between(1, 10**6)] = 1
+    """In how many rounds of the final stage the test split was opened."""
+    num_images: Annotated[int, Between(1, 10**9)] | None = None
+    """Val images that `val_accuracy` was measured on, or test images; None in older bundles."""
+    majority: Annotated[int, Between(1, 10**9)] | None = None
+    """Of these, those of the most frequent class."""
+    engine: Engine = field(default_factory=Engine)
+    """How it was computed in training; predictions are computed in float32."""
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Of the task's splits, if they are ours."""
+        return SplitRule(
+            seed=self.data_seed,
+            fractions=self.data_split,
+            copies_together=self.copies_together,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The most probable class of one image."""
+
+    image: str
+    label: int
+    class_name: str
+    probability: float
+
+
+def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]:
+    """Write `<task>.yaml`, `.safetensors`, `.md` (a model card) and `.sha256` (checksums).
+
+    Each is complete or not there at all; the description comes first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{bundle.task}.safetensors"
+    _write(weights, read_regular(tensors, most_bytes=MOST_TENSOR_BYTES, follow_link=False))
+    document = {"format": FORMAT, **asdict(bundle)}
+    document["class_names"] = list(bundle.class_names)
+    document["data_split"] = list(bundle.data_split) if bundle.data_split else None
+    for name in ("mean", "std"):
+        document["backbone"][name] = list(document["backbone"][name])
+    description = folder / f"{bundle.task}.yaml"
+    _write(description, dump_yaml(document).encode())
+    card = folder / f"{bundle.task}.md"
+    method = METHODS[bundle.trial.method]
+    _write(card, model_card(bundle, method.title, method.paper).encode())
+    checked = (description, weights, card)
+    sums = folder / f"{bundle.task}.sha256"
+    _write(sums, "".join(map(_checksum, checked)).encode())
+    return *checked, sums
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The description alone. ValueError if the file is no bundle of ours."""
+    document = read_yaml(path)
+    if not isinstance(document, dict) or "format" not in document:
+        raise ValueError(f"{path}: is not a bundle (no `format` line)")
+    written = document.pop("format")
+    if type(written) is not int or written != FORMAT:
+        raise ValueError(f"{path}: is of format {shown(written)}, not of {FORMAT}, which we read")
+    bundle = read_as(Bundle, document, source=str(path))
+    _check_consistent(bundle, str(path))
+    return bundle
+
+
+def _check_consistent(bundle: Bundle, source: str) -> None:
+    """What its parts say of each other, and the configuration."""
+    try:
+        bundle.split_rule  # noqa: B018
+    except ValueError as error:
+        raise ValueError(f"{source}: data_split: {error}") from error
+    trial = bundle.trial
+    if trial.method not in METHODS:
+        raise ValueError(f"{source}: trial.method: {unknown('method', trial.method, METHODS)}")
+    if trial.task != bundle.task:
+        raise ValueError(
+            f"{source}: trial.task: expected {bundle.task!r} as `task` says, found {trial.task!r}"
+        )
+    check_types(trial.method, trial.config, source=f"{source}: trial.config")
+    build(trial.method, trial.config, source=f"{source}: trial.config")
+    read_as(Recipe, bundle.recipe, source=f"{source}: recipe")
+    if bundle.stage == "search" and bundle.val_accuracy is None:
+        raise ValueError(f"{source}: val_accuracy: expected a number, since `stage` is search")
+    if bundle.stage == "final" and trial.seed not in bundle.test_accuracies:
+        raise ValueError(
+            f"{source}: test_accuracies: expected the one of seed {trial.seed} among them, since "
+            "`stage` is final"
+        )
+
+
+class PromptedModel:
+    """A loaded bundle: takes images, gives classes."""
+
+    def __init__(self, bundle: Bundle, model: TunedViT, device: str) -> None:
+        self.bundle = bundle
+        self.model = model.eval()
+        self._device = device
+        self._transform: ImageTransform = image_transform(bundle.backbone)
+
+    def logits(self, images: Sequence[Image.Image]) -> Tensor:
+        """(N, num_classes) for PIL images of any size."""
+        return self._logits([self._transform.apply(image) for image in images])
+
+    def predict(
+        self, paths: str | Path | Iterable[str | Path], *, batch_size: int = 64
+    ) -> list[Prediction]:
+        """One prediction per image file, in order. ValueError names a file that is no image.
+
+        Where one bad file must not cost the others, `predict_each` gives its error in its place.
+        """
+        if isinstance(paths, str | Path):
+            paths = [paths]
+        found: list[Prediction] = []
+        for one in self.predict_each(paths, batch_size=batch_size):
+            if isinstance(one, Unreadable):
+                raise ValueError(one.error)
+            found.append(one)
+        return found
+
+    def predict_each(
+        self, paths: Iterable[str | Path], *, batch_size: int = 64
+    ) -> Iterator[Prediction | Unreadable]:
+        """One prediction, or the reason why there is none, per image file, in order.
+
+        Files are read and decoded in threads, a bounded number ahead of the network.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        rows = parallel_map(self._read, paths)
+        while batch := list(islice(rows, batch_size)):
+            good = [row for row in batch if not isinstance(row, Unreadable)]
+            predictions = iter(self._predictions(good))
+            for row in batch:
+                yield row if isinstance(row, Unreadable) else next(predictions)
+
+    def classify(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[Prediction]:
+        """One prediction per image, under its name."""
+        pixels = (self._transform.apply(image) for image in images)
+        return self._predictions(list(zip(names, pixels, strict=True)))
+
+    def _read(self, path: str | Path) -> tuple[str, np.ndarray] | Unreadable:
+        name = str(path)
+        try:
+            content = read_regular(Path(path), most_bytes=MAX_FILE_BYTES)
+            return name, self._transform.apply(decode(content, name))
+        except (ValueError, OSError) as error:
+            reason = f"{name!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            return Unreadable(image=name, error=reason)
+
+    def _predictions(self, named_pixels: Sequence[tuple[str, np.ndarray]]) -> list[Prediction]:
+        if not named_pixels:
+            return []
+        probabilities = self._logits([pixels for _, pixels in named_pixels]).softmax(dim=1)
+        return [
+            Prediction(
+                image=name,
+                label=label,
+                class_name=self.bundle.class_names[label],
+                probability=float(row[label]),
+            )
+            for (name, _), row in zip(named_pixels, probabilities, strict=True)
+            for label in [int(row.argmax())]
+        ]
+
+    def _logits(self, decoded: Sequence[np.ndarray]) -> Tensor:
+        """Of large images few are computed at once."""
+        patches = self.model.vit.patch_embed.num_patches
+        part = max(1, MOST_TOKENS // (int(patches) + self.model.tuning.num_prompts))
+        starts = range(0, len(decoded), part)
+        return torch.cat([self._logits_of(decoded[start : start + part]) for start in starts])
+
+    def _logits_of(self, decoded: Sequence[np.ndarray]) -> Tensor:
+        backbone = self.bundle.backbone
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
+        pixels = torch.stack([torch.from_numpy(one.copy()) for one in decoded])
+        normalised = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        with torch.no_grad():
+            return self.model(normalised.to(self._device)).float().cpu()
+
+
+def load_bundle(
+    path: str | Path, *, weights: str | Path | None = None, device: str | None = "cpu"
+) -> PromptedModel:
+    """The model of `<task>.yaml` and the safetensors file beside it.
+
+    `weights` is where the frozen backbone's file is now, if not where it was; it must have the
+    content that the bundle was trained on. `device` None is a GPU if there is one.
+    """
+    path = Path(path)
+    bundle = read_bundle(path)
+    tensors = path.with_suffix(".safetensors")
+    try:
+        with opened_regular(tensors, most_bytes=MOST_TENSOR_BYTES) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ValueError(f"{tensors}: the tuned weights of {path.name} are missing") from None
+    if found != bundle.tensors_sha256:
+        raise ValueError(f"{tensors}: is not the file that {path.name} was written with")
+    plan = bundle.backbone
+    if weights is not None:
+        plan = replace(plan, weights=str(Path(weights).expanduser().absolute()))
+    device = _found_device(device)
+    backbone = load_planned_backbone(plan, device)
+    own, _ = split_config(bundle.trial.method, bundle.trial.config)
+    try:
+        state = load_file(tensors)
+    except (SafetensorError, KeyError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{tensors}: is not a safetensors file: {error}") from error
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{tensors}: {shown(name)} holds values that are no finite numbers")
+    try:
+        model = restore(
+            backbone.vit,
+            METHODS[bundle.trial.method](**own),
+            state,
+            num_classes=bundle.num_classes,
+            recipe=Recipe(**bundle.recipe),
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return PromptedModel(bundle, model.to(device), device)
+
+
+def _found_device(asked: str | None) -> str:
+    """`cpu`, `cuda` or `cuda:1`; None is a GPU if there is one."""
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = asked.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(unknown("device", asked, DEVICES))
+    num_found = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= num_found:
+        raise ValueError(
+            f"{asked}: there are {num_found or 'no'} CUDA devices here; use --device cpu, or leave "
+            "--device out"
+        )
+    return asked
+
+
+def _checksum(file: Path) -> str:
+    """A line as sha256sum writes and reads it, which marks a name with a backslash."""
+    escaped = file.name.replace("\\", "\\\\")
+    return f"{chr(92) if escaped != file.name else ''}{sha256_of(file)}  {escaped}\n"
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as file:
+        file.write(content)
+        commit_point("half bundle")

@@ -1,0 +1,170 @@
+"""What a bundle says about itself to people, in the form that model hubs read."""
+
+import json
+import shlex
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.plan.final_protocol import MEDIAN_SEED, times_opened
+from orchestrator.support.foreign_text import code, markdown
+from orchestrator.support.uncertainty import EXPLAINED, accuracy_text, seeds_text
+from orchestrator.support.yaml_io import dump_yaml
+
+if TYPE_CHECKING:
+    from orchestrator.bundle.bundle import Bundle
+
+LARGEST_LIST = 20
+
+
+def model_card(bundle: "Bundle", title: str, paper: str) -> str:
+    """Markdown behind a YAML head, as hubs show it. `title` and `paper` are the method's."""
+    backbone, method = bundle.backbone, bundle.trial.method
+    description = code(f"{bundle.task}.yaml")
+    share = 100 * bundle.num_tuned_parameters / backbone.num_parameters
+    return "\n".join(
+        [
+            "---",
+            dump_yaml(_head(bundle)).rstrip(),
+            "---",
+            "",
+            f"# {method} on {markdown(bundle.task)}",
+            "",
+            f"Classifies images into {bundle.num_classes} classes with a frozen "
+            f"{code(backbone.name)} and {bundle.num_tuned_parameters:,} tuned parameters "
+            f"({share:.2f} % of the backbone's {backbone.num_parameters:,}), head included. "
+            f"The method is [{markdown(title)}]({paper}).",
+            "",
+            "## Accuracy",
+            "",
+            *_accuracy(bundle),
+            "",
+            "## Use",
+            "",
+            "```python",
+            "from orchestrator.bundle import load_bundle",
+            "",
+            f'predictions = load_bundle({_text(f"{bundle.task}.yaml")}).predict(["image.png"])',
+            "```",
+            "",
+            f"The files {description} and {code(f'{bundle.task}.safetensors')} stay side by side; "
+            f"{_command('sha256sum', '-c', f'{bundle.task}.sha256')} checks them. The backbone's "
+            "weights are not among them: "
+            + (
+                "timm fetches them, or they come with the package"
+                if backbone.weights is None
+                else "give their file as `weights`"
+            )
+            + f". They are checked (sha256 of the tensors {backbone.weights_sha256[:12]}...).",
+            "",
+            f"Images are resized to {backbone.image_size} pixels ({backbone.resize}, "
+            f"{backbone.interpolation}) and normalised with mean {list(backbone.mean)} and "
+            f"standard deviation {list(backbone.std)}.",
+            "",
+            "## Classes",
+            "",
+            _classes(bundle),
+            "",
+            "## Training",
+            "",
+            f"Trial #{bundle.trial.number} of study {code(bundle.trial.study)} in sweep "
+            f"{code(bundle.sweep)}, seed {bundle.trial.seed}, trained on "
+            f"{'train and val' if bundle.stage == 'final' else 'train'} on "
+            f"{markdown(bundle.device)}. "
+            f"{_command('orchestrator', 'train', f'{bundle.task}.yaml')} repeats it.",
+            "",
+            "| hyper-parameter | value |",
+            "|---|---|",
+            *(
+                f"| {markdown(name)} | {markdown(str(value))} |"
+                for name, value in bundle.trial.config.items()
+            ),
+            "",
+        ]
+    )
+
+
+def _head(bundle: "Bundle") -> dict[str, Any]:
+    name, value = _headline(bundle)
+    return {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "base_model": bundle.backbone.name,
+        "tags": ["visual-prompt-tuning", bundle.trial.method, "parameter-efficient-fine-tuning"],
+        "model-index": [
+            {
+                "name": f"{bundle.trial.method} on {bundle.task}",
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": bundle.task, "type": bundle.task},
+                        "metrics": [{"type": "accuracy", "name": name, "value": round(value, 4)}],
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _headline(bundle: "Bundle") -> tuple[str, float]:
+    if bundle.stage == "final":
+        return "test accuracy, mean over seeds", fmean(bundle.test_accuracies.values())
+    return "validation accuracy", bundle.val_accuracy or 0.0
+
+
+def _accuracy(bundle: "Bundle") -> list[str]:
+    if bundle.stage != "final":
+        accuracy, number = bundle.val_accuracy or 0.0, bundle.num_images
+        told = f"{100 * accuracy:.1f}" if number is None else accuracy_text(accuracy, number)
+        return [
+            f"{told} % of the {_counted(number)}validation images{_error(told)}, which "
+            "also chose this configuration among the trials of the search: an optimistic number. "
+            f"It was not tested.{_majority(bundle)}{_explained(told)}"
+        ]
+    values = list(bundle.test_accuracies.values())
+    told = seeds_text(values, bundle.num_images)
+    own = bundle.test_accuracies[bundle.trial.seed]
+    return [
+        f"{told} % of the {_counted(bundle.num_images)}test "
+        f"images (mean and standard deviation over {len(values)} seeds, each tested once after the "
+        f"last epoch).{_explained(told)}{_majority(bundle)} These are the "
+        f"parameters of seed {bundle.trial.seed}, the "
+        f"{markdown(bundle.seed_rule or MEDIAN_SEED)}, with {100 * own:.1f} %. "
+        f"{times_opened(bundle.num_openings)}",
+    ]
+
+
+def _counted(number: int | None) -> str:
+    return "" if number is None else f"{number:,} "
+
+
+def _error(accuracy: str) -> str:
+    return " (± standard error)" if "±" in accuracy else ""
+
+
+def _explained(accuracy: str) -> str:
+    """Where an interval stands in the place of ±."""
+    return f" {EXPLAINED}" if "(" in accuracy else ""
+
+
+def _majority(bundle: "Bundle") -> str:
+    if bundle.majority is None or not bundle.num_images:
+        return ""
+    share = 100 * bundle.majority / bundle.num_images
+    return f" Always answering the most frequent class gives {share:.1f} % of them."
+
+
+def _classes(bundle: "Bundle") -> str:
+    names = [f"{label} {markdown(name)}" for label, name in enumerate(bundle.class_names)]
+    more = len(names) - LARGEST_LIST
+    shown = ", ".join(names[:LARGEST_LIST])
+    return shown + (f", and {more} more in {code(f'{bundle.task}.yaml')}" if more > 0 else "")
+
+
+def _text(text: str) -> str:
+    """As Python reads it back."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _command(*words: str) -> str:
+    """As a shell takes it."""
+    return code(shlex.join(words))

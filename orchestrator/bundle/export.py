@@ -1,0 +1,145 @@
+"""The best configuration and prompts of every task, as files that can be loaded again."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from orchestrator.bundle.bundle import Bundle, save_bundle, sha256_of
+from orchestrator.data.suites import Suite
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.record.record import Record, TrialRecord, best_of
+from orchestrator.support.commit_points import commit_point
+from orchestrator.support.regular_file import refuse_link_below
+from orchestrator.support.uncertainty import accuracy_text
+from orchestrator.training.config import TrialConfig, build
+
+TRIALS_FOLDER = "trials"
+BEST_FOLDER = "best"
+BY_METHOD = "by_method"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export wrote, and what it could not."""
+
+    files: dict[str, list[Path]]
+    """Of the best trial of each study, by study."""
+    best: dict[str, TrialRecord]
+    """The winner of each task over all its studies, by task."""
+    missing: list[str]
+    """Studies and tasks without a bundle, with the reason."""
+
+
+def export_best(
+    plan: SweepPlan, record: Record, suite: Suite, *, trials_folder: Path, folder: Path
+) -> Exported:
+    """Write `<task>.yaml` and `<task>.safetensors` for each task, and for each of its studies.
+
+    Those of a task's winner stand in `folder`, those of each method in `by_method/<space>/`.
+    """
+    files: dict[str, list[Path]] = {}
+    best: dict[str, TrialRecord] = {}
+    missing: list[str] = []
+    for task in plan.tasks:
+        studies = [study for study in plan.studies if study.task == task.name]
+        winners: list[TrialRecord] = []
+        for study in studies:
+            trial = record.best(study.name)
+            if trial is None:
+                missing.append(f"{study.name}: no trial was complete")
+                continue
+            tensors = _tensors(trials_folder, trial)
+            if not tensors.is_file():
+                missing.append(f"{study.name}: {tensors} is gone; run trial #{trial.number} again")
+                continue
+            by_method = folder / BY_METHOD / study.space
+            refuse_link_below(trials_folder, tensors)
+            refuse_link_below(folder, by_method)
+            bundle = describe(plan, suite, trial, tensors)
+            files[study.name] = list(save_bundle(bundle, by_method, tensors))
+            winners.append(trial)
+        winner = best_of(winners)
+        if winner is None:
+            missing.append(f"{task.name}: none of its studies has a complete trial")
+            continue
+        tensors = _tensors(trials_folder, winner)
+        save_bundle(describe(plan, suite, winner, tensors), folder, tensors)
+        best[task.name] = winner
+    commit_point("after export")
+    return Exported(files=files, best=best, missing=missing)
+
+
+def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -> Bundle:
+    """The bundle of a complete trial whose tuned weights are in `tensors`."""
+    assert trial.val_accuracy is not None
+    if untold := [name for name in _NEEDED if name not in trial.facts]:
+        raise ValueError(
+            f"{trial.study} #{trial.number}: the storage does not say its {', '.join(untold)}"
+        )
+    study = plan.study(trial.study)
+    space = plan.parsed_spaces[study.space]
+    _, recipe = build(space.method, trial.config, source=f"{trial.study} #{trial.number}")
+    task = next(task for task in suite.tasks if task.name == study.task)
+    return Bundle(
+        task=task.name,
+        suite=plan.suite,
+        data_root=plan.data_root,
+        data_seed=plan.split_rule.seed,
+        data_split=plan.split_rule.fractions,
+        copies_together=plan.split_rule.copies_together,
+        class_names=task.class_names,
+        data_fingerprint=plan.task(task.name).fingerprint,
+        backbone=plan.backbone,
+        trial=TrialConfig(
+            study=trial.study,
+            task=task.name,
+            number=trial.number,
+            method=space.method,
+            config=dict(trial.config),
+            seed=trial.seed,
+        ),
+        recipe=asdict(replace(recipe, readout=trial.facts.get("readout", recipe.readout))),
+        val_accuracy=trial.val_accuracy,
+        num_tuned_parameters=trial.facts["num_tuned_parameters"],
+        device=trial.facts["device"],
+        cpu_threads=trial.facts["cpu_threads"],
+        num_images=plan.task(task.name).num_val,
+        majority=plan.task(task.name).val_majority,
+        engine=plan.engine,
+        tensors_sha256=sha256_of(tensors),
+        sweep=plan.name,
+        versions=plan.versions,
+    )
+
+
+_NEEDED = ("num_tuned_parameters", "device", "cpu_threads")
+"""Facts of a trial that its bundle repeats."""
+
+
+def _tensors(trials_folder: Path, trial: TrialRecord) -> Path:
+    return trials_folder / trial.study / f"{trial.number}.safetensors"
+
+
+def exported_table(plan: SweepPlan, best: dict[str, TrialRecord]) -> Iterable[tuple[str, ...]]:
+    """Per task: method, validation accuracy, that of the most frequent class, tuned parameters,
+    searched values."""
+    for task in plan.tasks:
+        trial = best.get(task.name)
+        if trial is None:
+            yield (task.name, "none", "", "", "", "")
+            continue
+        space = plan.study(trial.study).space
+        searched = {d.name for d in plan.parsed_spaces[space].dimensions}
+        values = " ".join(
+            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}"
+            for k, v in trial.config.items()
+            if k in searched
+        )
+        yield (
+            task.name,
+            space,
+            accuracy_text(trial.val_accuracy or 0.0, task.num_val),
+            "" if task.val_majority_share is None else f"{100 * task.val_majority_share:.1f}",
+            f"{trial.facts['num_tuned_parameters']:,}",
+            values,
+        )

@@ -1,0 +1,108 @@
+"""An exported configuration, trained again from its description alone."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from orchestrator.bundle.bundle import Bundle
+from orchestrator.data.cache import ImageCache, task_fingerprint
+from orchestrator.data.suites import load_suite
+from orchestrator.data.task import Task
+from orchestrator.plan.places import moved_suite, under_planned_names
+from orchestrator.support.processors import available_cpus
+from orchestrator.training.backbone import image_transform
+from orchestrator.training.final_trial import FinalContext, FinalTrial
+from orchestrator.training.pruning import PrunerPlan
+from orchestrator.training.trial import Trial
+from orchestrator.training.worker_cache import Residents
+
+logger = logging.getLogger(__name__)
+
+
+def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> float:
+    """Accuracy after the last epoch; on the same machine equal to `recorded_accuracy`.
+
+    ValueError if images or weights are not those that the bundle was trained on.
+    """
+    task = find_task(bundle, data)
+    backbone = bundle.backbone
+    if weights is not None:
+        backbone = replace(backbone, weights=str(weights.expanduser().absolute()))
+    cache = ImageCache()
+    context = FinalContext(
+        backbone=backbone,
+        tasks={task.name: task.for_search()},
+        final_tasks={task.name: task} if bundle.stage == "final" else {},
+        fingerprints={task.name: bundle.data_fingerprint},
+        pruner=PrunerPlan(name="none", first_rung_epochs=1),
+        cache_folder=str(cache.root),
+        device=_device_like(bundle),
+        cpu_threads=_threads_like(bundle),
+        engine=bundle.engine,
+    )
+    residents = Residents(8 * 2**30)
+    if bundle.stage == "final":
+        final = FinalTrial(bundle.trial, context, residents)
+        list(final.epochs())
+        return final.facts()["test_accuracy"]
+    return list(Trial(bundle.trial, context, residents).epochs())[-1]["val_accuracy"]
+
+
+def _device_like(bundle: Bundle) -> str:
+    """The kind of device that the bundle was trained on, or the CPU where there is none."""
+    if bundle.device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    logger.warning("trained on %s, which is not here: training on the CPU instead", bundle.device)
+    return "cpu"
+
+
+def _threads_like(bundle: Bundle) -> int:
+    """As many as the bundle was trained with, or as there are CPUs for."""
+    most = available_cpus()
+    if bundle.cpu_threads > most:
+        logger.warning(
+            "trained with %d CPU threads, of which %d are here: sums are rounded otherwise, and "
+            "the accuracy may differ",
+            bundle.cpu_threads,
+            most,
+        )
+    return min(bundle.cpu_threads, most)
+
+
+def find_task(bundle: Bundle, data: Path | None) -> Task:
+    """The task of the bundle: in the suite it came from, or in the suite at `data`.
+
+    ValueError if its images are not those that the bundle was trained on.
+    """
+    name, data_root = bundle.suite, bundle.data_root
+    if data is not None:
+        name, data_root = moved_suite(name, data)
+    suite = under_planned_names(
+        lambda tasks: load_suite(
+            name,
+            data_root=Path(data_root) if data_root else None,
+            tasks=tasks,
+            rule=bundle.split_rule,
+        ),
+        [bundle.task],
+    )
+    (task,) = suite.tasks
+    found = task_fingerprint(task, image_transform(bundle.backbone))
+    if found != bundle.data_fingerprint:
+        raise ValueError(
+            f"{task.root}: not the images that {bundle.task} was trained on "
+            f"(fingerprint {found[:12]}, recorded {bundle.data_fingerprint[:12]})"
+        )
+    return task
+
+
+def recorded_accuracy(bundle: Bundle) -> float:
+    """On val, or of the final stage on test with the bundle's seed."""
+    if bundle.stage == "final":
+        return bundle.test_accuracies[bundle.trial.seed]
+    assert bundle.val_accuracy is not None
+    return bundle.val_accuracy

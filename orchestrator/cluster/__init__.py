@@ -1,0 +1,1 @@
+"""Where trials may run: machines, slots, shares, services."""

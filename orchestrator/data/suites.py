@@ -1,0 +1,327 @@
+"""From a name or a path to tasks: what `orchestrator sweep` takes as its first argument."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.data import fgvc, vtab
+from orchestrator.data.cache import default_cache_root
+from orchestrator.data.image_folder import image_folder_tasks, read_image_folder_task
+from orchestrator.data.layout import NoImages, TaskFolder
+from orchestrator.data.split import DEFAULT_RULE, SplitRule
+from orchestrator.data.task import DataError, Task, data_error
+from orchestrator.data.walk import list_folder
+from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.locks import exclusive
+
+logger = logging.getLogger(__name__)
+
+QUICKSTART = "quickstart"
+QUICKSTART_BACKBONE = "vit_quickstart"
+VTAB_GROUP_FOLDERS = ("natural", "specialized", "structured")
+"""Some repositories sort the tasks into folders of these names, in any case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSuite:
+    """A suite known by name, somewhere below the user's data folder."""
+
+    name: str
+    folders: tuple[str, ...]
+    task_names: tuple[str, ...]
+    official_name: Callable[[str], str | None]
+    contents: str
+    """What to put there."""
+
+
+PUBLISHED_SUITES = {
+    suite.name: suite
+    for suite in (
+        PublishedSuite(
+            name="vtab",
+            folders=("vtab-1k", "VTAB-1K", "vtab1k", "vtab"),
+            task_names=tuple(vtab.OFFICIAL_TASKS),
+            official_name=vtab.official_name,
+            contents="<task>/{train800,val200,train800val200,test}.txt and the images they name",
+        ),
+        PublishedSuite(
+            name="fgvc",
+            folders=("fgvc", "FGVC"),
+            task_names=tuple(fgvc.FINE_GRAINED_TASKS),
+            official_name=fgvc.official_name,
+            contents="<task>/{train,val,test}.json and the images they name",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    name: str
+    tasks: tuple[Task, ...]
+    root: Path | None
+    default_backbone: str | None
+    """For a suite that brings its own."""
+    missing: tuple[str, ...] = ()
+    """Official tasks that are not on this disk."""
+
+
+def load_suite(
+    name_or_path: str,
+    *,
+    data_root: Path | None = None,
+    tasks: Sequence[str] | None = None,
+    rule: SplitRule = DEFAULT_RULE,
+    strict: bool = True,
+) -> Suite:
+    """Read a published suite by name, `quickstart`, or a folder.
+
+    A folder may hold tasks, be one task, or hold class folders with images. `tasks` names those to
+    keep, in their order, under any name that their folders have somewhere. `rule` is for
+    splits that are ours. Unless `strict`, faults in the lists do not raise and stand in
+    `Task.problems`.
+    """
+    default_backbone = None
+    expected: tuple[str, ...] = ()
+    if name_or_path == QUICKSTART:
+        name, root = QUICKSTART, _written_quickstart()
+        default_backbone = QUICKSTART_BACKBONE
+    elif name_or_path in PUBLISHED_SUITES:
+        published = PUBLISHED_SUITES[name_or_path]
+        name, root = published.name, _find(published, data_root)
+        expected = published.task_names
+    else:
+        root = Path(name_or_path).expanduser()
+        if not root.is_dir():
+            names = (QUICKSTART, *PUBLISHED_SUITES)
+            if os.sep in name_or_path or root.exists():
+                raise DataError(f"{root} is not a folder; a suite is one, or {', '.join(names)}")
+            raise DataError(f"{unknown('suite', name_or_path, names)} (nor is there such a folder)")
+        name = Path(os.path.realpath(root)).name
+
+    try:
+        listed = _listed_tasks(root) if expected else _listed_tasks_below(root)
+        folders: dict[str, Path | TaskFolder] = {**listed}
+        if not folders:
+            folders = {**_image_folders(root, tasks)}
+        elif not expected and root not in listed.values():
+            folders |= _image_folders_beside(root, listed)
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error.strerror}") from error
+    if expected:
+        folders = {task: folder for task, folder in folders.items() if task in expected}
+    selected = _select(folders, tasks, expected, root)
+    found = tuple(_read_task(folder, rule) for folder in selected.values())
+    if strict and (errors := [error for task in found for error in task.errors()]):
+        raise data_error(f"the tasks in {root} cannot be used as they are", errors)
+    missing = tuple(task for task in expected if task not in folders)
+    if missing and not tasks and strict:
+        absent = ", ".join(missing)
+        logger.warning("%s lacks %d of %d tasks: %s", root, len(missing), len(expected), absent)
+    return Suite(
+        name=name,
+        tasks=found,
+        root=root,
+        default_backbone=default_backbone,
+        missing=missing,
+    )
+
+
+def _listed_tasks(root: Path) -> dict[str, Path]:
+    """Where each task with lists lies in a folder, by name; no list is read."""
+    if vtab.is_vtab_task(root) or fgvc.is_fgvc_task(root):
+        return {_task_name(root): root}
+    candidates = _subfolders(root)
+    candidates += [
+        task
+        for group in candidates
+        if group.name.lower() in VTAB_GROUP_FOLDERS
+        for task in _subfolders(group)
+    ]
+    folders: dict[str, Path] = {}
+    for folder in candidates:
+        if vtab.is_vtab_task(folder) or fgvc.is_fgvc_task(folder):
+            name = _task_name(folder)
+            if name in folders:
+                raise DataError(f"{folders[name]} and {folder} are both task {name!r}; keep one")
+            folders[name] = folder
+    return folders
+
+
+def _listed_tasks_below(root: Path) -> dict[str, Path]:
+    """The same, one or two folders further down where nothing else is on the way."""
+    for _ in range(3):
+        if found := _listed_tasks(root):
+            return found
+        inner = [path for path in _subfolders(root) if path.name[0] != "_"]
+        if len(inner) != 1:
+            break
+        root = inner[0]
+    return {}
+
+
+def _image_folders(root: Path, wanted: Sequence[str] | None) -> dict[str, TaskFolder]:
+    try:
+        return image_folder_tasks(root, wanted=wanted)
+    except NoImages as error:
+        raise DataError(
+            f"{root} holds no task: neither folders with {' or '.join(vtab.LISTS.values())}, nor "
+            f"with {' or '.join(fgvc.LISTS.values())}, nor class folders with images; {error}"
+        ) from error
+
+
+def _image_folders_beside(root: Path, listed: Mapping[str, Path]) -> dict[str, TaskFolder]:
+    """Image folders with splits of their own, beside tasks with lists."""
+    found: dict[str, TaskFolder] = {}
+    for folder in _subfolders(root):
+        if any(path.is_relative_to(folder) for path in listed.values()):
+            continue
+        try:
+            tasks = image_folder_tasks(folder)
+        except DataError:
+            tasks = {}
+        if any(task.splits for task in tasks.values()):
+            found |= {name: task for name, task in tasks.items() if name not in listed}
+        elif number := list_folder(folder).num_images:
+            logger.warning(
+                "%s: is no task; its %d images are used only where a list names them",
+                folder,
+                number,
+            )
+    return found
+
+
+def _task_name(folder: Path) -> str:
+    name = folder.absolute().name
+    if vtab.is_vtab_task(folder):
+        return vtab.official_name(name) or name
+    if fgvc.is_fgvc_task(folder):
+        return fgvc.official_name(name) or name
+    return name
+
+
+def _read_task(folder: Path | TaskFolder, rule: SplitRule) -> Task:
+    if isinstance(folder, TaskFolder):
+        return read_image_folder_task(folder, rule=rule)
+    if vtab.is_vtab_task(folder):
+        return vtab.read_vtab_task(folder)
+    return fgvc.read_fgvc_task(folder)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _select(
+    folders: dict[str, Path | TaskFolder],
+    tasks: Sequence[str] | None,
+    expected: Sequence[str],
+    root: Path,
+) -> dict[str, Path | TaskFolder]:
+    if tasks is None:
+        return folders
+    if not tasks:
+        raise DataError("no task is named")
+    selected: dict[str, Path | TaskFolder] = {}
+    for wanted in tasks:
+        names = (wanted, vtab.official_name(wanted), fgvc.official_name(wanted))
+        name = next((name for name in names if name in folders), None)
+        if name is None:
+            if absent := next((name for name in names if name in expected), None):
+                there = ", ".join(folders)
+                raise DataError(f"task {absent!r} is not in {root}; there are: {there}")
+            raise DataError(f"{unknown('task', wanted, folders)} (in {root})")
+        if name in selected:
+            raise DataError(f"task {name!r} is named twice")
+        selected[name] = folders[name]
+    return selected
+
+
+def published_tasks(names: Sequence[str], *, data_root: Path | None = None) -> dict[str, Path]:
+    """Official tasks by suite or by any of their names, with where they lie or belong."""
+    wanted: dict[str, Path] = {}
+    for name in names:
+        suite, tasks = _published(name)
+        candidates = _candidates(suite, data_root)
+        folder = _first_with_tasks(candidates, suite) or candidates[0]
+        there = _listed_tasks(folder) if folder.is_dir() else {}
+        wanted |= {task: there.get(task, folder / task) for task in tasks}
+    return wanted
+
+
+def _published(name: str) -> tuple[PublishedSuite, tuple[str, ...]]:
+    if name in PUBLISHED_SUITES:
+        return PUBLISHED_SUITES[name], PUBLISHED_SUITES[name].task_names
+    for suite in PUBLISHED_SUITES.values():
+        if task := suite.official_name(name):
+            return suite, (task,)
+    known = [task for suite in PUBLISHED_SUITES.values() for task in suite.task_names]
+    raise DataError(unknown("suite or task", name, [*PUBLISHED_SUITES, *known]))
+
+
+def _candidates(published: PublishedSuite, data_root: Path | None) -> list[Path]:
+    """Where a suite may lie, in the order of preference."""
+    configured = os.environ.get("ORCHESTRATOR_DATA")
+    if data_root is not None:
+        places = [data_root]
+    else:
+        places = [*([Path(configured)] if configured else []), Path("data")]
+    return [place.expanduser() / name for place in places for name in (*published.folders, ".")]
+
+
+def _first_with_tasks(candidates: Sequence[Path], published: PublishedSuite) -> Path | None:
+    for folder in candidates:
+        if folder.is_dir() and _listed_tasks(folder).keys() & set(published.task_names):
+            return folder
+    return None
+
+
+def _find(published: PublishedSuite, data_root: Path | None) -> Path:
+    candidates = _candidates(published, data_root)
+    if folder := _first_with_tasks(candidates, published):
+        return folder
+    looked = "\n".join(f"  {folder.absolute()}" for folder in candidates)
+    raise DataError(
+        f"suite {published.name!r} is not on this machine. Looked in:\n{looked}\n"
+        f"Put {published.contents} into {published.folders[0]} below one of them, name another "
+        f"data folder with --data or ORCHESTRATOR_DATA, or fetch it: `orchestrator data prepare "
+        f"{published.name}`"
+    )
+
+
+def quickstart_folder() -> Path:
+    """Where this version of the quickstart's images belongs."""
+    spec = importlib.util.find_spec("orchestrator.quickstart.tasks")
+    assert spec is not None and spec.origin is not None
+    version = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
+    return default_cache_root() / f"quickstart-{version}"
+
+
+def _written_quickstart() -> Path:
+    """The tasks of the quickstart, written on first use and again when their source changed."""
+    folder = quickstart_folder()
+    root = folder.parent
+    if folder.is_dir():
+        return folder
+    from orchestrator.quickstart.tasks import write_quickstart
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / "quickstart.lock"):
+            if not folder.is_dir():
+                part = folder.with_suffix(".part")
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                write_quickstart(part)
+                part.rename(folder)
+    except OSError as error:
+        raise DataError(
+            f"the quickstart's images cannot be written to {root}: {error.strerror or error}; "
+            "another folder can be named with ORCHESTRATOR_CACHE"
+        ) from error
+    return folder

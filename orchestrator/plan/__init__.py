@@ -1,0 +1,1 @@
+"""What a sweep is to do: checked before it starts, then frozen."""

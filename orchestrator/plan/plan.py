@@ -1,0 +1,213 @@
+"""The frozen plan of a sweep: one study per (task, search space), and all that a trial needs.
+
+`sweep.yaml` is this plan. Nothing else is needed to understand or to resume a sweep.
+"""
+
+import dataclasses
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from orchestrator.data.split import SplitRule
+from orchestrator.plan.space import SearchSpace, parse_space
+from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.document import Between, Entries, Name, OneOf, read_as, shown, why_no_name
+from orchestrator.support.regular_file import refuse_links
+from orchestrator.support.yaml_io import dump_yaml, read_yaml
+from orchestrator.training.backbone import BackbonePlan
+from orchestrator.training.numerics import Engine
+from orchestrator.training.pruning import PrunerPlan
+
+FORMAT = 1
+PLAN_FILE = "sweep.yaml"
+
+SAMPLERS = ("tpe", "random")
+MOST_TRIALS = 10_000_000
+"""Of a study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """One task as it was when the sweep was planned."""
+
+    name: Annotated[str, Name()]
+    group: str
+    num_classes: Annotated[int, Between(2, 10**6)]
+    num_train: Annotated[int, Between(1, 10**9)]
+    num_val: Annotated[int, Between(1, 10**9)]
+    root: str
+    fingerprint: str
+    """Of the decoded images, labels and order of train and val."""
+    val_majority: Annotated[int, Between(1, 10**9)] | None = None
+    """Val images of the most frequent class; None in plans of before it was kept."""
+    class_names: tuple[str, ...] = ()
+    """By label; empty in plans of before they were kept, and where a task has very many."""
+
+    @property
+    def val_majority_share(self) -> float | None:
+        """The val accuracy of always answering the most frequent class."""
+        return None if self.val_majority is None else self.val_majority / self.num_val
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """One search space on one task."""
+
+    task: Annotated[str, Name()]
+    space: Annotated[str, Name()]
+    num_trials: Annotated[int, Between(1, MOST_TRIALS)]
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}.{self.space}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """Everything a sweep was started with."""
+
+    name: Annotated[str, Name()]
+    created: str
+    """UTC, ISO 8601."""
+    suite: str
+    """vtab, fgvc, quickstart, or the absolute path of a folder."""
+    data_root: str | None
+    tasks: Annotated[tuple[TaskPlan, ...], Entries(1)]
+    backbone: BackbonePlan
+    spaces: Annotated[Mapping[Annotated[str, Name()], Mapping[str, Any]], Entries(1)]
+    """Each search space in full, by name."""
+    studies: Annotated[tuple[StudyPlan, ...], Entries(1)]
+    seed: int
+    split_seed: int | None = None
+    """Of splits that are ours; None in plans that were made when it was the seed above."""
+    split: tuple[float, float, float] | None = None
+    """Fractions of train, val and test that the user chose for them."""
+    sampler: Annotated[str, OneOf(SAMPLERS)]
+    """tpe or random."""
+    pruner: PrunerPlan
+    engine: Engine = field(default_factory=Engine)
+    """How its trials are computed."""
+    versions: Mapping[str, str]
+
+    @cached_property
+    def parsed_spaces(self) -> dict[str, SearchSpace]:
+        return {
+            name: parse_space(document, name=name, source=f"{PLAN_FILE}: spaces: {name}")
+            for name, document in self.spaces.items()
+        }
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Of splits that are ours; that of an older plan stays what it was."""
+        if self.split_seed is None:
+            return SplitRule(seed=self.seed, copies_together=False)
+        return SplitRule(seed=self.split_seed, fractions=self.split)
+
+    @property
+    def num_trials(self) -> int:
+        return sum(study.num_trials for study in self.studies)
+
+    def study(self, name: str) -> StudyPlan:
+        return next(study for study in self.studies if study.name == name)
+
+    def task(self, name: str) -> TaskPlan:
+        return next(task for task in self.tasks if task.name == name)
+
+    def trial_seed(self, study: str, number: int) -> int:
+        """The seed of everything random in a trial; depends on nothing but its arguments."""
+        return zlib.crc32(f"{self.seed}/{study}/{number}".encode())
+
+
+def save_plan(plan: SweepPlan, folder: Path) -> None:
+    """Write `sweep.yaml`; refuses to replace another plan."""
+    document = plan_document(plan)
+    read_plan(document, source=f"{folder.name}: this sweep")  # or it could not be resumed
+    text = dump_yaml(document)
+    with (folder / PLAN_FILE).open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def load_plan(folder: Path) -> SweepPlan:
+    """The plan of a sweep folder; ValueError if it is none or was written by a newer version."""
+    path = folder / PLAN_FILE
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such sweep folder")
+    if not path.is_file():
+        raise ValueError(f"{folder}: is not a sweep folder (it has no {PLAN_FILE})")
+    refuse_links(folder)
+    return read_plan(read_yaml(path, follow_link=False), source=str(path))
+
+
+def plan_document(plan: SweepPlan) -> dict[str, Any]:
+    """The plan as YAML and JSON can hold it."""
+    return _plain({"format": FORMAT, **dataclasses.asdict(plan)})
+
+
+def read_plan(document: Any, *, source: str) -> SweepPlan:
+    """The plan that `plan_document` gave; ValueError names `source` if it is none."""
+    if not isinstance(document, dict) or "format" not in document:
+        raise ValueError(f"{source}: is not a sweep plan (no `format` line)")
+    document = dict(document)
+    written = document.pop("format")
+    if type(written) is not int or written != FORMAT:
+        raise ValueError(
+            f"{source}: was written in format {shown(written)}, not in {FORMAT}, which we read"
+        )
+    plan = read_as(SweepPlan, document, source=source)
+    _check_consistent(plan, source)
+    return plan
+
+
+def _check_consistent(plan: SweepPlan, source: str) -> None:
+    """What its parts say of each other, and the search spaces."""
+    try:
+        plan.split_rule  # noqa: B018
+    except ValueError as error:
+        raise ValueError(f"{source}: split: {error}") from error
+    try:
+        datetime.fromisoformat(plan.created)
+    except ValueError:
+        raise ValueError(
+            f"{source}: created: expected a time such as 2026-01-31T12:00:00+00:00, found "
+            f"{shown(plan.created)}"
+        ) from None
+    tasks = [task.name for task in plan.tasks]
+    studies = [study.name for study in plan.studies]
+    for kind, names in (("tasks", tasks), ("studies", studies)):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f"{source}: {kind}: {twice[0]!r} stands there twice")
+    for task in plan.tasks:
+        if (task.val_majority or 0) > task.num_val:
+            raise ValueError(
+                f"{source}: tasks: {task.name}: val_majority {task.val_majority} is more than "
+                f"num_val {task.num_val}"
+            )
+        if len(task.class_names) not in (0, task.num_classes):
+            raise ValueError(
+                f"{source}: tasks: {task.name}: {len(task.class_names)} class_names for "
+                f"{task.num_classes} classes"
+            )
+    for study in plan.studies:
+        if study.task not in tasks:
+            raise ValueError(f"{source}: studies: {unknown('task', study.task, tasks)}")
+        if study.space not in plan.spaces:
+            raise ValueError(f"{source}: studies: {unknown('space', study.space, plan.spaces)}")
+        if reason := why_no_name(study.name):
+            raise ValueError(f"{source}: studies: {shown(study.name)}: {reason}")
+    for name, document in plan.spaces.items():
+        parse_space(document, name=name, source=f"{source}: spaces: {name}")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and mappings as YAML's lists and dicts."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value

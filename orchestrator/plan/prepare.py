@@ -1,0 +1,400 @@
+"""From a command's arguments to a frozen plan: everything is checked before compute is spent."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.models import VisionTransformer
+
+from methods import load_backbone, tune, with_epochs
+from methods.checks import LARGEST
+from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
+from orchestrator.data.check import check_task
+from orchestrator.data.split import split_rule
+from orchestrator.data.suites import Suite, load_suite
+from orchestrator.data.summary import describe
+from orchestrator.data.task import Task
+from orchestrator.plan.final_protocol import FinalProtocol, refuse_unsuited
+from orchestrator.plan.places import under_planned_names
+from orchestrator.plan.plan import MOST_TRIALS, SAMPLERS, StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.precision import PrecisionChooser, choose_precision
+from orchestrator.plan.space import SearchSpace, Value, build, extremes, load_space, parse_space
+from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.document import INT64, MOST_BYTES_OF_A_NAME, why_no_name
+from orchestrator.training.backbone import MOST_PIXELS, BackbonePlan, image_transform
+from orchestrator.training.loop import MOST_CLASSES
+from orchestrator.training.numerics import PRECISIONS, Engine
+from orchestrator.training.pruning import PRUNERS, PrunerPlan, default_first_rung_epochs
+from orchestrator.training.versions import versions
+
+logger = logging.getLogger(__name__)
+
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and standard deviation of pixel values in [0, 1]."""
+
+QUICKSTART_METHODS = ("linear", "vpt_deep")
+PROMPT_METHODS = (
+    "vpt_shallow",
+    "vpt_deep",
+    "spt_shallow",
+    "spt_deep",
+    "gatevpt",
+    "lspt",
+    "apt",
+)
+"""What is searched where no --method is given: the best of a task includes its method."""
+SHOWN_PROBLEMS = 10
+LONGEST_ENDING = len(".safetensors.part")
+"""Of a file that is named after a task or study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What the user asked for; None where a default is to be found."""
+
+    suite: str
+    data_root: Path | None = None
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    num_trials: int | None = None
+    epochs: int | None = None
+    seed: int = 0
+    split_seed: int = 0
+    split: str | None = None
+    """train/val/test of folders that come unsplit, as `split_rule` reads it."""
+    backbone: str | None = None
+    weights: Path | None = None
+    image_size: int | None = None
+    resize: str | None = None
+    normalisation: str | None = None
+    sampler: str = "tpe"
+    pruner: str = "successive_halving"
+    reduction_factor: int = 4
+    first_rung_epochs: int | None = None
+    precision: str = "auto"
+    eval_every: int = 1
+    frozen_cache: bool = True
+    augment: bool | None = None
+    final: FinalProtocol | None = None
+    """Of the last stage, where one is to follow: what would stop it is said before the search."""
+
+
+def plan_sweep(
+    request: SweepRequest,
+    *,
+    name: str,
+    cache: ImageCache,
+    say: Callable[[str], None],
+    device: str = "cpu",
+    cpu_threads: int = 1,
+    choose: PrecisionChooser = choose_precision,
+) -> tuple[SweepPlan, Suite]:
+    """Check suite, spaces, backbone and every image; decode what is not cached yet.
+
+    `device` and `cpu_threads` are those of a trial: `choose` takes the precision for them, last of
+    all, since it may have to wait for a machine. ValueError
+    says what is wrong, before anything is started.
+    """
+    _check_choices(request)
+    spaces = [load_space(entry) for entry in _method_names(request)]
+    spaces = [_with_epochs(space, _epochs(request)) for space in spaces]
+    rule = split_rule(request.split_seed, request.split)
+    suite = load_suite(request.suite, data_root=request.data_root, tasks=request.tasks, rule=rule)
+    _say_unused_rule(request, suite, say)
+    _check_names(name, suite, spaces)
+    if request.final is not None:
+        refuse_unsuited(suite.tasks, request.final)
+    backbone, vit = _plan_backbone(request, suite)
+    spaces = [fit_to_backbone(space, vit, say) for space in spaces]
+    say(
+        f"backbone {backbone.name}: {backbone.num_parameters:,} parameters, "
+        f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}"
+    )
+    for line in backbone.sources():
+        say(line)
+    _check_tasks(suite)
+    tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
+    engine = choose(
+        vit,
+        _plan_engine(request),
+        precision=request.precision,
+        device=device,
+        cpu_threads=cpu_threads,
+        say=say,
+    )
+    studies = tuple(
+        StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
+        for task in tasks
+        for space in spaces
+    )
+    plan = SweepPlan(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        suite=_absolute(request.suite),
+        data_root=str(request.data_root.absolute()) if request.data_root else None,
+        tasks=tasks,
+        backbone=backbone,
+        spaces={space.name: space.document for space in spaces},
+        studies=studies,
+        seed=request.seed,
+        split_seed=rule.seed,
+        split=rule.fractions,
+        sampler=request.sampler,
+        pruner=_plan_pruner(request, spaces),
+        engine=engine,
+        versions=versions(),
+    )
+    return plan, suite
+
+
+def reopen_suite(plan: SweepPlan, cache: ImageCache) -> Suite:
+    """The suite of a plan as it is now; ValueError if its images changed since."""
+    suite = planned_suite(plan)
+    transform = image_transform(plan.backbone)
+    for task, planned in zip(suite.tasks, plan.tasks, strict=True):
+        now = task_fingerprint(task, transform)
+        if now != planned.fingerprint:
+            older = ", or are read in another way than then" if plan.split_seed is None else ""
+            raise ValueError(
+                f"{task.root}: the images or labels of {task.name} changed since the sweep was "
+                f"planned{older} (fingerprint {now[:12]} now, {planned.fingerprint[:12]} then)"
+            )
+        open_search_splits(task, transform, cache)
+    return suite
+
+
+def planned_suite(plan: SweepPlan) -> Suite:
+    """The suite of a plan, as it lies on the disk now."""
+    return under_planned_names(
+        lambda tasks: load_suite(
+            plan.suite,
+            data_root=Path(plan.data_root) if plan.data_root else None,
+            tasks=tasks,
+            rule=plan.split_rule,
+        ),
+        [task.name for task in plan.tasks],
+    )
+
+
+def _say_unused_rule(request: SweepRequest, suite: Suite, say: Callable[[str], None]) -> None:
+    if (request.split or request.split_seed) and not any(task.split_rule for task in suite.tasks):
+        say("--split and --split-seed change nothing: all splits are as they lie in the folder")
+
+
+def _method_names(request: SweepRequest) -> Sequence[str]:
+    if request.methods:
+        if len(set(request.methods)) != len(request.methods):
+            raise ValueError(f"--method names one twice: {', '.join(request.methods)}")
+        return request.methods
+    return QUICKSTART_METHODS if request.suite == "quickstart" else PROMPT_METHODS
+
+
+def _epochs(request: SweepRequest) -> int | None:
+    if request.epochs is None and request.suite == "quickstart":
+        return 20
+    return request.epochs
+
+
+def _num_trials(request: SweepRequest, space: SearchSpace) -> int:
+    wanted = request.num_trials or (8 if request.suite == "quickstart" else 30)
+    return int(min(wanted, space.num_combinations()))
+
+
+def _with_epochs(space: SearchSpace, epochs: int | None) -> SearchSpace:
+    """The space with another number of epochs, and the warm-up shortened in proportion."""
+    if epochs is None:
+        return space
+    _, recipe = build(space.method, space.fixed, source=space.name)
+    warmup = with_epochs(recipe, epochs).warmup_epochs
+    return space.with_fixed({"epochs": epochs, "warmup_epochs": warmup})
+
+
+def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, VisionTransformer]:
+    name = request.backbone or suite.default_backbone
+    if name is None:
+        raise ValueError(
+            f"suite {request.suite!r} needs --backbone, the name of a timm VisionTransformer "
+            "(for example vit_base_patch16_224.orig_in21k)"
+        )
+    backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
+    mean, std, normalised_by = backbone.mean, backbone.std, backbone.normalised_by
+    if request.normalisation is not None:
+        mean, std = NORMALISATIONS[request.normalisation]
+        normalised_by = f"--normalization {request.normalisation}"
+    plan = BackbonePlan(
+        name=backbone.name,
+        weights=str(request.weights.absolute()) if request.weights else None,
+        weights_sha256=backbone.weights_sha256,
+        image_size=backbone.image_size,
+        num_parameters=backbone.num_parameters,
+        resize=request.resize or "squash",
+        interpolation=backbone.interpolation,
+        crop_fraction=1.0,
+        mean=mean,
+        std=std,
+        num_heads=backbone.network.num_heads,
+        activation=backbone.network.activation,
+        norm_eps=backbone.network.norm_eps,
+        part=backbone.part,
+        assumed=backbone.assumed,
+        normalised_by=normalised_by,
+    )
+    return plan, backbone.vit
+
+
+def fit_to_backbone(
+    space: SearchSpace, vit: VisionTransformer, say: Callable[[str], None]
+) -> SearchSpace:
+    """The space without the choices that this backbone has no room for, which are named.
+
+    A gating depth of 9, for one, needs more than 9 blocks. ValueError where nothing is left, or
+    where a fixed value or an end of a range does not fit.
+    """
+    _try_on(space, vit, {})
+    search = dict(space.document["search"])
+    for dimension in space.dimensions:
+        values = extremes(dimension.distribution)
+        refused = {}
+        for value in values:
+            try:
+                _try_on(space, vit, {dimension.name: value})
+            except ValueError as error:
+                refused[value] = error
+        if not refused:
+            continue
+        line = search[dimension.name]
+        if "choices" not in line or len(refused) == len(values):
+            raise next(iter(refused.values()))
+        for value, error in refused.items():
+            say(f"space {space.name}: left out {dimension.name} = {value}: {error}")
+        search[dimension.name] = {**line, "choices": [v for v in values if v not in refused]}
+    document = {**space.document, "search": search}
+    return parse_space(document, name=space.name, source=space.name)
+
+
+def _try_on(space: SearchSpace, vit: VisionTransformer, values: Mapping[str, Value]) -> None:
+    """Build what the values add to the backbone; ValueError if they do not fit it."""
+    source = f"space {space.name}"
+    method, recipe = build(space.method, {**space.fixed, **values}, source=source)
+    size = vit.patch_embed.img_size
+    assert size is not None
+    images = torch.zeros(2, 3, *size) if method.needs_images else None
+    tune(vit, method, images, num_classes=2, recipe=recipe)
+
+
+def _check_tasks(suite: Suite) -> None:
+    problems = [p for task in suite.tasks for p in check_task(task, decode=True)]
+    for problem in problems:
+        if problem.severity == "warning":
+            logger.warning("%s", problem)
+    errors = [str(p) for p in problems if p.severity == "error"]
+    if errors:
+        more = len(errors) - SHOWN_PROBLEMS
+        raise ValueError(
+            "the data cannot be used as it is:\n  "
+            + "\n  ".join(errors[:SHOWN_PROBLEMS])
+            + (f"\n  and {more} more (see `orchestrator data check`)" if more > 0 else "")
+        )
+
+
+def _plan_task(
+    task: Task, backbone: BackbonePlan, cache: ImageCache, say: Callable[[str], None]
+) -> TaskPlan:
+    transform = image_transform(backbone)
+    before = cache.decoded_images
+    splits = open_search_splits(task, transform, cache)
+    fresh = cache.decoded_images - before
+    say(
+        f"task {task.name}: {task.num_classes} classes, {len(splits['train'].labels)} train and "
+        f"{len(splits['val'].labels)} val images, "
+        + (f"{fresh} decoded" if fresh else "all decoded before")
+    )
+    if task.layout == "image_folder":
+        for line in describe(task):
+            say(f"  {line}")
+    return TaskPlan(
+        name=task.name,
+        group=task.group,
+        num_classes=task.num_classes,
+        num_train=len(splits["train"].labels),
+        num_val=len(splits["val"].labels),
+        root=str(task.root),
+        fingerprint=task_fingerprint(task, transform),
+        val_majority=int(np.bincount(splits["val"].labels).max()),
+        class_names=task.class_names if task.num_classes <= MOST_CLASSES else (),
+    )
+
+
+def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> PrunerPlan:
+    recipes = [build(space.method, space.fixed, source=space.name)[1] for space in spaces]
+    first = request.first_rung_epochs or default_first_rung_epochs(
+        min(r.epochs for r in recipes), max(r.warmup_epochs for r in recipes)
+    )
+    return PrunerPlan(
+        name=request.pruner, reduction_factor=request.reduction_factor, first_rung_epochs=first
+    )
+
+
+def _plan_engine(request: SweepRequest) -> Engine:
+    """All but the precision. The published protocol of fgvc augments, that of VTAB does not."""
+    augment = request.suite == "fgvc" if request.augment is None else request.augment
+    return Engine(eval_every=request.eval_every, frozen_cache=request.frozen_cache, augment=augment)
+
+
+def _check_choices(request: SweepRequest) -> None:
+    for kind, value, known in (
+        ("--pruner", request.pruner, PRUNERS),
+        ("--sampler", request.sampler, SAMPLERS),
+        ("--precision", request.precision, ("auto", *PRECISIONS)),
+        ("--resize", request.resize or "squash", ("squash", "center_crop")),
+        ("--normalization", request.normalisation or "none", tuple(NORMALISATIONS)),
+    ):
+        if value not in known:
+            raise ValueError(unknown(f"value of {kind}", value, known))
+    for name, number, most in (
+        ("--trials", request.num_trials, MOST_TRIALS),
+        ("--epochs", request.epochs, LARGEST),
+        ("--first-rung", request.first_rung_epochs, LARGEST),
+        ("--eval-every", request.eval_every, LARGEST),
+        ("--image-size", request.image_size, MOST_PIXELS),
+    ):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, found {number}")
+        if number is not None and number > most:
+            raise ValueError(f"{name} must be at most {most:,}, found {number:,}")
+    if not 2 <= request.reduction_factor <= LARGEST:
+        raise ValueError(
+            f"--reduction must be from 2 to {LARGEST:,}, found {request.reduction_factor}"
+        )
+    if not -INT64 <= request.seed < INT64:
+        raise ValueError(f"--seed must be a number of 64 bits, found {request.seed}")
+
+
+def _check_names(sweep: str, suite: Suite, spaces: Sequence[SearchSpace]) -> None:
+    """They stand in the names of files and in lines of tables."""
+    named = [("--out", sweep), *(("space", space.name) for space in spaces)]
+    named += [("task", task.name) for task in suite.tasks]
+    for kind, name in named:
+        if reason := why_no_name(name):
+            raise ValueError(f"{kind} {name!r}: not a name for files: {reason}")
+    for study in (f"{task.name}.{space.name}" for task in suite.tasks for space in spaces):
+        if len(os.fsencode(study)) + LONGEST_ENDING > MOST_BYTES_OF_A_NAME:
+            raise ValueError(
+                f"study {study!r}: with its endings the names of its files would have more than "
+                f"{MOST_BYTES_OF_A_NAME} bytes; give the task or the space a shorter name"
+            )
+
+
+def _absolute(suite: str) -> str:
+    """A suite by name stays a name; a path is kept absolute, so that resume works anywhere."""
+    path = Path(suite)
+    return str(path.absolute()) if path.exists() else suite

@@ -1,0 +1,280 @@
+"""A search space: what may vary in a study, read from YAML and drawn with an Optuna trial.
+
+The words of a space are Optuna's (`choices`, or `low`, `high`, `log`, `step`); its names are the
+fields of the method and of the recipe, so a space cannot mention what training would ignore.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from methods import METHODS
+from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.document import shown
+from orchestrator.support.yaml_io import parse_yaml, read_yaml
+from orchestrator.training.config import Value, build, check_type, hyperparameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One hyper-parameter that is searched."""
+
+    name: str
+    distribution: BaseDistribution
+    when: Mapping[str, tuple[Value, ...]]
+    """Searched only if every name here has one of its values."""
+
+    def applies(self, drawn: Mapping[str, Value]) -> bool:
+        return all(drawn.get(name) in values for name, values in self.when.items())
+
+    def suggest(self, trial: optuna.Trial) -> Value:
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return trial.suggest_categorical(self.name, choices)
+            case IntDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_int(self.name, low, high, step=step, log=log)
+            case FloatDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_float(self.name, low, high, step=step, log=log)
+        raise AssertionError(self.distribution)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """A page of `search_spaces/`: one method or variant."""
+
+    name: str
+    method: str
+    fixed: Mapping[str, Value]
+    dimensions: tuple[Dimension, ...]
+    document: Mapping[str, Any]
+    """The YAML as read, for the frozen plan."""
+
+    def draw(self, trial: optuna.Trial) -> dict[str, Value]:
+        """Fixed values and, for every dimension that applies, the trial's suggestion."""
+        drawn = dict(self.fixed)
+        for dimension in self.dimensions:
+            if dimension.applies(drawn):
+                drawn[dimension.name] = dimension.suggest(trial)
+        return drawn
+
+    def with_fixed(self, overrides: Mapping[str, Value]) -> "SearchSpace":
+        """This space with some names held fixed (and no longer searched)."""
+        document = {
+            **self.document,
+            "fixed": {**self.fixed, **overrides},
+            "search": {
+                name: line
+                for name, line in (self.document.get("search") or {}).items()
+                if name not in overrides
+            },
+        }
+        return parse_space(document, name=self.name, source=self.name)
+
+    def num_combinations(self) -> float:
+        """How many configurations there are; infinite if a dimension is continuous."""
+        return _count(self.dimensions, dict(self.fixed))
+
+
+def shipped_spaces() -> list[str]:
+    """Names of the spaces in the package, sorted."""
+    folder = resources.files("search_spaces")
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_space(name_or_path: str) -> SearchSpace:
+    """A shipped space by its name, or a user's file by its path (`*.yaml`)."""
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        return parse_space(read_yaml(path), name=path.stem, source=str(path))
+    names = shipped_spaces()
+    if name_or_path not in names:
+        raise ValueError(
+            unknown("method or search space", name_or_path, names)
+            + " (or give the path of a .yaml file)"
+        )
+    entry = resources.files("search_spaces") / f"{name_or_path}.yaml"
+    source = f"{name_or_path}.yaml"
+    return parse_space(
+        parse_yaml(entry.read_text(encoding="utf-8"), source=source),
+        name=name_or_path,
+        source=source,
+    )
+
+
+def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
+    """The space in a document with the keys `method`, `fixed` and `search`; ValueError if wrong."""
+    if not isinstance(document, dict):
+        raise ValueError(f"{source}: expected keys method, fixed, search; found {shown(document)}")
+    for key in document:
+        if key not in ("method", "fixed", "search"):
+            raise ValueError(f"{source}: {unknown('key', str(key), ['method', 'fixed', 'search'])}")
+    method = document.get("method")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"{source}: {unknown('method', str(method), METHODS)}")
+    given = [document.get(section) for section in ("fixed", "search")]
+    fixed, search = ({} if content is None else content for content in given)
+    for section, content in (("fixed", fixed), ("search", search)):
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{source}: {section}: expected names with values, found {shown(content)}"
+            )
+    known = hyperparameters(method)
+    for entry in [*fixed, *search]:
+        if entry not in known:
+            message = unknown(f"{method} hyper-parameter", str(entry), known)
+            raise ValueError(f"{source}: {message}")
+    dimensions: list[Dimension] = []
+    for entry, line in search.items():
+        if entry in fixed:
+            raise ValueError(f"{source}: {entry}: stands under both fixed and search")
+        above = {**{n: None for n in fixed}, **{d.name: None for d in dimensions}}
+        dimensions.append(_parse_dimension(entry, line, above=list(above), source=source))
+    space = SearchSpace(
+        name=name,
+        method=method,
+        fixed=dict(fixed),
+        dimensions=tuple(dimensions),
+        document={"method": method, "fixed": dict(fixed), "search": dict(search)},
+    )
+    _check_values(space, known, source)
+    return space
+
+
+def _parse_dimension(name: str, line: Any, *, above: list[str], source: str) -> Dimension:
+    words = ("choices", "low", "high", "log", "step", "when")
+    if not isinstance(line, dict):
+        raise ValueError(
+            f"{source}: {name}: expected {{choices: [...]}} or {{low: ..., high: ...}}, "
+            f"found {shown(line)} (a single value belongs under fixed)"
+        )
+    for word in line:
+        if word not in words:
+            raise ValueError(f"{source}: {name}: {unknown('word', str(word), words)}")
+    when = line.get("when") or {}
+    if not isinstance(when, dict):
+        raise ValueError(f"{source}: {name}: `when` expects {{name: value}}, found {shown(when)}")
+    for earlier in when:
+        if earlier not in above:
+            raise ValueError(f"{source}: {name}: `when` names {earlier!r}, not defined above it")
+    arguments = {word: line[word] for word in line if word != "when"}
+    try:
+        distribution = _distribution(arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source}: {name}: {error}") from error
+    return Dimension(
+        name=name,
+        distribution=distribution,
+        when={k: tuple(v) if isinstance(v, list) else (v,) for k, v in when.items()},
+    )
+
+
+def _distribution(arguments: dict[str, Any]) -> BaseDistribution:
+    if "choices" in arguments:
+        extra = sorted(set(arguments) - {"choices"})
+        if extra:
+            raise ValueError(f"choices stand alone, found also {', '.join(extra)}")
+        choices = arguments["choices"]
+        if not isinstance(choices, list) or not choices:
+            raise ValueError(
+                f"choices must be a list with at least one value, found {shown(choices)}"
+            )
+        if len(set(map(repr, choices))) != len(choices):
+            raise ValueError(f"choices {shown(choices)} name a value twice")
+        return CategoricalDistribution(choices)
+    if not {"low", "high"} <= set(arguments):
+        raise ValueError("needs choices, or low and high")
+    bounds = (arguments["low"], arguments["high"])
+    if any(isinstance(b, bool) or not isinstance(b, int | float) for b in bounds):
+        raise ValueError(f"low and high must be numbers, found {shown(list(bounds))}")
+    if not all(abs(b) < _MOST for b in bounds):  # neither of infinity nor of no number
+        raise ValueError(f"low and high must be finite, found {shown(list(bounds))}")
+    if not isinstance(arguments.get("log", False), bool):
+        raise ValueError(f"log must be true or false, found {arguments['log']!r}")
+    step = arguments.get("step", 1)
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < _MOST:
+        raise ValueError(f"step must be a number above 0, found {shown(step)}")
+    integers = all(isinstance(arguments[k], int) for k in ("low", "high", "step") if k in arguments)
+    return (IntDistribution if integers else FloatDistribution)(**arguments)
+
+
+_MOST = 2.0**1000
+"""Of a bound: beyond it a whole number is no float any more."""
+
+
+def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
+    """All choices, or both ends of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return (distribution.low, distribution.high)
+
+
+def _check_values(space: SearchSpace, known: Mapping[str, Any], source: str) -> None:
+    """Build method and recipe with every extreme value, so that no trial can fail on a range."""
+    for name, value in space.fixed.items():
+        check_type(name, value, known[name], source)
+    build(space.method, space.fixed, source=source)
+    for dimension in space.dimensions:
+        for value in extremes(dimension.distribution):
+            check_type(dimension.name, value, known[dimension.name], source)
+            conditions = {k: v[0] for k, v in dimension.when.items()}
+            config = {**space.fixed, **conditions, dimension.name: value}
+            build(space.method, config, source=f"{source}: {dimension.name}")
+
+
+def _count(dimensions: tuple[Dimension, ...], drawn: dict[str, Value]) -> float:
+    if not dimensions:
+        return 1
+    first, rest = dimensions[0], dimensions[1:]
+    if not first.applies(drawn):
+        return _count(rest, drawn)
+    distribution = first.distribution
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        return math.inf
+    if isinstance(distribution, CategoricalDistribution):
+        values = list(distribution.choices)
+        count = len(values)
+    else:
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        low, high, step = distribution.low, distribution.high, distribution.step or 1
+        count = round((high - low) / step) + 1
+        values = None
+    # Values that no later `when` names leave the same to be drawn: they are counted together.
+    named = {value for later in rest for value in later.when.get(first.name, ())}
+    if values is None:
+        matter = [
+            value
+            for value in named
+            if isinstance(value, int | float) and distribution._contains(value)
+        ]
+    else:
+        matter = [value for value in values if value in named]
+    found = sum(_count(rest, {**drawn, first.name: value}) for value in matter)
+    others = count - len(matter)
+    return found + (others * _count(rest, {**drawn, first.name: _ANOTHER}) if others else 0)
+
+
+_ANOTHER = "another value than any that is named"
+
+
+def default_of(method: str, name: str) -> Value:
+    """The value of a hyper-parameter when a space does not mention it."""
+    for f in fields(METHODS[method]):
+        if f.name == name:
+            return None if f.default is MISSING else f.default
+    return getattr(METHODS[method]().recipe(), name)

@@ -1,0 +1,542 @@
+"""The Optuna storage: the one truth about a sweep.
+
+Every ask, report, prune decision and result is written here, by the driver alone, before anything
+else hears of it. Tracking, results table and exports are made from it and can be made again.
+"""
+
+import copy
+import json
+import math
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.plan.plan import PLAN_FILE, SweepPlan
+from orchestrator.record.database import default_storage, open_storage
+from orchestrator.record.stored_facts import refuse_other_facts
+from orchestrator.record.write_tables import Param, write_trial
+from orchestrator.support.commit_points import commit_point
+from orchestrator.support.document import read_as, shown
+from orchestrator.training.config import TrialConfig
+
+EpochRow = Mapping[str, float]
+"""Metrics of one epoch; has `epoch` (1, 2, ...) and `val_accuracy`."""
+
+STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.WAITING: "waiting",
+}
+FINISHED = ("complete", "pruned", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """What the storage knows of one trial."""
+
+    study: str
+    number: int
+    state: str
+    """running, complete, pruned, failed (or waiting)."""
+    config: Mapping[str, Any]
+    """Drawn and fixed values together."""
+    val_accuracy: float | None
+    """At the last epoch if complete, else at the last epoch reported; in [0, 1]."""
+    curve: Sequence[EpochRow]
+    """One row per epoch; while a trial runs only `epoch` and `val_accuracy`."""
+    failure: str | None
+    seed: int
+    started: datetime | None
+    finished: datetime | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """wall_seconds, images_per_second, num_tuned_parameters, device, ...: told by the worker."""
+
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Record:
+    """Studies and trials of one sweep in an Optuna storage."""
+
+    def __init__(self, plan: SweepPlan, storage_url: str) -> None:
+        self.plan = plan
+        self._storage = open_storage(storage_url)
+        self._studies = {
+            study.name: optuna.create_study(
+                study_name=self._name_in_storage(study.name),
+                storage=self._storage,
+                direction="maximize",
+                pruner=make_pruner(plan),
+                load_if_exists=True,
+            )
+            for study in plan.studies
+        }
+        self._trial_ids: dict[tuple[str, int], int] = {}
+        self._told: dict[int, _Told] = {}
+        for name, study in self._studies.items():
+            self._refuse_another_plan(name, study)
+
+    def ask(self, study: str) -> TrialConfig:
+        """A new trial of `study`, drawn by the plan's sampler and written as running."""
+        commit_point("before ask")
+        trial = self._studies[study].ask()
+        commit_point("after ask")
+        self._told[trial._trial_id] = _Told(set(), _Decision())
+        return self._draw(study, trial._trial_id, trial.number)
+
+    def interrupted(self) -> list[TrialConfig]:
+        """Trials that were running when their driver ended, to be run again under their number."""
+        return [
+            self._draw(name, trial._trial_id, trial.number)
+            for name, study in self._studies.items()
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+
+    def report(
+        self, study: str, number: int, rows: Iterable[EpochRow], *, finished: bool
+    ) -> int | None:
+        """Write the epochs; the epoch after which the pruner stops the trial, or None.
+
+        An epoch that was reported before, by a run of the trial that was interrupted, is neither
+        written nor judged again. After the last epoch of a finished trial nothing is left to prune.
+        """
+        trial_id = self._trial_id(study, number)
+        rows = list(rows)
+        told = self._told_of(trial_id)
+        unwritten: dict[int, float] = {}
+        for row in rows:
+            if "val_accuracy" not in row:
+                continue  # an epoch that was not validated
+            epoch = int(row["epoch"])
+            if told.decision.stops and epoch == told.decision.epoch:
+                return epoch  # decided before, but the driver ended before tell
+            if epoch not in told.epochs:
+                unwritten[epoch] = row["val_accuracy"]
+            last = finished and row is rows[-1]
+            if last or epoch <= told.decision.epoch or not self.plan.pruner.asked_at(epoch):
+                continue
+            self._write_values(trial_id, unwritten)
+            unwritten = {}
+            told.decision = self._decide(study, trial_id, epoch)
+            if told.decision.stops:
+                return epoch
+        self._write_values(trial_id, unwritten)
+        return None
+
+    def complete(
+        self, study: str, number: int, *, curve: Sequence[EpochRow], facts: Mapping[str, Any]
+    ) -> None:
+        """The trial ran to its last epoch; its value is the last epoch's accuracy."""
+        accuracy = curve[-1]["val_accuracy"]
+        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+            self.fail(
+                study,
+                number,
+                reason=f"val_accuracy {accuracy} is not in [0, 1]",
+                curve=curve,
+                facts=facts,
+            )
+            return
+        self._end(study, number, TrialState.COMPLETE, curve, facts, value=accuracy)
+
+    def prune(
+        self, study: str, number: int, *, curve: Sequence[EpochRow], facts: Mapping[str, Any]
+    ) -> None:
+        """The pruner stopped the trial."""
+        self._end(study, number, TrialState.PRUNED, curve, facts)
+
+    def fail(
+        self,
+        study: str,
+        number: int,
+        *,
+        reason: str,
+        curve: Sequence[EpochRow] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The trial cannot be finished; `reason` says why."""
+        trial_id = self._trial_id(study, number)
+        self._storage.set_trial_user_attr(trial_id, "failure", reason)
+        self._end(study, number, TrialState.FAIL, curve, facts or {})
+
+    def trials(self, study: str) -> list[TrialRecord]:
+        """All trials of a study, by number."""
+        return [self._as_record(study, trial) for trial in self._stored(study)]
+
+    def trial(self, study: str, number: int) -> TrialRecord:
+        return self._as_record(study, self._storage.get_trial(self._trial_id(study, number)))
+
+    def all_trials(self) -> list[TrialRecord]:
+        return list(self.each_trial())
+
+    def each_trial(self) -> Iterator[TrialRecord]:
+        """As `all_trials`, with the curves of one study at a time in memory."""
+        for study in self._studies:
+            yield from self.trials(study)
+
+    def num_finished(self, study: str) -> int:
+        return sum(trial.state.is_finished() for trial in self._stored(study))
+
+    def num_asked(self, study: str) -> int:
+        return len(self._stored(study))
+
+    def best(self, study: str) -> TrialRecord | None:
+        """The complete trial with the highest accuracy, or None; see `best_of`."""
+        fixed = self.plan.parsed_spaces[self.plan.study(study).space].fixed
+        best = min(
+            (trial for trial in self._stored(study) if trial.state is TrialState.COMPLETE),
+            key=lambda t: _rank(t.value, {**fixed, **t.params}, t.number),
+            default=None,
+        )
+        return best and self._as_record(study, best)
+
+    def accepted_versions(self) -> Mapping[str, str] | None:
+        """Of the software, as last accepted; None: as planned."""
+        study = next(iter(self._studies.values()))
+        accepted = study.user_attrs.get("accepted_versions", [])
+        return accepted[-1]["versions"] if accepted else None
+
+    def accept_versions(self, versions: Mapping[str, str]) -> None:
+        """Trials from now on run with other software than those before."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for study in self._studies.values():
+            accepted = study.user_attrs.get("accepted_versions", [])
+            entry = {"when": now, "trials_before": len(study.get_trials(False))}
+            study.set_user_attr(
+                "accepted_versions", [*accepted, {**entry, "versions": dict(versions)}]
+            )
+
+    def optuna_study(self, study: str) -> optuna.Study:
+        """For Optuna's own plots and importances."""
+        return self._studies[study]
+
+    def _refuse_another_plan(self, name: str, study: optuna.Study) -> None:
+        planned = _what_decides(self.plan, name)
+        stored = study.user_attrs.get("plan")
+        if stored is None:
+            study.set_user_attr("plan", planned)
+            return
+        if not isinstance(stored, Mapping):
+            raise ValueError(f"study {name}: its plan in the storage is {shown(stored)}")
+        known = {key: value for key, value in planned.items() if key in stored}
+        if changes := list(differences(self._with_new_fields(stored), known)):
+            raise ValueError(
+                f"study {name}: its trials were drawn from another plan than {PLAN_FILE} now says; "
+                "start a new sweep for what changed:\n  " + "\n  ".join(changes)
+            )
+
+    def _with_new_fields(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """What an older version stored, with the defaults of fields that it did not have."""
+        plan = self.plan
+        parts = {"backbone": plan.backbone, "pruner": plan.pruner, "engine": plan.engine}
+        kept = {name: part for name, part in parts.items() if name in stored}
+        return {**stored, **{name: {**_defaults(kept[name]), **stored[name]} for name in kept}}
+
+    def _name_in_storage(self, study: str) -> str:
+        # One database may hold many sweeps.
+        return f"{self.plan.name}/{study}"
+
+    def _stored(self, study: str) -> list[FrozenTrial]:
+        return self._studies[study].get_trials(deepcopy=False)
+
+    def _trial_id(self, study: str, number: int) -> int:
+        key = (study, number)
+        if key not in self._trial_ids:
+            study_id = self._studies[study]._study_id
+            found = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            self._trial_ids[key] = found
+        return self._trial_ids[key]
+
+    def _draw(self, study_name: str, trial_id: int, number: int) -> TrialConfig:
+        """Values already in the storage stay; a trial cut off while it was drawn gets the rest."""
+        plan, study = self.plan, self._studies[study_name]
+        seed = plan.trial_seed(study_name, number)
+        drawn = _HeldBack(self._storage)
+        study = _with_storage(study, drawn)
+        # A sampler seeded anew for each trial decides by the storage alone: after a crash the
+        # decisions are those of an undisturbed run.
+        study.sampler = _SeededByName(plan.sampler, seed)
+        study_plan = plan.study(study_name)
+        space = plan.parsed_spaces[study_plan.space]
+        config = space.draw(optuna.Trial(study, trial_id))
+        write_trial(self._storage, trial_id, params=drawn.params, user_attrs={"seed": seed})
+        return TrialConfig(
+            study=study_name,
+            task=study_plan.task,
+            number=number,
+            method=space.method,
+            config=config,
+            seed=seed,
+        )
+
+    def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
+        """Ask the pruner; what it says is written before the other trials can see the rung."""
+        rungs = _HeldBack(self._storage)
+        judged = _with_storage(self._studies[study], rungs)
+        # The median pruner answers with a numpy bool, which JSON does not take.
+        stops = bool(judged.pruner.prune(judged, self._storage.get_trial(trial_id)))
+        decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes)
+        self._storage.set_trial_user_attr(trial_id, "decision", asdict(decision))
+        commit_point("half decision")
+        self._show_rungs(trial_id, decision, {})
+        commit_point("after decision")
+        return decision
+
+    def _show_rungs(self, trial_id: int, decision: "_Decision", shown: Mapping[str, Any]) -> None:
+        new = {name: value for name, value in decision.rungs.items() if name not in shown}
+        if new:
+            write_trial(self._storage, trial_id, system_attrs=new)
+
+    def _told_of(self, trial_id: int) -> "_Told":
+        """What was reported of a running trial: read once, since nobody else writes."""
+        if trial_id not in self._told:
+            stored = self._storage.get_trial(trial_id)
+            told = stored.user_attrs.get("decision", {})
+            decision = read_as(_Decision, told, source=f"the decision on trial #{stored.number}")
+            self._show_rungs(trial_id, decision, stored.system_attrs)
+            self._told[trial_id] = _Told(set(stored.intermediate_values), decision)
+        return self._told[trial_id]
+
+    def _write_values(self, trial_id: int, values: Mapping[int, float]) -> None:
+        if values:
+            commit_point("before report")
+            write_trial(self._storage, trial_id, values=values)
+            commit_point("after report")
+            self._told[trial_id].epochs.update(values)
+
+    def _end(
+        self,
+        study: str,
+        number: int,
+        state: TrialState,
+        curve: Sequence[EpochRow],
+        facts: Mapping[str, Any],
+        value: float | None = None,
+    ) -> None:
+        trial_id = self._trial_id(study, number)
+        commit_point("before tell")
+        told = {"facts": dict(facts), "curve": as_columns(curve)}
+        write_trial(self._storage, trial_id, user_attrs=told)
+        if state is TrialState.PRUNED:
+            value = curve[-1]["val_accuracy"]
+        commit_point("half tell")
+        self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+        self._told.pop(trial_id, None)
+        commit_point("after tell")
+
+    def _as_record(self, study: str, trial: FrozenTrial) -> TrialRecord:
+        space = self.plan.parsed_spaces[self.plan.study(study).space]
+        refuse_other_facts(trial, space, source=f"study {study}")
+        reported = trial.intermediate_values
+        # What a driver wrote that died before it could tell the end does not count.
+        ended = trial.user_attrs if trial.state.is_finished() else {}
+        curve = as_rows(ended.get("curve", {})) or [
+            {"epoch": epoch, "val_accuracy": reported[epoch]} for epoch in sorted(reported)
+        ]
+        validated = [row["val_accuracy"] for row in curve if "val_accuracy" in row]
+        last = validated[-1] if validated else None
+        return TrialRecord(
+            study=study,
+            number=trial.number,
+            state=STATES[trial.state],
+            config={**space.fixed, **trial.params},
+            val_accuracy=trial.value if trial.state is TrialState.COMPLETE else last,
+            curve=curve,
+            failure=ended.get("failure") if trial.state is TrialState.FAIL else None,
+            seed=self.plan.trial_seed(study, trial.number),
+            started=trial.datetime_start,
+            finished=trial.datetime_complete,
+            facts=ended.get("facts", {}),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """What the pruner last said of a trial."""
+
+    epoch: int = 0
+    stops: bool = False
+    rungs: Mapping[str, Any] = field(default_factory=dict)
+    """What it wants to leave in the storage for its next decisions."""
+
+
+@dataclass
+class _Told:
+    """What stands in the storage about a running trial."""
+
+    epochs: set[int]
+    decision: _Decision
+
+
+class _HeldBack:
+    """A storage as sampler and pruner see it: they read the real one; what they write is kept."""
+
+    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
+        self._storage = storage
+        self.attributes: dict[str, Any] = {}
+        self.params: dict[str, Param] = {}
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.attributes[key] = value
+
+    def set_trial_param(
+        self, trial_id: int, name: str, value: float, distribution: BaseDistribution
+    ) -> None:
+        self.params[name] = (value, distribution)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+def _with_storage(study: optuna.Study, storage: _HeldBack) -> optuna.Study:
+    seen = copy.copy(study)
+    seen._storage = storage  # type: ignore[assignment]
+    return seen
+
+
+class _SeededByName(optuna.samplers.BaseSampler):
+    """Draws every name from a seed of its own.
+
+    So a trial that was cut off while it was drawn gets the values it would have had.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._name = name
+        self._seed = seed
+        self._joint = make_sampler(name, seed)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._joint.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._joint.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        sampler = make_sampler(self._name, zlib.crc32(f"{self._seed}/{param_name}".encode()))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -> Record:
+    """The record of a sweep folder, or of a storage elsewhere."""
+    return Record(plan, storage_url or default_storage(folder))
+
+
+def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the highest last-epoch accuracy.
+
+    Ties, frequent with 200 validation images, go to the smaller learning rate as in the protocol
+    of Jia et al. 2022, then to the earlier trial.
+    """
+    return min(
+        (trial for trial in trials if trial.state == "complete"),
+        key=lambda t: _rank(t.val_accuracy, t.config, t.number),
+        default=None,
+    )
+
+
+def _rank(accuracy: float | None, config: Mapping[str, Any], number: int) -> tuple[float, ...]:
+    return (-(accuracy or 0.0), config.get("lr", 0.0), number)
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """`name: was ..., is ...` for every value in which two nested mappings differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            below = f"{name}.{key}" if name else str(key)
+            yield from differences(before.get(key), now.get(key), below)
+    elif before != now:
+        yield f"{name}: was {before!r}, is {now!r}"
+
+
+def _defaults(part: Any) -> dict[str, Any]:
+    """Of the fields of a dataclass that have one."""
+    return {f.name: f.default for f in fields(part) if f.default is not MISSING}
+
+
+def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
+    """All in the plan that the decisions and values of a study depend on, as JSON keeps it."""
+    study = plan.study(name)
+    backbone = asdict(plan.backbone)
+    del backbone["weights"]  # the same file may lie elsewhere
+    document = {
+        "created": plan.created,
+        "space": plan.spaces[study.space],
+        "seed": plan.seed,
+        "sampler": plan.sampler,
+        "pruner": asdict(plan.pruner),
+        "backbone": backbone,
+        "engine": asdict(plan.engine),
+        "data_fingerprint": plan.task(study.task).fingerprint,
+    }
+    return json.loads(json.dumps(document))
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """`tpe` or `random`."""
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        # `group` lets conditional names be sampled jointly; it is marked experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, group=True)
+
+
+def make_pruner(plan: SweepPlan) -> optuna.pruners.BasePruner:
+    """The Optuna pruner that the plan names."""
+    pruner = plan.pruner
+    match pruner.name:
+        case "none":
+            return optuna.pruners.NopPruner()
+        case "successive_halving":
+            return optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=pruner.first_rung_epochs, reduction_factor=pruner.reduction_factor
+            )
+        case "median":
+            return optuna.pruners.MedianPruner(n_warmup_steps=pruner.first_rung_epochs)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(
+                min_resource=pruner.first_rung_epochs, reduction_factor=pruner.reduction_factor
+            )
+    raise AssertionError(pruner.name)
+
+
+def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float | None]]:
+    """Rows as columns; beside the accuracy, which must stay exact, numbers are cut to 6 digits.
+
+    A metric that a row does not have, as the accuracy of an epoch that was not validated, is None.
+    """
+
+    def kept(name: str, value: float | None) -> float | None:
+        if value is None or name in ("epoch", "val_accuracy"):
+            return value
+        return float(f"{value:.6g}")
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [kept(name, row.get(name)) for row in rows] for name in names}
+
+
+def as_rows(columns: Mapping[str, Sequence[float | None]]) -> list[EpochRow]:
+    """The rows that `as_columns` was given; what older versions called `lr` is `scaled_lr`."""
+    names = ["scaled_lr" if name == "lr" else name for name in columns]
+    rows = [zip(names, row, strict=True) for row in zip(*columns.values(), strict=True)]
+    return [{name: value for name, value in row if value is not None} for row in rows]

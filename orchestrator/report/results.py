@@ -1,0 +1,352 @@
+"""The results of a sweep as a table: `results.parquet`, one row per trial, and a summary per study.
+
+    import pandas
+    trials = pandas.read_parquet("sweeps/mine/results.parquet")
+    trials[trials.state == "complete"].plot.scatter("param.lr", "val_accuracy", logx=True)
+
+Beside the columns of RESULTS_SCHEMA there is a `param.<name>` for every hyper-parameter that a
+space of the sweep names; a trial whose space does not use it has null there.
+"""
+
+import json
+import os
+import typing
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.space import hyperparameters
+from orchestrator.record.record import Record, TrialRecord, best_of
+from orchestrator.support.commit_points import commit_point
+from orchestrator.support.uncertainty import accuracy_text, interval, standard_error
+from orchestrator.support.whole_file import whole_file
+
+RESULTS_FILE = "results.parquet"
+PARAM_PREFIX = "param."
+
+_TIME = pa.timestamp("us", tz="UTC")
+_EPOCH = pa.struct(
+    [
+        pa.field("epoch", pa.int32()),
+        pa.field("scaled_lr", pa.float64()),
+        pa.field("train_loss", pa.float64()),
+        pa.field("val_loss", pa.float64()),
+        pa.field("val_accuracy", pa.float64()),
+        pa.field("train_seconds", pa.float64()),
+        pa.field("eval_seconds", pa.float64()),
+    ]
+)
+
+
+def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        _column("sweep", pa.string(), "name of the sweep"),
+        _column("study", pa.string(), "<task>.<space>"),
+        _column("task", pa.string(), "data set"),
+        _column("group", pa.string(), "group of the task in its suite; empty if it has none"),
+        _column("method", pa.string(), "how the frozen network is changed"),
+        _column("space", pa.string(), "search space of the study"),
+        _column("backbone", pa.string(), "timm name of the frozen network"),
+        _column("backbone_weights_sha256", pa.string(), "of its weights"),
+        _column("number", pa.int32(), "of the trial in its study, from 0"),
+        _column("state", pa.string(), "running, complete, pruned or failed"),
+        _column(
+            "val_accuracy",
+            pa.float64(),
+            "share of val images that are right, in [0, 1], after the last epoch that was run",
+        ),
+        _column("num_val", pa.int32(), "val images that val_accuracy was measured on"),
+        _column(
+            "val_majority_share",
+            pa.float64(),
+            "val_accuracy of always answering the most frequent class",
+        ),
+        _column("val_images_by_class", pa.list_(pa.int32()), "val images, by label"),
+        _column(
+            "val_correct_by_class",
+            pa.list_(pa.int32()),
+            "of these the right ones after the last epoch of a complete trial",
+        ),
+        _column("epochs_run", pa.int32(), "epochs until the trial ended"),
+        _column("failure", pa.string(), "why the trial failed"),
+        _column("seed", pa.int64(), "of everything random in the trial"),
+        _column("started", _TIME, "when the trial was drawn"),
+        _column("finished", _TIME, "when it ended"),
+        _column("wall_seconds", pa.float64(), "in the worker, from setup to end"),
+        _column("setup_seconds", pa.float64(), "before the first step: model, images, features"),
+        _column("train_seconds", pa.float64(), "in training steps"),
+        _column("eval_seconds", pa.float64(), "in validation"),
+        _column("images_per_second", pa.float64(), "trained, over train_seconds"),
+        _column("num_tuned_parameters", pa.int64(), "trained, head included"),
+        _column("peak_memory_mib", pa.float64(), "of the device, or of the worker on a CPU"),
+        _column("readout", pa.string(), "what the head reads"),
+        _column("device", pa.string(), "name of the GPU, or cpu"),
+        _column("cpu_threads", pa.int32(), "of the trial"),
+        _column("precision", pa.string(), "fp32, or bf16 for the frozen network"),
+        _column("attention", pa.string(), "fused or unfused kernel"),
+        _column("frozen_work", pa.string(), "what was computed once per image, and why not more"),
+        _column("part_size", pa.int32(), "images per part of a step; null: the whole batch"),
+        _column("recompute", pa.bool_(), "blocks were computed twice to save memory"),
+        _column("data_fingerprint", pa.string(), "of the decoded train and val images and labels"),
+        _column("config", pa.string(), "searched and fixed hyper-parameters, JSON"),
+        _column(
+            "curve",
+            pa.list_(_EPOCH),
+            "metrics after every epoch; scaled_lr is the step size: param.lr is for 256 images",
+        ),
+    ]
+)
+"""The columns every results table has; their descriptions are in the metadata of the fields."""
+
+_FACTS = (
+    "wall_seconds",
+    "setup_seconds",
+    "train_seconds",
+    "eval_seconds",
+    "images_per_second",
+    "num_tuned_parameters",
+    "peak_memory_mib",
+    "readout",
+    "device",
+    "cpu_threads",
+    "precision",
+    "attention",
+    "frozen_work",
+    "part_size",
+    "recompute",
+    "val_images_by_class",
+    "val_correct_by_class",
+)
+
+_ADDED = ("val_majority_share", "val_images_by_class", "val_correct_by_class")
+"""Columns that tables of before them lack."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """One study in a line."""
+
+    study: str
+    task: str
+    group: str
+    space: str
+    planned: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    seconds: float
+    """In workers, over all trials."""
+    best_number: int | None
+    best_val_accuracy: float | None
+    """Of the best complete trial, in [0, 1]."""
+    best_standard_error: float | None
+    """Of that accuracy, for the finite number of val images."""
+    best_interval: tuple[float, float] | None
+    """95 %, likewise."""
+    num_val: int
+    majority_share: float | None
+    """The val accuracy of always answering the most frequent class; None in older plans."""
+    best_config: Mapping[str, Any] | None
+    """Its searched values."""
+
+    @property
+    def best_text(self) -> str:
+        """`93.5 ± 1.7`, in percent."""
+        if self.best_val_accuracy is None:
+            return ""
+        return accuracy_text(self.best_val_accuracy, self.num_val)
+
+    @property
+    def majority_text(self) -> str:
+        """`12.5`, in percent."""
+        return "" if self.majority_share is None else f"{100 * self.majority_share:.1f}"
+
+    @property
+    def config_text(self) -> str:
+        """`lr=0.0123 num_tokens=10`."""
+        return " ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in (self.best_config or {}).items()
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summary_table(plan: SweepPlan, record: Record) -> list[StudySummary]:
+    """A line per study, in the order of the plan."""
+    return [_summary(plan, study.name, record.trials(study.name)) for study in plan.studies]
+
+
+def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
+    """Write the table of all trials; a reader finds the old file or the new one, never a part."""
+    commit_point("before table")
+    # Rows of one study at a time: as Python objects they are far larger than as a table.
+    parts = [results_table(plan, record.trials(study.name)) for study in plan.studies]
+    table = pa.concat_tables(parts)
+    with whole_file(path, path.with_name(f".{path.name}.part")) as file:
+        pq.write_table(table, file, compression="zstd")
+        commit_point("half table")
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name too must survive a power cut
+    finally:
+        os.close(folder)
+
+
+def read_results(path: Path) -> pa.Table:
+    """The table of a sweep; ValueError if the file is none.
+
+    One of an older version is given the columns and names of this one.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such results file") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path}: is not a results table: {error}") from error
+    missing = [name for name in RESULTS_SCHEMA.names if name not in table.schema.names]
+    if unknown := [name for name in missing if name not in _ADDED]:
+        raise ValueError(f"{path}: is not a results table: it lacks {', '.join(unknown)}")
+    return _as_now(table) if missing else table
+
+
+def _as_now(table: pa.Table) -> pa.Table:
+    """A table of before _ADDED: nulls in these, and a curve whose `scaled_lr` was called `lr`."""
+    columns = {}
+    for field in [*RESULTS_SCHEMA, *table.schema]:
+        name = field.name
+        if name in _ADDED:
+            columns[name] = pa.nulls(table.num_rows, field.type)
+        elif name == "curve":
+            columns[name] = _renamed(table["curve"])
+        else:
+            columns[name] = table[name]
+    return pa.table(columns)
+
+
+def _renamed(curves: pa.ChunkedArray) -> pa.ChunkedArray:
+    epochs = pa.struct(
+        [field.with_name("scaled_lr") if field.name == "lr" else field for field in _fields(curves)]
+    )
+    return pa.chunked_array([chunk.view(pa.list_(epochs)) for chunk in curves.chunks])
+
+
+def _fields(curves: pa.ChunkedArray) -> list[pa.Field]:
+    return list(curves.type.value_type)
+
+
+def results_table(plan: SweepPlan, trials: Sequence[TrialRecord]) -> pa.Table:
+    """One row per trial, with RESULTS_SCHEMA and a typed column per hyper-parameter."""
+    params = _params(plan)
+    schema = RESULTS_SCHEMA
+    for name, kind in params.items():
+        schema = schema.append(_column(PARAM_PREFIX + name, kind, f"hyper-parameter {name}"))
+    return pa.Table.from_pylist([_row(plan, trial, params) for trial in trials], schema=schema)
+
+
+def _row(plan: SweepPlan, trial: TrialRecord, params: Mapping[str, pa.DataType]) -> dict[str, Any]:
+    study = plan.study(trial.study)
+    task = plan.task(study.task)
+    # Arrow leaves out without a word what its schema does not know.
+    unknown = {name for row in trial.curve for name in row} - {field.name for field in _EPOCH}
+    assert not unknown, f"the results table has no column for {unknown}"
+    return {
+        "sweep": plan.name,
+        "study": trial.study,
+        "task": task.name,
+        "group": task.group,
+        "method": plan.parsed_spaces[study.space].method,
+        "space": study.space,
+        "backbone": plan.backbone.name,
+        "backbone_weights_sha256": plan.backbone.weights_sha256,
+        "number": trial.number,
+        "state": trial.state,
+        "val_accuracy": trial.val_accuracy,
+        "num_val": task.num_val,
+        "val_majority_share": task.val_majority_share,
+        "epochs_run": len(trial.curve),
+        "failure": trial.failure,
+        "seed": trial.seed,
+        "started": _utc(trial.started),
+        "finished": _utc(trial.finished),
+        "data_fingerprint": task.fingerprint,
+        "config": json.dumps(dict(trial.config)),
+        "curve": [dict(row) for row in trial.curve],
+        **{name: trial.facts.get(name) for name in _FACTS},
+        **{
+            f"{PARAM_PREFIX}{name}": _as(kind, trial.config.get(name))
+            for name, kind in params.items()
+        },
+    }
+
+
+def _as(kind: pa.DataType, value: Any) -> Any:
+    return value if value is None or not pa.types.is_string(kind) else str(value)
+
+
+def _params(plan: SweepPlan) -> dict[str, pa.DataType]:
+    """Each hyper-parameter that is fixed or searched in any space of the plan, with its type."""
+    types: dict[str, set[Any]] = {}
+    for space in plan.parsed_spaces.values():
+        known = hyperparameters(space.method)
+        for name in [*space.fixed, *(dimension.name for dimension in space.dimensions)]:
+            parts = typing.get_args(known[name]) or (known[name],)
+            types.setdefault(name, set()).update(part for part in parts if part is not NoneType)
+    return {name: _arrow_type(found) for name, found in types.items()}
+
+
+def _arrow_type(types: set[Any]) -> pa.DataType:
+    if types == {bool}:
+        return pa.bool_()
+    if types == {int}:
+        return pa.int64()
+    return pa.float64() if types <= {int, float} else pa.string()
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    """Optuna writes local times without zone."""
+    return None if time is None else time.astimezone(UTC)
+
+
+def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> StudySummary:
+    study = plan.study(name)
+    task = plan.task(study.task)
+    states = Counter(trial.state for trial in trials)
+    best = best_of(trials)
+    accuracy = best.val_accuracy if best else None
+    searched = [dimension.name for dimension in plan.parsed_spaces[study.space].dimensions]
+    return StudySummary(
+        study=name,
+        task=task.name,
+        group=task.group,
+        space=study.space,
+        planned=study.num_trials,
+        complete=states["complete"],
+        pruned=states["pruned"],
+        failed=states["failed"],
+        running=states["running"],
+        seconds=sum(trial.facts.get("wall_seconds", 0.0) for trial in trials),
+        best_number=best.number if best else None,
+        best_val_accuracy=accuracy,
+        best_standard_error=(None if accuracy is None else standard_error(accuracy, task.num_val)),
+        best_interval=None if accuracy is None else interval(accuracy, task.num_val),
+        num_val=task.num_val,
+        majority_share=task.val_majority_share,
+        best_config=(
+            {name: best.config[name] for name in searched if name in best.config} if best else None
+        ),
+    )

@@ -1,0 +1,217 @@
+"""The runs of the last stage, as a schedule works them off: folds of finalists, then the seeds."""
+
+import logging
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.plan.plan import StudyPlan, SweepPlan
+from orchestrator.record.finalists import Finalist
+from orchestrator.record.finals import FinalRecord
+from orchestrator.record.record import EpochRow
+from orchestrator.run.search_queue import WORKER_DEATHS_ALLOWED, Run, rank
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.final_trial import FinalTrial, FoldConfig, FoldTrial
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Running:
+    study: str
+    number: int
+    fold: int | None
+    seed: int
+    run: Run
+    curve: list[EpochRow] = field(default_factory=list)
+
+
+class FinalLedger:
+    """Folds of finalists, then seeds of winners; a study goes on while others still compare."""
+
+    def __init__(
+        self, plan: SweepPlan, finals: FinalRecord, runs_folder: Path, say: Callable[[str], None]
+    ) -> None:
+        self._plan = plan
+        self._finals = finals
+        self.runs_folder = runs_folder
+        self._say = say
+        self._running: dict[str, _Running] = {}
+        self._stopped = False
+        """Because of the machine; nothing more is handed out."""
+
+    @property
+    def num_left(self) -> int:
+        """Runs to be handed out if no finalist is stopped."""
+        left = sum(self._finals.num_left(study.name) for study in self._plan.studies)
+        return max(0, left - len(self._running))
+
+    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
+        if self._stopped:
+            return "finished"
+        ready = [runs for study in self._plan.studies if (runs := self._ready(study))]
+        if ready:
+            # The study with most to hand out: all of them advance together.
+            best = min(ready, key=lambda runs: (-len(runs), rank(runs[0].run.config.task, held)))
+            self._running[tune_id] = best[0]
+            if best[0].fold is None:
+                config = best[0].run.config
+                self._finals.final_begun(best[0].study, best[0].seed, config.config)
+            return best[0].run
+        # A fold that is running may yet decide a winner, whose seeds follow.
+        more = any(running.fold is not None for running in self._running.values())
+        return None if more else "finished"
+
+    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
+        running = self._running[tune_id]
+        rows: list[EpochRow] = result["rows"]
+        if rows and rows[0]["epoch"] == 1:
+            running.curve.clear()  # a run whose worker died begins again
+        running.curve += rows
+        if result["blameless"]:  # it is run again by the next `finalize`
+            logger.warning("stopped: %s: %s", running.run.files, result["failure"])
+            self._stopped = True
+            return True
+        if result["failure"]:
+            self._failed(running, result["failure"])
+        elif result["finished"]:
+            facts = {
+                key.removeprefix("facts/"): value
+                for key, value in result.items()
+                if key.startswith("facts/")
+            }
+            self._done(running, facts)
+        elif running.fold is None or self._state(running) == "running":
+            return False
+        running.run.checkpoint.unlink(missing_ok=True)
+        return True
+
+    def worker_died(self, tune_id: str, reason: str) -> None:
+        running = self._running[tune_id]
+        logger.warning("%s: its worker died (%s); it goes again", running.run.files, reason)
+
+    def worker_lost(self, tune_id: str, reason: str) -> None:
+        running = self._running[tune_id]
+        if self._state(running) == "running":
+            deaths = WORKER_DEATHS_ALLOWED + 1
+            self._failed(running, f"its worker died {deaths} times, last: {reason}")
+
+    def forget(self, tune_id: str) -> None:
+        self._running.pop(tune_id, None)
+
+    def _ready(self, study: StudyPlan) -> list[_Running]:
+        """Runs of a study that can be handed out now."""
+        name = study.name
+        busy = [running for running in self._running.values() if running.study == name]
+        if not self._finals.num_rounds(name):
+            return []
+        winner = self._finals.winner(name)
+        if winner is None:
+            handed = {(running.number, running.fold) for running in busy}
+            return [
+                self._fold_run(study, finalist, fold)
+                for finalist, fold in _folds_left(self._finals, name)
+                if (finalist.number, fold) not in handed
+            ]
+        handed_seeds = {running.seed for running in busy}
+        config = self._finals.finalist(name, winner.number).trial.config
+        return [
+            self._final_run(study, winner.number, config, seed)
+            for seed in self._finals.seeds_left(name)
+            if seed not in handed_seeds
+        ]
+
+    def _fold_run(self, study: StudyPlan, finalist: Finalist, fold: int) -> _Running:
+        # Paired: all finalists of a task have the same folds, and on each fold the same seed.
+        seed = zlib.crc32(f"{self._plan.seed}/{study.name}/fold {fold}".encode())
+        config = FoldConfig(
+            study=study.name,
+            task=study.task,
+            number=finalist.number,
+            method=self._plan.parsed_spaces[study.space].method,
+            config=dict(finalist.trial.config),
+            seed=seed,
+            fold=fold,
+            num_folds=self._finals.protocol(study.name).num_folds,
+            fold_seed=self._plan.seed,
+        )
+        folder = files_of_round(self.runs_folder, study.name, self._finals.num_rounds(study.name))
+        files = folder / f"trial-{finalist.number}-fold-{fold}"
+        run = Run(FoldTrial, config, str(files))
+        return _Running(study.name, finalist.number, fold, seed, run)
+
+    def _final_run(
+        self, study: StudyPlan, number: int, config: Mapping[str, Any], seed: int
+    ) -> _Running:
+        trial = TrialConfig(
+            study=study.name,
+            task=study.task,
+            number=number,
+            method=self._plan.parsed_spaces[study.space].method,
+            config=dict(config),
+            seed=seed,
+        )
+        folder = files_of_round(self.runs_folder, study.name, self._finals.num_rounds(study.name))
+        run = Run(FinalTrial, trial, str(folder / f"seed-{seed}"))
+        return _Running(study.name, number, None, seed, run)
+
+    def _state(self, running: _Running) -> str:
+        if running.fold is not None:
+            return self._finals.finalist(running.study, running.number).state
+        runs = self._finals.final_runs(running.study)
+        return next(run.state for run in runs if run.seed == running.seed)
+
+    def _done(self, running: _Running, facts: Mapping[str, Any]) -> None:
+        study, number = running.study, running.number
+        ended = {"curve": running.curve, "facts": facts}
+        if running.fold is None:
+            self._finals.final_done(study, running.seed, **ended)
+            accuracy = facts["test_accuracy"]
+            self._say(f"{study} seed {running.seed}: test {100 * accuracy:.1f} %")
+            return
+        self._finals.fold_done(study, number, running.fold, **ended)
+        accuracy = running.curve[-1]["val_accuracy"]
+        finalist = self._finals.finalist(study, number)
+        stopped = ", stopped: clearly worse than the best" if finalist.state == "pruned" else ""
+        num_folds = self._finals.protocol(study).num_folds
+        self._say(
+            f"{study} #{number} fold {running.fold + 1} of {num_folds}: "
+            f"{100 * accuracy:.1f} %{stopped}"
+        )
+        self._say_winner(study)
+
+    def _failed(self, running: _Running, reason: str) -> None:
+        study, number = running.study, running.number
+        if running.fold is None:
+            self._finals.final_failed(study, running.seed, reason, curve=running.curve)
+            self._say(f"{study} seed {running.seed}: failed: {reason}")
+            return
+        where = f"fold {running.fold + 1}"
+        self._finals.finalist_failed(study, number, f"{where}: {reason}")
+        self._say(f"{study} #{number} {where}: failed: {reason}")
+        self._say_winner(study)
+
+    def _say_winner(self, study: str) -> None:
+        winner = self._finals.winner(study)
+        if winner is not None:
+            self._say(f"{study}: {winner.why}")
+
+
+def files_of_round(runs_folder: Path, study: str, round: int) -> Path:
+    """Where the runs of a study keep their checkpoints and tuned weights."""
+    return runs_folder / study if round == 1 else runs_folder / study / f"round-{round}"
+
+
+def _folds_left(finals: FinalRecord, study: str) -> list[tuple[Finalist, int]]:
+    """All folds of the best of the search, whom the others are measured against; then by fold."""
+    left = [
+        (finalist, fold, rank)
+        for rank, finalist in enumerate(finals.finalists(study))
+        if finalist.state == "running"
+        for fold in range(finals.protocol(study).num_folds)
+        if fold not in finalist.fold_accuracies
+    ]
+    left.sort(key=lambda item: (item[2] > 0, item[1], item[2]))
+    return [(finalist, fold) for finalist, fold, _ in left]

@@ -1,0 +1,245 @@
+"""What `finalize` is about to do, study by study, and whether it may: decided on the storage alone.
+
+The test images of a study are to be opened once, when its search is over. Whoever wants it
+otherwise says so, and it is recorded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan.final_protocol import FinalProtocol
+from orchestrator.plan.plan import StudyPlan, SweepPlan
+from orchestrator.record.finalists import choose_finalists
+from orchestrator.record.finals import FinalRecord
+from orchestrator.record.record import FINISHED, Record, TrialRecord
+from orchestrator.report.wording import count
+from orchestrator.training.config import build
+
+SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyStage:
+    """What is to be done for one study."""
+
+    plan: StudyPlan
+    protocol: FinalProtocol
+    round: int
+    """1, or more where the last stage is done again."""
+    begins: bool
+    """The finalists are chosen now; else the round was begun before."""
+    finalists: Sequence[int]
+    """Numbers in the search, the best of it first."""
+    num_left: int
+    """Runs, if no finalist is stopped."""
+    epochs: Sequence[int]
+    """Of the finalists."""
+    num_trials: int
+    """Of the search that have ended."""
+    outdated: Sequence[str] = field(default=())
+    """Why its newest round does not stand for what is asked now."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is left to be chosen or run."""
+        return not self.begins and not self.num_left
+
+
+def plan_stage(
+    plan: SweepPlan,
+    record: Record,
+    finals: FinalRecord,
+    asked: Mapping[str, Any],
+    folder: Path,
+    *,
+    unfinished: bool,
+    again: bool,
+) -> list[StudyStage]:
+    """A stage for every study. `asked` are the fields of the protocol that somebody gave: the
+    others are those that the stage was begun with.
+
+    ValueError if the finalists are out of date, the protocol is another one, or the search is not
+    over, unless `again` or `unfinished` asks for it all the same.
+    """
+    looked = [_look(plan, study, record, finals, asked, again) for study in plan.studies]
+    stages = settle(looked, finals, folder, again=again)
+    if not unfinished:
+        _refuse_unfinished(stages, folder)
+    return stages
+
+
+def with_images(
+    stages: Sequence[StudyStage],
+    finals: FinalRecord,
+    fingerprints: Mapping[str, str],
+    folder: Path,
+    *,
+    again: bool,
+) -> list[StudyStage]:
+    """The stages after a look at the images of trainval and test; `fingerprints` are by task.
+
+    ValueError if they are others than those that a round was begun with, unless `again`.
+    """
+    looked = []
+    for stage in stages:
+        study, now = stage.plan.name, fingerprints[stage.plan.task]
+        then = now if stage.begins else finals.fingerprint(study)
+        changed = [] if then == now else [f"data_fingerprint was {then}, now {now}"]
+        looked.append(replace(stage, outdated=changed))
+    stages = settle(looked, finals, folder, again=again)
+    if again and all(stage.is_over for stage in stages):
+        raise ValueError(
+            f"{folder}: there is nothing to do again: finalists, protocol and images of every "
+            "study are those of its last round, and no run of it failed"
+        )
+    return stages
+
+
+def settle(
+    stages: Sequence[StudyStage], finals: FinalRecord, folder: Path, *, again: bool
+) -> list[StudyStage]:
+    """The stages with a new round for those that are out of date; ValueError unless `again`."""
+    outdated = [stage for stage in stages if stage.outdated]
+    if outdated and not again:
+        told = [f"{stage.plan.name}: {'; '.join(stage.outdated)}" for stage in outdated]
+        opened = max(finals.num_openings(stage.plan.name) for stage in outdated)
+        times = f", and that the test split was opened {opened + 1} times" if opened else ""
+        raise ValueError(
+            f"{folder} was finalized before, and its test images count once: "
+            f"{'; '.join(_first(told))}. `orchestrator finalize {folder} --again` does the last "
+            f"stage of what changed again, and records both rounds{times}"
+        )
+    return [_begun_anew(stage, finals) if stage.outdated else stage for stage in stages]
+
+
+def sentences(stages: Sequence[StudyStage]) -> list[str]:
+    """What is to be done: in short, then study by study."""
+    at_work = [stage for stage in stages if stage.num_left]
+    if not at_work:
+        return ["nothing is left to be run"]
+    left = sum(stage.num_left for stage in at_work)
+    lines = [
+        f"last stage of {len(at_work)} of {count(len(stages), 'study')}, {left} runs at most: "
+        "finalists on folds of all labelled images, then the winner on train and val, tested once "
+        "per seed"
+    ]
+    for stage in at_work:
+        protocol, epochs = stage.protocol, sorted(set(stage.epochs))
+        seeds = ",".join(map(str, protocol.seeds))
+        finalists = " ".join(f"#{number}" for number in stage.finalists)
+        lines.append(
+            f"{stage.plan.name}: finalists {finalists} of {stage.num_trials} trials, "
+            f"{protocol.num_folds} folds, seeds {seeds}, "
+            f"{' to '.join(str(n) for n in dict.fromkeys((epochs[0], epochs[-1])))} epochs"
+            + (f", round {stage.round}" if stage.round > 1 else "")
+            + ("" if stage.begins else f", {stage.num_left} runs left")
+        )
+    return lines
+
+
+def _look(
+    plan: SweepPlan,
+    study: StudyPlan,
+    record: Record,
+    finals: FinalRecord,
+    asked: Mapping[str, Any],
+    again: bool,
+) -> StudyStage:
+    trials = record.trials(study.name)
+    ended = sum(trial.state in FINISHED for trial in trials)
+    round = finals.num_rounds(study.name)
+    chosen = finals.chosen(study.name) if round else []
+    begun = finals.protocol(study.name) if round else FinalProtocol()
+    protocol = replace(begun, **asked)
+    now = choose_finalists(trials, protocol.num_finalists)
+    if not chosen:
+        return _stage(plan, study, protocol, now, round=max(1, round), num_trials=ended)
+    outdated = []
+    best = [trial.number for trial in choose_finalists(trials, begun.num_finalists)]
+    if best != chosen:
+        outdated.append(
+            f"its finalists were {_numbers(chosen)} when "
+            f"{finals.num_trials_at_choice(study.name)} of {study.num_trials} trials had ended, "
+            f"now with {ended} they are {_numbers(best)}"
+        )
+    before, after = asdict(begun), asdict(protocol)
+    outdated += [f"{k} was {before[k]}, now {after[k]}" for k in before if before[k] != after[k]]
+    left = finals.num_left(study.name)
+    if again and not left and (failed := _failed(finals, study.name)):
+        outdated.append(f"failed: {', '.join(failed)}")
+    by_number = {trial.number: trial for trial in trials}
+    finalists = now if outdated else [by_number[number] for number in chosen]
+    return replace(
+        _stage(plan, study, protocol, finalists, round=round, num_trials=ended),
+        begins=False,
+        num_left=left,
+        outdated=outdated,
+    )
+
+
+def _failed(finals: FinalRecord, study: str) -> list[str]:
+    """What of the newest round did not end well."""
+    finalists = [f"finalist #{f.number}" for f in finals.finalists(study) if f.state == "failed"]
+    seeds = [f"seed {run.seed}" for run in finals.final_runs(study) if run.state == "failed"]
+    return finalists + seeds
+
+
+def _stage(
+    plan: SweepPlan,
+    study: StudyPlan,
+    protocol: FinalProtocol,
+    finalists: Sequence[TrialRecord],
+    *,
+    round: int,
+    num_trials: int,
+) -> StudyStage:
+    """A round that begins."""
+    method = plan.parsed_spaces[study.space].method
+    num_seeds = len(protocol.seeds) if finalists else 0
+    return StudyStage(
+        plan=study,
+        protocol=protocol,
+        round=round,
+        begins=True,
+        finalists=[trial.number for trial in finalists],
+        num_left=len(finalists) * protocol.num_folds + num_seeds,
+        epochs=[build(method, t.config, source=study.name)[1].epochs for t in finalists],
+        num_trials=num_trials,
+    )
+
+
+def _begun_anew(stage: StudyStage, finals: FinalRecord) -> StudyStage:
+    protocol = stage.protocol
+    return replace(
+        stage,
+        round=finals.num_rounds(stage.plan.name) + 1,
+        begins=True,
+        num_left=len(stage.finalists) * protocol.num_folds + len(protocol.seeds),
+        outdated=(),
+    )
+
+
+def _refuse_unfinished(stages: Sequence[StudyStage], folder: Path) -> None:
+    cut_off = [s for s in stages if not s.is_over and s.num_trials < s.plan.num_trials]
+    if cut_off:
+        told = [
+            f"{stage.plan.num_trials - stage.num_trials} of {stage.plan.num_trials} trials of "
+            f"{stage.plan.name}"
+            for stage in cut_off
+        ]
+        raise ValueError(
+            f"the search is not over, left are {', '.join(_first(told))}: go on with "
+            f"`orchestrator resume {folder}`, or take the best so far with --unfinished, which is "
+            "recorded; nothing was started"
+        )
+
+
+def _first(told: Sequence[str]) -> list[str]:
+    more = len(told) - SHOWN
+    return [*told[:SHOWN], f"and {more} more"] if more > 0 else list(told)
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(f"#{number}" for number in numbers) or "none"

@@ -1,0 +1,204 @@
+"""The last stage of a sweep: compare the finalists, retrain the winner, test it once per seed.
+
+One image of 200 is half a point, so the best of a search is partly luck. The finalists of every
+study are compared on folds of all labelled images, paired, and Optuna's Wilcoxon pruner stops the
+clear losers. The winner is trained on trainval with the seeds of the protocol and tested after the
+last epoch. Everything is written to the Optuna storage first, so that a killed stage goes on.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster.slots import Slots
+from orchestrator.data.cache import (
+    ImageCache,
+    open_final_splits,
+    open_search_splits,
+    task_fingerprint,
+)
+from orchestrator.data.suites import Suite
+from orchestrator.data.task import FINAL_SPLITS
+from orchestrator.plan.final_protocol import refuse_unsuited
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.prepare import planned_suite, reopen_suite
+from orchestrator.record.changes import refuse_other_weights, warn_of_other_software
+from orchestrator.record.final_outcome import StudyOutcome, outcomes
+from orchestrator.record.finals import FinalRecord
+from orchestrator.record.record import Record
+from orchestrator.run.final_files import FINAL_FOLDER, RUNS_FOLDER, standing, write_final
+from orchestrator.run.final_queue import FinalLedger
+from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
+from orchestrator.run.ray.engine import run_schedule, start_ray
+from orchestrator.run.ray.files import deliver
+from orchestrator.tracking.mlflow.store import tracking_uri
+from orchestrator.tracking.reconcile import reconcile_final, register_winners
+from orchestrator.training.backbone import image_transform
+from orchestrator.training.final_trial import FinalContext
+from orchestrator.training.pruning import PrunerPlan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRequest:
+    """What the user asked for."""
+
+    protocol: Mapping[str, Any]
+    """Fields of `FinalProtocol` that were given; the others are as the stage was begun."""
+    unfinished: bool = False
+    """Also where the search is not over."""
+    again: bool = False
+    """A new round for what is out of date, or failed."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+
+
+def finalize(
+    plan: SweepPlan,
+    folder: Path,
+    request: FinalRequest,
+    slots: Callable[[], Slots],
+    *,
+    cache: ImageCache,
+    storage_url: str,
+    say: Callable[[str], None],
+    ray_address: str | None = None,
+    max_seconds: float | None = None,
+) -> list[StudyOutcome]:
+    """Run what is left of the last stage, then write final.json, final.parquet and the bundles.
+
+    May be called again after a kill or an interrupt and goes on; where nothing is left, no image
+    is opened. ValueError if the search is not over, if the stage was begun otherwise or its
+    finalists are out of date, or if test images cannot be read: then nothing is started.
+    """
+    record = Record(plan, storage_url)
+    warn_of_other_software(plan, record)
+    finals = FinalRecord(plan, record, storage_url)
+    stages = plan_stage(
+        plan,
+        record,
+        finals,
+        request.protocol,
+        folder,
+        unfinished=request.unfinished,
+        again=request.again,
+    )
+    suite = functools.cache(lambda: planned_suite(plan))
+    if any(stage.num_left for stage in stages):
+        _refuse_unsuited(stages, suite())
+    if request.dry_run:
+        for line in sentences(stages):
+            say(line)
+        return []
+    schedule = None
+    if any(stage.num_left for stage in stages) or request.again:
+        chosen = slots()
+        suite = functools.cache(lambda: reopen_suite(plan, cache))
+        prints = _open_test_images(plan, suite(), cache)
+        refuse_other_weights(plan)
+        stages = with_images(stages, finals, prints, folder, again=request.again)
+        say(sentences(stages)[0])
+        _begin(stages, finals, prints)
+        schedule = functools.partial(
+            _run_what_is_left,
+            plan,
+            suite(),
+            FinalLedger(plan, finals, folder.absolute() / RUNS_FOLDER, say),
+            chosen,
+            cache=cache,
+            ray_address=ray_address,
+            max_seconds=max_seconds,
+        )
+    try:
+        if schedule is not None:
+            schedule()
+    finally:
+        found = write_final(plan, suite, finals, outcomes(plan, record, finals), folder)
+    try:
+        reconcile_final(plan, record, finals, tracking_uri(folder))
+        # As after a search: a model is registered when all trials have ended.
+        winners = {
+            o.study: folder / FINAL_FOLDER / f"{o.task}.yaml"
+            for o in standing(plan, found)
+            if o.num_finished_trials >= o.num_planned_trials
+        }
+        register_winners(plan, tracking_uri(folder), winners)
+    except Exception as error:
+        logger.warning("MLflow could not be brought up to date: %s", error)
+    return found
+
+
+def _run_what_is_left(
+    plan: SweepPlan,
+    suite: Suite,
+    ledger: FinalLedger,
+    slots: Slots,
+    *,
+    cache: ImageCache,
+    ray_address: str | None,
+    max_seconds: float | None,
+) -> None:
+    context = FinalContext(
+        backbone=plan.backbone,
+        tasks={task.name: task.for_search() for task in suite.tasks},
+        final_tasks={task.name: task for task in suite.tasks},
+        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+        pruner=PrunerPlan(name="none", first_rung_epochs=1),
+        cache_folder=str(cache.root),
+        device=slots.device,
+        cpu_threads=slots.cpu_threads,
+        engine=plan.engine,
+    )
+    start_ray(slots, ray_address)
+    if ray_address:
+        context = _with_delivery(context, plan, suite, cache, ledger.runs_folder)
+    run_schedule(ledger, context, slots, sweep=plan.name, max_seconds=max_seconds)
+
+
+def _begin(
+    stages: Sequence[StudyStage], finals: FinalRecord, fingerprints: Mapping[str, str]
+) -> None:
+    for stage in stages:
+        if not stage.begins:
+            finals.go_on(stage.plan.name)
+        elif stage.finalists:
+            finals.begin(stage.plan.name, stage.protocol, fingerprints[stage.plan.task])
+
+
+def _refuse_unsuited(stages: Sequence[StudyStage], suite: Suite) -> None:
+    tasks = {task.name: task for task in suite.tasks}
+    for protocol in dict.fromkeys(stage.protocol for stage in stages):
+        names = dict.fromkeys(s.plan.task for s in stages if s.num_left and s.protocol == protocol)
+        refuse_unsuited([tasks[name] for name in names], protocol)
+
+
+def _open_test_images(plan: SweepPlan, suite: Suite, cache: ImageCache) -> dict[str, str]:
+    """Fingerprints of trainval and test, whose images are all readable, by task."""
+    transform = image_transform(plan.backbone)
+    found = {}
+    for task in suite.tasks:
+        open_final_splits(task, transform, cache)
+        found[task.name] = task_fingerprint(
+            task, transform, splits=FINAL_SPLITS, hashes=cache.hashes
+        )
+    return found
+
+
+def _with_delivery(
+    context: FinalContext, plan: SweepPlan, suite: Suite, cache: ImageCache, runs_folder: Path
+) -> FinalContext:
+    """For workers that do not share our disk."""
+    transform = image_transform(plan.backbone)
+    decoded = {
+        task.name: {
+            **open_search_splits(task, transform, cache),
+            **open_final_splits(task, transform, cache),
+        }
+        for task in suite.tasks
+    }
+    delivery = deliver(plan, decoded, cache=cache, kept_below=runs_folder)
+    return replace(context, delivery=delivery)

@@ -1,0 +1,1 @@
+"""The engine that ships: Ray Tune."""

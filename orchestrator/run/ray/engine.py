@@ -1,0 +1,290 @@
+"""One Ray Tune run over all trials of a sweep, or over all runs of its finalists.
+
+A Searcher hands out what a ledger says is next, a TrialScheduler asks the ledger after every report
+whether to go on, and warm actors train. All state is in the record behind the ledger; Tune's own
+snapshots are never read.
+"""
+
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+# Before Ray is imported: its own loggers write files that nobody reads, and phone home.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # we have our own
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Why a worker died is known when its node is missed, which takes longer than the second that Ray
+# waits for the reason: a preempted node would count as a death of the trial's.
+os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "60000")
+# What is written out after Ray has gone takes longer than the minute after which it ends us.
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.cluster import joined_ray as cluster_ray
+from orchestrator.cluster import own_ray
+from orchestrator.cluster.ray_watch import watched
+from orchestrator.cluster.reach import gpu_kinds, grown
+from orchestrator.cluster.sharing import Share, machines_alive
+from orchestrator.cluster.slots import Machine, Slots
+from orchestrator.run.ray.controller import Forget, SweepScheduler
+from orchestrator.run.ray.worker import WarmWorker
+from orchestrator.run.search_queue import WORKER_DEATHS_ALLOWED, Ledger
+from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.stopping import MachineLost, asked, in_order
+from orchestrator.training.trial import TrialContext
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+def run_schedule(
+    ledger: Ledger,
+    context: TrialContext,
+    slots: Slots,
+    *,
+    sweep: str,
+    max_seconds: float | None = None,
+) -> None:
+    """Run what is left in the ledger; returns when done, out of time, or stopped by a signal.
+
+    Runs that were not finished by then stay running in the record, to be run again. As many run at
+    a time as slots, or as the fair share of the cluster that other sweeps, which know this one as
+    `sweep`, leave to it.
+    """
+    if ledger.num_left == 0:
+        return
+    share = Share(sweep, slots)
+    share.look(num_left=lambda: ledger.num_left, num_running=lambda: 0)
+    shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
+    with in_order(), watched(shared.lose):
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(WarmWorker, context=context),
+                slots.ray_resources,
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=_LedgerSearcher(shared),
+                scheduler=_LedgerScheduler(shared),
+                num_samples=ledger.num_left,
+                max_concurrent_trials=slots.num_slots,
+                reuse_actors=True,
+                time_budget_s=max_seconds,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                stop=_StopInOrder(shared),
+                storage_path=tempfile.mkdtemp(prefix="tune-", dir=own_ray.scratch_folder()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
+                # Our trials write their own checkpoints; Tune's would be a second, lossy truth.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[Forget()],
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            if not shared.is_lost:
+                share.withdraw()
+            if shared.failure is not None:
+                raise shared.failure
+
+
+def start_ray(slots: Slots, address: str | None) -> None:
+    """Connect to the cluster at `address`, or start Ray on this machine for these slots.
+
+    A process has one Ray: what was started for the search also serves the last stage.
+    """
+    if ray.is_initialized():
+        return
+    for name in ("ray.tune", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if address:
+        cluster_ray.connect(address)
+    else:
+        own_ray.start(slots)
+
+
+def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
+    """The machines that a running cluster has, or that its autoscaler may start.
+
+    Only those with GPUs of a kind, where one is named; ValueError if there can be none.
+    """
+    connected = ray.is_initialized()  # by the search, which the last stage follows
+    if not connected:
+        cluster_ray.connect(address)
+    here = machines_alive()
+    if not connected:
+        ray.shutdown()
+    machines = grown(here, gpu_kind)
+    if gpu_kind and not machines:
+        raise ValueError(unknown("--gpu-kind", gpu_kind, gpu_kinds(here)))
+    return machines
+
+
+@dataclass
+class _Shared:
+    """What searcher, scheduler and stopper know together."""
+
+    ledger: Ledger
+    share: Share
+    silent_seconds: float
+    deaths: dict[str, str] = field(default_factory=dict)
+    """Why the worker of a run died last."""
+    heard: dict[str, float] = field(default_factory=dict)
+    """When a run was heard of last, by the monotonic clock."""
+    idle: list[Sequence[str]] = field(default_factory=list)
+    """Tasks that each worker holds which waits for the next run."""
+    failure: Exception | None = None
+    """Of the ledger, after which nothing more is asked of it and the schedule ends in order."""
+
+    def ask(self, call: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """What the ledger answers, or `otherwise` from its first failure on."""
+        if self.failure is None:
+            try:
+                return call()
+            except Exception as error:
+                self.failure = error
+        return otherwise
+
+    @property
+    def is_lost(self) -> bool:
+        return isinstance(self.failure, MachineLost)
+
+    def lose(self, error: MachineLost) -> None:
+        """Ray has gone, and its workers with it: no trial is to blame."""
+        self.failure = self.failure or error
+
+    # Tune pickles searcher and scheduler into snapshots that we never read: not the ledger.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _LedgerSearcher(Searcher):
+    def __init__(self, shared: _Shared) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def suggest(self, trial_id: str) -> Any:
+        if len(self.shared.heard) >= self.shared.share.allowed:
+            return None
+        ledger = self.shared.ledger
+        held = self.shared.idle.pop(0) if self.shared.idle else ()
+        run = self.shared.ask(lambda: ledger.next_run(trial_id, held), "finished")
+        if run == "finished":
+            return Searcher.FINISHED
+        if run is None:
+            return None
+        self.shared.heard[trial_id] = time.monotonic()
+        # In a list, since Tune would take the values of a plain dictionary for a space to search.
+        return {"run": [run]}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        ledger = self.shared.ledger
+        if error:
+            reason = self.shared.deaths.get(trial_id, "it did not start")
+            self.shared.ask(lambda: ledger.worker_lost(trial_id, reason), None)
+        ledger.forget(trial_id)
+        for kept in (self.shared.deaths, self.shared.heard):
+            kept.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the record is what a sweep resumes from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
+
+
+class _LedgerScheduler(SweepScheduler):
+    def __init__(self, shared: _Shared) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def max_workers(self) -> int:
+        return self.shared.share.allowed
+
+    def ray_is_gone(self) -> bool:
+        return self.shared.is_lost
+
+    def task_of(self, trial: Any) -> str:
+        (run,) = trial.config["run"]
+        return run.config.task
+
+    def workers_idle(self, held: Sequence[Sequence[str]]) -> None:
+        self.shared.idle = list(held)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Heard in every round. None: Tune starts what is pending by itself."""
+        ledger, running = self.shared.ledger, len(self.shared.heard)
+        self.shared.share.look(
+            num_left=lambda: running + self.shared.ask(lambda: ledger.num_left, 0),
+            num_running=lambda: sum(
+                trial.status == "RUNNING" for trial in tune_controller.get_live_trials()
+            ),
+        )
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        self.shared.heard[trial.trial_id] = time.monotonic()
+        ledger = self.shared.ledger
+        ends = self.shared.ask(lambda: ledger.reported(trial.trial_id, result), True)
+        return TrialScheduler.STOP if ends else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Heard after every death of a worker, before the run goes again."""
+        name, now = trial.trial_id, time.monotonic()
+        silent = now - self.shared.heard.get(name, now)
+        self.shared.heard[name] = now
+        reason = _cause(Path(trial.error_file).read_text(errors="replace"))
+        if silent >= self.shared.silent_seconds:
+            reason = f"it finished no epoch within {self.shared.silent_seconds:.0f} s"
+        self.shared.deaths[name] = reason
+        ledger = self.shared.ledger
+        self.shared.ask(lambda: ledger.worker_died(name, reason), None)
+        if reason == OUT_OF_MEMORY:
+            (run,) = trial.config["run"]
+            trial.config["run"] = [replace(run, memory_share=run.memory_share / 2)]
+
+
+class _StopInOrder(tune.Stopper):
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return asked() is not None or self._shared.failure is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+OUT_OF_MEMORY = "its machine ran out of memory"
+
+
+def _cause(error: str) -> str:
+    """Why an actor died, from the last of the errors that Tune collected."""
+    last = error.rpartition("Failure #")[2]
+    if "low on memory" in last or "OutOfMemory" in last:
+        return OUT_OF_MEMORY
+    if re.search(r"node (has|was|is) (died|dead|terminated|preempted)|node .*died", last):
+        return "its machine was lost"
+    return "its process was killed or crashed"

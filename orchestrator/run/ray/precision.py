@@ -1,0 +1,112 @@
+"""Measure the precision where trials will run: on a worker of the cluster, not beside the driver.
+
+A head without a GPU can tell nothing of one, and its processor need not be that of the workers.
+"""
+
+import copy
+import socket
+import time
+from collections.abc import Callable
+
+import ray
+import ray.exceptions
+from timm.models import VisionTransformer
+
+from orchestrator.cluster.sharing import Share
+from orchestrator.cluster.slots import Slots
+from orchestrator.plan.precision import (
+    PrecisionChooser,
+    candidates,
+    choose_precision,
+    chosen_without_timing,
+)
+from orchestrator.run.ray.engine import start_ray
+from orchestrator.training.numerics import Engine
+
+
+def on_a_worker(
+    slots: Slots, ray_address: str, sweep: str, *, deadline: float | None
+) -> PrecisionChooser:
+    """As `choose_precision`, in one of these slots of the cluster at `ray_address`.
+
+    A slot is waited for, as the sweep itself would wait for it: until a machine has come up, or
+    until another sweep on the cluster leaves one to `sweep`. ValueError if there is none by the
+    `deadline` of the monotonic clock.
+    """
+
+    def choose(
+        vit: VisionTransformer,
+        engine: Engine,
+        *,
+        precision: str,
+        device: str,
+        cpu_threads: int,
+        say: Callable[[str], None],
+    ) -> Engine:
+        chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+        if chosen is not None:
+            return chosen
+        say("precision: to be measured in a slot of the cluster, which is waited for")
+        start_ray(slots, ray_address)
+        share = Share(sweep, slots)
+        share.announce(wanted=1)
+        needs = slots.ray_resources
+        # In a process of its own, or it would keep the GPU's memory and its place on that GPU.
+        measure = ray.remote(max_calls=1)(_measure).options(
+            num_cpus=needs.pop("cpu"), num_gpus=needs.pop("gpu"), resources=needs, max_retries=3
+        )
+        # Without its weights, on which no time depends.
+        network = copy.deepcopy(vit).to("meta")
+        try:
+            chosen, lines = ray.get(
+                measure.remote(network, engine, precision, device, cpu_threads),
+                timeout=None if deadline is None else max(1.0, deadline - time.monotonic()),
+            )
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"the precision could not be measured on the cluster ({reason}); "
+                "--precision fp32 is taken without a measurement"
+            ) from error
+        share.announce(wanted=1, running=1)  # it has one, until the sweep looks for itself
+        for line in lines:
+            say(line)
+        return chosen
+
+    return choose
+
+
+def when_it_starts(
+    vit: VisionTransformer,
+    engine: Engine,
+    *,
+    precision: str,
+    device: str,
+    cpu_threads: int,
+    say: Callable[[str], None],
+) -> Engine:
+    """For a plan that is only looked at, for which no machine is started."""
+    chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+    if chosen is not None:
+        return chosen
+    say("precision: will be measured in a slot of the cluster when the sweep starts")
+    return candidates(engine, precision, device)[0]
+
+
+def _measure(
+    network: VisionTransformer, engine: Engine, precision: str, device: str, cpu_threads: int
+) -> tuple[Engine, list[str]]:
+    """On the worker: the way that is taken, and what is to be said of it."""
+    network.to_empty(device="cpu")
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data.zero_()  # what happens to lie in memory may be slow to compute with
+    lines: list[str] = []
+    chosen = choose_precision(
+        network,
+        engine,
+        precision=precision,
+        device=device,
+        cpu_threads=cpu_threads,
+        say=lines.append,
+    )
+    return chosen, [f"{line} (on {socket.gethostname()})" for line in lines]

@@ -1,0 +1,283 @@
+"""What is to be run and what came of it: the ledgers that a schedule works off.
+
+Nothing here knows who runs a trial.
+"""
+
+import logging
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from orchestrator.record.record import EpochRow, Record, TrialRecord
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+WORKER_DEATHS_ALLOWED = 2
+"""A trial whose worker died is run again this often before it counts as failed."""
+
+OF_RUNNING_TRIALS = (".checkpoint", ".part")
+"""Files beside the tuned weights; what a worker was writing when it died is a `.part`."""
+
+SAME_FAILURES = 5
+"""After so many unexpected failures in a row, all for one reason, it is not the trials' fault."""
+
+
+class Observer(Protocol):
+    """Hears of what happened after it was recorded; must neither block nor raise."""
+
+    def trial_started(self, trial: TrialRecord) -> None: ...
+    def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None: ...
+    def trial_ended(self, trial: TrialRecord) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a worker is given to train."""
+
+    kind: type[Trial]
+    config: TrialConfig
+    files: str
+    """Its checkpoint and its tuned weights are this path with a suffix of their own."""
+    memory_share: float = 1.0
+    """Of what a worker may keep in memory; halved whenever the run died for want of it."""
+
+    @property
+    def checkpoint(self) -> Path:
+        return Path(f"{self.files}.checkpoint")
+
+    @property
+    def tensors(self) -> Path:
+        return Path(f"{self.files}.safetensors")
+
+
+class Ledger(Protocol):
+    """What is to be run, and what came of it."""
+
+    @property
+    def num_left(self) -> int:
+        """Runs that may still be handed out: all of them, or more."""
+        ...
+
+    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
+        """What to run next; None: nothing before another run ends; "finished": nothing any more.
+
+        `held` are tasks that the worker which is to run it has already, the latest first.
+        """
+        ...
+
+    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
+        """Take in what a worker said (see `WarmWorker.step`); whether the run ends here."""
+        ...
+
+    def worker_died(self, tune_id: str, reason: str) -> None:
+        """The worker of the run died; it is run again if that did not happen too often."""
+        ...
+
+    def worker_lost(self, tune_id: str, reason: str) -> None:
+        """Tune gave the run up: its worker died too often."""
+        ...
+
+    def forget(self, tune_id: str) -> None:
+        """The run has left the schedule."""
+        ...
+
+
+@dataclass
+class _Running:
+    config: TrialConfig
+    curve: list[EpochRow] = field(default_factory=list)
+    ended: bool = False
+    reported_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Suspect:
+    """A trial that failed, perhaps only because of where it ran."""
+
+    running: _Running
+    reason: str
+    facts: Mapping[str, Any]
+
+
+class StudyLedger:
+    """The trials of a sweep, all studies in turn, each stopped by its own Optuna pruner."""
+
+    def __init__(self, record: Record, trials_folder: Path, observers: Sequence[Observer]) -> None:
+        self.record = record
+        self._trials_folder = trials_folder
+        self._observers = observers
+        self._running: dict[str, _Running] = {}
+        self._interrupted = deque(record.interrupted())
+        self._remove_old_checkpoints()
+        self._suspects: list[_Suspect] = []
+        self.stop_reason: str | None = None
+        """Why nothing more is handed out, if so."""
+        self._to_ask = {
+            study.name: study.num_trials - record.num_asked(study.name)
+            for study in record.plan.studies
+        }
+
+    @property
+    def num_left(self) -> int:
+        return len(self._interrupted) + sum(max(0, n) for n in self._to_ask.values())
+
+    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
+        config = self._choose(held)
+        if config is None:
+            return "finished"
+        self._running[tune_id] = _Running(config)
+        self._tell("trial_started", self.record.trial(config.study, config.number))
+        folder = self._trials_folder / config.study
+        return Run(Trial, config, str(folder / str(config.number)))
+
+    def _choose(self, held: Sequence[str]) -> TrialConfig | None:
+        if self.stop_reason is not None:
+            return None
+        if self._interrupted:
+            return self._interrupted.popleft()
+        most = max(self._to_ask.values(), default=0)
+        if most <= 0:
+            return None
+        # The studies with most left to do: all of them advance together.
+        studies = [study for study in self.record.plan.studies if self._to_ask[study.name] == most]
+        on_task = Counter(running.config.task for running in self._running.values())
+        study = min(studies, key=lambda study: (rank(study.task, held), on_task[study.task]))
+        self._to_ask[study.name] -= 1
+        return self.record.ask(study.name)
+
+    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
+        running = self._running[tune_id]
+        study, number = running.config.study, running.config.number
+        rows: list[EpochRow] = result["rows"]
+        if rows and rows[0]["epoch"] == 1:
+            running.curve.clear()  # a trial whose worker died begins again
+        # Nothing is left to prune of a trial that failed: a disk that was full after its last epoch
+        # must not become a rung that it would not have had.
+        ended = result["finished"] or bool(result["failure"])
+        stop_after = self.record.report(study, number, rows, finished=ended)
+        if stop_after is not None:
+            rows = [row for row in rows if row["epoch"] <= stop_after]
+        running.curve += rows
+        self._tell("trial_epochs", study, number, rows)
+        facts = {
+            key.removeprefix("facts/"): value
+            for key, value in result.items()
+            if key.startswith("facts/")
+        }
+        running.reported_at = time.monotonic()
+        end = {"curve": running.curve, "facts": facts}
+        if stop_after is not None:
+            self.record.prune(study, number, **end)
+        elif result["blameless"]:
+            running.ended = True  # it stays running in the record, to be run again
+            self.stop_reason = f"{study} #{number}: {result['failure']}"
+            return True
+        elif result["unexpected"]:
+            self._suspect(running, result["failure"], facts)
+            return True
+        elif result["failure"]:
+            self.record.fail(study, number, reason=result["failure"], **end)
+        elif result["finished"]:
+            self.record.complete(study, number, **end)
+            self._keep_best(study)
+        else:
+            return False
+        self._ended(running)
+        self._settle_suspects()  # where one trial can end, the others' failures are their own
+        return True
+
+    def worker_died(self, tune_id: str, reason: str) -> None:
+        running = self._running[tune_id]
+        silent = time.monotonic() - running.reported_at
+        running.reported_at = time.monotonic()
+        logger.warning(
+            "%s #%d: its worker died %.0f s after its last report (%s); "
+            "it goes on from its last checkpoint, if that is left",
+            running.config.study,
+            running.config.number,
+            silent,
+            reason,
+        )
+
+    def worker_lost(self, tune_id: str, reason: str) -> None:
+        running = self._running[tune_id]
+        if not running.ended:
+            deaths = WORKER_DEATHS_ALLOWED + 1
+            self._suspect(running, f"its worker died {deaths} times, last: {reason}", {})
+
+    def forget(self, tune_id: str) -> None:
+        self._running.pop(tune_id, None)
+
+    def _remove_old_checkpoints(self) -> None:
+        """Of trials that ended just before their driver did."""
+        kept = {(config.study, str(config.number)) for config in self._interrupted}
+        for study in self.record.plan.studies:
+            for path in (self._trials_folder / study.name).glob("*"):
+                if path.suffix in OF_RUNNING_TRIALS and (study.name, path.stem) not in kept:
+                    path.unlink()
+
+    def _suspect(self, running: _Running, reason: str, facts: Mapping[str, Any]) -> None:
+        """Hold back a failure that may be the machine's: until we know, the trial is not failed."""
+        if self._suspects and _same(reason) != _same(self._suspects[-1].reason):
+            self._settle_suspects()
+        running.ended = True
+        self._suspects.append(_Suspect(running=running, reason=reason, facts=facts))
+        if len(self._suspects) >= SAME_FAILURES and self.stop_reason is None:
+            self.stop_reason = (
+                f"{len(self._suspects)} trials in a row failed for the same reason, so that the "
+                f"fault is not theirs: {reason}"
+            )
+        elif self.num_left == 0 and all(run.ended for run in self._running.values()):
+            self._settle_suspects()
+
+    def _settle_suspects(self) -> None:
+        if self.stop_reason is not None:
+            return  # they stay running in the record, to be run again
+        suspects, self._suspects = self._suspects, []
+        for suspect in suspects:
+            running = suspect.running
+            self.record.fail(
+                running.config.study,
+                running.config.number,
+                reason=suspect.reason,
+                curve=running.curve,
+                facts=suspect.facts,
+            )
+            self._ended(running)
+
+    def _ended(self, running: _Running) -> None:
+        running.ended = True
+        config = running.config
+        for suffix in OF_RUNNING_TRIALS:
+            path = self._trials_folder / config.study / f"{config.number}{suffix}"
+            path.unlink(missing_ok=True)
+        self._tell("trial_ended", self.record.trial(running.config.study, running.config.number))
+
+    def _keep_best(self, study: str) -> None:
+        """Of the tuned weights of a study only those of its best trial are kept."""
+        best = self.record.best(study)
+        running = {r.config.number for r in self._running.values() if r.config.study == study}
+        for path in (self._trials_folder / study).glob("*.safetensors"):
+            number = int(path.stem)
+            if (best is None or number != best.number) and number not in running:
+                path.unlink()
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for observer in self._observers:
+            getattr(observer, event)(*arguments)
+
+
+def rank(task: str, held: Sequence[str]) -> int:
+    """Smaller for a task that a worker had more lately, largest for one that it never had."""
+    return held.index(task) if task in held else len(held)
+
+
+def _same(reason: str) -> str:
+    """What reasons have in common that differ by numbers."""
+    return re.sub(r"\d+", "#", reason)

@@ -1,0 +1,132 @@
+"""A sweep from its plan to its files: record, schedule, tracking, table and bundles together."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.bundle.export import BEST_FOLDER, TRIALS_FOLDER, export_best
+from orchestrator.cluster.slots import Slots
+from orchestrator.data.cache import ImageCache, open_search_splits
+from orchestrator.data.suites import Suite
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.record.database import StorageError
+from orchestrator.record.record import Record, open_record
+from orchestrator.record.stored_plan import store_plan
+from orchestrator.report.results import RESULTS_FILE, write_results
+from orchestrator.run.lost_weights import LostWeightsLedger
+from orchestrator.run.progress import Progress
+from orchestrator.run.ray.engine import run_schedule, start_ray
+from orchestrator.run.ray.files import deliver
+from orchestrator.run.search_queue import Ledger, Observer, StudyLedger
+from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, tracking_uri
+from orchestrator.tracking.reconcile import reconcile, register_winners
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.training.backbone import image_transform
+from orchestrator.training.trial import TrialContext
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run of the schedule ended."""
+
+    num_finished: int
+    num_planned: int
+    num_failed: int
+    tracked: bool
+    """False: MLflow was away; `resume` fills in what is missing there."""
+    stop_reason: str | None
+    """Why the sweep stopped before its end, where the reason is not a person's."""
+
+
+def run_sweep(
+    plan: SweepPlan,
+    suite: Suite,
+    folder: Path,
+    slots: Slots,
+    *,
+    cache: ImageCache,
+    storage_url: str | None = None,
+    ray_address: str | None = None,
+    max_seconds: float | None = None,
+    view: Callable[[Progress], AbstractContextManager[Observer]] | None = None,
+) -> Outcome:
+    """Run what is left of the plan, then write table, bundles and what MLflow still lacks."""
+    folder = folder.absolute()  # workers run in folders of their own
+    record = open_record(plan, folder, storage_url)
+    store_plan(plan, record)
+    progress = Progress(plan, record)
+    uri = tracking_uri(folder)
+    tracker = Tracker(plan, uri, artifacts=folder / ARTIFACTS_FOLDER, earlier=record.each_trial())
+    context = TrialContext(
+        backbone=plan.backbone,
+        tasks={task.name: task.for_search() for task in suite.tasks},
+        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+        pruner=plan.pruner,
+        cache_folder=str(cache.root),
+        device=slots.device,
+        cpu_threads=slots.cpu_threads,
+        engine=plan.engine,
+    )
+
+    def train(ledger: Ledger, max_seconds: float | None = None) -> None:
+        if ledger.num_left:  # Ray is not started for nothing
+            start_ray(slots, ray_address)
+            here = _with_delivery(context, plan, suite, folder, cache) if ray_address else context
+            run_schedule(ledger, here, slots, sweep=plan.name, max_seconds=max_seconds)
+
+    try:
+        with view(progress) if view else nullcontext() as shown:
+            observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
+            ledger = StudyLedger(record, folder / TRIALS_FOLDER, observers)
+            train(ledger, max_seconds)
+        if progress.finished == plan.num_trials:
+            train(LostWeightsLedger(record, folder / TRIALS_FOLDER))
+    except StorageError:
+        raise  # what is written out is read from the storage: `resume` does it
+    except BaseException:
+        _write_out(plan, record, suite, folder, tracker, uri)
+        raise
+    tracked = _write_out(plan, record, suite, folder, tracker, uri)
+    return Outcome(
+        num_finished=progress.finished,
+        num_planned=plan.num_trials,
+        num_failed=sum(trial.state == "failed" for trial in record.each_trial()),
+        tracked=tracked,
+        stop_reason=ledger.stop_reason,
+    )
+
+
+def _with_delivery(
+    context: TrialContext, plan: SweepPlan, suite: Suite, folder: Path, cache: ImageCache
+) -> TrialContext:
+    """For workers that do not share our disk."""
+    transform = image_transform(plan.backbone)
+    decoded = {task.name: open_search_splits(task, transform, cache) for task in suite.tasks}
+    delivery = deliver(plan, decoded, cache=cache, kept_below=folder / TRIALS_FOLDER)
+    return replace(context, delivery=delivery)
+
+
+def _write_out(
+    plan: SweepPlan, record: Record, suite: Suite, folder: Path, tracker: Tracker, uri: str
+) -> bool:
+    write_results(plan, record, folder / RESULTS_FILE)
+    exported = export_best(
+        plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
+    )
+    if not tracker.close(timeout_seconds=30):
+        return False
+    try:
+        reconcile(plan, record, uri, best_files=lambda study: exported.files.get(study, []))
+        if all(record.num_finished(study.name) >= study.num_trials for study in plan.studies):
+            best = folder / BEST_FOLDER
+            winners = {trial.study: best / f"{t}.yaml" for t, trial in exported.best.items()}
+            register_winners(plan, uri, winners)
+    except Exception as error:
+        # The sweep itself is safe in the record; the reason is told, the exit is not spoilt.
+        logger.warning("MLflow could not be brought up to date: %s", error)
+        return False
+    return True

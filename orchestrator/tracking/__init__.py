@@ -1,0 +1,1 @@
+"""What a tracker shows of a sweep."""

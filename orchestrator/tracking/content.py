@@ -1,0 +1,315 @@
+"""What the MLflow runs of a sweep say: names, tags, params, points and notes, from plan and record.
+
+Nothing here needs MLflow. Equal plan and record give equal content, whenever it is computed: that
+is what lets `reconcile` compare, and a value be sent twice without being stored twice.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.space import build
+from orchestrator.record.record import FINISHED, EpochRow, TrialRecord, best_of
+from orchestrator.report.cautions import cautions
+from orchestrator.support.foreign_text import markdown
+from orchestrator.support.yaml_io import dump_yaml
+
+STUDY_TAG = "orchestrator.study"
+TRIAL_TAG = "orchestrator.trial"
+BEST_PREFIX = "best."
+CAUTION_TAG = "caution"
+"""Of a study: what a reader must know before the best of it is taken for a result."""
+STUDIES_VIEW = "studies"
+
+STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+"""MLflow's word for the state of a trial."""
+
+MAX_VALUE_CHARACTERS = 5000
+"""MLflow takes 6000 in a param and 8000 in a tag."""
+
+_TOTALS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
+_FACT_TAGS = ("device", "readout")
+_NOT_METRICS = ("epoch", "train_seconds", "eval_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Metrics of one step."""
+
+    step: int
+    timestamp: int
+    """Milliseconds since 1970, UTC."""
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContent:
+    """All that a run of ours should show."""
+
+    key: tuple[str, str]
+    """Study and number of the trial; for the parent run of a study the number is empty."""
+    name: str
+    start: int
+    """Milliseconds since 1970, UTC, as `end`."""
+    end: int | None
+    """None: still running."""
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: Sequence[Point]
+    leading: str
+    """The metric that every point has."""
+    totals: Mapping[str, float]
+    """Metrics that stand for the whole run."""
+    note: str | None
+    """Markdown, brought up to date until a person edits it."""
+
+
+def sweep_id(plan: SweepPlan) -> str:
+    """Tells sweeps of one name apart on a server that many share."""
+    return hashlib.sha256(f"{plan.name}\n{plan.created}".encode()).hexdigest()[:16]
+
+
+def sweep_note(plan: SweepPlan) -> str:
+    spaces = ", ".join(map(markdown, plan.spaces))
+    tasks = ", ".join(markdown(task.name) for task in plan.tasks)
+    return (
+        f"Sweep **{markdown(plan.name)}** of suite {markdown(plan.suite)}, planned {plan.created}: "
+        f"{plan.num_trials} trials in {len(plan.studies)} studies.\n\n"
+        f"- tasks: {tasks}\n"
+        f"- search spaces: {spaces}\n"
+        f"- backbone: {markdown(plan.backbone.name)}, {plan.backbone.image_size} pixels, "
+        f"{plan.backbone.num_parameters:,} parameters\n"
+        f"- sampler {plan.sampler}, pruner {plan.pruner.name}, seed {plan.seed}\n\n"
+        "One parent run per study (a search space on a task), one child run per trial. "
+        'Filter with tags, for example `tags.task = "..." and tags.state = "complete"`.'
+    )
+
+
+def saved_views(plan: SweepPlan) -> dict[str, str]:
+    """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep."""
+    searched = {d.name: None for space in plan.parsed_spaces.values() for d in space.dimensions}
+    accuracy, state = ("metrics", "val_accuracy"), ("tags", "state")
+    duration = ("attributes", "Duration")
+    counts = [("tags", f"num_{state}") for state in ("complete", "pruned", "failed")]
+    best = [("tags", BEST_PREFIX + name) for name in searched]
+    values = [("params", name) for name in searched]
+    totals = [("metrics", name) for name in _TOTALS]
+    created = millis(datetime.fromisoformat(plan.created))
+    return {
+        # Oldest first: parents are older than their trials, so the first page holds them all.
+        **_view(
+            STUDIES_VIEW,
+            "Studies",
+            created,
+            columns=[
+                ("metrics", "best_val_accuracy"),
+                ("tags", "val_majority_share"),
+                accuracy,
+                duration,
+                state,
+                *counts,
+                *best,
+            ],
+            facets={"orderByKey": "attributes.start_time", "orderByAsc": True},
+        ),
+        **_view(
+            "trials",
+            "Best trials",
+            created,
+            columns=[duration, accuracy, *values, state, *totals],
+            facets={
+                "orderByKey": "metrics.`val_accuracy`",
+                "orderByAsc": False,
+                "searchFilter": "tags.kind = 'trial'",
+            },
+        ),
+    }
+
+
+def _view(
+    key: str,
+    name: str,
+    created: int,
+    *,
+    columns: Sequence[tuple[str, str]],
+    facets: Mapping[str, Any],
+) -> dict[str, str]:
+    run_name = "attributes.`Run Name`"
+    state = {
+        **facets,
+        "selectedColumns": [f"{kind}.`{column}`" for kind, column in columns],
+        "columnOrder": [run_name],
+        "columnWidths": {run_name: 300},
+    }
+    view = {"name": name, "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
+    return {f"mlflow.sharedViewState.{key}": json.dumps(view)}
+
+
+def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecord]) -> RunContent:
+    """The parent run of a study, after `trials`."""
+    finished = sorted(
+        (trial for trial in trials if trial.state in FINISHED),
+        key=lambda trial: (millis(trial.finished), trial.number),
+    )
+    ended = len(finished) >= study.num_trials
+    space, task = plan.parsed_spaces[study.space], plan.task(study.task)
+    warnings = cautions(task, finished)
+    tags = {
+        **_common_tags(plan, study),
+        "kind": "study",
+        "state": "complete" if ended else "running",
+        "num_trials": str(study.num_trials),
+        **{f"num_{state}": str(sum(t.state == state for t in trials)) for state in STATUS},
+    }
+    if task.val_majority_share is not None:
+        tags["val_majority_share"] = f"{task.val_majority_share:.6g}"
+    if warnings:
+        tags[CAUTION_TAG] = _text(" ".join(warnings))
+    best = best_of(finished)
+    if best is not None:
+        searched = {d.name: best.config[d.name] for d in space.dimensions if d.name in best.config}
+        shown = {"trial": best.number, "val_accuracy": best.val_accuracy, **searched}
+        tags |= {
+            f"{BEST_PREFIX}{name}": f"{value:.6g}" if isinstance(value, float) else _text(value)
+            for name, value in shown.items()
+        }
+    params = {
+        "num_trials": study.num_trials,
+        "sampler": plan.sampler,
+        **{f"pruner_{name}": value for name, value in asdict(plan.pruner).items()},
+        "image_size": plan.backbone.image_size,
+        "seed": plan.seed,
+        **space.fixed,
+    }
+    document = dump_yaml(dict(plan.spaces[study.space]))
+    return RunContent(
+        key=(study.name, ""),
+        name=f"{study.task} · {study.space}",
+        # A millisecond apart, so that pages that sort by time show the order of the plan.
+        start=millis(datetime.fromisoformat(plan.created)) + plan.studies.index(study),
+        end=millis(finished[-1].finished) if ended else None,
+        status="FINISHED" if ended else "RUNNING",
+        tags=tags,
+        params={name: _text(value) for name, value in params.items()},
+        points=_best_so_far(finished),
+        leading="best_val_accuracy",
+        totals={},
+        note=(
+            f"Task **{markdown(task.name)}**"
+            f"{f' ({markdown(task.group)})' if task.group else ''}: {task.num_classes} "
+            f"classes, {task.num_train} train and {task.num_val} validation images"
+            f"{_majority(task)}. "
+            f"`best_val_accuracy` is drawn over the number of finished trials; the figures of the "
+            "study are in `study.html` under Artifacts. Of its trials the parameter `lr` is as "
+            "drawn, for 256 images, and the metric `scaled_lr` is the step size of an epoch.\n\n"
+            + "".join(f"**Caution:** {markdown(warning)}\n\n" for warning in warnings)
+            + f"The search space:\n\n```yaml\n{document}```\n"
+        ),
+    )
+
+
+def _majority(task: TaskPlan) -> str:
+    share = task.val_majority_share
+    told = f"; always answering the most frequent class gives {100 * (share or 0.0):.1f} % of these"
+    return "" if share is None else told
+
+
+def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]) -> RunContent:
+    """The run of a trial, with the epochs of `curve`."""
+    study = plan.study(trial.study)
+    ended = trial.state in FINISHED
+    tags = {
+        **_common_tags(plan, study),
+        TRIAL_TAG: str(trial.number),
+        "kind": "trial",
+        "state": trial.state,
+    }
+    if ended:
+        tags["epochs_run"] = str(len(trial.curve))
+    if trial.failure:
+        tags["failure"] = _text(trial.failure)
+    tags |= {name: _text(trial.facts[name]) for name in _FACT_TAGS if trial.facts.get(name)}
+    return RunContent(
+        key=(trial.study, str(trial.number)),
+        name=f"{study.task} · {study.space} · #{trial.number}",
+        start=millis(trial.started),
+        end=millis(trial.finished) if ended else None,
+        status=STATUS[trial.state],
+        tags=tags,
+        params={name: _text(value) for name, value in _trial_params(plan, trial).items()},
+        points=_curve_points(millis(trial.started), curve),
+        leading="val_accuracy",
+        totals={k: trial.facts[k] for k in _TOTALS if k in trial.facts} if ended else {},
+        note=None,
+    )
+
+
+def millis(time: datetime | None) -> int:
+    """Milliseconds since 1970; a time without zone is local, as Optuna writes it."""
+    assert time is not None
+    return round(1000 * time.timestamp())
+
+
+def _common_tags(plan: SweepPlan, study: StudyPlan) -> dict[str, str]:
+    task = plan.task(study.task)
+    tags = {
+        "orchestrator.sweep": plan.name,
+        STUDY_TAG: study.name,
+        "task": task.name,
+        "group": task.group,
+        "method": plan.parsed_spaces[study.space].method,
+        "space": study.space,
+        "backbone": plan.backbone.name,
+        "backbone_weights_sha256": plan.backbone.weights_sha256,
+        "data_fingerprint": task.fingerprint,
+        "versions": ", ".join(f"{name} {version}" for name, version in plan.versions.items()),
+    }
+    return {name: _text(value) for name, value in tags.items() if value}
+
+
+def _trial_params(plan: SweepPlan, trial: TrialRecord) -> dict[str, Any]:
+    """Every value the trial ran with, whether searched, fixed or default."""
+    method = plan.parsed_spaces[plan.study(trial.study).space].method
+    try:
+        parts = build(method, trial.config, source=f"{trial.study} #{trial.number}")
+    except ValueError:
+        return {**trial.config, "seed": trial.seed}  # a trial that failed for this very reason
+    return {**asdict(parts[0]), **asdict(parts[1]), "seed": trial.seed}
+
+
+def _curve_points(start: int, curve: Sequence[EpochRow]) -> list[Point]:
+    """A point per epoch, at the time it would have without pauses."""
+    points, seconds = [], 0.0
+    for row in curve:
+        seconds += row.get("train_seconds", 0.0) + row.get("eval_seconds", 0.0)
+        points.append(
+            Point(
+                step=int(row["epoch"]),
+                timestamp=start + round(1000 * seconds),
+                values={name: row[name] for name in row if name not in _NOT_METRICS},
+            )
+        )
+    return points
+
+
+def _best_so_far(finished: Sequence[TrialRecord]) -> list[Point]:
+    """The best accuracy of a complete trial after 1, 2, ... finished trials."""
+    points, best = [], None
+    for step, trial in enumerate(finished, start=1):
+        best = best_of([t for t in (best, trial) if t is not None])
+        if best is not None:
+            value = {"best_val_accuracy": best.val_accuracy or 0.0}
+            points.append(Point(step=step, timestamp=millis(trial.finished), values=value))
+    return points
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    if len(text) <= MAX_VALUE_CHARACTERS:
+        return text
+    return text[: MAX_VALUE_CHARACTERS - 1] + "…"

@@ -1,0 +1,116 @@
+"""What the MLflow runs of the last stage say: one per finalist, one per seed of a winner."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from orchestrator.plan.plan import StudyPlan, SweepPlan
+from orchestrator.record.finalists import Finalist
+from orchestrator.record.finals import FinalRecord, FinalRun
+from orchestrator.record.record import FINISHED, TrialRecord
+from orchestrator.tracking.content import (
+    STATUS,
+    TRIAL_TAG,
+    Point,
+    RunContent,
+    millis,
+    trial_content,
+)
+
+_TOTALS = ("wall_seconds", "num_tuned_parameters", "test_accuracy", "num_test", "test_majority")
+_OF_THE_SEARCH = ("failure", "epochs_run")
+"""Tags of a trial that say how it did in the search."""
+
+
+def final_contents(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[RunContent]:
+    """The runs of the last stage of a study, so far: of all its rounds."""
+    return [
+        content
+        for round in range(1, finals.num_rounds(study.name) + 1)
+        for content in _of_round(plan, study, finals, round)
+    ]
+
+
+def _of_round(
+    plan: SweepPlan, study: StudyPlan, finals: FinalRecord, round: int
+) -> Iterator[RunContent]:
+    winner = finals.winner(study.name, round)
+    finalists = {finalist.number: finalist for finalist in finals.finalists(study.name, round)}
+    for finalist in finalists.values():
+        is_winner = winner is not None and finalist.number == winner.number
+        yield _finalist(plan, study, finalist, round, is_winner=is_winner)
+    for run in finals.final_runs(study.name, round):
+        yield _final(plan, study, finalists[run.trial].trial, run, round)
+
+
+def _finalist(
+    plan: SweepPlan, study: StudyPlan, finalist: Finalist, round: int, *, is_winner: bool
+) -> RunContent:
+    number, name = f"finalist {finalist.number}", f"finalist #{finalist.number}"
+    content = _again(plan, study, finalist.trial, finalist, round, number=number, name=name)
+    return replace(
+        content,
+        tags={**content.tags, "winner": str(is_winner).lower()},
+        points=[
+            Point(step=fold, timestamp=content.start + fold, values={"fold_accuracy": accuracy})
+            for fold, accuracy in finalist.fold_accuracies.items()
+        ],
+        leading="fold_accuracy",
+        totals={"mean_fold_accuracy": finalist.accuracy} if finalist.fold_accuracies else {},
+    )
+
+
+def _final(
+    plan: SweepPlan, study: StudyPlan, trial: TrialRecord, run: FinalRun, round: int
+) -> RunContent:
+    number, name = f"final {run.seed}", f"final, seed {run.seed}"
+    content = _again(plan, study, trial, run, round, number=number, name=name)
+    return replace(
+        content,
+        params={**content.params, "seed": str(run.seed)},
+        points=[
+            Point(
+                step=int(row["epoch"]),
+                timestamp=content.start + int(row["epoch"]),
+                values={"scaled_lr": row["scaled_lr"], "train_loss": row["train_loss"]},
+            )
+            for row in run.curve
+        ],
+        leading="train_loss",
+        totals={name: run.facts[name] for name in _TOTALS if name in run.facts},
+    )
+
+
+def _again(
+    plan: SweepPlan,
+    study: StudyPlan,
+    trial: TrialRecord,
+    run: Finalist | FinalRun,
+    round: int,
+    *,
+    number: str,
+    name: str,
+) -> RunContent:
+    """A trial of the search that is run once more in the last stage."""
+    content = trial_content(plan, trial, ())
+    stage = number.partition(" ")[0]
+    if round > 1:
+        number, name = f"{number}, round {round}", f"{name}, round {round}"
+    kept = {name: text for name, text in content.tags.items() if name not in _OF_THE_SEARCH}
+    return replace(
+        content,
+        key=(study.name, number),
+        name=f"{study.task} · {study.space} · {name}",
+        start=millis(run.started),
+        end=millis(run.finished) if run.state in FINISHED else None,
+        status=STATUS[run.state],
+        tags={
+            **kept,
+            TRIAL_TAG: number,
+            "kind": stage,
+            "stage": stage,
+            "round": str(round),
+            "state": run.state,
+            "trial": str(trial.number),
+            **({"failure": run.failure} if run.failure else {}),
+        },
+    )

@@ -1,0 +1,154 @@
+"""Winners as registered models of MLflow, which `mlflow models predict` and `serve` can run."""
+
+import contextlib
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from orchestrator.bundle.bundle import Bundle, read_bundle
+from orchestrator.support.foreign_text import markdown
+from orchestrator.tracking.mlflow.store import missing_files
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DIGEST_TAG = "orchestrator.digest"
+_SPECIAL = re.compile(r"^\.|[^\w .\-]")
+_SPECIAL_OR_DOT = re.compile(r"[^\w \-]")
+_MAX_NAME_CHARACTERS = 250
+FOLDER_PREFIX = "model-"
+MODEL_FILE = "MLmodel"
+"""In the folder of every model."""
+MODEL_CODE = Path(__file__).with_name("model.py")
+
+
+def model_name(sweep: str, task: str) -> str:
+    """The name of a task's winner as MLflow takes it; two tasks never share one.
+
+    MLflow refuses / and :, and in its addresses and filters ?, #, % and quotes mean something. What
+    is neither letter, digit nor one of ` .-_` is written as ~ and its bytes in hexadecimal, and so
+    is a dot of the task, since a dot stands before the task.
+    """
+    name = f"{_SPECIAL.sub(_as_hexadecimal, sweep)}.{_SPECIAL_OR_DOT.sub(_as_hexadecimal, task)}"
+    if len(name) <= _MAX_NAME_CHARACTERS:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name[: _MAX_NAME_CHARACTERS - 18]}~~{digest}"
+
+
+def _as_hexadecimal(found: re.Match[str]) -> str:
+    return "".join(f"~{byte:02X}" for byte in found[0].encode(errors="surrogateescape"))
+
+
+def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path) -> bool:
+    """Register the bundle as the newest version of model `name`; False if it is there already."""
+    from mlflow.exceptions import MlflowException
+
+    description = read_bundle(bundle)
+    folder = model_folder(bundle)
+    digest = folder.removeprefix(FOLDER_PREFIX)
+    with contextlib.suppress(MlflowException):  # it is there: of this sweep, or made by a person
+        client.create_registered_model(name, description=_what(description))
+    known = client.search_model_versions(f"name = '{name}'")
+    if any(version.tags.get(DIGEST_TAG) == digest for version in known):
+        return False
+    _log_model(client, run_id, bundle)
+    artifacts = client.get_run(run_id).info.artifact_uri
+    client.create_model_version(
+        name,
+        source=f"{artifacts}/{folder}",
+        run_id=run_id,
+        tags={DIGEST_TAG: digest, **_tags(description)},
+        description=_what(description),
+    )
+    return True
+
+
+def model_folder(bundle: Path) -> str:
+    """The folder of a bundle's model among the artifacts of its run, by the bundle's content."""
+    content = bundle.read_bytes() + bundle.with_suffix(".safetensors").read_bytes()
+    return f"{FOLDER_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def restore_models(client: "MlflowClient", run_id: str, folders: Mapping[str, Path]) -> int:
+    """Write the files of a run's models again that are gone; how many models.
+
+    `folders` are the bundles that are there, by `model_folder`.
+    """
+    restored = 0
+    for version in client.search_model_versions(f"run_id = '{run_id}'"):
+        folder = f"{FOLDER_PREFIX}{version.tags.get(DIGEST_TAG)}"
+        if folder in folders and missing_files(client, run_id, [f"{folder}/{MODEL_FILE}"]):
+            _log_model(client, run_id, folders[folder])
+            restored += 1
+    return restored
+
+
+def _log_model(client: "MlflowClient", run_id: str, bundle: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="orchestrator-model-") as scratch:
+        save_as_model(bundle, Path(scratch) / model_folder(bundle))
+        client.log_artifacts(run_id, scratch)
+
+
+def save_as_model(bundle: Path, folder: Path) -> None:
+    """Write the bundle as an MLflow model with signature and input example."""
+    import mlflow.pyfunc
+    import pandas
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    size = read_bundle(bundle).backbone.image_size
+    example = io.BytesIO()
+    Image.new("RGB", (size, size), (127, 127, 127)).save(example, format="PNG")
+    packages = ("visual-prompt-orchestrator", "torch", "torchvision", "timm", "safetensors")
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        python_model=str(MODEL_CODE),
+        artifacts={"bundle": str(bundle), "tensors": str(bundle.with_suffix(".safetensors"))},
+        signature=ModelSignature(
+            inputs=Schema([ColSpec(DataType.binary, "image")]),
+            outputs=Schema(
+                [
+                    ColSpec(DataType.long, "label"),
+                    ColSpec(DataType.string, "class_name"),
+                    ColSpec(DataType.double, "probability"),
+                ]
+            ),
+        ),
+        input_example=pandas.DataFrame({"image": [example.getvalue()]}),
+        pip_requirements=[f"{package}=={metadata.version(package)}" for package in packages],
+        model_config={"weights": None, "device": "cpu"},
+    )
+
+
+def _what(bundle: Bundle) -> str:
+    return (
+        f"{bundle.trial.method} on {markdown(bundle.task)}: classifies images into "
+        f"{bundle.num_classes} classes, {bundle.num_tuned_parameters:,} tuned parameters on "
+        f"{markdown(bundle.backbone.name)}"
+    )
+
+
+def _tags(bundle: Bundle) -> dict[str, str]:
+    tags = {
+        "task": bundle.task,
+        "method": bundle.trial.method,
+        "backbone": bundle.backbone.name,
+        "sweep": bundle.sweep,
+        "trial": str(bundle.trial.number),
+        "stage": bundle.stage,
+    }
+    if bundle.val_accuracy is not None:
+        tags["val_accuracy"] = f"{bundle.val_accuracy:.4f}"
+    if bundle.test_accuracies:
+        mean = sum(bundle.test_accuracies.values()) / len(bundle.test_accuracies)
+        tags["mean_test_accuracy"] = f"{mean:.4f}"
+        tags["test_openings"] = str(bundle.num_openings)
+    return tags

@@ -1,0 +1,1 @@
+"""One configuration, trained on a warm worker: knows no Ray, Optuna or MLflow."""

@@ -1,0 +1,123 @@
+"""What a worker that does not share the driver's disk gets from there, and what it gives back.
+
+Decoded images and the weights of the backbone come to a node once, into the cache folder of that
+node, where all its processes find them; a node that joins later gets them when a trial asks. Tuned
+weights go back to the folder of the sweep before the trial counts as finished. Checkpoints stay on
+the node: a trial whose node is lost begins again.
+
+Who carries the files is behind `Depot`; nothing here knows Ray.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from methods.backbones import save_frozen
+from orchestrator.data.cache import DecodedSplit, ImageCache
+from orchestrator.data.transform import ImageTransform
+from orchestrator.support.locks import exclusive
+from orchestrator.support.whole_file import whole_file
+from orchestrator.training.backbone import BackbonePlan, load_planned_backbone
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FOLDER = "weights"
+CHECKPOINTS_FOLDER = "checkpoints"
+ATTEMPTS = 3
+
+
+class Depot(Protocol):
+    """The driver's side, to a worker."""
+
+    def fetch(self, name: str) -> tuple[str, Iterable[memoryview]]:
+        """sha256 and content, in parts, of a file in the driver's cache folder."""
+        ...
+
+    def keep(self, path: str, content: bytes) -> None:
+        """Write a file into the folder of the sweep; on return it is on the disk."""
+        ...
+
+
+class Delivery:
+    """Everything that the trials of a sweep may ask the driver for."""
+
+    def __init__(
+        self, depot: Depot, splits: Mapping[str, Mapping[str, str]], weights: str, sweep: str
+    ) -> None:
+        """`splits`: file of each decoded split by task; `weights`: that of the frozen backbone.
+
+        Files are named relative to the cache folder, the same on every node.
+        """
+        self._depot = depot
+        self._splits = splits
+        self._weights = weights
+        self._sweep = sweep
+        self._checkpoint: Path | None = None
+
+    def splits(
+        self, task: str, names: Sequence[str], transform: ImageTransform
+    ) -> dict[str, DecodedSplit]:
+        """Decoded splits of a task, from the cache of this node."""
+        files, cache = self._splits[task], ImageCache()
+        return {name: cache.open_file(files[name], transform, self._fetch) for name in names}
+
+    def weights(self) -> Path:
+        """The frozen backbone, in the cache of this node."""
+        path = ImageCache().root / self._weights
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with exclusive(path.with_suffix(".lock")):
+                if not path.exists():
+                    self._fetch(self._weights, path)
+        return path
+
+    def checkpoint(self, path: Path) -> Path:
+        """Where on this node the checkpoint is that would be at `path` on the driver's."""
+        here = ImageCache().root / CHECKPOINTS_FOLDER / self._sweep / path.parent.name / path.name
+        if self._checkpoint not in (None, here):
+            # The worker is given another trial: the one before has ended, or runs elsewhere.
+            self._checkpoint.unlink(missing_ok=True)
+        self._checkpoint = here
+        return here
+
+    def keep(self, path: Path, content: bytes) -> None:
+        self._depot.keep(str(path), content)
+
+    def _fetch(self, name: str, path: Path) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            expected, parts = self._depot.fetch(name)
+            digest = hashlib.sha256()
+            unfinished = path.with_suffix(".part")
+            unfinished.unlink(missing_ok=True)
+            with unfinished.open("xb") as file:
+                for part in parts:
+                    digest.update(part)
+                    file.write(part)
+            if digest.hexdigest() == expected:
+                unfinished.replace(path)
+                logger.info("%s: fetched from the driver", name)
+                return
+            logger.warning("%s: arrived damaged, attempt %d of %d", name, attempt, ATTEMPTS)
+        raise OSError(f"{name}: arrived damaged {ATTEMPTS} times")
+
+
+def store_weights(plan: BackbonePlan, cache_root: Path) -> str:
+    """Put the frozen backbone into the driver's cache, if it is not there; its name there."""
+    name = f"{WEIGHTS_FOLDER}/{plan.weights_sha256}-{plan.image_size}.safetensors"
+    path = cache_root / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
+        save_frozen(load_planned_backbone(plan, "cpu"), unfinished)
+        unfinished.replace(path)
+    return name
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is complete and on the disk, or not there at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, path.with_suffix(".part")) as file:
+        file.write(content)

@@ -1,0 +1,35 @@
+"""What a result may depend on besides its configuration: packages and our own code."""
+
+import hashlib
+import platform
+from importlib import metadata, resources
+
+
+def versions() -> dict[str, str]:
+    """Of what a result may depend on."""
+    packages = ("torch", "timm", "pillow", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
+    found = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found, "code": code_digest()}
+
+
+def code_digest() -> str:
+    """Of our own files that decide what a trial's numbers are."""
+    methods = resources.files("methods")
+    files = [
+        file
+        for folder in (methods, methods / "weights")
+        for file in folder.iterdir()
+        if file.name.endswith(".py")
+    ]
+    own = (
+        "training/numerics.py",
+        "training/loop.py",
+        "training/trial.py",
+        "data/pixels.py",
+        "data/transform.py",
+    )
+    files += [resources.files("orchestrator").joinpath(name) for name in own]
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

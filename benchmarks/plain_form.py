@@ -1,4 +1,4 @@
-"""The definition that the walk in `methods/base.py` must equal.
+"""The definition that the walk in `methods/walk.py` must equal.
 
 Prompts are tokens of the sequence in every block, deep prompts replace the rows of the block
 before, and each timm block is called as it is. Everything a method does inside a block is done

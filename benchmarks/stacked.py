@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from methods import VPT, TunedViT, tune
-from methods.base import Tuning
+from methods.method import Tuning
 from orchestrator.training.numerics import ATTENTIONS, PRECISIONS, Engine
 
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from methods.base import Images, Method, Tuning, blank_linear, tuned_dtype
 from methods.checks import MOST_WIDTH, check_choice, check_flag, check_whole
 from methods.lora import FEW_STEPS
+from methods.method import Images, Method, Tuning, blank_linear, tuned_dtype
 from methods.recipe import Recipe
 
 

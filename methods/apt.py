@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from methods.base import Images, Method, Tuning, tuned_dtype
 from methods.checks import (
     MOST_PROMPTS,
     MOST_WIDTH,
@@ -27,6 +26,7 @@ from methods.checks import (
     check_number,
     check_whole,
 )
+from methods.method import Images, Method, Tuning, tuned_dtype
 from methods.recipe import Recipe
 
 

@@ -13,7 +13,7 @@ from timm.models import VisionTransformer
 # timm has no public way to ask what became of a name.
 from timm.models._registry import _deprecated_models
 
-from methods.base import SUPPORTED
+from methods.walk import SUPPORTED
 
 QUICKSTART = "vit_quickstart"
 """The small ViT that comes with the package."""

@@ -22,8 +22,8 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.backbone_names import MOCO_V3, QUICKSTART, pretrained_config, split_name
-from methods.base import POOLINGS, check_supported
 from methods.network import Network, make_network, network_of
+from methods.walk import POOLINGS, check_supported
 from methods.weights.configs import take_configs
 from methods.weights.decide import check_shape_hints, decide_network
 from methods.weights.fit import fitted, num_blocks

@@ -12,8 +12,8 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from methods.base import Images, Method, Tuning
 from methods.full import FINE_TUNING
+from methods.method import Images, Method, Tuning
 from methods.recipe import Recipe
 
 

@@ -12,7 +12,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from methods.base import Images, Method, Tuning
+from methods.method import Images, Method, Tuning
 from methods.recipe import Recipe
 
 FINE_TUNING = Recipe(

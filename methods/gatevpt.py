@@ -16,8 +16,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from methods.base import Images, Method, Prompts, tuned_dtype, uniform_prompts
 from methods.checks import MOST_PROMPTS, check_flag, check_number, check_whole
+from methods.method import Images, Method, tuned_dtype
+from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from timm.models import VisionTransformer
 
-from methods.base import Images, Method, Tuning
+from methods.method import Images, Method, Tuning
 from methods.recipe import Recipe
 
 

@@ -16,8 +16,8 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from methods.base import Images, Method, Tuning, tuned_dtype
 from methods.checks import MOST_WIDTH, check_number, check_whole
+from methods.method import Images, Method, Tuning, tuned_dtype
 from methods.recipe import Recipe
 
 FEW_STEPS = Recipe(

@@ -18,7 +18,6 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from methods.base import Images, Method, blank_linear, tuned_dtype, uniform_prompts
 from methods.checks import (
     MOST_PROMPTS,
     MOST_WIDTH,
@@ -28,6 +27,8 @@ from methods.checks import (
     check_whole,
 )
 from methods.gatevpt import TemperedPrompts, edited_blocks, gated_recipe
+from methods.method import Images, Method, blank_linear, tuned_dtype
+from methods.prompts import uniform_prompts
 from methods.recipe import Recipe
 
 SPATIAL = ("mean_patch", "mean_patch_new_prompt", "none")

@@ -8,9 +8,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from methods.base import Images, Method, Tuning
 from methods.checks import check_whole
 from methods.full import FINE_TUNING
+from methods.method import Images, Method, Tuning
 from methods.recipe import Recipe
 
 

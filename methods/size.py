@@ -3,7 +3,8 @@
 import timm
 from timm.models import VisionTransformer
 
-from methods.base import Method, tune
+from methods.method import Method
+from methods.walk import tune
 
 REFERENCE = "vit_base_patch16_224"
 """The ViT of the papers' tables."""

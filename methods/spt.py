@@ -27,8 +27,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from methods.base import Images, Method, Prompts, tuned_dtype, uniform_prompts
 from methods.checks import MOST_PROMPTS, check_choice, check_flag, check_whole
+from methods.method import Images, Method, tuned_dtype
+from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
 
 INITS = ("random", "mean_pool", "max_pool", "kmeans", "uniform")

@@ -11,8 +11,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from methods.base import Images, Method, Prompts, blank_linear, tuned_dtype, uniform_prompts
 from methods.checks import MOST_PROMPTS, MOST_WIDTH, check_flag, check_number, check_whole
+from methods.method import Images, Method, blank_linear, tuned_dtype
+from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
 
 

@@ -22,8 +22,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from methods import METHODS, Linear, TunedViT, token_statistics, tune
-from methods.base import Prompts
 from methods.gatevpt import GatedPrompts
+from methods.prompts import Prompts
 from methods.recipe import Recipe
 from orchestrator.bundle.bundle import PromptedModel
 from orchestrator.support.foreign_text import visible

@@ -1,0 +1,137 @@
+"""What a method is: its hyper-parameters, and what it adds to the walk through a frozen ViT.
+
+A method never copies the ViT. It hands over a `Tuning`: what it adds before, beside, inside and
+after the blocks. The walk (`methods/walk.py`) asks it at a few places.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol
+
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from methods.recipe import Recipe
+
+Images = Any
+"""What a method may look at before training: a batch of normalised images (B, 3, H, W), an
+iterable of such batches, or what the method itself computed from them before."""
+
+
+class Method(Protocol):
+    """A frozen dataclass of hyper-parameters that says what it adds to a ViT and how it is trained.
+
+    Its fields are the names that a search space may use beside those of the `Recipe`.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    title: ClassVar[str]
+    """Of the paper."""
+    paper: ClassVar[str]
+    """Address of the paper."""
+    needs_images: ClassVar[bool] = False
+    """Its initialisation looks at training images."""
+    reconstruction: ClassVar[bool] = False
+    """Neither code nor the full paper is public: built from what is known, not reproduced."""
+    trains_backbone: ClassVar[bool] = False
+    """The whole backbone learns and runs in training mode, with its own dropout if it has any."""
+
+    def recipe(self) -> Recipe:
+        """How the authors train it, as far as it is known."""
+        ...
+
+    def tuning(
+        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+    ) -> "Tuning":
+        """What it adds to the walk through `vit`, at its initial values."""
+        ...
+
+    def look_at(self, vit: VisionTransformer, images: Images) -> Images:
+        """What it keeps of training images for `tuning`: the same for all its configurations.
+
+        A caller with many configurations on one task calls it once and hands its result to `tune`.
+        """
+        return images
+
+    def without_images(self) -> "Method":
+        """The same tensors with an initialisation that looks at no images, to load values into."""
+        return self
+
+    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+        """The weights of the backbone itself that it trains."""
+        return ()
+
+
+class Tuning(nn.Module):
+    """What a method adds to the walk. Each hook does nothing until a method overrides it."""
+
+    num_prompts: int = 0
+    """Prompt tokens per block, for a readout that reads them."""
+    persistent: bool = False
+    """The prompts live in the sequence from the first block to the end."""
+
+    def __init__(self, *, first_block: int = 0) -> None:
+        super().__init__()
+        self.first_block = first_block
+        """Blocks before this one run as they are."""
+
+    def begin(self) -> None:
+        """Called at the start of every forward pass."""
+
+    def prompts(self, index: int, batch_size: int) -> Tensor | None:
+        """Prompts that enter block `index`: (P, d) for all images, or (B, P, d).
+
+        Asked once, at the first block, where they are persistent; otherwise at every block.
+        """
+        return None
+
+    def temperature(self, index: int) -> Tensor | float | None:
+        """Divides the attention scores of the block."""
+        return None
+
+    def query_update(self, index: int, normed: Tensor) -> Tensor | None:
+        """Added to the queries of the normed tokens (B, T, d)."""
+        return None
+
+    def value_update(self, index: int, normed: Tensor) -> Tensor | None:
+        """Added to the values of the normed tokens (B, T, d)."""
+        return None
+
+    def after_attention(self, index: int, normed: Tensor, attended: Tensor) -> Tensor:
+        """From the normed tokens and the projected attention output, what is added to the tokens.
+
+        Both are (B, T, d), for the tokens that ask in this block.
+        """
+        return attended
+
+    def after_mlp(self, index: int, output: Tensor) -> Tensor:
+        """From the output of the MLP (B, T, d), what is added to the tokens."""
+        return output
+
+    def after_block(self, index: int, tokens: Tensor) -> Tensor:
+        """From the tokens (B, T, d) that leave the block, those that leave it with the method."""
+        return tokens
+
+    def between(
+        self, index: int, before: Tensor, after: Tensor, patches: Tensor, memory: Any
+    ) -> tuple[Tensor | None, Any]:
+        """Persistent prompts as the next block shall see them (None: as they are), and a memory.
+
+        `before` and `after` are the prompt rows (B, P, d) that entered and left block `index`,
+        `patches` the patch rows (B, N, d) that left it. The memory starts as None.
+        """
+        return None, None
+
+
+def tuned_dtype(vit: VisionTransformer) -> torch.dtype:
+    """Type of what is trained: as the backbone, but never below float32."""
+    return torch.promote_types(vit.patch_embed.proj.weight.dtype, torch.float32)
+
+
+def blank_linear(
+    in_features: int, out_features: int, *, dtype: torch.dtype, bias: bool = True
+) -> nn.Linear:
+    """A layer without values, made without the global random generator."""
+    layer = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=bias, dtype=dtype)
+    assert isinstance(layer, nn.Linear)
+    return layer

@@ -1,0 +1,48 @@
+"""Prompt tokens, and how the first of them are drawn."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from methods.method import Tuning, tuned_dtype
+
+
+class Prompts(Tuning):
+    """Prompt tokens: one set that stays in the sequence, or a new set before every block."""
+
+    def __init__(
+        self,
+        prompt: Tensor,
+        *,
+        deep: bool,
+        dropout: float = 0.0,
+        projection: nn.Linear | None = None,
+    ) -> None:
+        """`prompt` is (1, P, width), or (depth, P, width) where `deep`."""
+        super().__init__()
+        self.prompt = nn.Parameter(prompt)
+        self.projection = projection
+        self.dropout = dropout
+        self.persistent = not deep
+        self.num_prompts = prompt.shape[1]
+
+    def prompts(self, index: int, batch_size: int) -> Tensor:
+        prompt = self.prompt[index]
+        if self.projection is not None:
+            prompt = self.projection(prompt)
+        if self.training and self.dropout > 0:  # every image has its own mask
+            return F.dropout(prompt.expand(batch_size, -1, -1), self.dropout)
+        return prompt
+
+
+def uniform_prompts(
+    vit: VisionTransformer, shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """VPT's initial distribution: Xavier's for a patch embedding, over the prompt's own width."""
+    height, width = vit.patch_embed.patch_size
+    bound = math.sqrt(6 / (3 * height * width + shape[-1]))
+    prompt = torch.empty(shape, dtype=tuned_dtype(vit))
+    return prompt.uniform_(-bound, bound, generator=generator)

@@ -34,6 +34,7 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 wheel: $(VENV)/installed
 	rm -rf dist

@@ -338,7 +338,7 @@ def _precision_chooser(
 
 def _detach(folder: Path, ray_address: str | None) -> None:
     """Submit the command that was typed, without --detach."""
-    from orchestrator.cluster.reach import submit
+    from orchestrator.cluster.jobs import submit
 
     if not ray_address:
         raise ValueError("--detach needs a cluster: --ray-address or RAY_ADDRESS")

@@ -17,7 +17,7 @@ import ray
 from ray._private.state import jobs
 from ray.experimental import internal_kv
 
-from orchestrator.cluster.reach import grown
+from orchestrator.cluster.capacity import grown
 from orchestrator.cluster.slots import ROUNDING, Machine, Slots, in_all
 
 logger = logging.getLogger(__name__)

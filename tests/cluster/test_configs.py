@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cluster import reach as fleet
-from orchestrator.cluster.reach import gpu_kinds, grown, may_have
+from orchestrator.cluster import capacity
+from orchestrator.cluster.capacity import gpu_kinds, grown, may_have
 from orchestrator.cluster.slots import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +112,7 @@ def test_the_kinds_of_gpu_that_may_come_are_known(tmp_path, monkeypatch):
     config = {"head_node_type": "head", "max_workers": 8, "available_node_types": types}
     path = tmp_path / "bootstrap.yaml"
     path.write_text(yaml.safe_dump(config))
-    monkeypatch.setattr(fleet, "BOOTSTRAP_CONFIG", path)
+    monkeypatch.setattr(capacity, "BOOTSTRAP_CONFIG", path)
     l4, h100 = (Machine(cpus=4, gpus=1, gpu_kind=name) for name in ("L4", "H100"))
     a100 = Machine(cpus=8, gpus=1, gpu_kind="A100")
     assert grown([], "H100") == [h100] * 2, "the other kind takes none of its machines"

@@ -35,8 +35,8 @@ from ray.tune.search import Searcher
 
 from orchestrator.cluster import joined_ray as cluster_ray
 from orchestrator.cluster import own_ray
+from orchestrator.cluster.capacity import gpu_kinds, grown
 from orchestrator.cluster.ray_watch import watched
-from orchestrator.cluster.reach import gpu_kinds, grown
 from orchestrator.cluster.sharing import Share, machines_alive
 from orchestrator.cluster.slots import Machine, Slots
 from orchestrator.run.ray.controller import Forget, SweepScheduler

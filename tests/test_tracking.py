@@ -24,9 +24,10 @@ from plans import curve_to, facts_of, make_plan, make_record, run_trial, wait_fo
 
 from orchestrator.plan.plan import SweepPlan, save_plan
 from orchestrator.record.record import FINISHED, Record, TrialRecord
+from orchestrator.support.addresses import redacted
 from orchestrator.tracking.content import millis
 from orchestrator.tracking.mlflow.server import server_command, server_environment
-from orchestrator.tracking.mlflow.store import TrackingError, open_client, redacted, tracking_uri
+from orchestrator.tracking.mlflow.store import TrackingError, open_client, tracking_uri
 from orchestrator.tracking.reconcile import reconcile
 from orchestrator.tracking.tracker import MAX_UNSENT_ROWS, Tracker
 

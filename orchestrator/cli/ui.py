@@ -25,7 +25,8 @@ def ui(
 ) -> None:
     """Open the MLflow pages of a sweep: studies, trials, curves, best files. Ctrl-C stops them."""
     from orchestrator.plan.plan import load_plan
-    from orchestrator.tracking.mlflow.store import MLFLOW_FILE, redacted, tracking_uri
+    from orchestrator.support.addresses import redacted
+    from orchestrator.tracking.mlflow.store import MLFLOW_FILE, tracking_uri
     from orchestrator.tracking.reconcile import experiment_page
 
     plan = load_plan(folder)
@@ -161,7 +162,7 @@ def _signal(process: Any, number: signal.Signals) -> None:
 
 
 def _refuse_taken(host: str, port: int) -> None:
-    from orchestrator.tracking.mlflow.server import is_free
+    from orchestrator.support.loopback import is_free
 
     if not is_free(host, port):
         other = next((p for p in range(port + 1, port + 100) if is_free(host, p)), None)

@@ -19,7 +19,7 @@ def submit(arguments: Sequence[str], *, name: str, ray_address: str) -> str:
     """Run an `orchestrator` command on the head as a Ray job, which goes on when we end; its id."""
     from ray.job_submission import JobSubmissionClient
 
-    from orchestrator.tracking.mlflow.store import redacted
+    from orchestrator.support.addresses import redacted
 
     environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     for text in (*environment.values(), *arguments):

@@ -52,7 +52,7 @@ def _reach_storage(url: str) -> str:
 
 
 def _reach_mlflow(uri: str) -> str:
-    from orchestrator.tracking.mlflow.store import redacted
+    from orchestrator.support.addresses import redacted
 
     if uri.startswith("http"):
         seconds = float(MLFLOW_ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"])

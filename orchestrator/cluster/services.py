@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from orchestrator.support.extras import require
-from orchestrator.support.loopback import is_healthy
-from orchestrator.tracking.mlflow.server import is_free, server_command, server_environment
+from orchestrator.support.loopback import is_free, is_healthy
+from orchestrator.tracking.mlflow.server import server_command, server_environment
 
 logger = logging.getLogger(__name__)
 

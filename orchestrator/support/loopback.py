@@ -1,6 +1,7 @@
 """Servers of this machine are asked directly, whatever proxy the environment names."""
 
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -27,3 +28,16 @@ def is_healthy(base: str, *, timeout_seconds: float) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether we could listen there."""
+    if port > 65535:
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

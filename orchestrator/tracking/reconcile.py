@@ -14,9 +14,10 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, Record
 from orchestrator.report.collect import collect_study
 from orchestrator.report.page import study_page
+from orchestrator.support.addresses import reason_of, redacted
 from orchestrator.tracking.content import STATUS, STUDIES_VIEW, STUDY_TAG, TRIAL_TAG
 from orchestrator.tracking.mlflow.registry import model_folder
-from orchestrator.tracking.mlflow.store import TrackingError, reason_of, redacted
+from orchestrator.tracking.mlflow.store import TrackingError
 from orchestrator.tracking.mlflow.writer import RunWriter
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, EpochRow, TrialRecord
-from orchestrator.tracking.mlflow.store import reason_of, redacted
+from orchestrator.support.addresses import reason_of, redacted
 from orchestrator.tracking.mlflow.writer import RunWriter
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """How we run an MLflow server, and what we set in the environment of all that speaks MLflow."""
 
 import os
-import socket
 import sys
 
 MLFLOW_ENVIRONMENT = {
@@ -26,16 +25,3 @@ def server_environment() -> dict[str, str]:
     """Ours, where the user's says nothing else."""
     # Jobs are of no use here, and cost nine processes.
     return {**MLFLOW_ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether we could listen there."""
-    if port > 65535:
-        return False
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -2,13 +2,13 @@
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.plan.plan import SweepPlan, load_plan
 from orchestrator.record.database import sqlite_address
+from orchestrator.support.addresses import redacted
 from orchestrator.support.commit_points import commit_point
 from orchestrator.tracking.mlflow.server import MLFLOW_ENVIRONMENT
 
@@ -38,12 +38,6 @@ def tracking_uri(folder: Path) -> str:
             "any more"
         )
     return uri
-
-
-def redacted(text: str) -> str:
-    """`text` without the passwords and tokens that addresses in it may carry."""
-    text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
-    return re.sub(r"(?i)(password|passwd|token|secret)=[^&\s]+", r"\1=***", text)
 
 
 def open_client(uri: str) -> "MlflowClient":
@@ -113,8 +107,3 @@ def missing_files(client: "MlflowClient", run_id: str, names: Sequence[str]) -> 
         if entry.is_dir or entry.file_size
     }
     return [name for name in names if name not in there]
-
-
-def reason_of(error: Exception) -> str:
-    text = redacted(f"{type(error).__name__}: {error}").splitlines()[0]
-    return text if len(text) <= 300 else text[:300] + "…"

@@ -69,14 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         for space in plan.parsed_spaces.values():
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
             for number in range(options.configs):
-                config = TrialConfig(
-                    study=f"{task}.{space.name}",
-                    task=task,
-                    number=number,
-                    method=space.method,
-                    config=space.draw(study.ask()),
-                    seed=0,
-                )
+                drawn = space.draw(study.ask())
+                config = plan.trial_config(f"{task}.{space.name}", number, drawn, seed=0)
                 found = {
                     precision: [
                         _accuracy(replace(config, seed=seed), context, precision, residents)

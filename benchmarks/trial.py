@@ -30,7 +30,6 @@ from orchestrator.data.cache import ImageCache
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.prepare import SweepRequest, plan_sweep
 from orchestrator.plan.space import SearchSpace
-from orchestrator.training.config import TrialConfig
 from orchestrator.training.feature_cache import FeatureCache
 from orchestrator.training.trial import Trial, TrialContext
 from orchestrator.training.worker_cache import Residents
@@ -86,14 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
     def run(state: str, task: str, space: SearchSpace, residents: Residents) -> None:
         drawn = {d.name: _middle(d.distribution) for d in space.dimensions if not d.when}
-        config = TrialConfig(
-            study=f"{task}.{space.name}",
-            task=task,
-            number=len(rows),
-            method=space.method,
-            config={**space.fixed, **drawn},
-            seed=len(rows),
-        )
+        values = {**space.fixed, **drawn}
+        config = plan.trial_config(f"{task}.{space.name}", len(rows), values, seed=len(rows))
         rows.append(_run(state, _TimedTrial(config, context, residents)))
         print(_text(rows[-1]), flush=True)
 
@@ -122,12 +115,12 @@ def planned(
     plan, suite = plan_sweep(
         request, name="benchmark", cache=cache, say=print, device=device, cpu_threads=cpu_threads
     )
-    return plan, TrialContext(
-        backbone=plan.backbone,
-        tasks={task.name: task.for_search() for task in suite.tasks},
-        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+    return plan, TrialContext.of(
+        plan.backbone,
+        suite.tasks,
+        fingerprints=plan.fingerprints,
+        cache=cache,
         pruner=plan.pruner,
-        cache_folder=str(cache.root),
         device=device,
         cpu_threads=cpu_threads,
         engine=plan.engine,

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_model_name
 from plans import make_plan, make_record
 from suites import write_task
+from trials import context_of, trial_config
 from typer.testing import CliRunner
 
-from methods import load_backbone
 from orchestrator.bundle.bundle import (
     BUNDLE_SUFFIXES,
     Bundle,
@@ -44,11 +44,10 @@ from orchestrator.support.yaml_io import parse_yaml
 from orchestrator.tracking.mlflow.registry import model_name, register_winner
 from orchestrator.tracking.mlflow.store import TrackingError
 from orchestrator.tracking.reconcile import reconcile, register_winners
-from orchestrator.training.backbone import BackbonePlan, image_transform
-from orchestrator.training.config import TrialConfig, build
+from orchestrator.training.backbone import image_transform
+from orchestrator.training.config import build
 from orchestrator.training.numerics import Engine
-from orchestrator.training.pruning import PrunerPlan
-from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import Residents
 
 CONFIGS = {
@@ -77,37 +76,8 @@ def task_folder(tmp_path_factory) -> Path:
 def write_bundle(method: str, task_folder: Path, folder: Path) -> tuple[Path, Trial]:
     """Train a configuration for two epochs and save it, as a sweep would."""
     task = read_vtab_task(task_folder)
-    found = load_backbone("vit_quickstart")
-    backbone = BackbonePlan(
-        name=found.name,
-        weights=None,
-        weights_sha256=found.weights_sha256,
-        image_size=found.image_size,
-        num_parameters=found.num_parameters,
-        resize="squash",
-        interpolation=found.interpolation,
-        crop_fraction=1.0,
-        mean=found.mean,
-        std=found.std,
-    )
-    context = TrialContext(
-        backbone=backbone,
-        tasks={task.name: task.for_search()},
-        fingerprints={task.name: "f"},
-        pruner=PrunerPlan(name="none", first_rung_epochs=1),
-        cache_folder=str(folder / "cache"),
-        device="cpu",
-        cpu_threads=1,
-        engine=Engine(),
-    )
-    config = TrialConfig(
-        study=f"{task.name}.{method}",
-        task=task.name,
-        number=0,
-        method=method,
-        config={**CONFIGS[method], **SHORT},
-        seed=1,
-    )
+    context = context_of(task, folder / "cache")
+    config = trial_config(task.name, method, **{**CONFIGS[method], **SHORT})
     trial = Trial(config, context, Residents(2**28))
     rows = list(trial.epochs())
     tensors = folder / "trained.safetensors"
@@ -121,7 +91,7 @@ def write_bundle(method: str, task_folder: Path, folder: Path) -> tuple[Path, Tr
         data_seed=0,
         class_names=task.class_names,
         data_fingerprint="f",
-        backbone=backbone,
+        backbone=context.backbone,
         trial=config,
         recipe={**asdict(recipe), "readout": trial.model.recipe.readout},
         val_accuracy=rows[-1]["val_accuracy"],

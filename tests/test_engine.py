@@ -9,6 +9,7 @@ import torch
 from plans import make_plan
 from suites import write_suite
 from tiny_backbones import tiny_vit
+from trials import trial_config
 
 from methods import load_backbone, tune
 from methods.vpt import VPT
@@ -19,7 +20,6 @@ from orchestrator.plan.precision import choose_precision
 from orchestrator.plan.prepare import SweepRequest, plan_sweep
 from orchestrator.record.record import as_columns, as_rows
 from orchestrator.training import trial as trial_module
-from orchestrator.training.config import TrialConfig
 from orchestrator.training.numerics import Engine
 from orchestrator.training.pruning import PrunerPlan
 from orchestrator.training.trial import Trial, TrialContext
@@ -99,25 +99,18 @@ def context(tmp_path_factory):
         suite=str(suite), backbone="vit_quickstart", methods=["linear"], precision="fp32"
     )
     plan, opened = plan_sweep(request, name="test", cache=cache, say=lambda line: None)
-    return TrialContext(
-        backbone=plan.backbone,
-        tasks={task.name: task.for_search() for task in opened.tasks},
-        fingerprints={task.name: task.fingerprint for task in plan.tasks},
-        pruner=PrunerPlan(name="none", first_rung_epochs=1),
-        cache_folder=str(cache.root),
-        device="cpu",
-        cpu_threads=1,
+    return TrialContext.of(
+        plan.backbone,
+        opened.tasks,
+        fingerprints=plan.fingerprints,
+        cache=cache,
         engine=plan.engine,
     )
 
 
 def train(context, residents, method="vpt", **config):
     settings = {"epochs": 6, "warmup_epochs": 1, "batch_size": 8, "lr": 0.5, **config}
-    trial = Trial(
-        TrialConfig(study="s", task="colours_a", number=0, method=method, config=settings, seed=1),
-        context,
-        residents,
-    )
+    trial = Trial(trial_config("colours_a", method, **settings), context, residents)
     return trial, list(trial.epochs())
 
 
@@ -184,9 +177,7 @@ def test_before_the_last_epoch_nothing_is_told_by_class_and_a_checkpoint_keeps_i
     context, tmp_path
 ):
     config = {"epochs": 2, "warmup_epochs": 1, "batch_size": 8, "lr": 0.5}
-    described = TrialConfig(
-        study="s", task="colours_a", number=0, method="linear", config=config, seed=1
-    )
+    described = trial_config("colours_a", "linear", **config)
     often = replace(context, checkpoint_seconds=0)
     first = Trial(described, often, Residents(2**30), checkpoint=tmp_path / "0.checkpoint")
     epochs = first.epochs()

@@ -22,8 +22,8 @@ from PIL import Image
 from plans import EPOCHS, curve_to, facts_of, make_plan, make_record, run_trial
 from suites import write_task
 from test_sweep import COMMAND, environment, run
+from trials import context_of, trial_config
 
-from methods import load_backbone
 from orchestrator.bundle.bundle import load_bundle, read_bundle, save_bundle
 from orchestrator.cli import finalize as final_command
 from orchestrator.data.cache import ImageCache, open_final_splits
@@ -45,8 +45,6 @@ from orchestrator.run.final_queue import FinalLedger
 from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
 from orchestrator.tracking.final_content import final_contents
 from orchestrator.training import trial as trial_module
-from orchestrator.training.backbone import BackbonePlan
-from orchestrator.training.config import TrialConfig
 from orchestrator.training.final_trial import (
     FinalContext,
     FinalTrial,
@@ -56,7 +54,6 @@ from orchestrator.training.final_trial import (
 )
 from orchestrator.training.loop import frozen_prefix
 from orchestrator.training.numerics import Engine
-from orchestrator.training.pruning import PrunerPlan
 from orchestrator.training.trial import Trial, TrialContext
 from orchestrator.training.worker_cache import Residents
 
@@ -557,28 +554,7 @@ def test_every_round_keeps_its_bundle_and_the_seed_is_not_chosen_by_its_test(tmp
 
 @pytest.fixture
 def context(task, tmp_path) -> TrialContext:
-    backbone = BackbonePlan(
-        name="vit_quickstart",
-        weights=None,
-        weights_sha256="",
-        image_size=32,
-        num_parameters=0,
-        resize="squash",
-        interpolation="bicubic",
-        crop_fraction=1.0,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    )
-    return TrialContext(
-        backbone=backbone,
-        tasks={task.name: task.for_search()},
-        fingerprints={task.name: "f"},
-        pruner=PrunerPlan(name="none", first_rung_epochs=1),
-        cache_folder=str(tmp_path / "cache"),
-        device="cpu",
-        cpu_threads=1,
-        engine=Engine(),
-    )
+    return context_of(task, tmp_path / "cache")
 
 
 def fold_trial(context: TrialContext, fold: int) -> FoldTrial:
@@ -615,12 +591,7 @@ def test_a_trial_that_tries_to_open_the_test_split_gets_an_error(context, task):
 
 
 def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, monkeypatch):
-    backbone = replace(
-        context.backbone, weights_sha256=load_backbone("vit_quickstart").weights_sha256
-    )
-    final = FinalContext(
-        **{**vars(context), "backbone": backbone, "final_tasks": {task.name: task}}
-    )
+    final = FinalContext(**vars(context), final_tasks={task.name: task})
     passes = []
 
     def counted(model, pixels, *rest):
@@ -629,11 +600,8 @@ def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, 
 
     monkeypatch.setattr(trial_module, "frozen_prefix", counted)
     facts = []
-    settings = {"epochs": 2, "warmup_epochs": 0.2}
     for seed in (42, 44):
-        config = TrialConfig(
-            study="s", task=task.name, number=0, method="linear", config=settings, seed=seed
-        )
+        config = trial_config(task.name, "linear", seed=seed, epochs=2, warmup_epochs=0.2)
         trial = FinalTrial(config, final, Residents(2**20))
         list(trial.epochs())
         facts.append(trial.facts())

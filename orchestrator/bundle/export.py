@@ -11,7 +11,7 @@ from orchestrator.record.record import Record, TrialRecord, best_of
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.regular_file import refuse_link_below
 from orchestrator.support.uncertainty import accuracy_text
-from orchestrator.training.config import TrialConfig, build
+from orchestrator.training.config import build
 
 TRIALS_FOLDER = "trials"
 BEST_FOLDER = "best"
@@ -90,14 +90,7 @@ def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -
         class_names=task.class_names,
         data_fingerprint=plan.task(task.name).fingerprint,
         backbone=plan.backbone,
-        trial=TrialConfig(
-            study=trial.study,
-            task=task.name,
-            number=trial.number,
-            method=space.method,
-            config=dict(trial.config),
-            seed=trial.seed,
-        ),
+        trial=plan.trial_config(trial.study, trial.number, trial.config, seed=trial.seed),
         recipe=asdict(replace(recipe, readout=trial.facts.get("readout", recipe.readout))),
         val_accuracy=trial.val_accuracy,
         num_tuned_parameters=trial.facts["num_tuned_parameters"],

@@ -14,8 +14,7 @@ from orchestrator.plan.places import moved_suite, under_planned_names
 from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext, FinalTrial
-from orchestrator.training.pruning import PrunerPlan
-from orchestrator.training.trial import Trial
+from orchestrator.training.trial import Trial, TrialContext
 from orchestrator.training.worker_cache import Residents
 
 logger = logging.getLogger(__name__)
@@ -30,20 +29,18 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
     backbone = bundle.backbone
     if weights is not None:
         backbone = replace(backbone, weights=str(weights.expanduser().absolute()))
-    cache = ImageCache()
-    context = FinalContext(
-        backbone=backbone,
-        tasks={task.name: task.for_search()},
-        final_tasks={task.name: task} if bundle.stage == "final" else {},
+    kind = FinalContext if bundle.stage == "final" else TrialContext
+    context = kind.of(
+        backbone,
+        [task],
         fingerprints={task.name: bundle.data_fingerprint},
-        pruner=PrunerPlan(name="none", first_rung_epochs=1),
-        cache_folder=str(cache.root),
+        cache=ImageCache(),
         device=_device_like(bundle),
         cpu_threads=_threads_like(bundle),
         engine=bundle.engine,
     )
     residents = Residents(8 * 2**30)
-    if bundle.stage == "final":
+    if isinstance(context, FinalContext):
         final = FinalTrial(bundle.trial, context, residents)
         list(final.epochs())
         return final.facts()["test_accuracy"]

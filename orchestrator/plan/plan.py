@@ -20,6 +20,7 @@ from orchestrator.support.document import Between, Entries, Name, OneOf, read_as
 from orchestrator.support.regular_file import refuse_links
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan
+from orchestrator.training.config import TrialConfig, Value
 from orchestrator.training.numerics import Engine
 from orchestrator.training.pruning import PrunerPlan
 
@@ -118,9 +119,31 @@ class SweepPlan:
     def task(self, name: str) -> TaskPlan:
         return next(task for task in self.tasks if task.name == name)
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the decoded images of every task, by its name."""
+        return {task.name: task.fingerprint for task in self.tasks}
+
     def trial_seed(self, study: str, number: int) -> int:
         """The seed of everything random in a trial; depends on nothing but its arguments."""
         return zlib.crc32(f"{self.seed}/{study}/{number}".encode())
+
+    def trial_config(
+        self, study: str, number: int, config: Mapping[str, Value], *, seed: int | None = None
+    ) -> TrialConfig:
+        """What a worker needs to run trial `number` of `study` with the values of `config`.
+
+        `seed` is given where it is not the trial's own, as in the last stage.
+        """
+        planned = self.study(study)
+        return TrialConfig(
+            study=study,
+            task=planned.task,
+            number=number,
+            method=self.parsed_spaces[planned.space].method,
+            config=dict(config),
+            seed=self.trial_seed(study, number) if seed is None else seed,
+        )
 
 
 def save_plan(plan: SweepPlan, folder: Path) -> None:

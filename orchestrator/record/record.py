@@ -266,18 +266,10 @@ class Record:
         # A sampler seeded anew for each trial decides by the storage alone: after a crash the
         # decisions are those of an undisturbed run.
         study.sampler = _SeededByName(plan.sampler, seed)
-        study_plan = plan.study(study_name)
-        space = plan.parsed_spaces[study_plan.space]
+        space = plan.parsed_spaces[plan.study(study_name).space]
         config = space.draw(optuna.Trial(study, trial_id))
         write_trial(self._storage, trial_id, params=drawn.params, user_attrs={"seed": seed})
-        return TrialConfig(
-            study=study_name,
-            task=study_plan.task,
-            number=number,
-            method=space.method,
-            config=config,
-            seed=seed,
-        )
+        return plan.trial_config(study_name, number, config)
 
     def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
         """Ask the pruner; what it says is written before the other trials can see the rung."""

@@ -12,7 +12,6 @@ from orchestrator.record.finalists import Finalist
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import EpochRow
 from orchestrator.run.search_queue import WORKER_DEATHS_ALLOWED, Run, rank
-from orchestrator.training.config import TrialConfig
 from orchestrator.training.final_trial import FinalTrial, FoldConfig, FoldTrial
 
 logger = logging.getLogger(__name__)
@@ -126,13 +125,11 @@ class FinalLedger:
     def _fold_run(self, study: StudyPlan, finalist: Finalist, fold: int) -> _Running:
         # Paired: all finalists of a task have the same folds, and on each fold the same seed.
         seed = zlib.crc32(f"{self._plan.seed}/{study.name}/fold {fold}".encode())
+        trained = self._plan.trial_config(
+            study.name, finalist.number, finalist.trial.config, seed=seed
+        )
         config = FoldConfig(
-            study=study.name,
-            task=study.task,
-            number=finalist.number,
-            method=self._plan.parsed_spaces[study.space].method,
-            config=dict(finalist.trial.config),
-            seed=seed,
+            **vars(trained),
             fold=fold,
             num_folds=self._finals.protocol(study.name).num_folds,
             fold_seed=self._plan.seed,
@@ -145,14 +142,7 @@ class FinalLedger:
     def _final_run(
         self, study: StudyPlan, number: int, config: Mapping[str, Any], seed: int
     ) -> _Running:
-        trial = TrialConfig(
-            study=study.name,
-            task=study.task,
-            number=number,
-            method=self._plan.parsed_spaces[study.space].method,
-            config=dict(config),
-            seed=seed,
-        )
+        trial = self._plan.trial_config(study.name, number, config, seed=seed)
         folder = files_of_round(self.runs_folder, study.name, self._finals.num_rounds(study.name))
         run = Run(FinalTrial, trial, str(folder / f"seed-{seed}"))
         return _Running(study.name, number, None, seed, run)

@@ -38,7 +38,6 @@ from orchestrator.tracking.mlflow.store import tracking_uri
 from orchestrator.tracking.reconcile import reconcile_final, register_winners
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext
-from orchestrator.training.pruning import PrunerPlan
 
 logger = logging.getLogger(__name__)
 
@@ -142,13 +141,11 @@ def _run_what_is_left(
     ray_address: str | None,
     max_seconds: float | None,
 ) -> None:
-    context = FinalContext(
-        backbone=plan.backbone,
-        tasks={task.name: task.for_search() for task in suite.tasks},
-        final_tasks={task.name: task for task in suite.tasks},
-        fingerprints={task.name: task.fingerprint for task in plan.tasks},
-        pruner=PrunerPlan(name="none", first_rung_epochs=1),
-        cache_folder=str(cache.root),
+    context = FinalContext.of(
+        plan.backbone,
+        suite.tasks,
+        fingerprints=plan.fingerprints,
+        cache=cache,
         device=slots.device,
         cpu_threads=slots.cpu_threads,
         engine=plan.engine,

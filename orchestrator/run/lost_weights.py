@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from orchestrator.record.record import Record, TrialRecord
 from orchestrator.run.search_queue import Run
-from orchestrator.training.config import TrialConfig
 from orchestrator.training.trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -74,13 +73,5 @@ class LostWeightsLedger:
 
     def _run(self, trial: TrialRecord, trials_folder: Path) -> Run:
         plan = self._record.plan
-        study = plan.study(trial.study)
-        config = TrialConfig(
-            study=trial.study,
-            task=study.task,
-            number=trial.number,
-            method=plan.parsed_spaces[study.space].method,
-            config=dict(trial.config),
-            seed=trial.seed,
-        )
+        config = plan.trial_config(trial.study, trial.number, trial.config, seed=trial.seed)
         return Run(Trial, config, str(trials_folder / trial.study / str(trial.number)))

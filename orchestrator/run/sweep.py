@@ -61,12 +61,12 @@ def run_sweep(
     progress = Progress(plan, record)
     uri = tracking_uri(folder)
     tracker = Tracker(plan, uri, artifacts=folder / ARTIFACTS_FOLDER, earlier=record.each_trial())
-    context = TrialContext(
-        backbone=plan.backbone,
-        tasks={task.name: task.for_search() for task in suite.tasks},
-        fingerprints={task.name: task.fingerprint for task in plan.tasks},
+    context = TrialContext.of(
+        plan.backbone,
+        suite.tasks,
+        fingerprints=plan.fingerprints,
+        cache=cache,
         pruner=plan.pruner,
-        cache_folder=str(cache.root),
         device=slots.device,
         cpu_threads=slots.cpu_threads,
         engine=plan.engine,

@@ -4,7 +4,7 @@ Nothing else opens test images: a trial of the search has a TrialContext, whose 
 """
 
 import hashlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ class FinalContext(TrialContext):
     """What all runs of the last stage share: beside the search tasks, those with test images."""
 
     final_tasks: Mapping[str, Task]
+
+    @classmethod
+    def _of_tasks(cls, tasks: Sequence[Task]) -> dict[str, Any]:
+        return {"final_tasks": {task.name: task for task in tasks}}
 
     def final_splits(self, task: str) -> Mapping[str, DecodedSplit]:
         """The decoded trainval and test."""

@@ -9,10 +9,10 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import safetensors.torch
@@ -85,6 +85,42 @@ class TrialContext:
     """Where workers do not share the driver's disk; None: they read images and weights there."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     silent_seconds: float = SILENT_SECONDS
+
+    @classmethod
+    def of(
+        cls,
+        backbone: BackbonePlan,
+        tasks: Iterable[Task],
+        *,
+        fingerprints: Mapping[str, str],
+        cache: ImageCache,
+        device: str = "cpu",
+        cpu_threads: int = 1,
+        engine: Engine | None = None,
+        pruner: PrunerPlan | None = None,
+    ) -> Self:
+        """The context of trials that read images from `cache`, on this machine or a shared disk.
+
+        `fingerprints` are those of the decoded train and val images, by task. Without a pruner
+        nothing is stopped. Test images are left out here, whatever the tasks have.
+        """
+        tasks = list(tasks)
+        return cls(
+            backbone=backbone,
+            tasks={task.name: task.for_search() for task in tasks},
+            fingerprints=dict(fingerprints),
+            pruner=pruner or PrunerPlan(name="none", first_rung_epochs=1),
+            cache_folder=str(cache.root),
+            device=device,
+            cpu_threads=cpu_threads,
+            engine=engine or Engine(),
+            **cls._of_tasks(tasks),
+        )
+
+    @classmethod
+    def _of_tasks(cls, tasks: Sequence[Task]) -> dict[str, Any]:
+        """What a stage of its own keeps of the tasks beside what the search may see."""
+        return {}
 
     @property
     def transform(self) -> ImageTransform:

@@ -9,16 +9,13 @@ from pathlib import Path
 
 import pytest
 from suites import write_task
+from trials import context_of, trial_config
 
-from methods import load_backbone
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.run.ray.files import _Files
-from orchestrator.training.backbone import BackbonePlan, image_transform
-from orchestrator.training.config import TrialConfig
+from orchestrator.training.backbone import image_transform
 from orchestrator.training.driver_files import Delivery, store_weights, write_whole
-from orchestrator.training.numerics import Engine
-from orchestrator.training.pruning import PrunerPlan
 from orchestrator.training.trial import Trial, TrialContext
 from orchestrator.training.worker_cache import Residents
 
@@ -52,30 +49,7 @@ class FolderDepot:
 def context(tmp_path: Path) -> TrialContext:
     """Of a driver that has its images beside it."""
     task = read_vtab_task(write_task(tmp_path / "images" / "colours"))
-    found = load_backbone("vit_quickstart")
-    backbone = BackbonePlan(
-        name=found.name,
-        weights=None,
-        weights_sha256=found.weights_sha256,
-        image_size=found.image_size,
-        num_parameters=found.num_parameters,
-        resize="squash",
-        interpolation=found.interpolation,
-        crop_fraction=1.0,
-        mean=found.mean,
-        std=found.std,
-    )
-    return TrialContext(
-        backbone=backbone,
-        tasks={task.name: task.for_search()},
-        fingerprints={task.name: "f"},
-        pruner=PrunerPlan(name="none", first_rung_epochs=1),
-        cache_folder=str(tmp_path / "driver"),
-        device="cpu",
-        cpu_threads=1,
-        engine=Engine(),
-        checkpoint_seconds=0,
-    )
+    return replace(context_of(task, tmp_path / "driver"), checkpoint_seconds=0)
 
 
 @pytest.fixture
@@ -99,14 +73,7 @@ def elsewhere(
 
 def train(context: TrialContext, number: int, folder: Path) -> tuple[list[float], bytes]:
     (task,) = context.tasks
-    config = TrialConfig(
-        study=f"{task}.vpt",
-        task=task,
-        number=number,
-        method="vpt",
-        config={"num_tokens": 2, "epochs": 2, "warmup_epochs": 1},
-        seed=1,
-    )
+    config = trial_config(task, "vpt", number=number, num_tokens=2, epochs=2, warmup_epochs=1)
     checkpoint = folder / f"{task}.vpt" / f"{number}.checkpoint"
     trial = Trial(config, context, Residents(2**28), checkpoint=checkpoint)
     accuracies = [row["val_accuracy"] for row in trial.epochs()]

@@ -1,0 +1,51 @@
+"""Single trials for tests that train: the small backbone as a plan names it, and what is around."""
+
+from pathlib import Path
+
+from methods import load_backbone
+from orchestrator.data.cache import ImageCache
+from orchestrator.data.task import Task
+from orchestrator.training.backbone import BackbonePlan
+from orchestrator.training.config import TrialConfig, Value
+from orchestrator.training.trial import TrialContext
+
+
+def small_backbone() -> BackbonePlan:
+    """The quickstart's network as a sweep would plan it."""
+    found = load_backbone("vit_quickstart")
+    return BackbonePlan(
+        name=found.name,
+        weights=None,
+        weights_sha256=found.weights_sha256,
+        image_size=found.image_size,
+        num_parameters=found.num_parameters,
+        resize="squash",
+        interpolation=found.interpolation,
+        crop_fraction=1.0,
+        mean=found.mean,
+        std=found.std,
+    )
+
+
+def context_of(task: Task, cache_folder: Path) -> TrialContext:
+    """Of trials on one task with the small backbone on a CPU."""
+    return TrialContext.of(
+        small_backbone(),
+        [task],
+        fingerprints={task.name: "f"},
+        cache=ImageCache(cache_folder),
+    )
+
+
+def trial_config(
+    task: str, method: str, *, number: int = 0, seed: int = 1, **config: Value
+) -> TrialConfig:
+    """One configuration of a method on a task."""
+    return TrialConfig(
+        study=f"{task}.{method}",
+        task=task,
+        number=number,
+        method=method,
+        config=config,
+        seed=seed,
+    )

@@ -25,7 +25,7 @@ from orchestrator.training.config import TrialConfig
 from orchestrator.training.loop import TrialFailed
 from orchestrator.training.numerics import PRECISIONS
 from orchestrator.training.trial import TrialContext, run_trial
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         pruner="none",
     )
     plan, context = planned(request, device=options.device, cpu_threads=options.threads)
-    residents = Residents(8 * 2**30)
+    worker_cache = WorkerCache(8 * 2**30)
     print(f"\n{machine()}\n\n| task | method | seeds | fp32 | bf16 | bf16 - fp32 |")
     print("|---|---|---|---|---|---|")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 config = plan.trial_config(f"{task}.{space.name}", number, drawn, seed=0)
                 found = {
                     precision: [
-                        _accuracy(replace(config, seed=seed), context, precision, residents)
+                        _accuracy(replace(config, seed=seed), context, precision, worker_cache)
                         for seed in range(options.seeds)
                     ]
                     for precision in PRECISIONS
@@ -89,11 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
 
 def _accuracy(
-    config: TrialConfig, context: TrialContext, precision: str, residents: Residents
+    config: TrialConfig, context: TrialContext, precision: str, worker_cache: WorkerCache
 ) -> float | None:
     engine = replace(context.engine, precision=precision)
     try:
-        _, rows = run_trial(config, replace(context, engine=engine), residents)
+        _, rows = run_trial(config, replace(context, engine=engine), worker_cache)
     except TrialFailed:
         return None
     return 100 * rows[-1]["val_accuracy"]

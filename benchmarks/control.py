@@ -158,7 +158,7 @@ def _run_ours(case: Case, folder: Path) -> Row:
     from orchestrator.cluster.slots import Slots
     from orchestrator.record.record import open_record
     from orchestrator.run.progress import Progress
-    from orchestrator.run.ray import engine as schedule
+    from orchestrator.run.ray import engine
     from orchestrator.run.search_queue import Run, StudyLedger
     from orchestrator.tracking.mlflow.store import tracking_uri
     from orchestrator.tracking.reconcile import reconcile, tracked_runs
@@ -189,11 +189,11 @@ def _run_ours(case: Case, folder: Path) -> Row:
     progress, tracker = Progress(plan, record), Tracker(plan, uri)
     ledger = EmptyLedger(record, folder / "trials", [progress, tracker])
     slots = Slots(num_slots=case.slots, cpu_threads=1, gpus_per_trial=0)
-    schedule.start_ray(slots, None)
-    schedule.WarmWorker = _worker_class()  # pyright: ignore[reportAttributeAccessIssue]
+    engine.start_ray(slots, None)
+    engine.WarmWorker = _worker_class()  # pyright: ignore[reportAttributeAccessIssue]
     reported = [e for e in range(1, case.epochs + 1) if plan.pruner.asked_at(e)]
     cpu = time.process_time()
-    schedule.run_schedule(ledger, _context(case, reported), slots, sweep=plan.name)
+    engine.run_schedule(ledger, _context(case, reported), slots, sweep=plan.name)
     ended, cpu = time.time(), time.process_time() - cpu
     tracker.close(timeout_seconds=600)
     if not case.before:  # else it would write them all

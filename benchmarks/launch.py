@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     engine = Engine(precision=options.precision)
     torch.manual_seed(0)
     vit = backbone(options.backbone)
-    engine.hold(vit)
+    engine.cast_frozen(vit)
     vit.to(options.device)
     size = vit.patch_embed.img_size
     images = torch.randn(options.batch, 3, *size, device=options.device)

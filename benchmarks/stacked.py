@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     torch.manual_seed(0)
     engine = Engine(precision=options.precision, attention=options.attention)
     vit = backbone(options.backbone)
-    engine.hold(vit)
+    engine.cast_frozen(vit)
     vit.to(options.device)
     clock = clock_of(options.device, options.clock)
     print(f"{options.backbone}, {vars(options)}\n{machine()}\n")

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     torch.manual_seed(0)
     engine = Engine(precision=options.precision, attention=options.attention)
     vit = backbone(options.backbone, options.image_size)
-    engine.hold(vit)
+    engine.cast_frozen(vit)
     vit.to(options.device)
     images = torch.randn(options.batch, 3, *vit.patch_embed.img_size, device=options.device)
     labels = torch.arange(options.batch, device=options.device) % NUM_CLASSES

@@ -32,7 +32,7 @@ from orchestrator.plan.prepare import SweepRequest, plan_sweep
 from orchestrator.plan.space import SearchSpace
 from orchestrator.training.feature_cache import FeatureCache
 from orchestrator.training.trial import Trial, TrialContext
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 IMPORT_SECONDS = time.time() - psutil.Process().create_time()
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         pruner="none",
     )
     plan, planned_context = planned(request, device=options.device, cpu_threads=options.threads)
-    residents = Residents(8 * 2**30)
+    worker_cache = WorkerCache(8 * 2**30)
     print(f"\n{machine()}\nimport {IMPORT_SECONDS:.2f} s\n")
     print(
         "| state | task | method | backbone | data | frozen | prompts | step | evaluate | log "
@@ -83,11 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     print("|---" * 12 + "|")
     rows: list[Row] = []
 
-    def run(state: str, task: str, space: SearchSpace, residents: Residents) -> None:
+    def run(state: str, task: str, space: SearchSpace, worker_cache: WorkerCache) -> None:
         drawn = {d.name: _middle(d.distribution) for d in space.dimensions if not d.when}
         values = {**space.fixed, **drawn}
         config = plan.trial_config(f"{task}.{space.name}", len(rows), values, seed=len(rows))
-        rows.append(_run(state, _TimedTrial(config, context, residents)))
+        rows.append(_run(state, _TimedTrial(config, context, worker_cache)))
         print(_text(rows[-1]), flush=True)
 
     tasks = [planned.name for planned in plan.tasks]
@@ -95,11 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         context = _Context(**vars(planned_context), features_folder=Path(folder))
         for space in plan.parsed_spaces.values():
             for task in tasks:
-                run("change" if rows else "cold", task, space, residents)
-                run("warm", task, space, residents)
+                run("change" if rows else "cold", task, space, worker_cache)
+                run("warm", task, space, worker_cache)
             if rows[-1].frozen_work.startswith("train: features"):
                 for task in tasks:
-                    run("found", task, space, Residents(8 * 2**30))
+                    run("found", task, space, WorkerCache(8 * 2**30))
     if options.json:
         document = {"machine": machine(), "import_seconds": IMPORT_SECONDS, **vars(options)}
         document["rows"] = [asdict(row) for row in rows]

@@ -48,7 +48,7 @@ from orchestrator.training.backbone import image_transform
 from orchestrator.training.config import build
 from orchestrator.training.numerics import Engine
 from orchestrator.training.trial import Trial
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 CONFIGS = {
     "linear": {},
@@ -78,7 +78,7 @@ def write_bundle(method: str, task_folder: Path, folder: Path) -> tuple[Path, Tr
     task = read_vtab_task(task_folder)
     context = context_of(task, folder / "cache")
     config = trial_config(task.name, method, **{**CONFIGS[method], **SHORT})
-    trial = Trial(config, context, Residents(2**28))
+    trial = Trial(config, context, WorkerCache(2**28))
     rows = list(trial.epochs())
     tensors = folder / "trained.safetensors"
     trial.save(tensors)

@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import pytest
 from ray._raylet import AuthenticationTokenLoader
 
-from orchestrator.cluster import joined_ray as cluster_ray
-from orchestrator.cluster import own_ray, ray_watch
+from orchestrator.cluster import joined_ray, own_ray, ray_watch
 from orchestrator.cluster.joined_ray import connect, find, held_back
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -62,7 +61,7 @@ def test_where_nothing_listens_it_is_said_at_once(monkeypatch: pytest.MonkeyPatc
 def test_what_accepts_and_says_nothing_is_not_waited_for(
     listener: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster_ray, "REACH_SECONDS", 1.0)
+    monkeypatch.setattr(joined_ray, "REACH_SECONDS", 1.0)
     with pytest.raises(ValueError, match=r"\(--ray-address\): (it says nothing|nothing was heard)"):
         find(listener)
 
@@ -101,7 +100,7 @@ def test_a_cluster_with_tls_is_only_connected_to(
     listener: str, word: str, monkeypatch: pytest.MonkeyPatch
 ):
     """As Ray takes the word; what it speaks first is not ours to know."""
-    monkeypatch.setattr(cluster_ray, "REACH_SECONDS", 1.0)
+    monkeypatch.setattr(joined_ray, "REACH_SECONDS", 1.0)
     monkeypatch.setenv("RAY_USE_TLS", word)
     assert find(listener) == listener
 
@@ -131,7 +130,7 @@ def test_who_stops_waiting_for_ray_hears_what_it_said(
         os.write(2, b"still trying\n")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cluster_ray.ray, "init", init)
+    monkeypatch.setattr(joined_ray.ray, "init", init)
     with pytest.raises(KeyboardInterrupt):
         connect(listener)
     assert capfd.readouterr().err == "still trying\n"
@@ -140,7 +139,7 @@ def test_who_stops_waiting_for_ray_hears_what_it_said(
 def test_a_stderr_that_takes_nothing_does_not_end_the_command():
     with held_back(bytearray()):
         os.close(2)
-        cluster_ray._show(b"Ray's")
+        joined_ray._show(b"Ray's")
 
 
 @pytest.mark.parametrize("before", [None, "", " ", "t" * 64])
@@ -193,7 +192,7 @@ def test_without_a_cluster_auto_finds_none(monkeypatch: pytest.MonkeyPatch):
         def cmdline(self) -> list[str]:
             return ["raylet", "--dir=/tmp/orchestrator-abcd_123/r", "--gcs-address=127.0.0.1:1"]
 
-    monkeypatch.setattr(cluster_ray.services, "find_bootstrap_address", lambda _: None)
-    monkeypatch.setattr(cluster_ray.psutil, "process_iter", lambda: [Own()])
+    monkeypatch.setattr(joined_ray.services, "find_bootstrap_address", lambda _: None)
+    monkeypatch.setattr(joined_ray.psutil, "process_iter", lambda: [Own()])
     with pytest.raises(ValueError, match="no Ray cluster runs on this machine"):
         find("auto")

@@ -23,7 +23,7 @@ from orchestrator.training import trial as trial_module
 from orchestrator.training.numerics import Engine
 from orchestrator.training.pruning import PrunerPlan
 from orchestrator.training.trial import Trial, TrialContext
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 
 def chosen(precision, device="cpu"):
@@ -108,23 +108,23 @@ def context(tmp_path_factory):
     )
 
 
-def train(context, residents, method="vpt", **config):
+def train(context, worker_cache, method="vpt", **config):
     settings = {"epochs": 6, "warmup_epochs": 1, "batch_size": 8, "lr": 0.5, **config}
-    trial = Trial(trial_config("colours_a", method, **settings), context, residents)
+    trial = Trial(trial_config("colours_a", method, **settings), context, worker_cache)
     return trial, list(trial.epochs())
 
 
 def test_the_frozen_part_is_kept_or_not_to_the_same_result(context):
     off = replace(context, engine=Engine(frozen_cache=False))
     for method in ("vpt", "linear"):
-        residents = Residents(2**30)
-        kept, rows = train(context, residents, method)
-        again, rows_off = train(off, residents, method)
+        worker_cache = WorkerCache(2**30)
+        kept, rows = train(context, worker_cache, method)
+        again, rows_off = train(off, worker_cache, method)
         assert "computed once" in kept.facts()["frozen_work"]
         assert "train: computed each time: --no-frozen-cache" in again.facts()["frozen_work"]
         for a, b in zip(rows, rows_off, strict=True):
             assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
-    cramped, _ = train(context, Residents(1000), "vpt")
+    cramped, _ = train(context, WorkerCache(1000), "vpt")
     assert "MiB are too much" in cramped.facts()["frozen_work"]
 
 
@@ -132,21 +132,21 @@ def test_a_probe_of_another_process_does_not_run_the_network_again(context, monk
     def refuse(*arguments):
         raise AssertionError("the frozen network ran again")
 
-    _, rows = train(context, Residents(2**30), "linear", lr=0.3)
+    _, rows = train(context, WorkerCache(2**30), "linear", lr=0.3)
     monkeypatch.setattr(trial_module, "frozen_prefix", refuse)
-    _, again = train(context, Residents(2**30), "linear", lr=0.3)
+    _, again = train(context, WorkerCache(2**30), "linear", lr=0.3)
     for row, same in zip(rows, again, strict=True):
         assert (row["train_loss"], row["val_loss"]) == (same["train_loss"], same["val_loss"])
     with pytest.raises(AssertionError, match="ran again"):
         # The last norm comes before the features, and so do the prompts.
-        train(context, Residents(2**30), "linear", final_norm="trainable")
+        train(context, WorkerCache(2**30), "linear", final_norm="trainable")
     other = replace(context, engine=replace(context.engine, attention="unfused"))
     with pytest.raises(AssertionError, match="ran again"):
-        train(other, Residents(2**30), "linear", lr=0.3)
+        train(other, WorkerCache(2**30), "linear", lr=0.3)
 
 
 def test_augmented_images_are_not_cached_but_those_of_validation_are(context):
-    trial, _ = train(replace(context, engine=Engine(augment=True)), Residents(2**30))
+    trial, _ = train(replace(context, engine=Engine(augment=True)), WorkerCache(2**30))
     work = trial.facts()["frozen_work"]
     assert "train: computed each time: images are augmented" in work
     assert "val: blocks 0 computed once" in work
@@ -155,13 +155,13 @@ def test_augmented_images_are_not_cached_but_those_of_validation_are(context):
 def test_rungs_are_validated_whatever_the_interval(context):
     pruner = PrunerPlan(name="successive_halving", reduction_factor=2, first_rung_epochs=1)
     sparse = replace(context, engine=Engine(eval_every=5), pruner=pruner)
-    _, rows = train(sparse, Residents(2**30))
+    _, rows = train(sparse, WorkerCache(2**30))
     assert [row["epoch"] for row in rows if "val_accuracy" in row] == [1, 2, 4, 5, 6]
     assert len(rows) == 6
 
 
 def test_a_complete_trial_tells_how_often_each_class_is_right(context):
-    trial, rows = train(context, Residents(2**30), "linear", lr=0.05)
+    trial, rows = train(context, WorkerCache(2**30), "linear", lr=0.05)
     facts = trial.facts()
     images, right = facts["val_images_by_class"], facts["val_correct_by_class"]
     labels = context.search_splits("colours_a")["val"].labels
@@ -179,31 +179,31 @@ def test_before_the_last_epoch_nothing_is_told_by_class_and_a_checkpoint_keeps_i
     config = {"epochs": 2, "warmup_epochs": 1, "batch_size": 8, "lr": 0.5}
     described = trial_config("colours_a", "linear", **config)
     often = replace(context, checkpoint_seconds=0)
-    first = Trial(described, often, Residents(2**30), checkpoint=tmp_path / "0.checkpoint")
+    first = Trial(described, often, WorkerCache(2**30), checkpoint=tmp_path / "0.checkpoint")
     epochs = first.epochs()
     next(epochs)
     assert "val_correct_by_class" not in first.facts()
     list(epochs)
     # Its worker dies after the last epoch, before the record hears of it.
-    second = Trial(described, often, Residents(2**30), checkpoint=tmp_path / "0.checkpoint")
+    second = Trial(described, often, WorkerCache(2**30), checkpoint=tmp_path / "0.checkpoint")
     assert len(list(second.epochs())) == 2
     assert second.facts()["val_correct_by_class"] == first.facts()["val_correct_by_class"]
 
 
 def test_in_bf16_trained_weights_of_the_backbone_start_from_the_weights_themselves(context):
     half = replace(context, engine=Engine(precision="bf16"))
-    trial, _ = train(half, Residents(2**30), "full", epochs=2, warmup_epochs=0.5, lr=1e-30)
+    trial, _ = train(half, WorkerCache(2**30), "full", epochs=2, warmup_epochs=0.5, lr=1e-30)
     original = load_backbone("vit_quickstart").vit.blocks[0].mlp.fc1.weight
     assert trial.model.vit.blocks[0].mlp.fc1.weight.equal(original)
 
 
 def test_what_fits_is_remembered_for_trials_of_the_same_kind(context):
-    residents = Residents(2**30)
-    train(context, residents, num_tokens=3)
-    (fit,) = residents.fits.values()
+    worker_cache = WorkerCache(2**30)
+    train(context, worker_cache, num_tokens=3)
+    (fit,) = worker_cache.fits.values()
     fit.part_size = 4
-    again, _ = train(context, residents, num_tokens=3)
-    other, _ = train(context, residents, num_tokens=5)
+    again, _ = train(context, worker_cache, num_tokens=3)
+    other, _ = train(context, worker_cache, num_tokens=5)
     assert again.facts()["part_size"] == 4
     assert other.facts()["part_size"] is None
 

@@ -55,7 +55,7 @@ from orchestrator.training.final_trial import (
 from orchestrator.training.loop import frozen_prefix
 from orchestrator.training.numerics import Engine
 from orchestrator.training.trial import Trial, TrialContext
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 STUDY = "caltech101.vpt_deep"
 
@@ -563,7 +563,7 @@ def fold_trial(context: TrialContext, fold: int) -> FoldTrial:
         study="s", task=task, number=0, method="linear", config={}, seed=1,
         fold=fold, num_folds=4, fold_seed=0,
     )  # fmt: skip
-    return FoldTrial(config, context, Residents(2**20))
+    return FoldTrial(config, context, WorkerCache(2**20))
 
 
 def test_a_fold_is_measured_on_labelled_images_that_it_was_not_trained_on(context):
@@ -584,9 +584,9 @@ def test_a_trial_that_tries_to_open_the_test_split_gets_an_error(context, task):
 
     trial = fold_trial(context, 0)
     with pytest.raises(DataError, match="has no trainval split"):
-        list(Nosy(trial.config, context, Residents(2**20)).epochs())
+        list(Nosy(trial.config, context, WorkerCache(2**20)).epochs())
     with pytest.raises(KeyError):
-        Trial(trial.config, context, Residents(2**20)).load_pixels("test")
+        Trial(trial.config, context, WorkerCache(2**20)).load_pixels("test")
     assert "test" in task.splits  # there is something to be kept from
 
 
@@ -602,11 +602,13 @@ def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, 
     facts = []
     for seed in (42, 44):
         config = trial_config(task.name, "linear", seed=seed, epochs=2, warmup_epochs=0.2)
-        trial = FinalTrial(config, final, Residents(2**20))
+        trial = FinalTrial(config, final, WorkerCache(2**20))
         list(trial.epochs())
         facts.append(trial.facts())
     assert sorted(passes) == sorted([48, facts[0]["num_test"]])
-    direct = FinalTrial(config, replace(final, engine=Engine(frozen_cache=False)), Residents(2**20))
+    direct = FinalTrial(
+        config, replace(final, engine=Engine(frozen_cache=False)), WorkerCache(2**20)
+    )
     list(direct.epochs())
     told = direct.facts()
     assert told["test_accuracy"] == facts[1]["test_accuracy"]

@@ -20,7 +20,7 @@ from rich.text import Text
 from methods import METHODS, load_backbone
 from orchestrator.bundle.bundle import read_bundle
 from orchestrator.bundle.card import model_card
-from orchestrator.bundle.explain import Looks, _draw_maps, _png
+from orchestrator.bundle.explain import AttentionShares, _draw_maps, _png
 from orchestrator.cli import main
 from orchestrator.cli.terminal import Terminal
 from orchestrator.report.formats import as_csv
@@ -170,7 +170,7 @@ def test_a_card_is_valid_for_any_name(name, good_bundle):
 
 
 def test_a_dollar_in_the_name_of_a_class_is_drawn():
-    looks = Looks(patches=torch.rand(1, 1, 4), prompts=[torch.zeros(1, 0)])
+    looks = AttentionShares(patches=torch.rand(1, 1, 4), prompts=[torch.zeros(1, 0)])
     image = np.zeros((1, 8, 8, 3), dtype=np.uint8)
     figure = _draw_maps(image, [r"$\frac{$ cat_{$"], looks, looks)
     assert figure.axes[0].get_title() == r"$\frac{$ cat_{$"

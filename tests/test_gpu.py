@@ -71,7 +71,7 @@ def test_memory_that_runs_out_splits_the_step_to_the_same_result(
     precision: str, vit: VisionTransformer, pixels: Pixels
 ):
     engine, held = Engine(precision=precision), copy_of(vit)
-    engine.hold(held)
+    engine.cast_frozen(held)
     whole_fit, split_fit = Fit(), Fit()
     whole = rows_of(vpt(held), pixels, engine, whole_fit)
     assert whole_fit == Fit()

@@ -10,11 +10,11 @@ import pytest
 
 PROGRAM = """
 import sys, time
-from orchestrator.support.stopping import asked, in_order, leave, listen
+from orchestrator.support.stopping import stop_requested, ending_in_order, leave, listen
 
 def work(seconds):
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not asked():
+    while time.monotonic() < end and not stop_requested():
         time.sleep(0.01)
 
 listen()
@@ -22,7 +22,7 @@ try:
     if sys.argv[1] == "plan":
         print("ready", flush=True)
         time.sleep(30)
-    with in_order():
+    with ending_in_order():
         print("ready", flush=True)
         work(30)
         print("saving", flush=True)
@@ -32,7 +32,7 @@ except KeyboardInterrupt:
     sys.exit(130)
 finally:
     leave()
-sys.exit(130 if asked() else 0)
+sys.exit(130 if stop_requested() else 0)
 """
 
 

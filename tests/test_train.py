@@ -190,7 +190,7 @@ def test_bf16_learns_as_float32_does_and_keeps_what_is_trained_in_float32(pixels
     held.eval().requires_grad_(False)
     engine = Engine(precision="bf16")
     full = rows_of(model_of(held, lr=20.0, epochs=12), pixels)
-    engine.hold(held)
+    engine.cast_frozen(held)
     assert held.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
     model = model_of(held, lr=20.0, epochs=12)
     rows = rows_of(model, pixels, engine=engine)

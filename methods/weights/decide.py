@@ -158,8 +158,8 @@ def _check_tag(key: str, stated: Sequence[Hint], usual: Hint, name: str, path: P
     for hint in stated:
         if hint.standing is Standing.DESCRIPTION and hint.value != usual.value:
             raise ValueError(
-                f"{path}: {hint.source} says {_said(key, hint.value)}, but {name} has"
-                f" {_said(key, usual.value)}; give the backbone without the pretraining (the part"
+                f"{path}: {hint.source} says {_worded(key, hint.value)}, but {name} has"
+                f" {_worded(key, usual.value)}; give the backbone without the pretraining (the part"
                 " behind the dot) to take what the file says"
             )
 
@@ -172,8 +172,8 @@ def _check_loose(
         if hint.value != value:
             again = f"{{'embed_dim': {vit.embed_dim}, '{key}': {hint.value!r}}}"
             raise ValueError(
-                f"{path}: {hint.source} says {_said(key, hint.value)}, but this {name} has"
-                f" {_said(key, value)}: whether that is said of this network or of another module"
+                f"{path}: {hint.source} says {_worded(key, hint.value)}, but this {name} has"
+                f" {_worded(key, value)}: whether that is said of this network or of another module"
                 " cannot be told. If of another, save the weights alone, with"
                 " torch.save(checkpoint[NAME], 'weights.pth'); if of this network, save beside"
                 f" them {again}"
@@ -269,7 +269,7 @@ def _word(key: str) -> str:
     return {"num_heads": "heads", "activation": "the activation", "norm_eps": "norm eps"}[key]
 
 
-def _said(key: str, value: Any) -> str:
+def _worded(key: str, value: Any) -> str:
     return f"{value} heads" if key == "num_heads" else f"{_word(key)} {value}"
 
 

@@ -36,7 +36,7 @@ DPI = 110
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looks:
+class AttentionShares:
     """Shares of attention from the row that is read out, averaged over heads."""
 
     patches: Tensor
@@ -131,7 +131,7 @@ class _Recorder(TorchFunctionMode):
 
 
 @torch.no_grad()
-def record_looks(model: TunedViT, images: Tensor) -> Looks:
+def record_looks(model: TunedViT, images: Tensor) -> AttentionShares:
     """What each block looks at for these normalised images (B, 3, S, S)."""
     recorder = _Recorder()
     model.eval()
@@ -151,7 +151,7 @@ def record_looks(model: TunedViT, images: Tensor) -> Looks:
         first = num_prefix if in_sequence else 0
         prompts.append(row[:, first : first + count])
         patches.append(row[:, -num_patches:])
-    return Looks(patches=torch.stack(patches), prompts=prompts)
+    return AttentionShares(patches=torch.stack(patches), prompts=prompts)
 
 
 def gate_values(model: TunedViT) -> list[float] | None:
@@ -236,7 +236,9 @@ def _normalised(model: PromptedModel, images: np.ndarray) -> Tensor:
     return (torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def _draw_maps(shown: np.ndarray, captions: Sequence[str], without: Looks, looks: Looks) -> Figure:
+def _draw_maps(
+    shown: np.ndarray, captions: Sequence[str], without: AttentionShares, looks: AttentionShares
+) -> Figure:
     count = len(shown)
     figure = Figure(figsize=(2.2 * count, 7), dpi=DPI, layout="constrained")
     axes = figure.subplots(3, count, squeeze=False)
@@ -265,7 +267,7 @@ def _overlay(image: np.ndarray, attention: Tensor) -> np.ndarray:
     return 0.35 * grey + 0.65 * colour
 
 
-def _draw_prompt_shares(looks: Looks) -> Figure:
+def _draw_prompt_shares(looks: AttentionShares) -> Figure:
     widest = max(prompts.shape[1] for prompts in looks.prompts)
     depth = len(looks.prompts)
     table = np.full((depth, widest), np.nan)

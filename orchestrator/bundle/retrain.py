@@ -15,7 +15,7 @@ from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext, FinalTrial
 from orchestrator.training.trial import Trial, TrialContext
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
         cpu_threads=_threads_like(bundle),
         engine=bundle.engine,
     )
-    residents = Residents(8 * 2**30)
+    worker_cache = WorkerCache(8 * 2**30)
     if isinstance(context, FinalContext):
-        final = FinalTrial(bundle.trial, context, residents)
+        final = FinalTrial(bundle.trial, context, worker_cache)
         list(final.epochs())
         return final.facts()["test_accuracy"]
-    return list(Trial(bundle.trial, context, residents).epochs())[-1]["val_accuracy"]
+    return list(Trial(bundle.trial, context, worker_cache).epochs())[-1]["val_accuracy"]
 
 
 def _device_like(bundle: Bundle) -> str:

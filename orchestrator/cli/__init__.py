@@ -7,8 +7,8 @@ import sys
 
 import typer
 
-from orchestrator.cli import bundles as files
 from orchestrator.cli import (
+    bundles,
     catalogue,
     data,
     doctor,
@@ -34,9 +34,9 @@ app.command()(sweeps.sweep)
 app.command()(sweeps.resume)
 app.command()(sweeps.status)
 app.command()(finalize.finalize)
-app.command()(files.export)
-app.command()(files.train)
-app.command()(files.predict)
+app.command()(bundles.export)
+app.command()(bundles.train)
+app.command()(bundles.predict)
 app.command()(report.report)
 app.command()(report.compare)
 app.command()(explain.explain)

@@ -82,7 +82,7 @@ def finalize(
     from orchestrator.record.owner import leased, owned
     from orchestrator.run.finalize import FinalRequest
     from orchestrator.run.finalize import finalize as run
-    from orchestrator.support.stopping import asked, going_on_with
+    from orchestrator.support.stopping import going_on_with, stop_requested
 
     places = find_places(folder, data, weights)
     plan = at_places(load_plan(folder), places)
@@ -114,7 +114,7 @@ def finalize(
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
         _show(outcomes, folder, unfinished)
-    if asked() or any(outcome.num_left for outcome in outcomes):
+    if stop_requested() or any(outcome.num_left for outcome in outcomes):
         raise typer.Exit(INTERRUPTED)
     if any(outcome.failed_seeds or outcome.winner is None for outcome in outcomes):
         raise typer.Exit(SOME_FAILED)

@@ -287,10 +287,10 @@ def _run(
     from orchestrator.record.owner import leased, owned
     from orchestrator.record.record import open_record
     from orchestrator.run.sweep import run_sweep
-    from orchestrator.support.stopping import asked, going_on_with, in_order
+    from orchestrator.support.stopping import ending_in_order, going_on_with, stop_requested
 
     go_on = going_on_with(f"orchestrator resume {folder}")
-    with owned(folder), leased(storage, plan.name), go_on, in_order():
+    with owned(folder), leased(storage, plan.name), go_on, ending_in_order():
         if places is not None:
             keep_places(folder, places)
         outcome = run_sweep(
@@ -308,7 +308,7 @@ def _run(
     _show_summary(plan, record)
     _show_last_stage(folder, record)
     exit_code = _show_end(outcome, folder)
-    return INTERRUPTED if asked() else exit_code
+    return INTERRUPTED if stop_requested() else exit_code
 
 
 def _hours_until(deadline: float | None) -> float | None:

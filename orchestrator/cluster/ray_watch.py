@@ -36,7 +36,7 @@ def watched(lost: Callable[[MachineLost], None]) -> Iterator[None]:
     """
     over, found = threading.Event(), threading.Event()
     looking = threading.Thread(
-        target=_look, args=(lost, over, found), name="ray watch", daemon=True
+        target=_watch, args=(lost, over, found), name="ray watch", daemon=True
     )
     looking.start()
     try:
@@ -48,7 +48,7 @@ def watched(lost: Callable[[MachineLost], None]) -> Iterator[None]:
             own_ray.abandon()
 
 
-def _look(
+def _watch(
     lost: Callable[[MachineLost], None], over: threading.Event, found: threading.Event
 ) -> None:
     node = ray_worker._global_node

@@ -11,7 +11,7 @@ from orchestrator.tracking.mlflow.server import MLFLOW_ENVIRONMENT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ClusterPart:
     """One part of a cluster."""
 
     part: str
@@ -21,7 +21,7 @@ class Finding:
 
 def reach(
     storage_url: str | None, tracking_uri: str | None, ray_address: str | None
-) -> list[Finding]:
+) -> list[ClusterPart]:
     """Whether storage, MLflow and Ray answer, as a sweep started here would find them."""
     return [
         _find("storage", storage_url, "ORCHESTRATOR_STORAGE", _reach_storage),
@@ -30,15 +30,17 @@ def reach(
     ]
 
 
-def _find(part: str, address: str | None, variable: str, look: Callable[[str], str]) -> Finding:
+def _find(
+    part: str, address: str | None, variable: str, probe: Callable[[str], str]
+) -> ClusterPart:
     if not address:
         text = f"{variable} is not set: a sweep would make its own on this machine"
-        return Finding(part=part, reached=False, text=text)
+        return ClusterPart(part=part, reached=False, text=text)
     try:
-        return Finding(part=part, reached=True, text=look(address))
+        return ClusterPart(part=part, reached=True, text=probe(address))
     except Exception as error:  # three libraries and their transports raise many kinds
         reason = str(error).strip() or type(error).__name__
-        return Finding(part=part, reached=False, text=reason.splitlines()[0])
+        return ClusterPart(part=part, reached=False, text=reason.splitlines()[0])
 
 
 def _reach_storage(url: str) -> str:
@@ -75,12 +77,13 @@ def _reach_ray(address: str) -> str:
     sweeps = sorted(claim.sweep for claim in current_claims().values())
     ray.shutdown()
     return (
-        f"{address} answers: {len(machines)} nodes with {_told(machines)}; "
-        f"it may have {_told(grown(machines))}; sweeps running on it: {', '.join(sweeps) or 'none'}"
+        f"{address} answers: {len(machines)} nodes with {_in_words(machines)}; "
+        f"it may have {_in_words(grown(machines))}; "
+        f"sweeps running on it: {', '.join(sweeps) or 'none'}"
     )
 
 
-def _told(machines: Sequence[Machine]) -> str:
+def _in_words(machines: Sequence[Machine]) -> str:
     total = in_all(machines)
     kinds = [f"{n:g} {name[4:]}" for name, n in sorted(total.items()) if name.startswith("GPU:")]
     of_kinds = f" ({', '.join(kinds)})" if kinds else ""

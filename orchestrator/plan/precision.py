@@ -141,7 +141,7 @@ def _fastest(
 def _step(vit: VisionTransformer, engine: Engine, device: str, batch: int) -> Callable[[], None]:
     """A training step of a prompt method; times do not depend on weights or pixels."""
     held = copy.deepcopy(vit).to(device)
-    engine.hold(held)
+    engine.cast_frozen(held)
     model = tune(held, VPT(num_tokens=10), num_classes=10).to(device)
     size = vit.patch_embed.img_size
     assert size is not None

@@ -82,7 +82,7 @@ class Record:
             for study in plan.studies
         }
         self._trial_ids: dict[tuple[str, int], int] = {}
-        self._told: dict[int, _Told] = {}
+        self._reported: dict[int, _Reported] = {}
         for name, study in self._studies.items():
             self._refuse_another_plan(name, study)
 
@@ -91,7 +91,7 @@ class Record:
         commit_point("before ask")
         trial = self._studies[study].ask()
         commit_point("after ask")
-        self._told[trial._trial_id] = _Told(set(), _Decision())
+        self._reported[trial._trial_id] = _Reported(set(), _Decision())
         return self._draw(study, trial._trial_id, trial.number)
 
     def interrupted(self) -> list[TrialConfig]:
@@ -112,7 +112,7 @@ class Record:
         """
         trial_id = self._trial_id(study, number)
         rows = list(rows)
-        told = self._told_of(trial_id)
+        told = self._reported_of(trial_id)
         unwritten: dict[int, float] = {}
         for row in rows:
             if "val_accuracy" not in row:
@@ -289,22 +289,22 @@ class Record:
         if new:
             write_trial(self._storage, trial_id, system_attrs=new)
 
-    def _told_of(self, trial_id: int) -> "_Told":
+    def _reported_of(self, trial_id: int) -> "_Reported":
         """What was reported of a running trial: read once, since nobody else writes."""
-        if trial_id not in self._told:
+        if trial_id not in self._reported:
             stored = self._storage.get_trial(trial_id)
             told = stored.user_attrs.get("decision", {})
             decision = read_as(_Decision, told, source=f"the decision on trial #{stored.number}")
             self._show_rungs(trial_id, decision, stored.system_attrs)
-            self._told[trial_id] = _Told(set(stored.intermediate_values), decision)
-        return self._told[trial_id]
+            self._reported[trial_id] = _Reported(set(stored.intermediate_values), decision)
+        return self._reported[trial_id]
 
     def _write_values(self, trial_id: int, values: Mapping[int, float]) -> None:
         if values:
             commit_point("before report")
             write_trial(self._storage, trial_id, values=values)
             commit_point("after report")
-            self._told[trial_id].epochs.update(values)
+            self._reported[trial_id].epochs.update(values)
 
     def _end(
         self,
@@ -323,7 +323,7 @@ class Record:
             value = curve[-1]["val_accuracy"]
         commit_point("half tell")
         self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
-        self._told.pop(trial_id, None)
+        self._reported.pop(trial_id, None)
         commit_point("after tell")
 
     def _as_record(self, study: str, trial: FrozenTrial) -> TrialRecord:
@@ -363,7 +363,7 @@ class _Decision:
 
 
 @dataclass
-class _Told:
+class _Reported:
     """What stands in the storage about a running trial."""
 
     epochs: set[int]

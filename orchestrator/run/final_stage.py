@@ -63,8 +63,8 @@ def plan_stage(
     ValueError if the finalists are out of date, the protocol is another one, or the search is not
     over, unless `again` or `unfinished` asks for it all the same.
     """
-    looked = [_look(plan, study, record, finals, asked, again) for study in plan.studies]
-    stages = settle(looked, finals, folder, again=again)
+    standings = [_standing_of(plan, study, record, finals, asked, again) for study in plan.studies]
+    stages = settle(standings, finals, folder, again=again)
     if not unfinished:
         _refuse_unfinished(stages, folder)
     return stages
@@ -82,13 +82,13 @@ def with_images(
 
     ValueError if they are others than those that a round was begun with, unless `again`.
     """
-    looked = []
+    standings = []
     for stage in stages:
         study, now = stage.plan.name, fingerprints[stage.plan.task]
         then = now if stage.begins else finals.fingerprint(study)
         changed = [] if then == now else [f"data_fingerprint was {then}, now {now}"]
-        looked.append(replace(stage, outdated=changed))
-    stages = settle(looked, finals, folder, again=again)
+        standings.append(replace(stage, outdated=changed))
+    stages = settle(standings, finals, folder, again=again)
     if again and all(stage.is_over for stage in stages):
         raise ValueError(
             f"{folder}: there is nothing to do again: finalists, protocol and images of every "
@@ -139,7 +139,7 @@ def sentences(stages: Sequence[StudyStage]) -> list[str]:
     return lines
 
 
-def _look(
+def _standing_of(
     plan: SweepPlan,
     study: StudyPlan,
     record: Record,

@@ -33,7 +33,7 @@ from orchestrator.run.final_files import FINAL_FOLDER, RUNS_FOLDER, standing, wr
 from orchestrator.run.final_queue import FinalLedger
 from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
 from orchestrator.run.ray.engine import run_schedule, start_ray
-from orchestrator.run.ray.files import deliver
+from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.tracking.mlflow.store import tracking_uri
 from orchestrator.tracking.reconcile import reconcile_final, register_winners
 from orchestrator.training.backbone import image_transform
@@ -152,7 +152,7 @@ def _run_what_is_left(
     )
     start_ray(slots, ray_address)
     if ray_address:
-        context = _with_delivery(context, plan, suite, cache, ledger.runs_folder)
+        context = _with_driver_files(context, plan, suite, cache, ledger.runs_folder)
     run_schedule(ledger, context, slots, sweep=plan.name, max_seconds=max_seconds)
 
 
@@ -185,7 +185,7 @@ def _open_test_images(plan: SweepPlan, suite: Suite, cache: ImageCache) -> dict[
     return found
 
 
-def _with_delivery(
+def _with_driver_files(
     context: FinalContext, plan: SweepPlan, suite: Suite, cache: ImageCache, runs_folder: Path
 ) -> FinalContext:
     """For workers that do not share our disk."""
@@ -197,5 +197,5 @@ def _with_delivery(
         }
         for task in suite.tasks
     }
-    delivery = deliver(plan, decoded, cache=cache, kept_below=runs_folder)
-    return replace(context, delivery=delivery)
+    driver_files = serve_driver_files(plan, decoded, cache=cache, kept_below=runs_folder)
+    return replace(context, driver_files=driver_files)

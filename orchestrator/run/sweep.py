@@ -18,7 +18,7 @@ from orchestrator.report.results import RESULTS_FILE, write_results
 from orchestrator.run.lost_weights import LostWeightsLedger
 from orchestrator.run.progress import Progress
 from orchestrator.run.ray.engine import run_schedule, start_ray
-from orchestrator.run.ray.files import deliver
+from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.run.search_queue import Ledger, Observer, StudyLedger
 from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, tracking_uri
 from orchestrator.tracking.reconcile import reconcile, register_winners
@@ -75,7 +75,9 @@ def run_sweep(
     def train(ledger: Ledger, max_seconds: float | None = None) -> None:
         if ledger.num_left:  # Ray is not started for nothing
             start_ray(slots, ray_address)
-            here = _with_delivery(context, plan, suite, folder, cache) if ray_address else context
+            here = (
+                _with_driver_files(context, plan, suite, folder, cache) if ray_address else context
+            )
             run_schedule(ledger, here, slots, sweep=plan.name, max_seconds=max_seconds)
 
     try:
@@ -100,14 +102,14 @@ def run_sweep(
     )
 
 
-def _with_delivery(
+def _with_driver_files(
     context: TrialContext, plan: SweepPlan, suite: Suite, folder: Path, cache: ImageCache
 ) -> TrialContext:
     """For workers that do not share our disk."""
     transform = image_transform(plan.backbone)
     decoded = {task.name: open_search_splits(task, transform, cache) for task in suite.tasks}
-    delivery = deliver(plan, decoded, cache=cache, kept_below=folder / TRIALS_FOLDER)
-    return replace(context, delivery=delivery)
+    driver_files = serve_driver_files(plan, decoded, cache=cache, kept_below=folder / TRIALS_FOLDER)
+    return replace(context, driver_files=driver_files)
 
 
 def _write_out(

@@ -26,7 +26,7 @@ class Silence:
         self._lock = threading.Lock()
         self._since: float | None = None
         """Of the last progress, by the monotonic clock; None: none is expected."""
-        threading.Thread(target=self._look, name="silence", daemon=True).start()
+        threading.Thread(target=self._renew_while_computing, name="silence", daemon=True).start()
 
     def expect_progress(self) -> None:
         """From now on, in time."""
@@ -42,7 +42,7 @@ class Silence:
     def _begin(self) -> None:
         faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.stderr)
 
-    def _look(self) -> None:
+    def _renew_while_computing(self) -> None:
         pause = min(_LOOK_SECONDS, self._seconds / 4)
         used = time.clock_gettime(self._clock)
         while True:

@@ -28,7 +28,7 @@ class MachineLost(Exception):
     """What trials run on has gone: nothing is wrong with the sweep, which can be gone on with."""
 
 
-class _Asked:
+class _Signals:
     name: str | None = None
     """Of the first signal that came."""
     last: tuple[int, float] | None = None
@@ -39,7 +39,7 @@ class _Asked:
     """The command is over; what is still to be done takes a moment and nobody waits for it."""
 
 
-_asked = _Asked()
+_signals = _Signals()
 
 
 def listen() -> None:
@@ -47,15 +47,15 @@ def listen() -> None:
 
     A signal that whoever started us wants to be ignored (`nohup`) stays so.
     """
-    _Asked.__init__(_asked)
+    _Signals.__init__(_signals)
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _came)
+            signal.signal(number, _on_signal)
 
 
 def leave() -> None:
     """The command is over: from now on any signal ends the process at once."""
-    _asked.leaving = True
+    _signals.leaving = True
 
 
 @contextlib.contextmanager
@@ -68,25 +68,25 @@ def going_on_with(command: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_order() -> Iterator[None]:
-    """While it is entered, the first signal is only noted, for `asked` to tell."""
+def ending_in_order() -> Iterator[None]:
+    """While it is entered, the first signal is only noted, for `stop_requested` to tell."""
     in_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in _SIGNALS} if in_main else {}
-    if in_main and not _asked.blocks and _came not in before.values():
+    if in_main and not _signals.blocks and _on_signal not in before.values():
         listen()
-    _asked.blocks += 1
+    _signals.blocks += 1
     try:
         yield
     finally:
-        _asked.blocks -= 1
-        if not _asked.blocks:
+        _signals.blocks -= 1
+        if not _signals.blocks:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
-def asked() -> str | None:
+def stop_requested() -> str | None:
     """The signal that told this process to stop, if one came."""
-    return _asked.name
+    return _signals.name
 
 
 def kill_children() -> None:
@@ -96,21 +96,21 @@ def kill_children() -> None:
             process.kill()
 
 
-def _came(number: int, frame: FrameType | None) -> None:
-    now, last = time.monotonic(), _asked.last
-    _asked.last = (number, now)
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    now, last = time.monotonic(), _signals.last
+    _signals.last = (number, now)
     if last is not None:
         again = number == last[0] and now - last[1] < SAME_SECONDS
         # A terminal is closed once, whoever tells of it, and however often.
         if again or number == signal.SIGHUP:
             return
     name = signal.Signals(number).name
-    if _asked.leaving or _asked.name is not None:
+    if _signals.leaving or _signals.name is not None:
         _tell("stopped at once; `orchestrator resume` goes on")
         kill_children()
         os._exit(STOPPED)
-    _asked.name = name
-    if _asked.blocks:
+    _signals.name = name
+    if _signals.blocks:
         _tell(f"{name}: stopping; once more stops at once")
     else:
         _tell(f"{name}: stopped")

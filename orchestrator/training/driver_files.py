@@ -5,7 +5,7 @@ node, where all its processes find them; a node that joins later gets them when 
 weights go back to the folder of the sweep before the trial counts as finished. Checkpoints stay on
 the node: a trial whose node is lost begins again.
 
-Who carries the files is behind `Depot`; nothing here knows Ray.
+Who carries the files is behind `FileCarrier`; nothing here knows Ray.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ CHECKPOINTS_FOLDER = "checkpoints"
 ATTEMPTS = 3
 
 
-class Depot(Protocol):
+class FileCarrier(Protocol):
     """The driver's side, to a worker."""
 
     def fetch(self, name: str) -> tuple[str, Iterable[memoryview]]:
@@ -41,17 +41,21 @@ class Depot(Protocol):
         ...
 
 
-class Delivery:
+class DriverFiles:
     """Everything that the trials of a sweep may ask the driver for."""
 
     def __init__(
-        self, depot: Depot, splits: Mapping[str, Mapping[str, str]], weights: str, sweep: str
+        self,
+        carrier: FileCarrier,
+        splits: Mapping[str, Mapping[str, str]],
+        weights: str,
+        sweep: str,
     ) -> None:
         """`splits`: file of each decoded split by task; `weights`: that of the frozen backbone.
 
         Files are named relative to the cache folder, the same on every node.
         """
-        self._depot = depot
+        self._carrier = carrier
         self._splits = splits
         self._weights = weights
         self._sweep = sweep
@@ -84,11 +88,11 @@ class Delivery:
         return here
 
     def keep(self, path: Path, content: bytes) -> None:
-        self._depot.keep(str(path), content)
+        self._carrier.keep(str(path), content)
 
     def _fetch(self, name: str, path: Path) -> None:
         for attempt in range(1, ATTEMPTS + 1):
-            expected, parts = self._depot.fetch(name)
+            expected, parts = self._carrier.fetch(name)
             digest = hashlib.sha256()
             unfinished = path.with_suffix(".part")
             unfinished.unlink(missing_ok=True)

@@ -41,8 +41,8 @@ class FinalContext(TrialContext):
 
     def final_splits(self, task: str) -> Mapping[str, DecodedSplit]:
         """The decoded trainval and test."""
-        if self.delivery is not None:
-            return self.delivery.splits(task, FINAL_SPLITS, self.transform)
+        if self.driver_files is not None:
+            return self.driver_files.splits(task, FINAL_SPLITS, self.transform)
         cache = ImageCache(Path(self.cache_folder))
         return open_final_splits(self.final_tasks[task], self.transform, cache)
 

@@ -46,8 +46,8 @@ class Engine:
         if self.eval_every < 1:
             raise ValueError(f"--eval-every must be at least 1, found {self.eval_every}")
 
-    def hold(self, vit: nn.Module) -> None:
-        """Hold the frozen large layers in the type they are computed in."""
+    def cast_frozen(self, vit: nn.Module) -> None:
+        """Cast the frozen large layers to the type they are computed in."""
         if self.precision == "bf16":
             for module in vit.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):

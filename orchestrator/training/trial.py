@@ -33,7 +33,7 @@ from orchestrator.support.document import shown
 from orchestrator.training.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.training.config import TrialConfig, build
-from orchestrator.training.driver_files import Delivery, write_whole
+from orchestrator.training.driver_files import DriverFiles, write_whole
 from orchestrator.training.feature_cache import FeatureCache
 from orchestrator.training.loop import (
     EVAL_BATCH,
@@ -48,7 +48,7 @@ from orchestrator.training.loop import (
 from orchestrator.training.numerics import Engine
 from orchestrator.training.pruning import PrunerPlan
 from orchestrator.training.versions import code_digest
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class TrialContext:
     device: str
     cpu_threads: int
     engine: Engine
-    delivery: Delivery | None = None
+    driver_files: DriverFiles | None = None
     """Where workers do not share the driver's disk; None: they read images and weights there."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     silent_seconds: float = SILENT_SECONDS
@@ -130,13 +130,13 @@ class TrialContext:
     def features(self) -> FeatureCache:
         """Of the node that we are on."""
         return FeatureCache(
-            Path(self.cache_folder) if self.delivery is None else default_cache_root()
+            Path(self.cache_folder) if self.driver_files is None else default_cache_root()
         )
 
     def search_splits(self, task: str) -> Mapping[str, DecodedSplit]:
         """The decoded train and val."""
-        if self.delivery is not None:
-            return self.delivery.splits(task, SEARCH_SPLITS, self.transform)
+        if self.driver_files is not None:
+            return self.driver_files.splits(task, SEARCH_SPLITS, self.transform)
         return open_search_splits(
             self.tasks[task], self.transform, ImageCache(Path(self.cache_folder))
         )
@@ -152,16 +152,16 @@ class Trial:
         self,
         config: TrialConfig,
         context: TrialContext,
-        residents: Residents,
+        worker_cache: WorkerCache,
         *,
         checkpoint: Path | None = None,
     ) -> None:
         """`checkpoint` is where the trial goes on from, if it was begun before."""
         self.config = config
         self.context = context
-        self._residents = residents
-        if checkpoint is not None and context.delivery is not None:
-            checkpoint = context.delivery.checkpoint(checkpoint)
+        self._worker_cache = worker_cache
+        if checkpoint is not None and context.driver_files is not None:
+            checkpoint = context.driver_files.checkpoint(checkpoint)
         self._checkpoint = checkpoint
         self._training: Training | None = None
         self._began = time.perf_counter()
@@ -181,7 +181,7 @@ class Trial:
         pixels = {split: self._pixels(split) for split in self.splits}
         train = pixels[self.splits[0]]
         self.model = model = self._model(train)
-        self._fit = self._residents.fits.setdefault(self._kind(model), Fit())
+        self._fit = self._worker_cache.fits.setdefault(self._kind(model), Fit())
         inputs = [
             Inputs(pixels=pixels[split], prefix=self._prefix(model, pixels[split], split))
             for split in self.splits
@@ -302,7 +302,7 @@ class Trial:
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.tuned_state().items()}
         content = safetensors.torch.save(state)
         # On the driver's disk when we return: the record will say that they are there.
-        keep = write_whole if self.context.delivery is None else self.context.delivery.keep
+        keep = write_whole if self.context.driver_files is None else self.context.driver_files.keep
         keep(path, content)
 
     def _backbone(self, engine: Engine) -> Backbone:
@@ -310,13 +310,13 @@ class Trial:
         plan, device = self.context.backbone, self.context.device
 
         def load() -> Backbone:
-            delivery = self.context.delivery
-            frozen = None if delivery is None else delivery.weights()
+            files = self.context.driver_files
+            frozen = None if files is None else files.weights()
             backbone = load_planned_backbone(plan, device, frozen=frozen)
-            engine.hold(backbone.vit)
+            engine.cast_frozen(backbone.vit)
             return backbone
 
-        return self._residents.get(
+        return self._worker_cache.get(
             ("backbone", plan.name, plan.weights_sha256, plan.image_size, device, engine.precision),
             load,
             lambda backbone: sum(p.nbytes for p in backbone.vit.parameters()),
@@ -324,7 +324,7 @@ class Trial:
 
     def _pixels(self, split: str) -> Pixels:
         context, name = self.context, self.config.task
-        return self._residents.get(
+        return self._worker_cache.get(
             ("pixels", context.fingerprints[name], split, context.backbone.mean, context.device),
             lambda: self.load_pixels(split),
             lambda pixels: pixels.num_bytes,
@@ -340,7 +340,7 @@ class Trial:
             backbone = self._backbone(replace(engine, precision="fp32"))
         if recipe.readout == "auto":
             recipe = replace(recipe, readout=backbone.readout)
-        images = self._looked_at(method, backbone, train) if method.needs_images else None
+        images = self._kept_of_images(method, backbone, train) if method.needs_images else None
         model = tune(
             backbone.vit,
             method,
@@ -351,7 +351,7 @@ class Trial:
         )
         return model.to(self.context.device)
 
-    def _looked_at(self, method: Method, backbone: Backbone, train: Pixels) -> Any:
+    def _kept_of_images(self, method: Method, backbone: Backbone, train: Pixels) -> Any:
         """What the method keeps of the training images, computed once per task and backbone."""
         plan, task = self.context.backbone, self.config.task
         indices = torch.arange(len(train), device=train.labels.device)
@@ -359,7 +359,7 @@ class Trial:
         batches = (train.normalised(part) for part in parts)
         key = (self.config.method, self.context.fingerprints[task], plan.weights_sha256)
         with self.context.engine.computing(self.context.device):
-            return self._residents.get(
+            return self._worker_cache.get(
                 ("looked_at", *key, self.splits[0], plan.mean, plan.std),
                 lambda: method.look_at(backbone.vit, batches),
                 lambda kept: kept.num_bytes,
@@ -384,12 +384,12 @@ class Trial:
             one = model.prefix(pixels.normalised(slice(0, 1)))
         mib = one.nbytes * len(pixels) / 2**20
         # Half of what may be kept is left for the other tasks.
-        if one.nbytes * len(pixels) > self._residents.max_bytes // 2:
+        if one.nbytes * len(pixels) > self._worker_cache.max_bytes // 2:
             return self._say_frozen(split, f"computed each time: {mib:.0f} MiB are too much")
         self._say_frozen(
             split, f"{' '.join(map(str, model.prefix_key))} computed once: {mib:.0f} MiB"
         )
-        return self._residents.get(
+        return self._worker_cache.get(
             (
                 "prefix",
                 self.context.fingerprints[self.config.task],
@@ -475,8 +475,8 @@ def device_name(device: str) -> str:
 
 
 def run_trial(
-    config: TrialConfig, context: TrialContext, residents: Residents
+    config: TrialConfig, context: TrialContext, worker_cache: WorkerCache
 ) -> tuple[Trial, list[dict[str, float]]]:
     """Train one configuration to its end."""
-    trial = Trial(config, context, residents)
+    trial = Trial(config, context, worker_cache)
     return trial, list(trial.epochs())

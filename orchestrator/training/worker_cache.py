@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Residents:
+class WorkerCache:
     """Values by key, the least recently used dropped once their sizes pass a bound."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -19,7 +19,7 @@ from ray import tune
 
 from orchestrator.cluster import sharing
 from orchestrator.cluster.slots import Slots
-from orchestrator.run.ray import engine as schedule
+from orchestrator.run.ray import engine
 
 
 class SleepingWorker(tune.Trainable):
@@ -77,10 +77,10 @@ def main() -> None:
         gpu_kind=options.gpu_kind,
     )
     sharing.PATIENCE_SECONDS = 4.0
-    schedule.start_ray(slots, os.environ["RAY_ADDRESS"])
-    schedule.WarmWorker = SleepingWorker  # pyright: ignore[reportAttributeAccessIssue]
+    engine.start_ray(slots, os.environ["RAY_ADDRESS"])
+    engine.WarmWorker = SleepingWorker  # pyright: ignore[reportAttributeAccessIssue]
     context: Any = SimpleNamespace(silent_seconds=600.0, seconds=options.seconds)
-    schedule.run_schedule(SleepingLedger(options.trials), context, slots, sweep=options.name)
+    engine.run_schedule(SleepingLedger(options.trials), context, slots, sweep=options.name)
 
 
 if __name__ == "__main__":

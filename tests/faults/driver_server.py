@@ -20,11 +20,11 @@ from orchestrator.cluster.slots import Slots
 from orchestrator.data.cache import ImageCache
 from orchestrator.plan.plan import save_plan
 from orchestrator.plan.prepare import SweepRequest, plan_sweep
-from orchestrator.record import database as storage
+from orchestrator.record import database
 from orchestrator.run import sweep
 from orchestrator.run.ray.worker import WarmWorker
 from orchestrator.run.search_queue import Ledger, Run
-from orchestrator.support import commit_points as faults
+from orchestrator.support import commit_points
 from orchestrator.training.trial import TrialContext
 
 
@@ -38,8 +38,8 @@ def _plan(folder: str, suite: str, request: dict[str, Any]) -> None:
 def _run(folder: str, kill_at: str | None, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     if "ORCHESTRATOR_STORAGE_SECONDS" in environment:
-        storage.PATIENCE_SECONDS = float(environment["ORCHESTRATOR_STORAGE_SECONDS"])
-    faults.kill_at(kill_at)
+        database.PATIENCE_SECONDS = float(environment["ORCHESTRATOR_STORAGE_SECONDS"])
+    commit_points.kill_at(kill_at)
     sweep.start_ray = lambda slots, address: None
     sweep.run_schedule = _one_slot
     orchestrator.cli.sweeps.slots_of = lambda *_: Slots(

@@ -22,7 +22,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.cluster.slots import Slots
-from orchestrator.run.ray import engine as schedule
+from orchestrator.run.ray import engine
 
 IDLE_SECONDS = 2.0
 LONG_SECONDS = 12.0
@@ -97,11 +97,11 @@ def main() -> None:
     parser.add_argument("--kill-idle", action="store_true")
     options = parser.parse_args()
     slots = Slots(num_slots=options.slots, cpu_threads=1, gpus_per_trial=0)
-    schedule.start_ray(slots, None)
-    schedule.WarmWorker = MomentaryWorker  # pyright: ignore[reportAttributeAccessIssue]
+    engine.start_ray(slots, None)
+    engine.WarmWorker = MomentaryWorker  # pyright: ignore[reportAttributeAccessIssue]
     ledger = Ledger(options.trials, options.tasks, kill_idle=options.kill_idle)
     context: Any = SimpleNamespace(silent_seconds=600.0)
-    schedule.run_schedule(ledger, context, slots, sweep="short")
+    engine.run_schedule(ledger, context, slots, sweep="short")
     heard = {"ended": len(ledger.ended), "died": ledger.died, "lost": ledger.lost}
     of_workers = list(ledger.by_worker.values())
     print(json.dumps({**heard, "remembered": ledger.most_remembered, "of_workers": of_workers}))

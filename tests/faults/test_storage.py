@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from plans import make_plan, make_record, wait_for
 from postgres import PASSWORD, PostgreSQL
 
-from orchestrator.record import database as storage
+from orchestrator.record import database
 from orchestrator.record.database import StorageError, open_storage
 from orchestrator.record.record import Record
 
@@ -53,7 +53,7 @@ def test_a_file_that_stays_locked_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     record = make_record(PLAN, tmp_path)
-    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 0)
     stays = r"studies\.db: is locked by another process, for 0 s"
     with locked(tmp_path / "studies.db"), pytest.raises(StorageError, match=stays):
         record.ask(STUDY)
@@ -116,7 +116,7 @@ def test_a_server_that_stays_away_is_one_clear_error(
     postgres: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ):
     record = Record(make_plan(name="away", num_trials=9), postgres.url())
-    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 0)
     postgres.stop("fast")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:.*does not answer .*, for 0 s") as told:
         record.ask(STUDY)

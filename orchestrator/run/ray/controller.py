@@ -122,7 +122,7 @@ class ActorManager(RayActorManager):
         super()._actor_task_failed(tracked_actor_task, exception)
 
 
-class Forget(TrialProgressCallback):
+class QuietProgress(TrialProgressCallback):
     """Stands in for Tune's own, which keeps every trial to print what we say ourselves."""
 
     def on_trial_result(

@@ -33,17 +33,16 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.cluster import joined_ray as cluster_ray
-from orchestrator.cluster import own_ray
+from orchestrator.cluster import joined_ray, own_ray
 from orchestrator.cluster.capacity import gpu_kinds, grown
 from orchestrator.cluster.ray_watch import watched
 from orchestrator.cluster.sharing import Share, machines_alive
 from orchestrator.cluster.slots import Machine, Slots
-from orchestrator.run.ray.controller import Forget, SweepScheduler
+from orchestrator.run.ray.controller import QuietProgress, SweepScheduler
 from orchestrator.run.ray.worker import WarmWorker
 from orchestrator.run.search_queue import WORKER_DEATHS_ALLOWED, Ledger
 from orchestrator.support.did_you_mean import unknown
-from orchestrator.support.stopping import MachineLost, asked, in_order
+from orchestrator.support.stopping import MachineLost, ending_in_order, stop_requested
 from orchestrator.training.trial import TrialContext
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def run_schedule(
     share = Share(sweep, slots)
     share.look(num_left=lambda: ledger.num_left, num_running=lambda: 0)
     shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
-    with in_order(), watched(shared.lose):
+    with ending_in_order(), watched(shared.lose):
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(WarmWorker, context=context),
@@ -94,7 +93,7 @@ def run_schedule(
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
                 # Our trials write their own checkpoints; Tune's would be a second, lossy truth.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Forget()],
+                callbacks=[QuietProgress()],
             ),
         )
         try:
@@ -116,7 +115,7 @@ def start_ray(slots: Slots, address: str | None) -> None:
     for name in ("ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address:
-        cluster_ray.connect(address)
+        joined_ray.connect(address)
     else:
         own_ray.start(slots)
 
@@ -128,7 +127,7 @@ def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
     """
     connected = ray.is_initialized()  # by the search, which the last stage follows
     if not connected:
-        cluster_ray.connect(address)
+        joined_ray.connect(address)
     here = machines_alive()
     if not connected:
         ray.shutdown()
@@ -271,7 +270,7 @@ class _StopInOrder(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return asked() is not None or self._shared.failure is not None
+        return stop_requested() is not None or self._shared.failure is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -1,4 +1,4 @@
-"""The driver's side of a delivery, as an actor beside it that workers of any node can ask.
+"""The driver's side of `DriverFiles`, as an actor beside it that workers of any node can ask.
 
 A file's parts lie in Ray's object store, from where nodes get them, also from each other.
 """
@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.cache import DecodedSplit, ImageCache
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.training.driver_files import Delivery, store_weights, write_whole
+from orchestrator.training.driver_files import DriverFiles, store_weights, write_whole
 
 PART_BYTES = 32 << 20
 STORED_BYTES = 2 << 30
@@ -24,7 +24,7 @@ STORED_BYTES = 2 << 30
 CALLS_AT_ONCE = 8
 
 
-class RayDepot:
+class RayFileCarrier:
     """What a worker holds."""
 
     def __init__(self, actor: Any) -> None:
@@ -77,14 +77,14 @@ class _Files:
         return digest.hexdigest(), parts
 
 
-def deliver(
+def serve_driver_files(
     plan: SweepPlan,
     decoded: Mapping[str, Mapping[str, DecodedSplit]],
     *,
     cache: ImageCache,
     kept_below: Path,
-) -> Delivery:
-    """A delivery of these splits (by task) and of the backbone. Ray is running; we are the driver.
+) -> DriverFiles:
+    """Hands out these splits (by task) and the backbone. Ray is running; we are the driver.
 
     What workers give back is written below `kept_below`.
     """
@@ -103,4 +103,4 @@ def deliver(
         max_task_retries=-1,
         scheduling_strategy=here,
     ).remote(str(cache.root), names, str(kept_below))
-    return Delivery(RayDepot(actor), splits, weights, plan.name)
+    return DriverFiles(RayFileCarrier(actor), splits, weights, plan.name)

@@ -14,7 +14,7 @@ from orchestrator.record.record import EpochRow
 from orchestrator.run.search_queue import Run
 from orchestrator.support.silence import Silence
 from orchestrator.training.trial import TrialContext, TrialFailed
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class WarmWorker(tune.Trainable):
         self._context = context
         self._silence = Silence(context.silent_seconds)
         self._max_bytes = resident_bytes(context.device)
-        self._residents = Residents(self._max_bytes)
+        self._worker_cache = WorkerCache(self._max_bytes)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -41,9 +41,9 @@ class WarmWorker(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         (self._run,) = config["run"]
         run: Run = self._run
-        self._residents.max_bytes = int(run.memory_share * self._max_bytes)
+        self._worker_cache.max_bytes = int(run.memory_share * self._max_bytes)
         self._trial = run.kind(
-            run.config, self._context, self._residents, checkpoint=run.checkpoint
+            run.config, self._context, self._worker_cache, checkpoint=run.checkpoint
         )
         self._epochs = self._trial.epochs()
 

@@ -15,12 +15,12 @@ from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.run.ray.files import _Files
 from orchestrator.training.backbone import image_transform
-from orchestrator.training.driver_files import Delivery, store_weights, write_whole
+from orchestrator.training.driver_files import DriverFiles, store_weights, write_whole
 from orchestrator.training.trial import Trial, TrialContext
-from orchestrator.training.worker_cache import Residents
+from orchestrator.training.worker_cache import WorkerCache
 
 
-class FolderDepot:
+class FolderCarrier:
     """The driver's cache on the same disk; every fetch is written down, as by several processes."""
 
     def __init__(self, root: Path) -> None:
@@ -53,43 +53,45 @@ def context(tmp_path: Path) -> TrialContext:
 
 
 @pytest.fixture
-def depot(context: TrialContext) -> FolderDepot:
-    return FolderDepot(Path(context.cache_folder))
+def carrier(context: TrialContext) -> FolderCarrier:
+    return FolderCarrier(Path(context.cache_folder))
 
 
 @pytest.fixture
 def elsewhere(
-    context: TrialContext, depot: FolderDepot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, carrier: FolderCarrier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> TrialContext:
     """The same, on a node that has a cache of its own and none of the images."""
     (task,) = context.tasks.values()
-    cache = ImageCache(depot.root)
+    cache = ImageCache(carrier.root)
     decoded = open_search_splits(task, image_transform(context.backbone), cache)
-    splits = {name: str(split.path.relative_to(depot.root)) for name, split in decoded.items()}
-    weights = store_weights(context.backbone, depot.root)
+    splits = {name: str(split.path.relative_to(carrier.root)) for name, split in decoded.items()}
+    weights = store_weights(context.backbone, carrier.root)
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "node"))
-    return replace(context, delivery=Delivery(depot, {task.name: splits}, weights, "sweep"))
+    return replace(
+        context, driver_files=DriverFiles(carrier, {task.name: splits}, weights, "sweep")
+    )
 
 
 def train(context: TrialContext, number: int, folder: Path) -> tuple[list[float], bytes]:
     (task,) = context.tasks
     config = trial_config(task, "vpt", number=number, num_tokens=2, epochs=2, warmup_epochs=1)
     checkpoint = folder / f"{task}.vpt" / f"{number}.checkpoint"
-    trial = Trial(config, context, Residents(2**28), checkpoint=checkpoint)
+    trial = Trial(config, context, WorkerCache(2**28), checkpoint=checkpoint)
     accuracies = [row["val_accuracy"] for row in trial.epochs()]
     trial.save(checkpoint.with_suffix(".safetensors"))
     return accuracies, checkpoint.with_suffix(".safetensors").read_bytes()
 
 
 def test_a_trial_without_the_images_is_the_same_trial(
-    context: TrialContext, elsewhere: TrialContext, depot: FolderDepot, tmp_path: Path
+    context: TrialContext, elsewhere: TrialContext, carrier: FolderCarrier, tmp_path: Path
 ):
     beside = train(context, 0, tmp_path / "beside")
     shutil.rmtree(tmp_path / "images")
     assert train(elsewhere, 0, tmp_path / "trials") == beside
-    assert len(depot.fetched()) == 3  # train, val, backbone
+    assert len(carrier.fetched()) == 3  # train, val, backbone
     train(elsewhere, 1, tmp_path / "trials")
-    assert len(depot.fetched()) == 3, "a second trial of the node fetched again"
+    assert len(carrier.fetched()) == 3, "a second trial of the node fetched again"
 
 
 def test_checkpoints_stay_on_the_node_and_go_with_their_trial(
@@ -103,38 +105,38 @@ def test_checkpoints_stay_on_the_node_and_go_with_their_trial(
 
 
 def test_what_arrives_damaged_or_is_damaged_later_is_fetched_again(
-    elsewhere: TrialContext, depot: FolderDepot
+    elsewhere: TrialContext, carrier: FolderCarrier
 ):
-    depot.damage_first = True
+    carrier.damage_first = True
     (task,) = elsewhere.tasks
     first = elsewhere.search_splits(task)["train"]
     expected, path = first.images.copy(), first.path
-    assert len(depot.fetched()) == 3  # train twice, val
+    assert len(carrier.fetched()) == 3  # train twice, val
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     assert (elsewhere.search_splits(task)["train"].images == expected).all()
-    assert len(depot.fetched()) == 4
+    assert len(carrier.fetched()) == 4
 
 
 def _open(context: TrialContext) -> int:
     (task,) = context.tasks
-    assert context.delivery is not None
-    context.delivery.weights()
+    assert context.driver_files is not None
+    context.driver_files.weights()
     return len(context.search_splits(task)["train"])
 
 
-def test_processes_of_a_node_share_one_copy(elsewhere: TrialContext, depot: FolderDepot):
+def test_processes_of_a_node_share_one_copy(elsewhere: TrialContext, carrier: FolderCarrier):
     with multiprocessing.get_context("fork").Pool(3) as pool:
         assert set(pool.map(_open, [elsewhere] * 6)) == {24}
-    assert len(depot.fetched()) == len(set(depot.fetched())) == 3
+    assert len(carrier.fetched()) == len(set(carrier.fetched())) == 3
 
 
 def test_a_search_cannot_ask_for_test_images(elsewhere: TrialContext):
     (task,) = elsewhere.tasks
-    assert elsewhere.delivery is not None
+    assert elsewhere.driver_files is not None
     with pytest.raises(KeyError):
-        elsewhere.delivery.splits(task, ["test"], elsewhere.transform)
+        elsewhere.driver_files.splits(task, ["test"], elsewhere.transform)
 
 
 def test_the_driver_gives_out_and_takes_in_only_what_was_agreed(tmp_path: Path):

@@ -367,9 +367,9 @@ def made_plan(case: Case) -> "SweepPlan":
     """The suite of VTAB-1k with five spaces, the trials spread evenly."""
     from orchestrator.data.vtab import OFFICIAL_TASKS
     from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
+    from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
     from orchestrator.plan.space import load_space
     from orchestrator.training.backbone import BackbonePlan
-    from orchestrator.training.pruning import PrunerPlan
 
     tasks = [
         TaskPlan(
@@ -412,7 +412,7 @@ def made_plan(case: Case) -> "SweepPlan":
         ),
         seed=0,
         sampler="tpe",
-        pruner=PrunerPlan(
+        pruner=SuccessiveHalving(
             reduction_factor=REDUCTION_FACTOR,
             first_rung_epochs=min(FIRST_RUNG_EPOCHS, case.epochs),
         ),

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan.plan import BackbonePlan, StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.pruners import Pruner
+from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.record.record import EpochRow, Record, TrialRecord
-from orchestrator.training.pruning import PrunerPlan
 
 EPOCHS = 4
 
@@ -87,9 +88,14 @@ def make_plan(
         ),
         seed=seed,
         sampler=sampler,
-        pruner=PrunerPlan(name=pruner, first_rung_epochs=first_rung_epochs),
+        pruner=made_pruner(pruner, first_rung_epochs),
         versions={"python": "3.11.9", "torch": "2.15.0"},
     )
+
+
+def made_pruner(name: str, first_rung_epochs: int) -> Pruner:
+    """With its own first rung where it has any."""
+    return plan_pruner(name, {} if name == "none" else {"first_rung_epochs": first_rung_epochs})
 
 
 def make_record(plan: SweepPlan, tmp_path: Path) -> Record:

@@ -19,6 +19,7 @@ from plans import SPACES, make_plan
 
 from orchestrator.data.vtab import OFFICIAL_TASKS
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, save_plan
+from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
 from orchestrator.plan.space import load_space
 from orchestrator.record.database import STORAGE_FILE
 from orchestrator.record.record import Record, open_record
@@ -54,7 +55,7 @@ def synthetic_plan(
             image_size=224,
             num_parameters=85_798_656,
         ),
-        pruner=replace(plan.pruner, name="successive_halving", first_rung_epochs=RUNGS[0]),
+        pruner=SuccessiveHalving(first_rung_epochs=RUNGS[0]),
     )
 
 

@@ -18,10 +18,10 @@ from orchestrator.plan import precision as precision_module
 from orchestrator.plan.plan import load_plan, save_plan
 from orchestrator.plan.precision import choose_precision
 from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
 from orchestrator.record.record import as_columns, as_rows
 from orchestrator.training import trial as trial_module
 from orchestrator.training.numerics import Engine
-from orchestrator.training.pruning import PrunerPlan
 from orchestrator.training.trial import Trial, TrialContext
 from orchestrator.training.worker_cache import WorkerCache
 
@@ -153,7 +153,7 @@ def test_augmented_images_are_not_cached_but_those_of_validation_are(context):
 
 
 def test_rungs_are_validated_whatever_the_interval(context):
-    pruner = PrunerPlan(name="successive_halving", reduction_factor=2, first_rung_epochs=1)
+    pruner = SuccessiveHalving(reduction_factor=2, first_rung_epochs=1)
     sparse = replace(context, engine=Engine(eval_every=5), pruner=pruner)
     _, rows = train(sparse, WorkerCache(2**30))
     assert [row["epoch"] for row in rows if "val_accuracy" in row] == [1, 2, 4, 5, 6]

@@ -30,7 +30,14 @@ from orchestrator.cli.options import (
     names_in,
     slots_of,
 )
+from orchestrator.cli.pruner_options import (
+    NO_OPTIONS,
+    PrunerOptions,
+    listed,
+    with_pruner_options,
+)
 from orchestrator.cli.terminal import Terminal
+from orchestrator.plan.pruners.options import DEFAULT, choices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
 console = Terminal()
 
 
+@with_pruner_options
 def sweep(
     suite: Annotated[str, typer.Argument(help="vtab, fgvc, quickstart, or a folder of images.")],
     data: Annotated[
@@ -85,15 +93,8 @@ def sweep(
         str | None, typer.Option(help="imagenet, inception or none; default: the backbone's.")
     ] = None,
     sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
-    pruner: Annotated[
-        str, typer.Option(help="successive_halving, median, hyperband or none.")
-    ] = "successive_halving",
-    reduction: Annotated[
-        int, typer.Option(help="Of the trials at a rung, one in so many goes on.")
-    ] = 4,
-    first_rung: Annotated[
-        int | None, typer.Option(help="First epoch at which a trial may be stopped.")
-    ] = None,
+    pruner: Annotated[str, typer.Option(help=f"{listed(choices())}.")] = DEFAULT,
+    pruner_options: PrunerOptions = NO_OPTIONS,
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, or auto: what is faster here, measured.")
     ] = "auto",
@@ -159,8 +160,7 @@ def sweep(
         normalisation=normalization,
         sampler=sampler,
         pruner=pruner,
-        reduction_factor=reduction,
-        first_rung_epochs=first_rung,
+        pruner_options=pruner_options,
         precision=precision,
         eval_every=eval_every,
         frozen_cache=frozen_cache,
@@ -384,7 +384,7 @@ def _show_plan(plan: "SweepPlan", slots: "Slots") -> None:
     _say(
         f"plan: {len(plan.studies)} studies, {plan.num_trials} trials on {slots}; "
         f"sampler {plan.sampler}, pruner {pruner.name}"
-        + (f" from epoch {pruner.first_rung_epochs}" if pruner.name != "none" else "")
+        + (f" from epoch {pruner.first_epoch}" if pruner.first_epoch is not None else "")
     )
 
 

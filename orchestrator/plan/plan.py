@@ -14,15 +14,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.data.split import SplitRule
+from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry
+from orchestrator.plan.pruners.options import choices as pruner_choices
 from orchestrator.plan.space import SearchSpace, parse_space
 from orchestrator.support.did_you_mean import unknown
-from orchestrator.support.document import Between, Entries, Name, OneOf, read_as, shown, why_no_name
+from orchestrator.support.document import (
+    Between,
+    Entries,
+    Name,
+    OneOf,
+    OneOfKinds,
+    read_as,
+    shown,
+    why_no_name,
+)
 from orchestrator.support.regular_file import refuse_links
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan
 from orchestrator.training.config import TrialConfig, Value
 from orchestrator.training.numerics import Engine
-from orchestrator.training.pruning import PrunerPlan
 
 FORMAT = 1
 PLAN_FILE = "sweep.yaml"
@@ -90,7 +100,7 @@ class SweepPlan:
     """Fractions of train, val and test that the user chose for them."""
     sampler: Annotated[str, OneOf(SAMPLERS)]
     """tpe or random."""
-    pruner: PrunerPlan
+    pruner: Annotated[Pruner, OneOfKinds({name: PRUNERS[name] for name in pruner_choices()})]
     engine: Engine = field(default_factory=Engine)
     """How its trials are computed."""
     versions: Mapping[str, str]
@@ -181,6 +191,8 @@ def read_plan(document: Any, *, source: str) -> SweepPlan:
         raise ValueError(
             f"{source}: was written in format {shown(written)}, not in {FORMAT}, which we read"
         )
+    if "pruner" in document:
+        document["pruner"] = current_entry(document["pruner"])
     plan = read_as(SweepPlan, document, source=source)
     _check_consistent(plan, source)
     return plan

@@ -3,9 +3,10 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +24,14 @@ from orchestrator.plan.final_protocol import FinalProtocol, refuse_unsuited
 from orchestrator.plan.places import under_planned_names
 from orchestrator.plan.plan import MOST_TRIALS, SAMPLERS, StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.precision import PrecisionChooser, choose_precision
+from orchestrator.plan.pruners import Pruner
+from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.space import SearchSpace, Value, build, extremes, load_space, parse_space
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import INT64, MOST_BYTES_OF_A_NAME, why_no_name
 from orchestrator.training.backbone import MOST_PIXELS, BackbonePlan, image_transform
 from orchestrator.training.loop import MOST_CLASSES
 from orchestrator.training.numerics import PRECISIONS, Engine
-from orchestrator.training.pruning import PRUNERS, PrunerPlan, default_first_rung_epochs
 from orchestrator.training.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -78,8 +80,8 @@ class SweepRequest:
     normalisation: str | None = None
     sampler: str = "tpe"
     pruner: str = "successive_halving"
-    reduction_factor: int = 4
-    first_rung_epochs: int | None = None
+    pruner_options: Mapping[str, Any] = field(default_factory=dict)
+    """Values for fields of the pruner; the others have its defaults."""
     precision: str = "auto"
     eval_every: int = 1
     frozen_cache: bool = True
@@ -334,13 +336,13 @@ def _plan_task(
     )
 
 
-def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> PrunerPlan:
+def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> Pruner:
     recipes = [build(space.method, space.fixed, source=space.name)[1] for space in spaces]
-    first = request.first_rung_epochs or default_first_rung_epochs(
-        min(r.epochs for r in recipes), max(r.warmup_epochs for r in recipes)
-    )
-    return PrunerPlan(
-        name=request.pruner, reduction_factor=request.reduction_factor, first_rung_epochs=first
+    return plan_pruner(
+        request.pruner,
+        request.pruner_options,
+        epochs=min(r.epochs for r in recipes),
+        warmup_epochs=max(r.warmup_epochs for r in recipes),
     )
 
 
@@ -352,7 +354,6 @@ def _plan_engine(request: SweepRequest) -> Engine:
 
 def _check_choices(request: SweepRequest) -> None:
     for kind, value, known in (
-        ("--pruner", request.pruner, PRUNERS),
         ("--sampler", request.sampler, SAMPLERS),
         ("--precision", request.precision, ("auto", *PRECISIONS)),
         ("--resize", request.resize or "squash", ("squash", "center_crop")),
@@ -363,7 +364,6 @@ def _check_choices(request: SweepRequest) -> None:
     for name, number, most in (
         ("--trials", request.num_trials, MOST_TRIALS),
         ("--epochs", request.epochs, LARGEST),
-        ("--first-rung", request.first_rung_epochs, LARGEST),
         ("--eval-every", request.eval_every, LARGEST),
         ("--image-size", request.image_size, MOST_PIXELS),
     ):
@@ -371,10 +371,7 @@ def _check_choices(request: SweepRequest) -> None:
             raise ValueError(f"{name} must be at least 1, found {number}")
         if number is not None and number > most:
             raise ValueError(f"{name} must be at most {most:,}, found {number:,}")
-    if not 2 <= request.reduction_factor <= LARGEST:
-        raise ValueError(
-            f"--reduction must be from 2 to {LARGEST:,}, found {request.reduction_factor}"
-        )
+    plan_pruner(request.pruner, request.pruner_options)
     if not -INT64 <= request.seed < INT64:
         raise ValueError(f"--seed must be a number of 64 bits, found {request.seed}")
 

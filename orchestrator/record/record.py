@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan
+from orchestrator.plan.pruners import current_entry
 from orchestrator.record.database import default_storage, open_storage
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.record.write_tables import Param, write_trial
@@ -76,7 +77,7 @@ class Record:
                 study_name=self._name_in_storage(study.name),
                 storage=self._storage,
                 direction="maximize",
-                pruner=make_pruner(plan),
+                pruner=plan.pruner.make(),
                 load_if_exists=True,
             )
             for study in plan.studies
@@ -238,6 +239,8 @@ class Record:
     def _with_new_fields(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """What an older version stored, with the defaults of fields that it did not have."""
         plan = self.plan
+        if "pruner" in stored:
+            stored = {**stored, "pruner": current_entry(stored["pruner"])}
         parts = {"backbone": plan.backbone, "pruner": plan.pruner, "engine": plan.engine}
         kept = {name: part for name, part in parts.items() if name in stored}
         return {**stored, **{name: {**_defaults(kept[name]), **stored[name]} for name in kept}}
@@ -491,25 +494,6 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         # `group` lets conditional names be sampled jointly; it is marked experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, group=True)
-
-
-def make_pruner(plan: SweepPlan) -> optuna.pruners.BasePruner:
-    """The Optuna pruner that the plan names."""
-    pruner = plan.pruner
-    match pruner.name:
-        case "none":
-            return optuna.pruners.NopPruner()
-        case "successive_halving":
-            return optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=pruner.first_rung_epochs, reduction_factor=pruner.reduction_factor
-            )
-        case "median":
-            return optuna.pruners.MedianPruner(n_warmup_steps=pruner.first_rung_epochs)
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(
-                min_resource=pruner.first_rung_epochs, reduction_factor=pruner.reduction_factor
-            )
-    raise AssertionError(pruner.name)
 
 
 def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float | None]]:

@@ -171,7 +171,7 @@ def failure_table(report: SweepReport) -> Table | None:
 def _facts(report: SweepReport) -> Mapping[str, str]:
     plan = report.plan
     pruner = plan.pruner
-    stops = "" if pruner.name == "none" else f" from epoch {pruner.first_rung_epochs}"
+    stops = "" if pruner.first_epoch is None else f" from epoch {pruner.first_epoch}"
     span = report.span
     return {
         "suite": f"{plan.suite}, {count(len(plan.tasks), 'task')}",

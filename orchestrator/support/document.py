@@ -13,7 +13,7 @@ import typing
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 from orchestrator.support.did_you_mean import unknown
 
@@ -34,8 +34,9 @@ class DocumentError(ValueError):
     """What is wrong with a document, behind the place where it is wrong."""
 
 
+@runtime_checkable
 class Check(Protocol):
-    """Stands in an annotation beside the type."""
+    """Stands in an annotation beside the type, perhaps among notes for other readers."""
 
     def complaint(self, value: Any) -> str | None:
         """What was expected, if `value`, which has the type, is not it."""
@@ -92,6 +93,13 @@ class Entries:
         return None if len(value) >= self.least else f"at least {self.least} entries"
 
 
+@dataclass(frozen=True)
+class OneOfKinds:
+    """One of several dataclasses, told apart by the entry `name`, which is a field of each."""
+
+    kinds: Mapping[str, type]
+
+
 def why_no_name(text: str) -> str | None:
     """Why no file and no folder of ours may be called so; None if it may."""
     if not text.strip():
@@ -131,6 +139,15 @@ def read_as(kind: type[Document], document: Any, *, source: str) -> Document:
         return _read_dataclass(kind, document, ())
     except DocumentError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def read_field(kind: type, name: str, value: Any, *, called: str) -> Any:
+    """A value as the field `name` of the dataclass `kind` takes it; ValueError begins with what
+    the user calls it."""
+    try:
+        return _read(_hints(kind)[name], value, (called,))
+    except DocumentError as error:
+        raise ValueError(str(error)) from None
 
 
 def shown(value: Any) -> str:
@@ -174,8 +191,10 @@ def _read(annotation: Any, value: Any, place: Place) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         inner, *checks = arguments
+        if isinstance(checks[0], OneOfKinds):
+            return _read_kind(checks[0].kinds, value, place)
         value = _read(inner, value, place)
-        for check in checks:
+        for check in (note for note in checks if isinstance(note, Check)):
             expected = check.complaint(value)
             if expected:
                 raise _wrong(place, expected, value)
@@ -193,6 +212,16 @@ def _read(annotation: Any, value: Any, place: Place) -> Any:
     if isinstance(annotation, type) and is_dataclass(annotation):
         return _read_dataclass(annotation, value, place)
     return _read_plain(annotation, value, place)
+
+
+def _read_kind(kinds: Mapping[str, type], value: Any, place: Place) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong(place, "names with values", value)
+    if "name" not in value:
+        raise DocumentError(f"{_at((*place, 'name'))}is missing")
+    name = _read(Annotated[str, OneOf(tuple(kinds))], value["name"], (*place, "name"))
+    others = {key: one for key, one in value.items() if key != "name"}
+    return _read_dataclass(kinds[name], others, place)
 
 
 def _read_union(options: Sequence[Any], value: Any, place: Place) -> Any:

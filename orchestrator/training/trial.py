@@ -46,7 +46,7 @@ from orchestrator.training.loop import (
     frozen_prefix,
 )
 from orchestrator.training.numerics import Engine
-from orchestrator.training.pruning import PrunerPlan
+from orchestrator.training.pruning import NeverPruned, RungRule
 from orchestrator.training.versions import code_digest
 from orchestrator.training.worker_cache import WorkerCache
 
@@ -75,7 +75,7 @@ class TrialContext:
     tasks: Mapping[str, Task]
     fingerprints: Mapping[str, str]
     """By task, as planned: a task whose images changed since is refused."""
-    pruner: PrunerPlan
+    pruner: RungRule
     """So that a worker reports when the pruner wants to know."""
     cache_folder: str
     device: str
@@ -97,7 +97,7 @@ class TrialContext:
         device: str = "cpu",
         cpu_threads: int = 1,
         engine: Engine | None = None,
-        pruner: PrunerPlan | None = None,
+        pruner: RungRule | None = None,
     ) -> Self:
         """The context of trials that read images from `cache`, on this machine or a shared disk.
 
@@ -109,7 +109,7 @@ class TrialContext:
             backbone=backbone,
             tasks={task.name: task.for_search() for task in tasks},
             fingerprints=dict(fingerprints),
-            pruner=pruner or PrunerPlan(name="none", first_rung_epochs=1),
+            pruner=pruner or NeverPruned(),
             cache_folder=str(cache.root),
             device=device,
             cpu_threads=cpu_threads,
@@ -213,8 +213,7 @@ class Trial:
 
     def _is_validated(self, epoch: int) -> bool:
         """Whether curve or pruner want to know the accuracy after this epoch."""
-        pruner = self.context.pruner
-        is_rung = pruner.name == "successive_halving" and pruner.asked_at(epoch)
+        is_rung = self.context.pruner.must_be_validated(epoch)
         return is_rung or epoch % self.context.engine.eval_every == 0
 
     def _kind(self, model: TunedViT) -> tuple[Any, ...]:

@@ -10,10 +10,10 @@ from plans import make_plan, make_record
 from suites import write_suite
 
 from orchestrator.plan.plan import SweepPlan, load_plan
+from orchestrator.plan.pruners.median import Median
 from orchestrator.record.changes import refuse_changes, warn_of_other_software
 from orchestrator.record.record import Record, open_record
 from orchestrator.training.numerics import Engine
-from orchestrator.training.pruning import PrunerPlan
 
 
 def test_a_changed_space_is_refused_with_the_difference(tmp_path: Path):
@@ -32,7 +32,7 @@ def test_a_changed_space_is_refused_with_the_difference(tmp_path: Path):
         ({"seed": 1}, "seed: was 0, is 1"),
         ({"sampler": "tpe"}, "sampler: was 'random', is 'tpe'"),
         (
-            {"pruner": PrunerPlan(name="median", first_rung_epochs=2)},
+            {"pruner": Median(first_rung_epochs=2)},
             "pruner.name: was 'none', is 'median'",
         ),
         ({"engine": Engine(augment=True)}, "engine.augment: was False, is True"),

@@ -9,6 +9,7 @@ from drivers import Drivers
 from plans import make_plan
 from story import Story, assert_whole, examine_folder, story_of
 
+from orchestrator.plan.pruners.options import choices as pruner_choices
 from orchestrator.record.record import Record
 from orchestrator.support.commit_points import COMMIT_POINTS
 
@@ -105,7 +106,7 @@ def test_a_trial_cut_off_while_it_was_drawn_gets_the_values_it_would_have_had(
 
 
 @pytest.mark.parametrize("point", ["after report", "half decision", "after decision"])
-@pytest.mark.parametrize("pruner", ["successive_halving", "median", "hyperband"])
+@pytest.mark.parametrize("pruner", [name for name in pruner_choices() if name != "none"])
 def test_no_pruner_decision_is_lost_or_made_twice(point: str, pruner: str, tmp_path: Path):
     """Killed between the value of a rung, the decision and the rung, for every pruner."""
     plan = make_plan(num_trials=12, epochs=8, pruner=pruner, first_rung_epochs=1)

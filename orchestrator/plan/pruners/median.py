@@ -1,0 +1,28 @@
+"""The median rule: Golovin et al. 2017, Google Vizier, section 3.2."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from orchestrator.plan.pruners.pruner import Flag, Pruner
+from orchestrator.support.document import Between
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True, kw_only=True)
+class Median(Pruner):
+    """A trial stops when its best epoch so far is below the median of the others at this epoch."""
+
+    name: str = field(default="median", init=False)
+    first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]
+    """First epoch at which a trial may be stopped."""
+
+    @property
+    def first_epoch(self) -> int:
+        return self.first_rung_epochs
+
+    def make(self) -> "optuna.pruners.BasePruner":
+        import optuna
+
+        return optuna.pruners.MedianPruner(n_warmup_steps=self.first_rung_epochs)

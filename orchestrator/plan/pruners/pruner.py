@@ -1,0 +1,51 @@
+"""What a pruner is: a frozen dataclass whose fields are its options, and when it may stop a trial.
+
+Optuna decides; the dataclass says how it is made and after which epochs it is asked. Optuna is
+imported where its object is made and nowhere else, since trials know this rule, too.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Flag:
+    """In the annotation of a field: its option of `orchestrator sweep`, where another is shorter
+    than the field's own name."""
+
+    name: str
+
+
+class Pruner(Protocol):
+    """How weak trials are stopped. The docstrings of its fields are the help of its options.
+
+    A field `first_rung_epochs` without a default gets one from the recipes at planning: the first
+    epochs after the warm-up, when learning rates can be told apart.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    name: str
+    """As the command and sweep.yaml write it; a field that nobody can set."""
+    not_for_epochs: ClassVar[str] = ""
+    """Why it cannot judge a trial by its epochs; empty: it can."""
+
+    @property
+    def first_epoch(self) -> int | None:
+        """No trial is stopped before this epoch; None: no trial is stopped."""
+        ...
+
+    def asked_at(self, epoch: int) -> bool:
+        """Whether it may stop a trial after this epoch (1, 2, ...)."""
+        return self.first_epoch is not None and epoch >= self.first_epoch
+
+    def must_be_validated(self, epoch: int) -> bool:
+        """Whether it needs the accuracy after this epoch even where `--eval-every` skips it."""
+        return False
+
+    def make(self) -> "optuna.pruners.BasePruner":
+        """Optuna's object."""
+        ...

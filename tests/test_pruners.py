@@ -1,0 +1,106 @@
+"""A pruner is a dataclass: options, help, checks, plan entry and rungs are made from its fields."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import optuna
+import pytest
+from plans import made_pruner, make_plan, make_record
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.plan.plan import plan_document, read_plan
+from orchestrator.plan.pruners import PRUNERS
+from orchestrator.plan.pruners.options import choices, plan_pruner, pruner_options
+from orchestrator.support.field_docs import field_docs
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_every_pruner_is_documented_and_makes_one_of_optuna(name: str):
+    kind = PRUNERS[name]
+    assert kind.__doc__ and "(" not in kind.__doc__.partition("\n")[0]
+    docs = field_docs(kind)
+    assert all(docs[field.name] for field in fields(kind) if field.init)  # type: ignore[arg-type]
+    pruner = kind(**{"first_rung_epochs": 2} if "first_rung_epochs" in docs else {})
+    assert isinstance(pruner.make(), optuna.pruners.BasePruner)
+
+
+@pytest.mark.parametrize("name", choices())
+def test_the_entry_of_a_plan_is_read_as_it_was_written(name: str):
+    plan = replace(make_plan(), pruner=made_pruner(name, 3))
+    document = plan_document(plan)
+    assert document["pruner"]["name"] == name
+    assert read_plan(document, source="sweep.yaml").pruner == plan.pruner
+
+
+def test_the_options_of_the_command_are_the_fields_with_their_documentation():
+    help_text = CliRunner().invoke(app, ["sweep", "--help"], env={"COLUMNS": "400"}).output
+    said = " ".join(help_text.replace("│", " ").split())
+    assert {option.flag for option in pruner_options()} >= {"--reduction", "--first-rung"}
+    for option in pruner_options():
+        for owner in option.owners:
+            (field,) = (f for f in fields(PRUNERS[owner]) if f.name == option.name)  # type: ignore[arg-type]
+            assert field.type.__args__[0] is option.kind  # one option is of one type
+        assert option.flag in said
+        assert option.help in said
+
+
+@pytest.mark.parametrize(
+    ("name", "rungs"),
+    [
+        ("successive_halving", [3, 12]),
+        ("median", list(range(3, 21))),
+        ("hyperband", list(range(3, 21))),
+        ("none", []),
+    ],
+)
+def test_a_pruner_is_asked_from_its_first_rung_on(name: str, rungs: list[int]):
+    pruner = made_pruner(name, 3)
+    assert [epoch for epoch in range(1, 21) if pruner.asked_at(epoch)] == rungs
+    needed = [epoch for epoch in range(1, 21) if pruner.must_be_validated(epoch)]
+    assert needed == (rungs if name == "successive_halving" else [])
+    assert pruner.first_epoch == (rungs[0] if rungs else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("sucessive_halving", {}, "did you mean 'successive_halving'"),
+        (
+            "median",
+            {"reduction_factor": 3},
+            "--reduction is no option of the pruner median; it is one of successive_halving, "
+            "hyperband",
+        ),
+        ("none", {"first_rung_epochs": 3}, "--first-rung is no option of the pruner none"),
+        ("hyperband", {"reduction_factor": 1}, "--reduction: expected a number from 2 to"),
+        ("median", {"first_rung_epochs": 0}, "--first-rung: expected a number from 1 to"),
+        ("median", {"first_rung": 2}, "did you mean 'first_rung_epochs'"),
+    ],
+)
+def test_a_wrong_name_or_option_is_refused_in_one_line(name: str, options: dict, told: str):
+    with pytest.raises(ValueError) as refused:
+        plan_pruner(name, options)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_command_hands_over_what_was_given_and_nothing_else():
+    asked = ["sweep", "quickstart", "--pruner", "median", "--reduction", "3", "--dry-run"]
+    refused = CliRunner().invoke(app, asked)
+    assert str(refused.exception).startswith("--reduction is no option of the pruner median")
+
+
+@pytest.mark.parametrize("name", ["successive_halving", "median", "hyperband", "none"])
+def test_an_entry_of_before_pruners_had_fields_of_their_own_is_read(name: str, tmp_path: Path):
+    """Each named a reduction and a first rung then, in sweep.yaml and in the storage."""
+    plan = replace(make_plan(), pruner=made_pruner(name, 3))
+    entry = {"name": name, "reduction_factor": 4, "first_rung_epochs": 3}
+    older = {**plan_document(plan), "pruner": entry}
+    assert read_plan(older, source="sweep.yaml") == plan
+    study = make_record(plan, tmp_path).optuna_study(plan.studies[0].name)
+    study.set_user_attr("plan", {**study.user_attrs["plan"], "pruner": entry})
+    make_record(plan, tmp_path)
+    other = "median" if name != "median" else "none"
+    with pytest.raises(ValueError, match=rf"pruner\.name: was '{name}', is '{other}'"):
+        make_record(replace(plan, pruner=made_pruner(other, 3)), tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.plan.pruners.hyperband import Hyperband
 from orchestrator.plan.pruners.median import Median
 from orchestrator.plan.pruners.none import NoPruner
+from orchestrator.plan.pruners.patient import Patient
 from orchestrator.plan.pruners.pruner import Pruner
 from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
 
@@ -18,6 +19,7 @@ _ALL: tuple[type[Pruner], ...] = (
     SuccessiveHalving,
     Median,
     Hyperband,
+    Patient,
     NoPruner,
 )
 

@@ -51,6 +51,7 @@ def test_the_options_of_the_command_are_the_fields_with_their_documentation():
         ("successive_halving", [3, 12]),
         ("median", list(range(3, 21))),
         ("hyperband", list(range(3, 21))),
+        ("patient", list(range(3, 21))),
         ("none", []),
     ],
 )
@@ -72,6 +73,7 @@ def test_a_pruner_is_asked_from_its_first_rung_on(name: str, rungs: list[int]):
             "--reduction is no option of the pruner median; it is one of successive_halving, "
             "hyperband",
         ),
+        ("wilcoxon", {}, "--pruner wilcoxon: it compares measurements that can come in any order"),
         ("none", {"first_rung_epochs": 3}, "--first-rung is no option of the pruner none"),
         ("hyperband", {"reduction_factor": 1}, "--reduction: expected a number from 2 to"),
         ("median", {"first_rung_epochs": 0}, "--first-rung: expected a number from 1 to"),
@@ -83,6 +85,22 @@ def test_a_wrong_name_or_option_is_refused_in_one_line(name: str, options: dict,
         plan_pruner(name, options)
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("falls_after", "wrapped", "stopped_after"),
+    [(3, "none", 6), (3, "median", None), (20, "none", None)],
+)
+def test_a_patient_pruner_waits_until_a_trial_got_worse(falls_after, wrapped, stopped_after):
+    """With a patience of 2, three epochs in a row must lie below the best before them."""
+    options = {"patience": 2, "wrapped": wrapped, "first_rung_epochs": 1}
+    study = optuna.create_study(direction="maximize", pruner=plan_pruner("patient", options).make())
+    trial = study.ask()  # alone, so that no median stops it
+    for epoch in range(1, 11):
+        trial.report(0.5 + (epoch if epoch <= falls_after else -epoch) / 100, epoch)
+        if trial.should_prune():
+            break
+    assert (epoch if epoch < 10 else None) == stopped_after
 
 
 def test_the_command_hands_over_what_was_given_and_nothing_else():

@@ -6,7 +6,6 @@ winner, with the test accuracy as value. A last stage that is done again is a ro
 `.../finalists-2` and `.../final-2`: nothing of an earlier round is ever changed.
 """
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.final_protocol import FinalProtocol
 from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.pruners.wilcoxon import Wilcoxon
 from orchestrator.record.database import open_storage
 from orchestrator.record.finalists import (
     CLEARLY_WORSE,
@@ -288,7 +288,7 @@ class FinalRecord:
                 study_name=_name_in_storage(self.plan, study, kind, number),
                 storage=self._storage,
                 direction="maximize",
-                pruner=_stops_clear_losers(),
+                pruner=Wilcoxon(p_threshold=CLEARLY_WORSE).make(),
                 load_if_exists=True,
             )
             for kind in ("finalists", "final")
@@ -333,13 +333,6 @@ class FinalRecord:
 
 def _name_in_storage(plan: SweepPlan, study: str, kind: str, round: int) -> str:
     return f"{plan.name}/{study}/{kind}{'' if round == 1 else f'-{round}'}"
-
-
-def _stops_clear_losers() -> optuna.pruners.BasePruner:
-    with warnings.catch_warnings():
-        # It is marked experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.pruners.WilcoxonPruner(p_threshold=CLEARLY_WORSE)
 
 
 def _as_final_run(study: str, trial: FrozenTrial) -> FinalRun:

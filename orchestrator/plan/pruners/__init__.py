@@ -14,6 +14,7 @@ from orchestrator.plan.pruners.none import NoPruner
 from orchestrator.plan.pruners.patient import Patient
 from orchestrator.plan.pruners.pruner import Pruner
 from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
+from orchestrator.plan.pruners.wilcoxon import Wilcoxon
 
 _ALL: tuple[type[Pruner], ...] = (
     SuccessiveHalving,
@@ -21,6 +22,7 @@ _ALL: tuple[type[Pruner], ...] = (
     Hyperband,
     Patient,
     NoPruner,
+    Wilcoxon,
 )
 
 PRUNERS: dict[str, type[Pruner]] = {kind.name: kind for kind in _ALL}

@@ -5,7 +5,7 @@
     python benchmarks/control.py --storage postgresql+psycopg://user@host/studies \\
         --tracking http://127.0.0.1:5000
 
-Everything is real (Tune, ledger, samplers, pruner, storage, tracking) but the training: a trial
+Everything is real (Tune, queue, samplers, pruner, storage, tracking) but the training: a trial
 makes up its epochs, and sleeps where `--seconds` says so. Slots are Ray's fake CPUs, whatever the
 machine has. The trials are spread over 95 studies, 19 tasks by 5 search spaces; the stock, which
 knows one study per run, searches one of these spaces. Every case is a process of its own.
@@ -158,22 +158,29 @@ def _run_ours(case: Case, folder: Path) -> Row:
     from orchestrator.cluster.slots import Slots
     from orchestrator.record.record import open_record
     from orchestrator.run.progress import Progress
+    from orchestrator.run.queue import Finished, Report, Run
     from orchestrator.run.ray import engine
-    from orchestrator.run.search_queue import Run, StudyLedger
+    from orchestrator.run.search_queue import SearchQueue
     from orchestrator.tracking.mlflow.store import tracking_uri
     from orchestrator.tracking.reconcile import reconcile, tracked_runs
     from orchestrator.tracking.tracker import Tracker
 
-    class EmptyLedger(StudyLedger):
-        """Hands out as much of a run as needs no code of ours to be read by a worker."""
+    class EmptyQueue(SearchQueue):
+        """Exchanges with a worker only what needs no code of ours to be read there."""
 
-        def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Any:
-            run = super().next_run(tune_id, held)
+        def next_run(self, run_id: str, held: Sequence[str] = ()) -> Any:
+            run = super().next_run(run_id, held)
             if not isinstance(run, Run):
                 return run
             return SimpleNamespace(
                 config=SimpleNamespace(task=run.config.task, seed=run.config.seed)
             )
+
+        def reported(self, run_id: str, report: Any) -> bool:
+            rows, told, is_last = report
+            facts: Any = SimpleNamespace(stored=lambda: told)
+            end = Finished() if is_last else None
+            return super().reported(run_id, Report(rows=rows, facts=facts, end=end))
 
     plan = made_plan(case)
     if case.before:
@@ -187,13 +194,13 @@ def _run_ours(case: Case, folder: Path) -> Row:
     record = open_record(plan, folder, case.storage)
     uri = case.tracking or tracking_uri(folder)
     progress, tracker = Progress(plan, record), Tracker(plan, uri)
-    ledger = EmptyLedger(record, folder / "trials", [progress, tracker])
+    queue = EmptyQueue(record, folder / "trials", [progress, tracker])
     slots = Slots(num_slots=case.slots, cpu_threads=1, gpus_per_trial=0)
     engine.start_ray(slots, None)
     engine.WarmWorker = _worker_class()  # pyright: ignore[reportAttributeAccessIssue]
     reported = [e for e in range(1, case.epochs + 1) if plan.pruner.asked_at(e)]
     cpu = time.process_time()
-    engine.run_schedule(ledger, _context(case, reported), slots, sweep=plan.name)
+    engine.run_schedule(queue, _context(case, reported), slots, sweep=plan.name)
     ended, cpu = time.time(), time.process_time() - cpu
     tracker.close(timeout_seconds=600)
     if not case.before:  # else it would write them all
@@ -320,8 +327,7 @@ def _worker_class() -> type[Any]:
             facts = {"began": self._began, "ended": self._ended, "idle": self._idle}
             if context.system == "stock":
                 return {**rows[-1], **facts}
-            ends = {"finished": is_last, "failure": "", "unexpected": False, "blameless": False}
-            return {"rows": rows, "facts": facts, **ends}
+            return {"report": [rows, facts, is_last]}
 
         @staticmethod
         def row(epoch: int, quality: float) -> dict[str, float]:

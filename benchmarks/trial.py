@@ -176,13 +176,13 @@ def _run(state: str, trial: _TimedTrial) -> Row:
         backbone=trial.seconds["_backbone"],
         data=trial.seconds["_pixels"],
         frozen=trial.seconds["_prefix"],
-        prompts=facts["setup_seconds"] - sum(trial.seconds.values()),
-        step=facts["train_seconds"],
-        evaluate=facts["eval_seconds"],
+        prompts=facts.setup_seconds - sum(trial.seconds.values()),
+        step=facts.train_seconds,
+        evaluate=facts.eval_seconds,
         log=saved,
-        images_per_second=facts["images_per_second"],
+        images_per_second=facts.images_per_second,
         val_accuracy=accuracy,
-        frozen_work=facts["frozen_work"],
+        frozen_work=facts.frozen_work,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from orchestrator.plan.plan import BackbonePlan, StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
-from orchestrator.record.record import EpochRow, Record, TrialRecord
+from orchestrator.record.record import Record, TrialRecord
+from orchestrator.training.facts import EpochRow, TrialFacts
 
 EPOCHS = 4
 
@@ -119,19 +120,30 @@ def curve_to(accuracy: float, epochs: int) -> list[dict[str, float]]:
 
 
 def facts_of(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What a worker tells beside the metrics, as the storage keeps it."""
+    return trial_facts(rows).stored()
+
+
+def trial_facts(rows: Sequence[Mapping[str, float]]) -> TrialFacts:
     """What a worker tells beside the metrics."""
-    return {
-        "wall_seconds": 0.5 + sum(row["train_seconds"] + row["eval_seconds"] for row in rows),
-        "setup_seconds": 0.5,
-        "train_seconds": sum(row["train_seconds"] for row in rows),
-        "eval_seconds": sum(row["eval_seconds"] for row in rows),
-        "images_per_second": 4000.0,
-        "num_tuned_parameters": 18_250,
-        "peak_memory_mib": 512.5,
-        "readout": "cls",
-        "device": "cpu",
-        "cpu_threads": 1,
-    }
+    return TrialFacts(
+        wall_seconds=0.5 + sum(row["train_seconds"] + row["eval_seconds"] for row in rows),
+        setup_seconds=0.5,
+        train_seconds=sum(row["train_seconds"] for row in rows),
+        eval_seconds=sum(row["eval_seconds"] for row in rows),
+        images_per_second=4000.0,
+        num_tuned_parameters=18_250,
+        peak_memory_mib=512.5,
+        readout="cls",
+        host="node-7",
+        device="cpu",
+        cpu_threads=1,
+        precision="fp32",
+        attention="fused",
+        frozen_work="",
+        part_size=None,
+        recompute=False,
+    )
 
 
 def run_trial(

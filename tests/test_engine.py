@@ -120,12 +120,12 @@ def test_the_frozen_part_is_kept_or_not_to_the_same_result(context):
         worker_cache = WorkerCache(2**30)
         kept, rows = train(context, worker_cache, method)
         again, rows_off = train(off, worker_cache, method)
-        assert "computed once" in kept.facts()["frozen_work"]
-        assert "train: computed each time: --no-frozen-cache" in again.facts()["frozen_work"]
+        assert "computed once" in kept.facts().frozen_work
+        assert "train: computed each time: --no-frozen-cache" in again.facts().frozen_work
         for a, b in zip(rows, rows_off, strict=True):
             assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
     cramped, _ = train(context, WorkerCache(1000), "vpt")
-    assert "MiB are too much" in cramped.facts()["frozen_work"]
+    assert "MiB are too much" in cramped.facts().frozen_work
 
 
 def test_a_probe_of_another_process_does_not_run_the_network_again(context, monkeypatch):
@@ -147,7 +147,7 @@ def test_a_probe_of_another_process_does_not_run_the_network_again(context, monk
 
 def test_augmented_images_are_not_cached_but_those_of_validation_are(context):
     trial, _ = train(replace(context, engine=Engine(augment=True)), WorkerCache(2**30))
-    work = trial.facts()["frozen_work"]
+    work = trial.facts().frozen_work
     assert "train: computed each time: images are augmented" in work
     assert "val: blocks 0 computed once" in work
 
@@ -163,7 +163,7 @@ def test_rungs_are_validated_whatever_the_interval(context):
 def test_a_complete_trial_tells_how_often_each_class_is_right(context):
     trial, rows = train(context, WorkerCache(2**30), "linear", lr=0.05)
     facts = trial.facts()
-    images, right = facts["val_images_by_class"], facts["val_correct_by_class"]
+    images, right = facts.val_images_by_class, facts.val_correct_by_class
     labels = context.search_splits("colours_a")["val"].labels
     assert images == np.bincount(labels).tolist()
     assert sum(right) / sum(images) == rows[-1]["val_accuracy"]
@@ -182,12 +182,12 @@ def test_before_the_last_epoch_nothing_is_told_by_class_and_a_checkpoint_keeps_i
     first = Trial(described, often, WorkerCache(2**30), checkpoint=tmp_path / "0.checkpoint")
     epochs = first.epochs()
     next(epochs)
-    assert "val_correct_by_class" not in first.facts()
+    assert first.facts().val_correct_by_class is None
     list(epochs)
     # Its worker dies after the last epoch, before the record hears of it.
     second = Trial(described, often, WorkerCache(2**30), checkpoint=tmp_path / "0.checkpoint")
     assert len(list(second.epochs())) == 2
-    assert second.facts()["val_correct_by_class"] == first.facts()["val_correct_by_class"]
+    assert second.facts().val_correct_by_class == first.facts().val_correct_by_class
 
 
 def test_in_bf16_trained_weights_of_the_backbone_start_from_the_weights_themselves(context):
@@ -204,8 +204,8 @@ def test_what_fits_is_remembered_for_trials_of_the_same_kind(context):
     fit.part_size = 4
     again, _ = train(context, worker_cache, num_tokens=3)
     other, _ = train(context, worker_cache, num_tokens=5)
-    assert again.facts()["part_size"] == 4
-    assert other.facts()["part_size"] is None
+    assert again.facts().part_size == 4
+    assert other.facts().part_size is None
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from plans import EPOCHS, curve_to, facts_of, make_plan, make_record, run_trial
+from plans import EPOCHS, curve_to, facts_of, make_plan, make_record, run_trial, trial_facts
 from suites import write_task
 from test_sweep import COMMAND, environment, run
 from trials import context_of, trial_config
@@ -41,10 +41,12 @@ from orchestrator.report.final import FinalResult, read_final_results, with_test
 from orchestrator.run import final_files
 from orchestrator.run.doctor import examine
 from orchestrator.run.final_files import RUNS_FOLDER, write_final
-from orchestrator.run.final_queue import FinalLedger
+from orchestrator.run.final_queue import FinalQueue
 from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
+from orchestrator.run.queue import Failed, Finished, Report
 from orchestrator.tracking.final_content import final_contents
 from orchestrator.training import trial as trial_module
+from orchestrator.training.facts import FinalFacts
 from orchestrator.training.final_trial import (
     FinalContext,
     FinalTrial,
@@ -265,9 +267,9 @@ def through(searched, tmp_path, accuracies: dict[int, float]) -> None:
     """Run the whole newest round: on folds and on test a finalist reaches its accuracy."""
     plan, record, url = searched
     finals = FinalRecord(plan, record, url)
-    ledger = FinalLedger(plan, finals, tmp_path / RUNS_FOLDER, lambda line: None)
+    queue = FinalQueue(plan, finals, tmp_path / RUNS_FOLDER, lambda line: None)
     for index in range(100):
-        handed = ledger.next_run(str(index))
+        handed = queue.next_run(str(index))
         if handed == "finished":
             return
         assert handed is not None
@@ -275,7 +277,7 @@ def through(searched, tmp_path, accuracies: dict[int, float]) -> None:
             handed.tensors.parent.mkdir(parents=True, exist_ok=True)
             handed.tensors.write_bytes(f"weights of {handed.config}".encode())
         accuracy = accuracies[handed.config.number] + handed.config.seed % 7 / 1000
-        finish(ledger, str(index), accuracy)
+        finish(queue, str(index), accuracy)
     raise AssertionError("it does not end")
 
 
@@ -384,25 +386,25 @@ def test_finalists_that_were_not_written_before_a_kill_are_written(searched):
 
 
 def finish(
-    ledger: FinalLedger, tune_id: str, accuracy: float = 0.5, failure: str = "", **more: Any
+    queue: FinalQueue, run_id: str, accuracy: float = 0.5, failure: str = "", **more: Any
 ) -> None:
     """What a worker would say at the end of a run."""
     rows = curve_to(accuracy, EPOCHS)
-    facts = {**facts_of(rows), "test_accuracy": accuracy, "num_test": 10, **more}
-    flat = {f"facts/{name}": value for name, value in facts.items()}
-    said = {"finished": not failure, "failure": failure, "unexpected": False, "blameless": False}
-    ledger.reported(tune_id, {"rows": rows, **said, **flat})
-    ledger.forget(tune_id)
+    tested = {"test_accuracy": accuracy, "num_test": 10, **more}
+    facts = FinalFacts(**vars(trial_facts(rows)), **tested)
+    end = Failed(failure, "config") if failure else Finished()
+    queue.reported(run_id, Report(rows=rows, facts=facts, end=end))
+    queue.forget(run_id)
 
 
 def test_what_was_tested_is_told_with_its_images_and_classes(searched, tmp_path):
     plan, record, _ = searched
     finals = open_finals(searched, num_finalists=1, num_folds=2, seeds=(1, 2))
-    ledger = FinalLedger(plan, finals, tmp_path / "runs", lambda line: None)
+    queue = FinalQueue(plan, finals, tmp_path / "runs", lambda line: None)
     by_class = {"test_images_by_class": [9, 1], "test_correct_by_class": [9, 0]}
     for index in range(4):
-        assert ledger.next_run(str(index)) not in (None, "finished")
-        finish(ledger, str(index), 0.9, test_majority=9, **by_class)
+        assert queue.next_run(str(index)) not in (None, "finished")
+        finish(queue, str(index), 0.9, test_majority=9, **by_class)
     (outcome,) = outcomes(plan, record, finals)
     assert (outcome.num_test, outcome.test_majority) == (10, 9)
     assert outcome.test_images_by_class == [9, 1]
@@ -424,13 +426,13 @@ def test_what_was_tested_is_told_with_its_images_and_classes(searched, tmp_path)
 def test_a_failed_seed_is_told_and_the_others_are_not_touched(searched, tmp_path):
     finals = open_finals(searched, num_finalists=1, num_folds=2, seeds=(1, 2, 3))
     said: list[str] = []
-    ledger = FinalLedger(searched[0], finals, tmp_path / "runs", said.append)
+    queue = FinalQueue(searched[0], finals, tmp_path / "runs", said.append)
     for index, (accuracy, failure) in enumerate(
         [(0.5, ""), (0.6, ""), (0.4, ""), (0.0, "loss is nan at epoch 3"), (0.7, "")]
     ):
-        assert ledger.next_run(str(index)) not in (None, "finished")
-        finish(ledger, str(index), accuracy, failure)
-    assert ledger.next_run("one more") == "finished"
+        assert queue.next_run(str(index)) not in (None, "finished")
+        finish(queue, str(index), accuracy, failure)
+    assert queue.next_run("one more") == "finished"
     runs = {run.seed: run for run in finals.final_runs(STUDY)}
     assert [runs[seed].state for seed in (1, 2, 3)] == ["complete", "failed", "complete"]
     assert runs[2].failure == "loss is nan at epoch 3"
@@ -441,14 +443,14 @@ def test_a_failed_seed_is_told_and_the_others_are_not_touched(searched, tmp_path
 
 def test_seeds_wait_for_the_comparison_and_a_kill_repeats_only_what_ran(searched, tmp_path):
     finals = open_finals(searched, num_finalists=1, num_folds=2, seeds=(1, 2))
-    ledger = FinalLedger(searched[0], finals, tmp_path / "runs", lambda line: None)
-    assert ledger.num_left == 4
-    runs = [ledger.next_run("a"), ledger.next_run("b")]
+    queue = FinalQueue(searched[0], finals, tmp_path / "runs", lambda line: None)
+    assert queue.num_left == 4
+    runs = [queue.next_run("a"), queue.next_run("b")]
     assert [run.config.fold for run in runs] == [0, 1]
-    assert ledger.next_run("c") is None  # nothing to do before a fold ends
-    finish(ledger, "a")
+    assert queue.next_run("c") is None  # nothing to do before a fold ends
+    finish(queue, "a")
     # The driver dies here: fold 1 was running.
-    again = FinalLedger(searched[0], finals, tmp_path / "runs", lambda line: None)
+    again = FinalQueue(searched[0], finals, tmp_path / "runs", lambda line: None)
     run_again = again.next_run("a")
     assert run_again.config == runs[1].config
     finish(again, "a")
@@ -605,18 +607,18 @@ def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, 
         trial = FinalTrial(config, final, WorkerCache(2**20))
         list(trial.epochs())
         facts.append(trial.facts())
-    assert sorted(passes) == sorted([48, facts[0]["num_test"]])
+    assert sorted(passes) == sorted([48, facts[0].num_test])
     direct = FinalTrial(
         config, replace(final, engine=Engine(frozen_cache=False)), WorkerCache(2**20)
     )
     list(direct.epochs())
     told = direct.facts()
-    assert told["test_accuracy"] == facts[1]["test_accuracy"]
-    images, right = told["test_images_by_class"], told["test_correct_by_class"]
-    assert (sum(images), max(images)) == (told["num_test"], told["test_majority"])
-    assert sum(right) / sum(images) == told["test_accuracy"]
+    assert told.test_accuracy == facts[1].test_accuracy
+    images, right = told.test_images_by_class, told.test_correct_by_class
+    assert (sum(images), max(images)) == (told.num_test, told.test_majority)
+    assert sum(right) / sum(images) == told.test_accuracy
     assert all(0 <= some <= all_of for some, all_of in zip(right, images, strict=True))
-    assert "val_correct_by_class" not in told
+    assert told.val_correct_by_class is None
 
 
 ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)

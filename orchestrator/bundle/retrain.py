@@ -43,7 +43,9 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
     if isinstance(context, FinalContext):
         final = FinalTrial(bundle.trial, context, worker_cache)
         list(final.epochs())
-        return final.facts()["test_accuracy"]
+        tested = final.facts().test_accuracy
+        assert tested is not None, "all epochs were run"
+        return tested
     return list(Trial(bundle.trial, context, worker_cache).epochs())[-1]["val_accuracy"]
 
 

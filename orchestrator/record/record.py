@@ -27,9 +27,7 @@ from orchestrator.record.write_tables import Param, write_trial
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.document import read_as, shown
 from orchestrator.training.config import TrialConfig
-
-EpochRow = Mapping[str, float]
-"""Metrics of one epoch; has `epoch` (1, 2, ...) and `val_accuracy`."""
+from orchestrator.training.facts import EpochRow
 
 STATES = {
     TrialState.RUNNING: "running",

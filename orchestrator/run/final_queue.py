@@ -1,4 +1,4 @@
-"""The runs of the last stage, as a schedule works them off: folds of finalists, then the seeds."""
+"""The runs of the last stage: folds of the finalists, then the seeds of the winners."""
 
 import logging
 import zlib
@@ -10,8 +10,8 @@ from typing import Any, Literal
 from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.finalists import Finalist
 from orchestrator.record.finals import FinalRecord
-from orchestrator.record.record import EpochRow
-from orchestrator.run.search_queue import WORKER_DEATHS_ALLOWED, Run, rank
+from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Failed, Finished, Report, Run, rank
+from orchestrator.training.facts import EpochRow, FinalFacts, TrialFacts
 from orchestrator.training.final_trial import FinalTrial, FoldConfig, FoldTrial
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class _Running:
     curve: list[EpochRow] = field(default_factory=list)
 
 
-class FinalLedger:
+class FinalQueue:
     """Folds of finalists, then seeds of winners; a study goes on while others still compare."""
 
     def __init__(
@@ -47,14 +47,14 @@ class FinalLedger:
         left = sum(self._finals.num_left(study.name) for study in self._plan.studies)
         return max(0, left - len(self._running))
 
-    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
+    def next_run(self, run_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
         if self._stopped:
             return "finished"
         ready = [runs for study in self._plan.studies if (runs := self._ready(study))]
         if ready:
             # The study with most to hand out: all of them advance together.
             best = min(ready, key=lambda runs: (-len(runs), rank(runs[0].run.config.task, held)))
-            self._running[tune_id] = best[0]
+            self._running[run_id] = best[0]
             if best[0].fold is None:
                 config = best[0].run.config
                 self._finals.final_begun(best[0].study, best[0].seed, config.config)
@@ -63,42 +63,39 @@ class FinalLedger:
         more = any(running.fold is not None for running in self._running.values())
         return None if more else "finished"
 
-    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
-        running = self._running[tune_id]
-        rows: list[EpochRow] = result["rows"]
-        if rows and rows[0]["epoch"] == 1:
+    def reported(self, run_id: str, report: Report) -> bool:
+        running = self._running[run_id]
+        if report.rows and report.rows[0]["epoch"] == 1:
             running.curve.clear()  # a run whose worker died begins again
-        running.curve += rows
-        if result["blameless"]:  # it is run again by the next `finalize`
-            logger.warning("stopped: %s: %s", running.run.files, result["failure"])
-            self._stopped = True
-            return True
-        if result["failure"]:
-            self._failed(running, result["failure"])
-        elif result["finished"]:
-            facts = {
-                key.removeprefix("facts/"): value
-                for key, value in result.items()
-                if key.startswith("facts/")
-            }
-            self._done(running, facts)
-        elif running.fold is None or self._state(running) == "running":
-            return False
+        running.curve += report.rows
+        match report.end:
+            case Failed(reason, "machine"):  # it is run again by the next `finalize`
+                logger.warning("stopped: %s: %s", running.run.files, reason)
+                self._stopped = True
+                return True
+            case Failed(reason):
+                self._failed(running, reason)
+            case Finished():
+                self._done(running, report.facts)
+            case None if running.fold is None or self._state(running) == "running":
+                return False
+            case None:
+                pass  # of a finalist that was stopped meanwhile, nothing is to be waited for
         running.run.checkpoint.unlink(missing_ok=True)
         return True
 
-    def worker_died(self, tune_id: str, reason: str) -> None:
-        running = self._running[tune_id]
+    def worker_died(self, run_id: str, reason: str) -> None:
+        running = self._running[run_id]
         logger.warning("%s: its worker died (%s); it goes again", running.run.files, reason)
 
-    def worker_lost(self, tune_id: str, reason: str) -> None:
-        running = self._running[tune_id]
+    def worker_lost(self, run_id: str, reason: str) -> None:
+        running = self._running[run_id]
         if self._state(running) == "running":
             deaths = WORKER_DEATHS_ALLOWED + 1
             self._failed(running, f"its worker died {deaths} times, last: {reason}")
 
-    def forget(self, tune_id: str) -> None:
-        self._running.pop(tune_id, None)
+    def forget(self, run_id: str) -> None:
+        self._running.pop(run_id, None)
 
     def _ready(self, study: StudyPlan) -> list[_Running]:
         """Runs of a study that can be handed out now."""
@@ -153,12 +150,13 @@ class FinalLedger:
         runs = self._finals.final_runs(running.study)
         return next(run.state for run in runs if run.seed == running.seed)
 
-    def _done(self, running: _Running, facts: Mapping[str, Any]) -> None:
+    def _done(self, running: _Running, facts: TrialFacts) -> None:
         study, number = running.study, running.number
-        ended = {"curve": running.curve, "facts": facts}
+        ended = {"curve": running.curve, "facts": facts.stored()}
         if running.fold is None:
             self._finals.final_done(study, running.seed, **ended)
-            accuracy = facts["test_accuracy"]
+            assert isinstance(facts, FinalFacts) and facts.test_accuracy is not None
+            accuracy = facts.test_accuracy
             self._say(f"{study} seed {running.seed}: test {100 * accuracy:.1f} %")
             return
         self._finals.fold_done(study, number, running.fold, **ended)

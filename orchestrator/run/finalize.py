@@ -30,7 +30,7 @@ from orchestrator.record.final_outcome import StudyOutcome, outcomes
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import Record
 from orchestrator.run.final_files import FINAL_FOLDER, RUNS_FOLDER, standing, write_final
-from orchestrator.run.final_queue import FinalLedger
+from orchestrator.run.final_queue import FinalQueue
 from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
 from orchestrator.run.ray.engine import run_schedule, start_ray
 from orchestrator.run.ray.files import serve_driver_files
@@ -106,7 +106,7 @@ def finalize(
             _run_what_is_left,
             plan,
             suite(),
-            FinalLedger(plan, finals, folder.absolute() / RUNS_FOLDER, say),
+            FinalQueue(plan, finals, folder.absolute() / RUNS_FOLDER, say),
             chosen,
             cache=cache,
             ray_address=ray_address,
@@ -134,7 +134,7 @@ def finalize(
 def _run_what_is_left(
     plan: SweepPlan,
     suite: Suite,
-    ledger: FinalLedger,
+    queue: FinalQueue,
     slots: Slots,
     *,
     cache: ImageCache,
@@ -152,8 +152,8 @@ def _run_what_is_left(
     )
     start_ray(slots, ray_address)
     if ray_address:
-        context = _with_driver_files(context, plan, suite, cache, ledger.runs_folder)
-    run_schedule(ledger, context, slots, sweep=plan.name, max_seconds=max_seconds)
+        context = _with_driver_files(context, plan, suite, cache, queue.runs_folder)
+    run_schedule(queue, context, slots, sweep=plan.name, max_seconds=max_seconds)
 
 
 def _begin(

@@ -8,16 +8,16 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.record.record import Record, TrialRecord
-from orchestrator.run.search_queue import Run
+from orchestrator.run.queue import Failed, Finished, Report, Run
 from orchestrator.training.trial import Trial
 
 logger = logging.getLogger(__name__)
 
 
-class LostWeightsLedger:
+class LostWeightsQueue:
     """A run for the best trial of every study whose tuned weights are not in the folder."""
 
     def __init__(self, record: Record, trials_folder: Path) -> None:
@@ -31,25 +31,24 @@ class LostWeightsLedger:
     def num_left(self) -> int:
         return len(self._left)
 
-    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
+    def next_run(self, run_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
         if not self._left:
             return "finished"
         trial, run = self._left.popleft()
         logger.warning(
             "%s #%d: its tuned weights are gone; it is trained again", trial.study, trial.number
         )
-        self._running[tune_id] = trial
+        self._running[run_id] = trial
         return run
 
-    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
-        trial = self._running[tune_id]
+    def reported(self, run_id: str, report: Report) -> bool:
+        trial = self._running[run_id]
         where = f"{trial.study} #{trial.number}"
-        if result["failure"]:
-            logger.warning("%s: could not be trained again: %s", where, result["failure"])
-            return True
-        if not result["finished"]:
-            return False
-        found = result["rows"][-1]["val_accuracy"]
+        if isinstance(report.end, Failed):
+            logger.warning("%s: could not be trained again: %s", where, report.end.reason)
+        if not isinstance(report.end, Finished):
+            return report.end is not None
+        found = report.rows[-1]["val_accuracy"]
         if found != trial.val_accuracy:
             logger.warning(
                 "%s: trained again it has an accuracy of %.4f, recorded is %.4f: another machine "
@@ -60,16 +59,16 @@ class LostWeightsLedger:
             )
         return True
 
-    def worker_died(self, tune_id: str, reason: str) -> None:
-        trial = self._running[tune_id]
+    def worker_died(self, run_id: str, reason: str) -> None:
+        trial = self._running[run_id]
         logger.warning("%s #%d: its worker died: %s", trial.study, trial.number, reason)
 
-    def worker_lost(self, tune_id: str, reason: str) -> None:
-        trial = self._running[tune_id]
+    def worker_lost(self, run_id: str, reason: str) -> None:
+        trial = self._running[run_id]
         logger.warning("%s #%d: not trained again: %s", trial.study, trial.number, reason)
 
-    def forget(self, tune_id: str) -> None:
-        self._running.pop(tune_id, None)
+    def forget(self, run_id: str) -> None:
+        self._running.pop(run_id, None)
 
     def _run(self, trial: TrialRecord, trials_folder: Path) -> Run:
         plan = self._record.plan

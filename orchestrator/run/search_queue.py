@@ -1,7 +1,4 @@
-"""What is to be run and what came of it: the ledgers that a schedule works off.
-
-Nothing here knows who runs a trial.
-"""
+"""The trials of the search: all studies in turn, each stopped by its own Optuna pruner."""
 
 import logging
 import re
@@ -12,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from orchestrator.record.record import EpochRow, Record, TrialRecord
+from orchestrator.record.record import Record, TrialRecord
+from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Failed, Finished, Report, Run, rank
 from orchestrator.training.config import TrialConfig
+from orchestrator.training.facts import EpochRow
 from orchestrator.training.trial import Trial
 
 logger = logging.getLogger(__name__)
-
-WORKER_DEATHS_ALLOWED = 2
-"""A trial whose worker died is run again this often before it counts as failed."""
 
 OF_RUNNING_TRIALS = (".checkpoint", ".part")
 """Files beside the tuned weights; what a worker was writing when it died is a `.part`."""
@@ -34,58 +30,6 @@ class Observer(Protocol):
     def trial_started(self, trial: TrialRecord) -> None: ...
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None: ...
     def trial_ended(self, trial: TrialRecord) -> None: ...
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a worker is given to train."""
-
-    kind: type[Trial]
-    config: TrialConfig
-    files: str
-    """Its checkpoint and its tuned weights are this path with a suffix of their own."""
-    memory_share: float = 1.0
-    """Of what a worker may keep in memory; halved whenever the run died for want of it."""
-
-    @property
-    def checkpoint(self) -> Path:
-        return Path(f"{self.files}.checkpoint")
-
-    @property
-    def tensors(self) -> Path:
-        return Path(f"{self.files}.safetensors")
-
-
-class Ledger(Protocol):
-    """What is to be run, and what came of it."""
-
-    @property
-    def num_left(self) -> int:
-        """Runs that may still be handed out: all of them, or more."""
-        ...
-
-    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
-        """What to run next; None: nothing before another run ends; "finished": nothing any more.
-
-        `held` are tasks that the worker which is to run it has already, the latest first.
-        """
-        ...
-
-    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
-        """Take in what a worker said (see `WarmWorker.step`); whether the run ends here."""
-        ...
-
-    def worker_died(self, tune_id: str, reason: str) -> None:
-        """The worker of the run died; it is run again if that did not happen too often."""
-        ...
-
-    def worker_lost(self, tune_id: str, reason: str) -> None:
-        """Tune gave the run up: its worker died too often."""
-        ...
-
-    def forget(self, tune_id: str) -> None:
-        """The run has left the schedule."""
-        ...
 
 
 @dataclass
@@ -105,8 +49,8 @@ class _Suspect:
     facts: Mapping[str, Any]
 
 
-class StudyLedger:
-    """The trials of a sweep, all studies in turn, each stopped by its own Optuna pruner."""
+class SearchQueue:
+    """Hands out what is left of a sweep; whatever happens is in the record before it is told."""
 
     def __init__(self, record: Record, trials_folder: Path, observers: Sequence[Observer]) -> None:
         self.record = record
@@ -127,11 +71,11 @@ class StudyLedger:
     def num_left(self) -> int:
         return len(self._interrupted) + sum(max(0, n) for n in self._to_ask.values())
 
-    def next_run(self, tune_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
+    def next_run(self, run_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
         config = self._choose(held)
         if config is None:
             return "finished"
-        self._running[tune_id] = _Running(config)
+        self._running[run_id] = _Running(config)
         self._tell("trial_started", self.record.trial(config.study, config.number))
         folder = self._trials_folder / config.study
         return Run(Trial, config, str(folder / str(config.number)))
@@ -151,49 +95,45 @@ class StudyLedger:
         self._to_ask[study.name] -= 1
         return self.record.ask(study.name)
 
-    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
-        running = self._running[tune_id]
+    def reported(self, run_id: str, report: Report) -> bool:
+        running = self._running[run_id]
         study, number = running.config.study, running.config.number
-        rows: list[EpochRow] = result["rows"]
+        rows, end = list(report.rows), report.end
         if rows and rows[0]["epoch"] == 1:
             running.curve.clear()  # a trial whose worker died begins again
         # Nothing is left to prune of a trial that failed: a disk that was full after its last epoch
         # must not become a rung that it would not have had.
-        ended = result["finished"] or bool(result["failure"])
-        stop_after = self.record.report(study, number, rows, finished=ended)
+        stop_after = self.record.report(study, number, rows, finished=end is not None)
         if stop_after is not None:
             rows = [row for row in rows if row["epoch"] <= stop_after]
         running.curve += rows
         self._tell("trial_epochs", study, number, rows)
-        facts = {
-            key.removeprefix("facts/"): value
-            for key, value in result.items()
-            if key.startswith("facts/")
-        }
+        facts = report.facts.stored()
         running.reported_at = time.monotonic()
-        end = {"curve": running.curve, "facts": facts}
-        if stop_after is not None:
-            self.record.prune(study, number, **end)
-        elif result["blameless"]:
-            running.ended = True  # it stays running in the record, to be run again
-            self.stop_reason = f"{study} #{number}: {result['failure']}"
-            return True
-        elif result["unexpected"]:
-            self._suspect(running, result["failure"], facts)
-            return True
-        elif result["failure"]:
-            self.record.fail(study, number, reason=result["failure"], **end)
-        elif result["finished"]:
-            self.record.complete(study, number, **end)
-            self._keep_best(study)
-        else:
-            return False
+        found = {"curve": running.curve, "facts": facts}
+        match end:
+            case _ if stop_after is not None:
+                self.record.prune(study, number, **found)
+            case Failed(reason, "machine"):
+                running.ended = True  # it stays running in the record, to be run again
+                self.stop_reason = f"{study} #{number}: {reason}"
+                return True
+            case Failed(reason, "unexpected"):
+                self._suspect(running, reason, facts)
+                return True
+            case Failed(reason, "config"):
+                self.record.fail(study, number, reason=reason, **found)
+            case Finished():
+                self.record.complete(study, number, **found)
+                self._keep_best(study)
+            case None:
+                return False
         self._ended(running)
         self._settle_suspects()  # where one trial can end, the others' failures are their own
         return True
 
-    def worker_died(self, tune_id: str, reason: str) -> None:
-        running = self._running[tune_id]
+    def worker_died(self, run_id: str, reason: str) -> None:
+        running = self._running[run_id]
         silent = time.monotonic() - running.reported_at
         running.reported_at = time.monotonic()
         logger.warning(
@@ -205,14 +145,14 @@ class StudyLedger:
             reason,
         )
 
-    def worker_lost(self, tune_id: str, reason: str) -> None:
-        running = self._running[tune_id]
+    def worker_lost(self, run_id: str, reason: str) -> None:
+        running = self._running[run_id]
         if not running.ended:
             deaths = WORKER_DEATHS_ALLOWED + 1
             self._suspect(running, f"its worker died {deaths} times, last: {reason}", {})
 
-    def forget(self, tune_id: str) -> None:
-        self._running.pop(tune_id, None)
+    def forget(self, run_id: str) -> None:
+        self._running.pop(run_id, None)
 
     def _remove_old_checkpoints(self) -> None:
         """Of trials that ended just before their driver did."""
@@ -271,11 +211,6 @@ class StudyLedger:
     def _tell(self, event: str, *arguments: Any) -> None:
         for observer in self._observers:
             getattr(observer, event)(*arguments)
-
-
-def rank(task: str, held: Sequence[str]) -> int:
-    """Smaller for a task that a worker had more lately, largest for one that it never had."""
-    return held.index(task) if task in held else len(held)
 
 
 def _same(reason: str) -> str:

@@ -15,11 +15,12 @@ from orchestrator.record.database import StorageError
 from orchestrator.record.record import Record, open_record
 from orchestrator.record.stored_plan import store_plan
 from orchestrator.report.results import RESULTS_FILE, write_results
-from orchestrator.run.lost_weights import LostWeightsLedger
+from orchestrator.run.lost_weights import LostWeightsQueue
 from orchestrator.run.progress import Progress
+from orchestrator.run.queue import RunQueue
 from orchestrator.run.ray.engine import run_schedule, start_ray
 from orchestrator.run.ray.files import serve_driver_files
-from orchestrator.run.search_queue import Ledger, Observer, StudyLedger
+from orchestrator.run.search_queue import Observer, SearchQueue
 from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, tracking_uri
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
@@ -72,21 +73,21 @@ def run_sweep(
         engine=plan.engine,
     )
 
-    def train(ledger: Ledger, max_seconds: float | None = None) -> None:
-        if ledger.num_left:  # Ray is not started for nothing
+    def train(queue: RunQueue, max_seconds: float | None = None) -> None:
+        if queue.num_left:  # Ray is not started for nothing
             start_ray(slots, ray_address)
             here = (
                 _with_driver_files(context, plan, suite, folder, cache) if ray_address else context
             )
-            run_schedule(ledger, here, slots, sweep=plan.name, max_seconds=max_seconds)
+            run_schedule(queue, here, slots, sweep=plan.name, max_seconds=max_seconds)
 
     try:
         with view(progress) if view else nullcontext() as shown:
             observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
-            ledger = StudyLedger(record, folder / TRIALS_FOLDER, observers)
-            train(ledger, max_seconds)
+            queue = SearchQueue(record, folder / TRIALS_FOLDER, observers)
+            train(queue, max_seconds)
         if progress.finished == plan.num_trials:
-            train(LostWeightsLedger(record, folder / TRIALS_FOLDER))
+            train(LostWeightsQueue(record, folder / TRIALS_FOLDER))
     except StorageError:
         raise  # what is written out is read from the storage: `resume` does it
     except BaseException:
@@ -98,7 +99,7 @@ def run_sweep(
         num_planned=plan.num_trials,
         num_failed=sum(trial.state == "failed" for trial in record.each_trial()),
         tracked=tracked,
-        stop_reason=ledger.stop_reason,
+        stop_reason=queue.stop_reason,
     )
 
 

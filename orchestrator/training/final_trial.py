@@ -15,6 +15,7 @@ import torch
 from orchestrator.data.cache import DecodedSplit, ImageCache, open_final_splits
 from orchestrator.data.task import FINAL_SPLITS, Task
 from orchestrator.training.config import TrialConfig
+from orchestrator.training.facts import EpochRow, FinalFacts
 from orchestrator.training.loop import (
     MOST_CLASSES,
     Inputs,
@@ -107,13 +108,13 @@ class FinalTrial(Trial):
         decoded = self._finals.final_splits(self.config.task)[split]
         return pixels_on_device(self.context, decoded.images, decoded.labels, decoded.fingerprint)
 
-    def epochs(self) -> Generator[dict[str, float], None, None]:
+    def epochs(self) -> Generator[EpochRow, None, None]:
         yield from super().epochs()
         self._tested = self._test()
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> FinalFacts:
         """As of any trial; after the last epoch also what `_test` found."""
-        return {**super().facts(), **self._tested}
+        return FinalFacts(**self._told(), **self._tested)
 
     def _test(self) -> dict[str, Any]:
         """Accuracy, number of images, those of the most frequent class; and all by class."""

@@ -34,6 +34,7 @@ from orchestrator.training.backbone import BackbonePlan, image_transform, load_p
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.training.config import TrialConfig, build
 from orchestrator.training.driver_files import DriverFiles, write_whole
+from orchestrator.training.facts import EpochRow, TrialFacts
 from orchestrator.training.feature_cache import FeatureCache
 from orchestrator.training.loop import (
     EVAL_BATCH,
@@ -175,7 +176,7 @@ class Trial:
         self.model: TunedViT | None = None
         self.setup_seconds = 0.0
 
-    def epochs(self) -> Generator[dict[str, float], None, None]:
+    def epochs(self) -> Generator[EpochRow, None, None]:
         """Train, one row of metrics per epoch. Raises TrialFailed or ValueError."""
         torch.set_num_threads(self.context.cpu_threads)
         pixels = {split: self._pixels(split) for split in self.splits}
@@ -222,7 +223,7 @@ class Trial:
         num_prompts = model.tuning.num_prompts or self.config.config.get("num_tokens")
         return (plan.name, plan.image_size, self.config.method, num_prompts, model.prefix_key)
 
-    def _restored(self, training: Training) -> list[dict[str, float]]:
+    def _restored(self, training: Training) -> list[EpochRow]:
         """Epochs of an earlier run of this trial, from its checkpoint."""
         self._saved = time.monotonic()
         state = self._checkpoint and load_checkpoint(self._checkpoint, owner=self._owner)
@@ -261,8 +262,12 @@ class Trial:
         assert self.model is not None
         return self.model.recipe.epochs
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> TrialFacts:
         """What is worth keeping beside the metrics."""
+        return TrialFacts(**self._told())
+
+    def _told(self) -> dict[str, Any]:
+        """The facts so far, by name."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if self.context.device != "cpu":
             peak = torch.cuda.max_memory_allocated() / 2**20
@@ -475,7 +480,7 @@ def device_name(device: str) -> str:
 
 def run_trial(
     config: TrialConfig, context: TrialContext, worker_cache: WorkerCache
-) -> tuple[Trial, list[dict[str, float]]]:
+) -> tuple[Trial, list[EpochRow]]:
     """Train one configuration to its end."""
     trial = Trial(config, context, worker_cache)
     return trial, list(trial.epochs())

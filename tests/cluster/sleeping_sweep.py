@@ -2,7 +2,7 @@
 
     python sleeping_sweep.py --name A --trials 10 --seconds 1 --slots 4 --cpus 1 --gpu-kind L4
 
-Everything between Ray and the ledger is real. One line for each trial that ended: when it began,
+Everything between Ray and the queue is real. One line for each trial that ended: when it began,
 when it ended, and on which node of Ray.
 """
 
@@ -19,7 +19,9 @@ from ray import tune
 
 from orchestrator.cluster import sharing
 from orchestrator.cluster.slots import Slots
+from orchestrator.run.queue import Finished, Report
 from orchestrator.run.ray import engine
+from orchestrator.run.ray.worker import as_result
 
 
 class SleepingWorker(tune.Trainable):
@@ -33,31 +35,31 @@ class SleepingWorker(tune.Trainable):
         began = time.time()
         time.sleep(self._context.seconds)
         node = ray.get_runtime_context().get_node_id()
-        return {"rows": [], "facts": {"began": began, "ended": time.time(), "node": node}}
+        facts: Any = (began, time.time(), node)
+        return as_result(Report(rows=[], facts=facts, end=Finished()))
 
 
-class SleepingLedger:
+class SleepingQueue:
     def __init__(self, num_trials: int) -> None:
         self.num_left = num_trials
 
-    def next_run(self, tune_id: str, held: Sequence[str]) -> Any:
+    def next_run(self, run_id: str, held: Sequence[str]) -> Any:
         if not self.num_left:
             return "finished"
         self.num_left -= 1
         return SimpleNamespace(config=SimpleNamespace(task="any"))
 
-    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
-        told = [result[f"facts/{name}"] for name in ("began", "ended", "node")]
-        print(json.dumps(told), flush=True)
+    def reported(self, run_id: str, report: Report) -> bool:
+        print(json.dumps(report.facts), flush=True)
         return True
 
-    def worker_died(self, tune_id: str, reason: str) -> None:
+    def worker_died(self, run_id: str, reason: str) -> None:
         raise AssertionError(f"a worker died: {reason}")
 
-    def worker_lost(self, tune_id: str, reason: str) -> None:
+    def worker_lost(self, run_id: str, reason: str) -> None:
         raise AssertionError(f"a trial was given up: {reason}")
 
-    def forget(self, tune_id: str) -> None:
+    def forget(self, run_id: str) -> None:
         pass
 
 
@@ -80,7 +82,7 @@ def main() -> None:
     engine.start_ray(slots, os.environ["RAY_ADDRESS"])
     engine.WarmWorker = SleepingWorker  # pyright: ignore[reportAttributeAccessIssue]
     context: Any = SimpleNamespace(silent_seconds=600.0, seconds=options.seconds)
-    engine.run_schedule(SleepingLedger(options.trials), context, slots, sweep=options.name)
+    engine.run_schedule(SleepingQueue(options.trials), context, slots, sweep=options.name)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from orchestrator.plan.plan import save_plan
 from orchestrator.plan.prepare import SweepRequest, plan_sweep
 from orchestrator.record import database
 from orchestrator.run import sweep
-from orchestrator.run.ray.worker import WarmWorker
-from orchestrator.run.search_queue import Ledger, Run
+from orchestrator.run.queue import Run, RunQueue
+from orchestrator.run.worker_loop import WorkerLoop
 from orchestrator.support import commit_points
 from orchestrator.training.trial import TrialContext
 
@@ -49,25 +49,17 @@ def _run(folder: str, kill_at: str | None, environment: dict[str, str]) -> None:
     cli.main()
 
 
-def _one_slot(ledger: Ledger, context: TrialContext, slots: Slots, **_: Any) -> None:
-    """What Tune does with a ledger and a single warm worker."""
-    worker: WarmWorker | None = None
-    for tune_id in map(str, range(ledger.num_left)):
-        run = ledger.next_run(tune_id)
+def _one_slot(queue: RunQueue, context: TrialContext, slots: Slots, **_: Any) -> None:
+    """What Tune does with a queue and a single warm worker."""
+    worker = WorkerLoop(context)
+    for run_id in map(str, range(queue.num_left)):
+        run = queue.next_run(run_id)
         if not isinstance(run, Run):
             return
-        config = {"run": [run]}
-        if worker is None:
-            worker = object.__new__(WarmWorker)
-            worker.setup(config, context)
-        else:
-            worker.reset_config(config)
-        ended = False
-        while not ended:
-            result = worker.step()
-            facts = {f"facts/{name}": value for name, value in result["facts"].items()}
-            ended = ledger.reported(tune_id, {**result, **facts})
-        ledger.forget(tune_id)
+        worker.begin(run)
+        while not queue.reported(run_id, worker.step()):
+            pass
+        queue.forget(run_id)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
     python short_trials.py --slots 2 --trials 20 [--tasks 3] [--kill-idle]
 
 With --kill-idle the first worker that has nothing to do is killed, and then given a trial. Prints
-what the ledger heard, how many trials Tune remembered at most, and how many trials each worker ran
+what the queue heard, how many trials Tune remembered at most, and how many trials each worker ran
 of each task.
 """
 
@@ -22,7 +22,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.cluster.slots import Slots
+from orchestrator.run.queue import Finished, Report
 from orchestrator.run.ray import engine
+from orchestrator.run.ray.worker import as_result, run_in
 
 IDLE_SECONDS = 2.0
 LONG_SECONDS = 12.0
@@ -30,18 +32,19 @@ LONG_SECONDS = 12.0
 
 class MomentaryWorker(tune.Trainable):
     def setup(self, config: dict[str, Any], context: Any) -> None:
-        (self._run,) = config["run"]
+        self._run: Any = run_in(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        (self._run,) = new_config["run"]
+        self._run = run_in(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         time.sleep(self._run.seconds)
-        return {"rows": [], "facts": {"pid": os.getpid(), "task": self._run.config.task}}
+        facts: Any = {"pid": os.getpid(), "task": self._run.config.task}
+        return as_result(Report(rows=[], facts=facts, end=Finished()))
 
 
-class Ledger:
+class ShortQueue:
     def __init__(self, num_trials: int, num_tasks: int, *, kill_idle: bool) -> None:
         self.num_left = num_trials
         self._left = Counter({str(n): num_trials // num_tasks for n in range(num_tasks)})
@@ -54,7 +57,7 @@ class Ledger:
         self._kill_idle = kill_idle
         self._may_go_on = 0.0
 
-    def next_run(self, tune_id: str, held: Sequence[str]) -> Any:
+    def next_run(self, run_id: str, held: Sequence[str]) -> Any:
         if not self.num_left:
             return "finished"
         if time.monotonic() < self._may_go_on:
@@ -68,24 +71,25 @@ class Ledger:
         self._left[task] -= 1
         return SimpleNamespace(seconds=seconds, config=SimpleNamespace(task=task))
 
-    def reported(self, tune_id: str, result: dict[str, Any]) -> bool:
-        self.ended.append(tune_id)
-        self.by_worker[result["facts/pid"]][result["facts/task"]] += 1
+    def reported(self, run_id: str, report: Report) -> bool:
+        facts: Any = report.facts
+        self.ended.append(run_id)
+        self.by_worker[facts["pid"]][facts["task"]] += 1
         gc.collect()
         trials = sum(isinstance(kept, Trial) for kept in gc.get_objects())
         self.most_remembered = max(self.most_remembered, trials)
         if self._kill_idle and len(self.ended) == 1:
-            os.kill(result["facts/pid"], signal.SIGKILL)
+            os.kill(facts["pid"], signal.SIGKILL)
             self._may_go_on = time.monotonic() + IDLE_SECONDS
         return True
 
-    def worker_died(self, tune_id: str, reason: str) -> None:
-        self.died.append(tune_id)
+    def worker_died(self, run_id: str, reason: str) -> None:
+        self.died.append(run_id)
 
-    def worker_lost(self, tune_id: str, reason: str) -> None:
-        self.lost.append(tune_id)
+    def worker_lost(self, run_id: str, reason: str) -> None:
+        self.lost.append(run_id)
 
-    def forget(self, tune_id: str) -> None:
+    def forget(self, run_id: str) -> None:
         pass
 
 
@@ -99,12 +103,12 @@ def main() -> None:
     slots = Slots(num_slots=options.slots, cpu_threads=1, gpus_per_trial=0)
     engine.start_ray(slots, None)
     engine.WarmWorker = MomentaryWorker  # pyright: ignore[reportAttributeAccessIssue]
-    ledger = Ledger(options.trials, options.tasks, kill_idle=options.kill_idle)
+    queue = ShortQueue(options.trials, options.tasks, kill_idle=options.kill_idle)
     context: Any = SimpleNamespace(silent_seconds=600.0)
-    engine.run_schedule(ledger, context, slots, sweep="short")
-    heard = {"ended": len(ledger.ended), "died": ledger.died, "lost": ledger.lost}
-    of_workers = list(ledger.by_worker.values())
-    print(json.dumps({**heard, "remembered": ledger.most_remembered, "of_workers": of_workers}))
+    engine.run_schedule(queue, context, slots, sweep="short")
+    heard = {"ended": len(queue.ended), "died": queue.died, "lost": queue.lost}
+    of_workers = list(queue.by_worker.values())
+    print(json.dumps({**heard, "remembered": queue.most_remembered, "of_workers": of_workers}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from gate import Gate
 from nodes import Cluster
 from story import Story, assert_whole, story_of
 
-from orchestrator.run.search_queue import WORKER_DEATHS_ALLOWED
+from orchestrator.run.queue import WORKER_DEATHS_ALLOWED
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

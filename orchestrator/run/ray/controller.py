@@ -129,8 +129,7 @@ class QuietProgress(TrialProgressCallback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Tune keeps the last result of every trial: not what is in our record by now."""
-        for told in ("rows", "facts"):
-            del result[told]
+        del result["report"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Nothing to print."""

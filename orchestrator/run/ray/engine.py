@@ -1,7 +1,7 @@
 """One Ray Tune run over all trials of a sweep, or over all runs of its finalists.
 
-A Searcher hands out what a ledger says is next, a TrialScheduler asks the ledger after every report
-whether to go on, and warm actors train. All state is in the record behind the ledger; Tune's own
+A Searcher hands out what a queue says is next, a TrialScheduler asks the queue after every report
+whether to go on, and warm actors train. All state is in the record behind the queue; Tune's own
 snapshots are never read.
 """
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 # Before Ray is imported: its own loggers write files that nobody reads, and phone home.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -38,9 +38,9 @@ from orchestrator.cluster.capacity import gpu_kinds, grown
 from orchestrator.cluster.ray_watch import watched
 from orchestrator.cluster.sharing import Share, machines_alive
 from orchestrator.cluster.slots import Machine, Slots
+from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Run, RunQueue
 from orchestrator.run.ray.controller import QuietProgress, SweepScheduler
-from orchestrator.run.ray.worker import WarmWorker
-from orchestrator.run.search_queue import WORKER_DEATHS_ALLOWED, Ledger
+from orchestrator.run.ray.worker import WarmWorker, as_config, report_in, run_in
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.stopping import MachineLost, ending_in_order, stop_requested
 from orchestrator.training.trial import TrialContext
@@ -51,24 +51,24 @@ Answer = TypeVar("Answer")
 
 
 def run_schedule(
-    ledger: Ledger,
+    queue: RunQueue,
     context: TrialContext,
     slots: Slots,
     *,
     sweep: str,
     max_seconds: float | None = None,
 ) -> None:
-    """Run what is left in the ledger; returns when done, out of time, or stopped by a signal.
+    """Run what is left in the queue; returns when done, out of time, or stopped by a signal.
 
     Runs that were not finished by then stay running in the record, to be run again. As many run at
     a time as slots, or as the fair share of the cluster that other sweeps, which know this one as
     `sweep`, leave to it.
     """
-    if ledger.num_left == 0:
+    if queue.num_left == 0:
         return
     share = Share(sweep, slots)
-    share.look(num_left=lambda: ledger.num_left, num_running=lambda: 0)
-    shared = _Shared(ledger, share, silent_seconds=context.silent_seconds)
+    share.look(num_left=lambda: queue.num_left, num_running=lambda: 0)
+    shared = _Shared(queue, share, silent_seconds=context.silent_seconds)
     with ending_in_order(), watched(shared.lose):
         tuner = tune.Tuner(
             tune.with_resources(
@@ -76,9 +76,9 @@ def run_schedule(
                 slots.ray_resources,
             ),
             tune_config=tune.TuneConfig(
-                search_alg=_LedgerSearcher(shared),
-                scheduler=_LedgerScheduler(shared),
-                num_samples=ledger.num_left,
+                search_alg=_QueueSearcher(shared),
+                scheduler=_QueueScheduler(shared),
+                num_samples=queue.num_left,
                 max_concurrent_trials=slots.num_slots,
                 reuse_actors=True,
                 time_budget_s=max_seconds,
@@ -141,7 +141,7 @@ def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
 class _Shared:
     """What searcher, scheduler and stopper know together."""
 
-    ledger: Ledger
+    queue: RunQueue
     share: Share
     silent_seconds: float
     deaths: dict[str, str] = field(default_factory=dict)
@@ -151,10 +151,10 @@ class _Shared:
     idle: list[Sequence[str]] = field(default_factory=list)
     """Tasks that each worker holds which waits for the next run."""
     failure: Exception | None = None
-    """Of the ledger, after which nothing more is asked of it and the schedule ends in order."""
+    """Of the queue, after which nothing more is asked of it and the schedule ends in order."""
 
     def ask(self, call: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """What the ledger answers, or `otherwise` from its first failure on."""
+        """What the queue answers, or `otherwise` from its first failure on."""
         if self.failure is None:
             try:
                 return call()
@@ -170,12 +170,12 @@ class _Shared:
         """Ray has gone, and its workers with it: no trial is to blame."""
         self.failure = self.failure or error
 
-    # Tune pickles searcher and scheduler into snapshots that we never read: not the ledger.
+    # Tune pickles searcher and scheduler into snapshots that we never read: not the queue.
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _LedgerSearcher(Searcher):
+class _QueueSearcher(Searcher):
     def __init__(self, shared: _Shared) -> None:
         super().__init__()
         self.shared = shared
@@ -183,25 +183,26 @@ class _LedgerSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if len(self.shared.heard) >= self.shared.share.allowed:
             return None
-        ledger = self.shared.ledger
+        queue = self.shared.queue
         held = self.shared.idle.pop(0) if self.shared.idle else ()
-        run = self.shared.ask(lambda: ledger.next_run(trial_id, held), "finished")
+        run: Run | Literal["finished"] | None = self.shared.ask(
+            lambda: queue.next_run(trial_id, held), "finished"
+        )
         if run == "finished":
             return Searcher.FINISHED
         if run is None:
             return None
         self.shared.heard[trial_id] = time.monotonic()
-        # In a list, since Tune would take the values of a plain dictionary for a space to search.
-        return {"run": [run]}
+        return as_config(run)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        ledger = self.shared.ledger
+        queue = self.shared.queue
         if error:
             reason = self.shared.deaths.get(trial_id, "it did not start")
-            self.shared.ask(lambda: ledger.worker_lost(trial_id, reason), None)
-        ledger.forget(trial_id)
+            self.shared.ask(lambda: queue.worker_lost(trial_id, reason), None)
+        queue.forget(trial_id)
         for kept in (self.shared.deaths, self.shared.heard):
             kept.pop(trial_id, None)
 
@@ -212,7 +213,7 @@ class _LedgerSearcher(Searcher):
         raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
 
 
-class _LedgerScheduler(SweepScheduler):
+class _QueueScheduler(SweepScheduler):
     def __init__(self, shared: _Shared) -> None:
         super().__init__()
         self.shared = shared
@@ -224,17 +225,16 @@ class _LedgerScheduler(SweepScheduler):
         return self.shared.is_lost
 
     def task_of(self, trial: Any) -> str:
-        (run,) = trial.config["run"]
-        return run.config.task
+        return run_in(trial.config).config.task
 
     def workers_idle(self, held: Sequence[Sequence[str]]) -> None:
         self.shared.idle = list(held)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Heard in every round. None: Tune starts what is pending by itself."""
-        ledger, running = self.shared.ledger, len(self.shared.heard)
+        queue, running = self.shared.queue, len(self.shared.heard)
         self.shared.share.look(
-            num_left=lambda: running + self.shared.ask(lambda: ledger.num_left, 0),
+            num_left=lambda: running + self.shared.ask(lambda: queue.num_left, 0),
             num_running=lambda: sum(
                 trial.status == "RUNNING" for trial in tune_controller.get_live_trials()
             ),
@@ -242,8 +242,8 @@ class _LedgerScheduler(SweepScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         self.shared.heard[trial.trial_id] = time.monotonic()
-        ledger = self.shared.ledger
-        ends = self.shared.ask(lambda: ledger.reported(trial.trial_id, result), True)
+        queue = self.shared.queue
+        ends = self.shared.ask(lambda: queue.reported(trial.trial_id, report_in(result)), True)
         return TrialScheduler.STOP if ends else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -255,11 +255,11 @@ class _LedgerScheduler(SweepScheduler):
         if silent >= self.shared.silent_seconds:
             reason = f"it finished no epoch within {self.shared.silent_seconds:.0f} s"
         self.shared.deaths[name] = reason
-        ledger = self.shared.ledger
-        self.shared.ask(lambda: ledger.worker_died(name, reason), None)
+        queue = self.shared.queue
+        self.shared.ask(lambda: queue.worker_died(name, reason), None)
         if reason == OUT_OF_MEMORY:
-            (run,) = trial.config["run"]
-            trial.config["run"] = [replace(run, memory_share=run.memory_share / 2)]
+            run = run_in(trial.config)
+            trial.config.update(as_config(replace(run, memory_share=run.memory_share / 2)))
 
 
 class _StopInOrder(tune.Stopper):

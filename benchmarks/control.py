@@ -438,7 +438,8 @@ def fill(plan: "SweepPlan", case: Case, folder: Path) -> None:
     from optuna.distributions import distribution_to_json
     from optuna.storages._rdb import models
 
-    from orchestrator.record.record import as_columns, open_record
+    from orchestrator.record.columns import as_columns
+    from orchestrator.record.record import open_record
 
     record = open_record(plan, folder, case.storage)
     random = optuna.samplers.RandomSampler(seed=0)

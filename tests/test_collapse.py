@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from plans import make_plan, make_record, run_trial
 
-from orchestrator.record.record import EpochRow, Record, TrialRecord
+from orchestrator.record.record import Record, TrialRecord
 from orchestrator.report.collapse import collapse_sentence
+from orchestrator.training.facts import EpochRow
 
 STUDY = "caltech101.vpt_deep"
 

@@ -19,7 +19,7 @@ from orchestrator.plan.plan import load_plan, save_plan
 from orchestrator.plan.precision import choose_precision
 from orchestrator.plan.prepare import SweepRequest, plan_sweep
 from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
-from orchestrator.record.record import as_columns, as_rows
+from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.training import trial as trial_module
 from orchestrator.training.numerics import Engine
 from orchestrator.training.trial import Trial, TrialContext

@@ -8,8 +8,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.record.record import EpochRow, TrialRecord
+from orchestrator.record.record import TrialRecord
 from orchestrator.run.progress import Progress
+from orchestrator.training.facts import EpochRow
 
 
 def duration(seconds: float) -> str:

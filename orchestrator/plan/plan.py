@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from orchestrator.data.split import SplitRule
 from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry
 from orchestrator.plan.pruners.options import choices as pruner_choices
+from orchestrator.plan.samplers import SAMPLERS
 from orchestrator.plan.space import SearchSpace, parse_space
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import (
@@ -37,7 +38,6 @@ from orchestrator.training.numerics import Engine
 FORMAT = 1
 PLAN_FILE = "sweep.yaml"
 
-SAMPLERS = ("tpe", "random")
 MOST_TRIALS = 10_000_000
 """Of a study."""
 
@@ -98,7 +98,7 @@ class SweepPlan:
     """Of splits that are ours; None in plans that were made when it was the seed above."""
     split: tuple[float, float, float] | None = None
     """Fractions of train, val and test that the user chose for them."""
-    sampler: Annotated[str, OneOf(SAMPLERS)]
+    sampler: Annotated[str, OneOf(tuple(SAMPLERS))]
     """tpe or random."""
     pruner: Annotated[Pruner, OneOfKinds({name: PRUNERS[name] for name in pruner_choices()})]
     engine: Engine = field(default_factory=Engine)

@@ -22,10 +22,11 @@ from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.plan.final_protocol import FinalProtocol, refuse_unsuited
 from orchestrator.plan.places import under_planned_names
-from orchestrator.plan.plan import MOST_TRIALS, SAMPLERS, StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.plan import MOST_TRIALS, StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
+from orchestrator.plan.samplers import SAMPLERS
 from orchestrator.plan.space import SearchSpace, Value, build, extremes, load_space, parse_space
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import INT64, MOST_BYTES_OF_A_NAME, why_no_name

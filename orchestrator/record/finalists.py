@@ -7,8 +7,9 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any
 
-from orchestrator.record.record import EpochRow, TrialRecord
+from orchestrator.record.record import TrialRecord
 from orchestrator.support.uncertainty import clear_from, paired_error
+from orchestrator.training.facts import EpochRow
 
 CLEARLY_WORSE = 0.1
 """A finalist is stopped when Wilcoxon's signed-rank test, paired by fold, has a smaller p."""

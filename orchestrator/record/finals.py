@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.plan.final_protocol import FinalProtocol
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.pruners.wilcoxon import Wilcoxon
+from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import open_storage
 from orchestrator.record.finalists import (
     CLEARLY_WORSE,
@@ -26,16 +27,9 @@ from orchestrator.record.finalists import (
     choose_finalists,
     choose_winner,
 )
-from orchestrator.record.record import (
-    FINISHED,
-    STATES,
-    EpochRow,
-    Record,
-    TrialRecord,
-    as_columns,
-    as_rows,
-)
+from orchestrator.record.record import FINISHED, STATES, Record, TrialRecord
 from orchestrator.record.stored_final import refuse_other_round
+from orchestrator.training.facts import EpochRow
 
 
 @dataclass(frozen=True, kw_only=True)

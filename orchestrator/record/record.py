@@ -4,11 +4,8 @@ Every ask, report, prune decision and result is written here, by the driver alon
 else hears of it. Tracking, results table and exports are made from it and can be made again.
 """
 
-import copy
 import json
 import math
-import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -16,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan
 from orchestrator.plan.pruners import current_entry
+from orchestrator.plan.samplers import SeededByName
+from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import default_storage, open_storage
+from orchestrator.record.held_back import HeldBack
 from orchestrator.record.stored_facts import refuse_other_facts
-from orchestrator.record.write_tables import Param, write_trial
+from orchestrator.record.write_tables import write_trial
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.document import read_as, shown
 from orchestrator.training.config import TrialConfig
@@ -262,11 +261,11 @@ class Record:
         """Values already in the storage stay; a trial cut off while it was drawn gets the rest."""
         plan, study = self.plan, self._studies[study_name]
         seed = plan.trial_seed(study_name, number)
-        drawn = _HeldBack(self._storage)
-        study = _with_storage(study, drawn)
+        drawn = HeldBack(self._storage)
+        study = drawn.study(study)
         # A sampler seeded anew for each trial decides by the storage alone: after a crash the
         # decisions are those of an undisturbed run.
-        study.sampler = _SeededByName(plan.sampler, seed)
+        study.sampler = SeededByName(plan.sampler, seed)
         space = plan.parsed_spaces[plan.study(study_name).space]
         config = space.draw(optuna.Trial(study, trial_id))
         write_trial(self._storage, trial_id, params=drawn.params, user_attrs={"seed": seed})
@@ -274,8 +273,8 @@ class Record:
 
     def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
         """Ask the pruner; what it says is written before the other trials can see the rung."""
-        rungs = _HeldBack(self._storage)
-        judged = _with_storage(self._studies[study], rungs)
+        rungs = HeldBack(self._storage)
+        judged = rungs.study(self._studies[study])
         # The median pruner answers with a numpy bool, which JSON does not take.
         stops = bool(judged.pruner.prune(judged, self._storage.get_trial(trial_id)))
         decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes)
@@ -371,64 +370,6 @@ class _Reported:
     decision: _Decision
 
 
-class _HeldBack:
-    """A storage as sampler and pruner see it: they read the real one; what they write is kept."""
-
-    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
-        self._storage = storage
-        self.attributes: dict[str, Any] = {}
-        self.params: dict[str, Param] = {}
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self.attributes[key] = value
-
-    def set_trial_param(
-        self, trial_id: int, name: str, value: float, distribution: BaseDistribution
-    ) -> None:
-        self.params[name] = (value, distribution)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-
-def _with_storage(study: optuna.Study, storage: _HeldBack) -> optuna.Study:
-    seen = copy.copy(study)
-    seen._storage = storage  # type: ignore[assignment]
-    return seen
-
-
-class _SeededByName(optuna.samplers.BaseSampler):
-    """Draws every name from a seed of its own.
-
-    So a trial that was cut off while it was drawn gets the values it would have had.
-    """
-
-    def __init__(self, name: str, seed: int) -> None:
-        self._name = name
-        self._seed = seed
-        self._joint = make_sampler(name, seed)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._joint.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self._joint.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        sampler = make_sampler(self._name, zlib.crc32(f"{self._seed}/{param_name}".encode()))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-
 def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -> Record:
     """The record of a sweep folder, or of a storage elsewhere."""
     return Record(plan, storage_url or default_storage(folder))
@@ -482,35 +423,3 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
         "data_fingerprint": plan.task(study.task).fingerprint,
     }
     return json.loads(json.dumps(document))
-
-
-def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """`tpe` or `random`."""
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        # `group` lets conditional names be sampled jointly; it is marked experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, group=True)
-
-
-def as_columns(rows: Sequence[EpochRow]) -> dict[str, list[float | None]]:
-    """Rows as columns; beside the accuracy, which must stay exact, numbers are cut to 6 digits.
-
-    A metric that a row does not have, as the accuracy of an epoch that was not validated, is None.
-    """
-
-    def kept(name: str, value: float | None) -> float | None:
-        if value is None or name in ("epoch", "val_accuracy"):
-            return value
-        return float(f"{value:.6g}")
-
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [kept(name, row.get(name)) for row in rows] for name in names}
-
-
-def as_rows(columns: Mapping[str, Sequence[float | None]]) -> list[EpochRow]:
-    """The rows that `as_columns` was given; what older versions called `lr` is `scaled_lr`."""
-    names = ["scaled_lr" if name == "lr" else name for name in columns]
-    rows = [zip(names, row, strict=True) for row in zip(*columns.values(), strict=True)]
-    return [{name: value for name, value in row if value is not None} for row in rows]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.record.record import FINISHED, EpochRow, Record, TrialRecord, best_of
+from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.training.facts import EpochRow
 
 
 @dataclass(kw_only=True)

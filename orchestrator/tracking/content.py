@@ -13,10 +13,11 @@ from typing import Any
 
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.space import build
-from orchestrator.record.record import FINISHED, EpochRow, TrialRecord, best_of
+from orchestrator.record.record import FINISHED, TrialRecord, best_of
 from orchestrator.report.cautions import cautions
 from orchestrator.support.foreign_text import markdown
 from orchestrator.support.yaml_io import dump_yaml
+from orchestrator.training.facts import EpochRow
 
 STUDY_TAG = "orchestrator.study"
 TRIAL_TAG = "orchestrator.trial"

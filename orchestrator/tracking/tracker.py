@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.record.record import FINISHED, EpochRow, TrialRecord
+from orchestrator.record.record import FINISHED, TrialRecord
 from orchestrator.support.addresses import reason_of, redacted
 from orchestrator.tracking.mlflow.writer import RunWriter
+from orchestrator.training.facts import EpochRow
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.bundle.bundle import BUNDLE_SUFFIXES
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.record.record import EpochRow, TrialRecord
+from orchestrator.record.record import TrialRecord
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.yaml_io import dump_yaml
 from orchestrator.tracking.content import (
@@ -42,6 +42,7 @@ from orchestrator.tracking.mlflow.store import (
     missing_files,
     open_client,
 )
+from orchestrator.training.facts import EpochRow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

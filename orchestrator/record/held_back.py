@@ -1,0 +1,39 @@
+"""A study as sampler and pruner see it: what they want to write is kept back.
+
+They decide by the storage; what they decide is written by the record, at once and in its own order,
+so that a driver that is killed in between leaves no half of a decision.
+"""
+
+import copy
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+
+from orchestrator.record.write_tables import Param
+
+
+class HeldBack:
+    """A storage whose reads are those of the real one, and whose writes stay here."""
+
+    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
+        self._storage = storage
+        self.attributes: dict[str, Any] = {}
+        self.params: dict[str, Param] = {}
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.attributes[key] = value
+
+    def set_trial_param(
+        self, trial_id: int, name: str, value: float, distribution: BaseDistribution
+    ) -> None:
+        self.params[name] = (value, distribution)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def study(self, study: optuna.Study) -> optuna.Study:
+        """The same study on this storage."""
+        seen = copy.copy(study)
+        seen._storage = self  # type: ignore[assignment]
+        return seen

@@ -8,8 +8,9 @@ that only the last bias ever moves. Written on the walk instead of taken from `p
 adapter of this kind.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,9 @@ class Adapter(Method):
 
     title: ClassVar[str] = "Adapters Strike Back"
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.06820"
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "Adapter+": {"channel_scale": True, "position": "post"}
+    }
 
     bottleneck: int = 8
     """Width between its two layers. VPT's reductions 8, 64 and 256 are 96, 12 and 3 on ViT-B."""

@@ -36,6 +36,7 @@ class APT(Method):
 
     title: ClassVar[str] = "Approximated Prompt Tuning for Vision-Language Pre-trained Models"
     paper: ClassVar[str] = "https://arxiv.org/abs/2306.15706"
+    learns_prompts: ClassVar[bool] = True
 
     num_tokens: int = 50
     """Memory tokens per block. The paper uses 200."""
@@ -57,6 +58,10 @@ class APT(Method):
         check_choice(self, "weight", ("detached_max", "none"))
         check_flag(self, "use_scale")
         check_number(self, "dropout", 0, 1, below_high=True)
+
+    @property
+    def length(self) -> int:
+        return self.num_tokens
 
     def recipe(self) -> Recipe:
         return Recipe(

@@ -4,9 +4,9 @@ Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transforme
 Language-models", ACL 2022, https://arxiv.org/abs/2106.10199; a baseline of VPT's tables.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -23,6 +23,7 @@ class Bias(Method):
 
     title: ClassVar[str] = "BitFit"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.10199"
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Bias": {}}
 
     def recipe(self) -> Recipe:
         return FINE_TUNING

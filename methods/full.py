@@ -4,9 +4,9 @@ The yardstick of all tables. Recipe: that of VPT's comparison (AdamW with decay 
 published numbers are known to be weak; a search over `lr` does better.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -33,6 +33,7 @@ class Full(Method):
     title: ClassVar[str] = "Full fine-tuning (baseline of Visual Prompt Tuning)"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
     trains_backbone: ClassVar[bool] = True
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Full": {}}
 
     def recipe(self) -> Recipe:
         return FINE_TUNING

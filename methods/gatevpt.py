@@ -9,6 +9,7 @@ the attention scores of all heads and tokens. Gates open: VPT-Shallow. Gates shu
 one set of prompts for all blocks.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.checks import MOST_PROMPTS, check_flag, check_number, check_whole
-from methods.method import Images, Method, tuned_dtype
+from methods.method import Images, Method, Portrait, tuned_dtype
 from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
 
@@ -28,6 +29,8 @@ class GateVPT(Method):
 
     title: ClassVar[str] = "Improving Visual Prompt Tuning for Self-supervised Vision Transformers"
     paper: ClassVar[str] = "https://arxiv.org/abs/2306.05067"
+    learns_prompts: ClassVar[bool] = True
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"GateVPT": {}}
 
     num_tokens: int = 10
     """Prompts. The authors chose 1 to 10 on VTAB, 100 on fine-grained tasks."""
@@ -49,6 +52,10 @@ class GateVPT(Method):
         check_flag(self, "learn_temperature")
         check_number(self, "temperature", *TEMPERATURES)
         check_number(self, "dropout", 0, 1, below_high=True)
+
+    @property
+    def length(self) -> int:
+        return self.num_tokens
 
     def recipe(self) -> Recipe:
         return gated_recipe(self.num_tokens)
@@ -121,6 +128,18 @@ class GatedPrompts(TemperedPrompts):
         self.num_gates = len(gate)
         self.gate = nn.Parameter(gate) if self.num_gates else None
         """Logits, one per gated block."""
+
+    def portraits(self) -> Sequence[Portrait]:
+        if self.gate is None:
+            return ()
+        gates = Portrait(
+            title="Gates",
+            text="What a gate lets through of the prompts that leave its block: 1 takes them all, "
+            "0 keeps those that entered.",
+            name="gate",
+            values=self.gate.detach().sigmoid().tolist(),
+        )
+        return (gates,)
 
     def between(
         self, index: int, before: Tensor, after: Tensor, patches: Tensor, memory: Any

@@ -3,8 +3,9 @@
 The baseline that every prompt method must beat; no part of the backbone is touched.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -19,6 +20,7 @@ class Linear(Method):
 
     title: ClassVar[str] = "Linear probe (baseline of Visual Prompt Tuning)"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Linear": {}}
 
     def recipe(self) -> Recipe:
         return Recipe(batch_size=1024)

@@ -9,8 +9,9 @@ method with another count than the tables have. Here it is two products, for q a
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -38,6 +39,7 @@ class LoRA(Method):
 
     title: ClassVar[str] = "LoRA: Low-Rank Adaptation of Large Language Models"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.09685"
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"LoRA": {}}
 
     rank: int = 8
     """Of the products."""

@@ -43,6 +43,7 @@ class LSPT(Method):
     )
     paper: ClassVar[str] = "https://arxiv.org/abs/2402.17406"
     reconstruction: ClassVar[bool] = True
+    learns_prompts: ClassVar[bool] = True
 
     num_tokens: int = 10
     """Prompts."""
@@ -78,6 +79,10 @@ class LSPT(Method):
         check_choice(self, "memory_init", ("zero", "prompt"))
         check_number(self, "forget_bias", 0)
         check_number(self, "dropout", 0, 1, below_high=True)
+
+    @property
+    def length(self) -> int:
+        return self.num_tokens
 
     def recipe(self) -> Recipe:
         return gated_recipe(self.num_tokens)

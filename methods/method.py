@@ -4,7 +4,8 @@ A method never copies the ViT. It hands over a `Tuning`: what it adds before, be
 after the blocks. The walk (`methods/walk.py`) asks it at a few places.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -36,6 +37,16 @@ class Method(Protocol):
     trains_backbone: ClassVar[bool] = False
     """The whole backbone learns and runs in training mode, with its own dropout if it has any."""
 
+    learns_prompts: ClassVar[bool] = False
+    """It learns prompt tokens: a report compares such methods with those that learn none."""
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What papers call it in their tables, each name with the values that make it that one."""
+
+    @property
+    def length(self) -> int | None:
+        """Prompt tokens per block; None where it learns none."""
+        return None
+
     def recipe(self) -> Recipe:
         """How the authors train it, as far as it is known."""
         ...
@@ -62,6 +73,19 @@ class Method(Protocol):
         return ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Portrait:
+    """One number per block of what a method has learnt, for `orchestrator explain` to draw."""
+
+    title: str
+    text: str
+    """What the numbers mean, in a sentence or two."""
+    name: str
+    """Of the numbers, at their axis."""
+    values: Sequence[float]
+    """From the first block on."""
+
+
 class Tuning(nn.Module):
     """What a method adds to the walk. Each hook does nothing until a method overrides it."""
 
@@ -77,6 +101,15 @@ class Tuning(nn.Module):
 
     def begin(self) -> None:
         """Called at the start of every forward pass."""
+
+    def portraits(self) -> Sequence[Portrait]:
+        """What of its values says something by itself, for `orchestrator explain`."""
+        return ()
+
+    def own_prompts(self) -> Tensor | None:
+        """Prompts (blocks, P, d) as they enter the blocks that have some of their own, where they
+        stand among the patches and can be compared with them."""
+        return None
 
     def prompts(self, index: int, batch_size: int) -> Tensor | None:
         """Prompts that enter block `index`: (P, d) for all images, or (B, P, d).

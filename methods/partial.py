@@ -1,8 +1,8 @@
 """Partial fine-tuning: the last blocks and the final norm, a baseline of VPT's tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -21,6 +21,7 @@ class Partial(Method):
 
     title: ClassVar[str] = "Partial fine-tuning (baseline of Visual Prompt Tuning)"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Partial-1": {"num_blocks": 1}}
 
     num_blocks: int = 1
     """How many blocks, counted from the end."""

@@ -29,6 +29,11 @@ class Prompts(Tuning):
         self.persistent = not deep
         self.num_prompts = prompt.shape[1]
 
+    @torch.no_grad()
+    def own_prompts(self) -> Tensor:
+        prompt = self.prompt if self.projection is None else self.projection(self.prompt)
+        return prompt.detach().float().cpu()
+
     def prompts(self, index: int, batch_size: int) -> Tensor:
         prompt = self.prompt[index]
         if self.projection is not None:

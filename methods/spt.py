@@ -18,10 +18,10 @@ code, and why:
 * Its clustering is not released: ours is mini-batch k-means on the sampled tokens of each block.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -42,6 +42,11 @@ class SPT(Method):
     title: ClassVar[str] = "Revisiting the Power of Prompt for Visual Tuning"
     paper: ClassVar[str] = "https://arxiv.org/abs/2402.02382"
     needs_images: ClassVar[bool] = True
+    learns_prompts: ClassVar[bool] = True
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "SPT-Shallow": {"deep": False},
+        "SPT-Deep": {"deep": True},
+    }
 
     num_tokens: int = 20
     """Prompts per block. The paper has 20 deep, 100 shallow."""
@@ -55,6 +60,10 @@ class SPT(Method):
         check_whole(self, "num_tokens", 1, MOST_PROMPTS)
         check_flag(self, "deep")
         check_choice(self, "init", INITS)
+
+    @property
+    def length(self) -> int:
+        return self.num_tokens
 
     def recipe(self) -> Recipe:
         # Of the authors' two known recipes the supervised one (Dogs, deep, 20 prompts). The other,

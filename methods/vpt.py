@@ -4,8 +4,9 @@ Jia et al., "Visual Prompt Tuning", ECCV 2022, https://arxiv.org/abs/2203.12119
 Prompts carry no position embedding and stand between the class token and the patches.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import VisionTransformer
@@ -23,6 +24,11 @@ class VPT(Method):
 
     title: ClassVar[str] = "Visual Prompt Tuning"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    learns_prompts: ClassVar[bool] = True
+    published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "VPT-Shallow": {"deep": False},
+        "VPT-Deep": {"deep": True},
+    }
 
     num_tokens: int = 50
     """Prompts per block."""
@@ -39,6 +45,10 @@ class VPT(Method):
         check_flag(self, "deep")
         check_number(self, "dropout", 0, 1, below_high=True)
         check_whole(self, "projection", 1, MOST_WIDTH, optional=True)
+
+    @property
+    def length(self) -> int:
+        return self.num_tokens
 
     def recipe(self) -> Recipe:
         return Recipe(batch_size=64 if self.num_tokens >= 100 else 128)

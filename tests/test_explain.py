@@ -10,7 +10,7 @@ from test_bundle import write_bundle
 
 from methods import METHODS, load_backbone, tune
 from orchestrator.bundle.bundle import load_bundle
-from orchestrator.bundle.explain import explain, gate_values, prompt_edits, record_looks
+from orchestrator.bundle.explain import explain, prompt_edits, record_looks
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,9 @@ def test_watching_changes_nothing(vit):
 
 def test_gates_are_told_as_shares(vit):
     model = tune(vit, METHODS["gatevpt"](num_tokens=2, gate_init=0.0), num_classes=2)
-    assert gate_values(model) == pytest.approx([0.5] * (len(vit.blocks) - 1))
-    assert gate_values(tune(vit, METHODS["vpt"](num_tokens=2), num_classes=2)) is None
+    (gates,) = model.tuning.portraits()
+    assert gates.values == pytest.approx([0.5] * (len(vit.blocks) - 1))
+    assert not tune(vit, METHODS["vpt"](num_tokens=2), num_classes=2).tuning.portraits()
 
 
 @pytest.mark.parametrize(

@@ -320,3 +320,9 @@ def test_the_optimizer_holds_exactly_what_is_tuned(name):
     held = [p for group in optimizer.param_groups for p in group["params"]]
     tuned = [p for p in model.parameters() if p.requires_grad]
     assert len(held) == len(tuned) and {*map(id, held)} == {*map(id, tuned)}
+
+
+@every_method
+def test_only_a_method_that_learns_prompts_has_a_length(name: str):
+    method = METHODS[name]()
+    assert (method.length is not None) == method.learns_prompts

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.recipe import Recipe
-from orchestrator.plan.space import build, load_space, parse_space, shipped_spaces
+from orchestrator.plan.space import build, default_spaces, load_space, parse_space, shipped_spaces
 from orchestrator.support.yaml_io import parse_yaml
 
 
@@ -116,3 +116,9 @@ def test_an_unknown_space_is_suggested():
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"none\.yaml: cannot be read"):
         load_space(str(tmp_path / "none.yaml"))
+
+
+def test_the_prompt_methods_compete_where_no_method_is_named():
+    names = [space.name for space in default_spaces()]
+    deep_and_shallow = ["vpt_shallow", "vpt_deep", "spt_shallow", "spt_deep"]
+    assert names == [*deep_and_shallow, "gatevpt", "lspt", "apt"]

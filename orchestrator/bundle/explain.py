@@ -22,8 +22,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from methods import METHODS, Linear, TunedViT, token_statistics, tune
-from methods.gatevpt import GatedPrompts
-from methods.prompts import Prompts
 from methods.recipe import Recipe
 from orchestrator.bundle.bundle import PromptedModel
 from orchestrator.support.foreign_text import visible
@@ -83,16 +81,11 @@ def explain(
                 _draw_prompt_shares(looks),
             )
         )
-    if (gates := gate_values(model.model)) is not None:
-        parts.append(
-            (
-                "Gates",
-                "What a gate lets through of the prompts that leave its block: 1 takes them all, "
-                "0 keeps those that entered.",
-                _draw_bars(gates, "gate"),
-            )
-        )
-    elif (edits := prompt_edits(model.model, images)) is not None:
+    portraits = model.model.tuning.portraits()
+    for portrait in portraits:
+        parts.append((portrait.title, portrait.text, _draw_bars(portrait.values, portrait.name)))
+    # What a method says of itself says it better than how far its prompts move.
+    if not portraits and (edits := prompt_edits(model.model, images)) is not None:
         parts.append(
             (
                 "Edits between blocks",
@@ -154,18 +147,11 @@ def record_looks(model: TunedViT, images: Tensor) -> AttentionShares:
     return AttentionShares(patches=torch.stack(patches), prompts=prompts)
 
 
-def gate_values(model: TunedViT) -> list[float] | None:
-    """Per gated block, if the method has gates."""
-    if not isinstance(model.tuning, GatedPrompts) or model.tuning.gate is None:
-        return None
-    return model.tuning.gate.detach().sigmoid().tolist()
-
-
 @torch.no_grad()
 def prompt_edits(model: TunedViT, images: Tensor) -> list[float] | None:
     """How far the prompts are moved between blocks, relative to their norm; None if they are not.
 
-    For methods that edit prompts without gates (LSPT).
+    For methods that edit prompts and have no portrait of it (LSPT).
     """
     between, moved = model.tuning.between, []
 
@@ -190,7 +176,8 @@ def prototype_similarity(
 ) -> tuple[list[float], list[float]] | None:
     """Per block with prompts of its own: similarity before and after training."""
     tuned, bundle = model.model, model.bundle
-    if not isinstance(tuned.tuning, Prompts):
+    after = tuned.tuning.own_prompts()
+    if after is None:
         return None
     own, _ = split_config(bundle.trial.method, bundle.trial.config)
     method = METHODS[bundle.trial.method](**own)
@@ -203,8 +190,8 @@ def prototype_similarity(
         recipe=Recipe(**bundle.recipe),
         seed=bundle.trial.seed,
     )
-    assert isinstance(start.tuning, Prompts)
-    before, after = (_own_width(tuning) for tuning in (start.tuning, tuned.tuning))
+    before = start.tuning.own_prompts()
+    assert before is not None
     found: tuple[list[float], list[float]] = ([], [])
     for block in range(len(after)):
         count = min(NUM_PROTOTYPES, len(seen.tokens[block]))
@@ -213,13 +200,6 @@ def prototype_similarity(
             cosines = torch.nn.functional.normalize(prompts[block], dim=1) @ centres.T
             values.append(cosines.amax(dim=1).mean().item())
     return found
-
-
-@torch.no_grad()
-def _own_width(tuning: Prompts) -> Tensor:
-    """The prompts (blocks, P, d) as they enter their blocks."""
-    prompt = tuning.prompt if tuning.projection is None else tuning.projection(tuning.prompt)
-    return prompt.detach().float().cpu()
 
 
 def _without_prompts(model: PromptedModel) -> TunedViT:

@@ -27,7 +27,15 @@ from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.samplers import SAMPLERS
-from orchestrator.plan.space import SearchSpace, Value, build, extremes, load_space, parse_space
+from orchestrator.plan.space import (
+    SearchSpace,
+    Value,
+    build,
+    default_spaces,
+    extremes,
+    load_space,
+    parse_space,
+)
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import INT64, MOST_BYTES_OF_A_NAME, why_no_name
 from orchestrator.training.backbone import MOST_PIXELS, BackbonePlan, image_transform
@@ -45,16 +53,6 @@ NORMALISATIONS = {
 """Mean and standard deviation of pixel values in [0, 1]."""
 
 QUICKSTART_METHODS = ("linear", "vpt_deep")
-PROMPT_METHODS = (
-    "vpt_shallow",
-    "vpt_deep",
-    "spt_shallow",
-    "spt_deep",
-    "gatevpt",
-    "lspt",
-    "apt",
-)
-"""What is searched where no --method is given: the best of a task includes its method."""
 SHOWN_PROBLEMS = 10
 LONGEST_ENDING = len(".safetensors.part")
 """Of a file that is named after a task or study."""
@@ -198,7 +196,12 @@ def _method_names(request: SweepRequest) -> Sequence[str]:
         if len(set(request.methods)) != len(request.methods):
             raise ValueError(f"--method names one twice: {', '.join(request.methods)}")
         return request.methods
-    return QUICKSTART_METHODS if request.suite == "quickstart" else PROMPT_METHODS
+    return QUICKSTART_METHODS if request.suite == "quickstart" else _by_default()
+
+
+def _by_default() -> Sequence[str]:
+    """The best of a task includes its method."""
+    return [space.name for space in default_spaces()]
 
 
 def _epochs(request: SweepRequest) -> int | None:

@@ -25,6 +25,9 @@ from orchestrator.support.document import shown
 from orchestrator.support.yaml_io import parse_yaml, read_yaml
 from orchestrator.training.config import Value, build, check_type, hyperparameters
 
+KEYS = ("method", "fixed", "search", "searched_by_default")
+"""Of the YAML."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
@@ -59,6 +62,8 @@ class SearchSpace:
     dimensions: tuple[Dimension, ...]
     document: Mapping[str, Any]
     """The YAML as read, for the frozen plan."""
+    searched_by_default: bool = False
+    """Where no method is named: it is one of those that compete for the best of a task."""
 
     def draw(self, trial: optuna.Trial) -> dict[str, Value]:
         """Fixed values and, for every dimension that applies, the trial's suggestion."""
@@ -96,6 +101,14 @@ def shipped_spaces() -> list[str]:
     )
 
 
+def default_spaces() -> list[SearchSpace]:
+    """Those that say `searched_by_default`, in the order of their methods."""
+    found = [space for name in shipped_spaces() if (space := load_space(name)).searched_by_default]
+    methods = list(METHODS)
+    # Of one method the shallow variant first: `deep` is what they hold fixed.
+    return sorted(found, key=lambda s: (methods.index(s.method), repr(sorted(s.fixed.items()))))
+
+
 def load_space(name_or_path: str) -> SearchSpace:
     """A shipped space by its name, or a user's file by its path (`*.yaml`)."""
     if name_or_path.endswith((".yaml", ".yml")):
@@ -117,12 +130,16 @@ def load_space(name_or_path: str) -> SearchSpace:
 
 
 def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
-    """The space in a document with the keys `method`, `fixed` and `search`; ValueError if wrong."""
+    """The space in a document with the keys of a page of `search_spaces/`; ValueError if wrong."""
     if not isinstance(document, dict):
         raise ValueError(f"{source}: expected keys method, fixed, search; found {shown(document)}")
     for key in document:
-        if key not in ("method", "fixed", "search"):
-            raise ValueError(f"{source}: {unknown('key', str(key), ['method', 'fixed', 'search'])}")
+        if key not in KEYS:
+            raise ValueError(f"{source}: {unknown('key', str(key), KEYS)}")
+    if not isinstance(by_default := document.get("searched_by_default", False), bool):
+        raise ValueError(
+            f"{source}: searched_by_default: expected true or false, found {shown(by_default)}"
+        )
     method = document.get("method")
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"{source}: {unknown('method', str(method), METHODS)}")
@@ -150,6 +167,7 @@ def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
         fixed=dict(fixed),
         dimensions=tuple(dimensions),
         document={"method": method, "fixed": dict(fixed), "search": dict(search)},
+        searched_by_default=by_default,
     )
     _check_values(space, known, source)
     return space

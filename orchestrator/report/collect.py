@@ -10,8 +10,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from methods import METHODS
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
-from orchestrator.plan.space import SearchSpace, build, hyperparameters
+from orchestrator.plan.space import SearchSpace, build
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.final import FinalResult, is_current
 from orchestrator.report.importance import Importance, importance
@@ -188,7 +189,7 @@ class StudyReport:
 
     @property
     def has_prompts(self) -> bool:
-        return "num_tokens" in hyperparameters(self.space.method)
+        return METHODS[self.space.method].learns_prompts
 
 
 @dataclass(frozen=True, kw_only=True)

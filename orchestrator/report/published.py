@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from methods import METHODS
 from orchestrator.data.fgvc import FINE_GRAINED_TASKS
 from orchestrator.data.vtab import OFFICIAL_TASKS
 from orchestrator.plan.plan import BackbonePlan, SweepPlan
@@ -23,21 +24,6 @@ ARCHITECTURES = {
     "vit_base_patch16": "ViT-B/16",
     "vit_large_patch16": "ViT-L/16",
 }
-
-NAMES_IN_PAPERS = (
-    # Name in the papers' tables, our method, and the values that make it that one.
-    ("Linear", "linear", {}),
-    ("Full", "full", {}),
-    ("Partial-1", "partial", {"num_blocks": 1}),
-    ("Bias", "bias", {}),
-    ("VPT-Shallow", "vpt", {"deep": False}),
-    ("VPT-Deep", "vpt", {"deep": True}),
-    ("SPT-Shallow", "spt", {"deep": False}),
-    ("SPT-Deep", "spt", {"deep": True}),
-    ("GateVPT", "gatevpt", {}),
-    ("LoRA", "lora", {}),
-    ("Adapter+", "adapter", {"channel_scale": True, "position": "post"}),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +54,8 @@ def published(
 def published_method(space: SearchSpace) -> str | None:
     """What papers call the method of a space; None where they do not know it, or it varies."""
     searched = {dimension.name for dimension in space.dimensions}
-    for name, method, values in NAMES_IN_PAPERS:
-        if method == space.method and all(
-            key not in searched and _value(space, key) == value for key, value in values.items()
-        ):
+    for name, values in METHODS[space.method].published_as.items():
+        if all(key not in searched and _value(space, key) == one for key, one in values.items()):
             return name
     return None
 

@@ -220,7 +220,7 @@ class Trial:
     def _kind(self, model: TunedViT) -> tuple[Any, ...]:
         """Trials with the same key need the same memory for an image."""
         plan = self.context.backbone
-        num_prompts = model.tuning.num_prompts or self.config.config.get("num_tokens")
+        num_prompts = model.tuning.num_prompts or model.method.length
         return (plan.name, plan.image_size, self.config.method, num_prompts, model.prefix_key)
 
     def _restored(self, training: Training) -> list[EpochRow]:

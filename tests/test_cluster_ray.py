@@ -192,7 +192,7 @@ def test_without_a_cluster_auto_finds_none(monkeypatch: pytest.MonkeyPatch):
         def cmdline(self) -> list[str]:
             return ["raylet", "--dir=/tmp/orchestrator-abcd_123/r", "--gcs-address=127.0.0.1:1"]
 
-    monkeypatch.setattr(joined_ray.services, "find_bootstrap_address", lambda _: None)
+    monkeypatch.setattr(joined_ray, "address_of_started", lambda: None)
     monkeypatch.setattr(joined_ray.psutil, "process_iter", lambda: [Own()])
     with pytest.raises(ValueError, match="no Ray cluster runs on this machine"):
         find("auto")

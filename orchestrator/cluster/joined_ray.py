@@ -5,6 +5,7 @@ Ray itself would try for a quarter of an hour to reach an address where nothing 
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -14,10 +15,9 @@ from collections.abc import Iterator
 
 import psutil
 import ray
-from ray._private import services
-from ray._raylet import parse_address  # pyright: ignore[reportAttributeAccessIssue]
 
-from orchestrator.cluster.own_ray import QUIET, OwnPath, own_signals
+from orchestrator.cluster.own_ray import QUIET, own_signals
+from orchestrator.cluster.ray_private import OwnPath, address_of_started, check_ray
 from orchestrator.support.privacy import warn_of_open_token
 from orchestrator.support.scratch import is_name_of_scratch
 
@@ -32,6 +32,7 @@ _SETTINGS = 4
 
 def connect(address: str) -> None:
     """Make this process a driver of the cluster; ValueError, in one line, where that fails."""
+    check_ray()
     found = find(address)
     warn_of_open_token()
     said = bytearray()
@@ -71,12 +72,16 @@ def find(address: str) -> str:
         raise ValueError(
             f"no Ray cluster answers at {_named(address)}{f', {where}' if where else ''}: {problem}"
         )
-    return address if address != "auto" or services.find_bootstrap_address(None) else target
+    return address if address != "auto" or address_of_started() else target
 
 
 def host_and_port(address: str) -> tuple[str, int]:
     """Of an address as Ray writes it, [::1]:6379 among them; ValueError for anything else."""
-    host, port = parse_address(address) or ("", "")
+    host, _, port = address.rpartition(":")
+    if re.fullmatch(r"\[[^\[\]]+\]", host):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
     if not host or not (port.isascii() and port.isdigit()):
         raise ValueError("is not HOST:PORT, for example 10.0.0.5:6379 or [fd00::5]:6379")
     return host, int(port)
@@ -153,7 +158,7 @@ def _problem(host: str, port: int) -> str | None:
 
 def _of_this_machine(address: str) -> str:
     """Of the cluster that was started here; never that of another sweep, which is its own."""
-    if started := services.find_bootstrap_address(None):
+    if started := address_of_started():
         return started
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ray._private import worker as ray_worker
-
 from orchestrator.cluster import own_ray
 from orchestrator.cluster.joined_ray import answers, host_and_port
+from orchestrator.cluster.ray_private import this_node
 from orchestrator.support.stopping import STOPPED, MachineLost, kill_children
 
 LOOK_SECONDS = 0.5
@@ -51,8 +50,7 @@ def watched(lost: Callable[[MachineLost], None]) -> Iterator[None]:
 def _watch(
     lost: Callable[[MachineLost], None], over: threading.Event, found: threading.Event
 ) -> None:
-    node = ray_worker._global_node
-    assert node is not None, "Ray is running"
+    node = this_node()
     is_own = bool(node.all_processes)
     away_since: float | None = None
     while not over.wait(LOOK_SECONDS if is_own else ASK_SECONDS):

@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import ray
-from ray._private.state import jobs
-from ray.experimental import internal_kv
 
 from orchestrator.cluster.capacity import grown
+from orchestrator.cluster.ray_private import Notes, jobs_alive
 from orchestrator.cluster.slots import ROUNDING, Machine, Slots, in_all
 
 logger = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """Where a sweep has waited so long for its first slot, the others leave one more, and so on."""
 
-_NAMESPACE = "orchestrator"
+_NOTES = Notes("orchestrator")
 _PREFIX = "sweep/"
 
 
@@ -141,13 +140,13 @@ class Share:
             needs=self._slots.needs,
         )
         text = json.dumps(asdict(own))
-        internal_kv._internal_kv_put(_PREFIX + self._job, text, namespace=_NAMESPACE)
+        _NOTES.put(_PREFIX + self._job, text)
         return own
 
     def withdraw(self) -> None:
         """The sweep needs nothing any more."""
         with suppress(Exception):  # where Ray has gone, no claim is left
-            internal_kv._internal_kv_del(_PREFIX + self._job, namespace=_NAMESPACE)
+            _NOTES.remove(_PREFIX + self._job)
 
     def _look(self, own: Claim) -> None:
         claims, machines = {**current_claims(), self._job: own}, machines_alive()
@@ -169,13 +168,12 @@ class Share:
 
 def current_claims() -> dict[str, Claim]:
     """By Ray's job: what the sweeps that live on this cluster ask for."""
-    keys = internal_kv._internal_kv_list(_PREFIX, namespace=_NAMESPACE)
-    living = {job["JobID"] for job in jobs() if not job["IsDead"]}
+    living = jobs_alive()
     claims = {}
-    for key in keys:
-        job = key.decode().removeprefix(_PREFIX)
+    for key in _NOTES.keys(_PREFIX):
+        job = key.removeprefix(_PREFIX)
         if job not in living:  # its driver was killed and did not withdraw
-            internal_kv._internal_kv_del(key, namespace=_NAMESPACE)
-        elif text := internal_kv._internal_kv_get(key, namespace=_NAMESPACE):
+            _NOTES.remove(key)
+        elif text := _NOTES.get(key):
             claims[job] = Claim(**json.loads(text))
     return claims

@@ -15,16 +15,16 @@ import urllib.parse
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy
+from optuna import Study
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb.models import TrialModel
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
 
+from orchestrator.record.optuna_private import knows_tables, models
 from orchestrator.record.read_tables import NOT_OURS, read_trials
 from orchestrator.support.extras import require
 
@@ -42,6 +42,7 @@ _TABLE_ATTEMPTS = 20
 _MADE_BY_ANOTHER = ("already exists", "duplicate key", "UNIQUE constraint")
 
 Answer = TypeVar("Answer")
+Asked = ParamSpec("Asked")
 
 
 class StorageError(ValueError):
@@ -119,7 +120,18 @@ def ask_once(url: str) -> None:
         engine.dispose()
 
 
-def open_storage(url: str) -> _CachedStorage:
+def open_storage(url: str) -> BaseStorage:
+    """The database at an SQLAlchemy address behind Optuna's cache of finished trials."""
+    return get_storage(open_database(url))
+
+
+def id_of_trial(storage: BaseStorage, study: Study, number: int) -> int:
+    """What storages know a trial by."""
+    study_id = storage.get_study_id_from_name(study.study_name)
+    return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def open_database(url: str) -> "PatientStorage":
     """The database at an SQLAlchemy address, with Optuna's tables in it."""
     shown = without_password(url)
     try:
@@ -132,16 +144,18 @@ def open_storage(url: str) -> _CachedStorage:
         if said is None:
             raise
         raise StorageError(f"{shown}: {said[0]}", may_pass=said[1]) from None
+    except RuntimeError as error:  # Optuna's tables in it are of another version
+        raise ValueError(f"{shown}: {error}") from None
     storage.prepare(shown)
-    return _CachedStorage(storage)
+    return storage
 
 
-def _make_tables(url: str) -> "_PatientStorage":
+def _make_tables(url: str) -> "PatientStorage":
     """Optuna asks for each table whether it is there and then makes it: of sweeps that begin
     together on a new database all but one find a table that was not there when they asked."""
     for attempt in range(1, _TABLE_ATTEMPTS + 1):
         try:
-            return _PatientStorage(url, engine_kwargs=_engine_options(url))
+            return PatientStorage(url, engine_kwargs=_engine_options(url))
         except (exc.DBAPIError, StorageInternalError) as error:
             cause = f"{error} {error.__cause__}"
             made_by_another = any(words in cause for words in _MADE_BY_ANOTHER)
@@ -202,14 +216,34 @@ def wait_for(call: Callable[[], Answer], *, repeated: Callable[[], Answer] | Non
             time.sleep(_RETRY_SECONDS)
 
 
-class _PatientStorage(RDBStorage):
+def _waiting(method: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
+    """A method of Optuna's that waits for the database; StorageError where that is damaged."""
+
+    @functools.wraps(method)
+    def call(*arguments: Asked.args, **named: Asked.kwargs) -> Answer:
+        try:
+            return wait_for(lambda: method(*arguments, **named))
+        except (json.JSONDecodeError, LookupError, RecursionError) as error:
+            if isinstance(error, KeyError | IndexError):  # Optuna's answer to a wrong question
+                raise
+            storage: Any = arguments[0]
+            raise StorageError(f"{storage.shown}: is not as it was written: {error}") from error
+
+    return call
+
+
+class PatientStorage(RDBStorage):
     """Optuna's storage, whose every method waits for a database that is away."""
 
-    _shown = "the storage"
+    shown = "the storage"
+    """Its address, without a password."""
+    knows_tables = True
+    """Whether Optuna's tables are those that we may read and write ourselves."""
 
     def prepare(self, shown: str) -> None:
         self._address = str(self.url)
-        self._shown = shown
+        self.shown = shown
+        self.knows_tables = knows_tables(self.get_head_version())
         self._next_numbers: dict[int, int] = {}
         event.listen(self.engine, "handle_error", _translator(shown))
         event.listen(self.engine, "do_connect", self._before_connecting)
@@ -217,6 +251,30 @@ class _PatientStorage(RDBStorage):
     def _before_connecting(self, *_: Any) -> None:
         if check := _checks.get(self._address):
             check()
+
+    create_new_study = _waiting(RDBStorage.create_new_study)
+    delete_study = _waiting(RDBStorage.delete_study)
+    get_all_studies = _waiting(RDBStorage.get_all_studies)
+    get_study_directions = _waiting(RDBStorage.get_study_directions)
+    get_study_id_from_name = _waiting(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _waiting(RDBStorage.get_study_name_from_id)
+    get_study_system_attrs = _waiting(RDBStorage.get_study_system_attrs)
+    get_study_user_attrs = _waiting(RDBStorage.get_study_user_attrs)
+    set_study_system_attr = _waiting(RDBStorage.set_study_system_attr)
+    set_study_user_attr = _waiting(RDBStorage.set_study_user_attr)
+
+    get_all_trials = _waiting(RDBStorage.get_all_trials)
+    get_trial = _waiting(RDBStorage.get_trial)
+    get_trial_id_from_study_id_trial_number = _waiting(
+        RDBStorage.get_trial_id_from_study_id_trial_number
+    )
+    set_trial_intermediate_value = _waiting(RDBStorage.set_trial_intermediate_value)
+    set_trial_param = _waiting(RDBStorage.set_trial_param)
+    set_trial_system_attr = _waiting(RDBStorage.set_trial_system_attr)
+    set_trial_user_attr = _waiting(RDBStorage.set_trial_user_attr)
+    # Which Optuna's cache asks:
+    _get_best_trial_id = _waiting(RDBStorage._get_best_trial_id)
+    _set_trial_param = _waiting(RDBStorage._set_trial_param)
 
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
@@ -260,6 +318,10 @@ class _PatientStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         def read() -> list[FrozenTrial]:
             try:
+                if not self.knows_tables:
+                    return RDBStorage._get_trials(
+                        self, study_id, states, included_trial_ids, trial_id_greater_than
+                    )
                 return read_trials(
                     self.engine,
                     study_id,
@@ -270,35 +332,17 @@ class _PatientStorage(RDBStorage):
             except (StorageError, KeyError):
                 raise
             except NOT_OURS as error:
-                raise StorageError(f"{self._shown}: {error}") from error
+                raise StorageError(f"{self.shown}: {error}") from error
 
         return wait_for(read)
 
     def _num_trials(self, study_id: int) -> int:
-        trials = sqlalchemy.select(sqlalchemy.func.count()).where(TrialModel.study_id == study_id)
+        if not self.knows_tables:
+            return self.get_n_trials(study_id)
+        of_study = models.TrialModel.study_id == study_id
+        trials = sqlalchemy.select(sqlalchemy.func.count()).where(of_study)
         with self.engine.connect() as connection:
             return connection.execute(trials).scalar_one()
-
-
-def _waiting(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def call(self: _PatientStorage, *arguments: Any, **named: Any) -> Any:
-        try:
-            return wait_for(lambda: method(self, *arguments, **named))
-        except (json.JSONDecodeError, LookupError, RecursionError) as error:
-            if isinstance(error, KeyError | IndexError):  # Optuna's answer to a wrong question
-                raise
-            raise StorageError(f"{self._shown}: is not as it was written: {error}") from error
-
-    return call
-
-
-for _name in (
-    *BaseStorage.__abstractmethods__,
-    *("_set_trial_param", "_get_best_trial_id"),  # which Optuna's cache calls
-):
-    if _name not in vars(_PatientStorage) and _name != "create_new_trial":
-        setattr(_PatientStorage, _name, _waiting(getattr(RDBStorage, _name)))
 
 
 def _translator(shown: str) -> Callable[[sqlalchemy.ExceptionContext], None]:

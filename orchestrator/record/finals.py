@@ -19,7 +19,7 @@ from orchestrator.plan.final_protocol import FinalProtocol
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.pruners.wilcoxon import Wilcoxon
 from orchestrator.record.columns import as_columns, as_rows
-from orchestrator.record.database import open_storage
+from orchestrator.record.database import id_of_trial, open_storage
 from orchestrator.record.finalists import (
     CLEARLY_WORSE,
     Finalist,
@@ -317,12 +317,16 @@ class FinalRecord:
         )
 
     def _finalist_id(self, study: str, number: int) -> int:
-        trials = self._round(study).finalists.get_trials(deepcopy=False)
-        return next(t._trial_id for t in trials if t.user_attrs["trial"] == number)
+        finalists = self._round(study).finalists
+        trials = finalists.get_trials(deepcopy=False)
+        stored = next(t.number for t in trials if t.user_attrs["trial"] == number)
+        return id_of_trial(self._storage, finalists, stored)
 
     def _final_id(self, study: str, seed: int) -> int | None:
-        trials = self._round(study).final.get_trials(deepcopy=False)
-        return next((t._trial_id for t in trials if t.user_attrs["seed"] == seed), None)
+        final = self._round(study).final
+        trials = final.get_trials(deepcopy=False)
+        stored = next((t.number for t in trials if t.user_attrs["seed"] == seed), None)
+        return None if stored is None else id_of_trial(self._storage, final, stored)
 
 
 def _name_in_storage(plan: SweepPlan, study: str, kind: str, round: int) -> str:

@@ -12,17 +12,10 @@ from typing import Any
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages._rdb.models import (
-    StudyModel,
-    TrialIntermediateValueModel,
-    TrialModel,
-    TrialParamModel,
-    TrialSystemAttributeModel,
-    TrialUserAttributeModel,
-    TrialValueModel,
-)
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
+
+from orchestrator.record.optuna_private import models
 
 _MOST_NAMED = 500
 """Trials that a question may name one by one; databases take a limited number of values."""
@@ -41,51 +34,59 @@ def read_trials(
     Only those with an id above `newer_than`, and those with an id in `and_these`. KeyError where
     there is no such study.
     """
-    asked = [TrialModel.study_id == study_id]
+    asked = [models.TrialModel.study_id == study_id]
     if states is not None:
-        asked.append(TrialModel.state.in_(states))
+        asked.append(models.TrialModel.state.in_(states))
     if newer_than > -1 and len(and_these) <= _MOST_NAMED:
         asked.append(
-            sqlalchemy.or_(TrialModel.trial_id > newer_than, TrialModel.trial_id.in_(and_these))
+            sqlalchemy.or_(
+                models.TrialModel.trial_id > newer_than, models.TrialModel.trial_id.in_(and_these)
+            )
         )
     with orm.Session(engine) as session:
 
         def rows_of(model: Any, *columns: Any, order: Any = None) -> dict[int, list[Any]]:
             question = sqlalchemy.select(model.trial_id, *columns)
-            question = question.join(TrialModel, TrialModel.trial_id == model.trial_id)
+            question = question.join(
+                models.TrialModel, models.TrialModel.trial_id == model.trial_id
+            )
             found: dict[int, list[Any]] = defaultdict(list)
             for trial_id, *row in session.execute(question.where(*asked).order_by(order)):
                 found[trial_id].append(row)
             return found
 
-        named = sqlalchemy.select(StudyModel.study_name).where(StudyModel.study_id == study_id)
+        named = sqlalchemy.select(models.StudyModel.study_name).where(
+            models.StudyModel.study_id == study_id
+        )
         study = session.execute(named).scalar()
         if study is None:
             raise KeyError(f"no study {study_id}")
-        of_age = sqlalchemy.select(TrialModel).where(*asked).order_by(TrialModel.trial_id)
+        of_age = (
+            sqlalchemy.select(models.TrialModel).where(*asked).order_by(models.TrialModel.trial_id)
+        )
         trials: Sequence[Any] = session.scalars(of_age).all()
         values = rows_of(
-            TrialValueModel,
-            TrialValueModel.value,
-            TrialValueModel.value_type,
-            order=TrialValueModel.objective,
+            models.TrialValueModel,
+            models.TrialValueModel.value,
+            models.TrialValueModel.value_type,
+            order=models.TrialValueModel.objective,
         )
         params = rows_of(
-            TrialParamModel,
-            TrialParamModel.param_name,
-            TrialParamModel.param_value,
-            TrialParamModel.distribution_json,
-            order=TrialParamModel.param_id,
+            models.TrialParamModel,
+            models.TrialParamModel.param_name,
+            models.TrialParamModel.param_value,
+            models.TrialParamModel.distribution_json,
+            order=models.TrialParamModel.param_id,
         )
         user, system = (
             rows_of(kind, kind.key, kind.value_json)
-            for kind in (TrialUserAttributeModel, TrialSystemAttributeModel)
+            for kind in (models.TrialUserAttributeModel, models.TrialSystemAttributeModel)
         )
         reports = rows_of(
-            TrialIntermediateValueModel,
-            TrialIntermediateValueModel.step,
-            TrialIntermediateValueModel.intermediate_value,
-            TrialIntermediateValueModel.intermediate_value_type,
+            models.TrialIntermediateValueModel,
+            models.TrialIntermediateValueModel.step,
+            models.TrialIntermediateValueModel.intermediate_value,
+            models.TrialIntermediateValueModel.intermediate_value_type,
         )
 
         def frozen(trial: Any) -> FrozenTrial:
@@ -129,8 +130,8 @@ NOT_OURS = (
 )
 """What reading raises of rows that neither Optuna nor we have written."""
 
-_value: Callable[..., float] = TrialValueModel.stored_repr_to_value
-_report: Callable[..., float] = TrialIntermediateValueModel.stored_repr_to_intermediate_value
+_value: Callable[..., float] = models.TrialValueModel.stored_repr_to_value
+_report: Callable[..., float] = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
 
 
 @functools.lru_cache(maxsize=1000)

@@ -19,7 +19,7 @@ from orchestrator.plan.plan import PLAN_FILE, SweepPlan
 from orchestrator.plan.pruners import current_entry
 from orchestrator.plan.samplers import SeededByName
 from orchestrator.record.columns import as_columns, as_rows
-from orchestrator.record.database import default_storage, open_storage
+from orchestrator.record.database import default_storage, id_of_trial, open_database
 from orchestrator.record.held_back import HeldBack
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.record.write_tables import write_trial
@@ -68,7 +68,8 @@ class Record:
 
     def __init__(self, plan: SweepPlan, storage_url: str) -> None:
         self.plan = plan
-        self._storage = open_storage(storage_url)
+        self._database = open_database(storage_url)
+        self._storage = optuna.storages.get_storage(self._database)
         self._studies = {
             study.name: optuna.create_study(
                 study_name=self._name_in_storage(study.name),
@@ -89,13 +90,14 @@ class Record:
         commit_point("before ask")
         trial = self._studies[study].ask()
         commit_point("after ask")
-        self._reported[trial._trial_id] = _Reported(set(), _Decision())
-        return self._draw(study, trial._trial_id, trial.number)
+        trial_id = self._trial_id(study, trial.number)
+        self._reported[trial_id] = _Reported(set(), _Decision())
+        return self._draw(study, trial_id, trial.number)
 
     def interrupted(self) -> list[TrialConfig]:
         """Trials that were running when their driver ended, to be run again under their number."""
         return [
-            self._draw(name, trial._trial_id, trial.number)
+            self._draw(name, self._trial_id(name, trial.number), trial.number)
             for name, study in self._studies.items()
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         ]
@@ -252,9 +254,7 @@ class Record:
     def _trial_id(self, study: str, number: int) -> int:
         key = (study, number)
         if key not in self._trial_ids:
-            study_id = self._studies[study]._study_id
-            found = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-            self._trial_ids[key] = found
+            self._trial_ids[key] = id_of_trial(self._storage, self._studies[study], number)
         return self._trial_ids[key]
 
     def _draw(self, study_name: str, trial_id: int, number: int) -> TrialConfig:
@@ -268,7 +268,7 @@ class Record:
         study.sampler = SeededByName(plan.sampler, seed)
         space = plan.parsed_spaces[plan.study(study_name).space]
         config = space.draw(optuna.Trial(study, trial_id))
-        write_trial(self._storage, trial_id, params=drawn.params, user_attrs={"seed": seed})
+        write_trial(self._database, trial_id, params=drawn.params, user_attrs={"seed": seed})
         return plan.trial_config(study_name, number, config)
 
     def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
@@ -287,7 +287,7 @@ class Record:
     def _show_rungs(self, trial_id: int, decision: "_Decision", shown: Mapping[str, Any]) -> None:
         new = {name: value for name, value in decision.rungs.items() if name not in shown}
         if new:
-            write_trial(self._storage, trial_id, system_attrs=new)
+            write_trial(self._database, trial_id, system_attrs=new)
 
     def _reported_of(self, trial_id: int) -> "_Reported":
         """What was reported of a running trial: read once, since nobody else writes."""
@@ -302,7 +302,7 @@ class Record:
     def _write_values(self, trial_id: int, values: Mapping[int, float]) -> None:
         if values:
             commit_point("before report")
-            write_trial(self._storage, trial_id, values=values)
+            write_trial(self._database, trial_id, values=values)
             commit_point("after report")
             self._reported[trial_id].epochs.update(values)
 
@@ -318,7 +318,7 @@ class Record:
         trial_id = self._trial_id(study, number)
         commit_point("before tell")
         told = {"facts": dict(facts), "curve": as_columns(curve)}
-        write_trial(self._storage, trial_id, user_attrs=told)
+        write_trial(self._database, trial_id, user_attrs=told)
         if state is TrialState.PRUNED:
             value = curve[-1]["val_accuracy"]
         commit_point("half tell")

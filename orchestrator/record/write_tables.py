@@ -10,23 +10,16 @@ from typing import Any
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb.models import (
-    TrialIntermediateValueModel,
-    TrialModel,
-    TrialParamModel,
-    TrialSystemAttributeModel,
-    TrialUserAttributeModel,
-)
 
-from orchestrator.record.database import wait_for
+from orchestrator.record.database import PatientStorage, wait_for
+from orchestrator.record.optuna_private import models
 
 Param = tuple[float, BaseDistribution]
 """A value as Optuna stores it, and where it was drawn from."""
 
 
 def write_trial(
-    storage: _CachedStorage,
+    database: PatientStorage,
     trial_id: int,
     *,
     values: Mapping[int, float] | None = None,
@@ -36,15 +29,41 @@ def write_trial(
 ) -> None:
     """Write all of it or nothing. What stands there under the same step or name is replaced.
 
-    `values` are the intermediate values, by epoch.
+    `values` are the intermediate values, by epoch. Where Optuna's tables are not known
+    (`optuna_private.py`), each is written alone, and a parameter that stands there stays.
     """
+    if not database.knows_tables:
+        _write_each(database, trial_id, values, params, user_attrs, system_attrs)
+        return
     kinds = (
-        (TrialIntermediateValueModel, "step", [_value(*item) for item in (values or {}).items()]),
-        (TrialParamModel, "param_name", [_param(*item) for item in (params or {}).items()]),
-        (TrialUserAttributeModel, "key", _attributes(user_attrs or {})),
-        (TrialSystemAttributeModel, "key", _attributes(system_attrs or {})),
+        (
+            models.TrialIntermediateValueModel,
+            "step",
+            [_value(*item) for item in (values or {}).items()],
+        ),
+        (models.TrialParamModel, "param_name", [_param(*item) for item in (params or {}).items()]),
+        (models.TrialUserAttributeModel, "key", _attributes(user_attrs or {})),
+        (models.TrialSystemAttributeModel, "key", _attributes(system_attrs or {})),
     )
-    wait_for(lambda: _write(storage._backend.engine, trial_id, kinds))
+    wait_for(lambda: _write(database.engine, trial_id, kinds))
+
+
+def _write_each(
+    database: PatientStorage,
+    trial_id: int,
+    values: Mapping[int, float] | None,
+    params: Mapping[str, Param] | None,
+    user_attrs: Mapping[str, Any] | None,
+    system_attrs: Mapping[str, Any] | None,
+) -> None:
+    for name, (value, distribution) in (params or {}).items():
+        database.set_trial_param(trial_id, name, value, distribution)
+    for name, told in (user_attrs or {}).items():
+        database.set_trial_user_attr(trial_id, name, told)
+    for name, told in (system_attrs or {}).items():
+        database.set_trial_system_attr(trial_id, name, told)
+    for epoch, value in (values or {}).items():
+        database.set_trial_intermediate_value(trial_id, epoch, value)
 
 
 def _write(
@@ -53,7 +72,9 @@ def _write(
     kinds: Sequence[tuple[Any, str, list[dict[str, Any]]]],
 ) -> None:
     with engine.begin() as connection:
-        asked = sqlalchemy.select(TrialModel.state).where(TrialModel.trial_id == trial_id)
+        asked = sqlalchemy.select(models.TrialModel.state).where(
+            models.TrialModel.trial_id == trial_id
+        )
         if connection.execute(asked).scalar_one().is_finished():
             raise UpdateFinishedTrialError(f"trial {trial_id} has ended")
         for model, key, rows in kinds:
@@ -68,7 +89,7 @@ def _write(
 
 
 def _value(step: int, value: float) -> dict[str, Any]:
-    stored, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
     return {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
 
 

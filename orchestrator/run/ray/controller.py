@@ -3,21 +3,75 @@
 Tune's own ends a sweep when one worker ran out of memory, gives up a trial whose worker died before
 it began, keeps every trial that ended, keeps an idle worker that another sweep could use, and does
 not say for which worker a trial is drawn.
+
+Hardly any of it can be reached by what Tune promises. What is overridden and read here stands in
+`RELIES_ON`, is compared with the Ray that is installed before a schedule begins, and takes the
+place of Tune's own only while a schedule of ours runs.
 """
 
+import contextlib
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import ray
+from ray.air.execution import PlacementGroupResourceManager
 from ray.air.execution._internal import RayActorManager, TrackedActor
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 from ray.tune import tune as tune_module
-from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
+
+from orchestrator.cluster.ray_private import TESTED
+from orchestrator.support.private_names import VALUE, check, replaced
+
+_CONTROLLER = "ray.tune.execution.tune_controller.TuneController"
+
+RELIES_ON = {
+    "ray.air.execution._internal.RayActorManager.__init__": "(self, resource_manager)",
+    "ray.air.execution._internal.RayActorManager._actor_task_failed": (
+        "(self, tracked_actor_task, exception)"
+    ),
+    "ray.air.execution._internal.TrackedActor": VALUE,
+    "ray.tune.tune.TuneController": VALUE,
+    "ray.tune.utils.object_cache._ObjectCache()._cached_objects": VALUE,
+    f"{_CONTROLLER}.__init__(resource_manager_factory)": VALUE,
+    f"{_CONTROLLER}.__getstate__": "(self)",
+    f"{_CONTROLLER}._cleanup_cached_actors": "(self, force_all)",
+    f"{_CONTROLLER}._maybe_cache_trial_actor": "(self, trial)",
+    f"{_CONTROLLER}._trial_task_failure": "(self, trial, exception)",
+    f"{_CONTROLLER}.cleanup": "(self)",
+    f"{_CONTROLLER}.on_step_begin": "(self)",
+    f"{_CONTROLLER}.on_step_end": "(self)",
+    **{
+        f"{_CONTROLLER}().{kept}": VALUE
+        for kept in (
+            *("_actor_cache", "_actor_manager", "_actor_to_trial", "_trial_to_actor"),
+            *("_scheduler_alg", "_trials", "_live_trials", "_trials_to_cache"),
+            *("_stopped_trials", "_failed_trials", "_resetting_trials"),
+        )
+    },
+}
+
+
+@functools.cache
+def _check_tune() -> None:
+    check("ray", ray.__version__, TESTED, RELIES_ON)
+
+
+@contextlib.contextmanager
+def sweeps_controller() -> Iterator[None]:
+    """While it is entered, a Tune run is one of a sweep; ValueError where this Ray is another.
+
+    `tune.run` has no option for it. Whoever else uses Tune in this process keeps Tune's own.
+    """
+    _check_tune()
+    with replaced(tune_module, "TuneController", SweepController):
+        yield
 
 
 class SweepScheduler(FIFOScheduler):
@@ -45,7 +99,9 @@ class SweepController(TuneController):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._held: WeakKeyDictionary[TrackedActor, list[str]] = WeakKeyDictionary()
         """Tasks that a worker trained, the latest first."""
-        super().__init__(*args, **options)
+        resources = PlacementGroupResourceManager()
+        super().__init__(*args, resource_manager_factory=lambda: resources, **options)
+        self._actor_manager = ActorManager(resource_manager=resources)
 
     @property
     def _sweep_scheduler(self) -> SweepScheduler:
@@ -136,7 +192,3 @@ class QuietProgress(TrialProgressCallback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Nothing to print."""
-
-
-tune_controller.RayActorManager = ActorManager  # pyright: ignore[reportPrivateImportUsage]
-tune_module.TuneController = SweepController  # pyright: ignore[reportPrivateImportUsage]

@@ -39,7 +39,7 @@ from orchestrator.cluster.ray_watch import watched
 from orchestrator.cluster.sharing import Share, machines_alive
 from orchestrator.cluster.slots import Machine, Slots
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Run, RunQueue
-from orchestrator.run.ray.controller import QuietProgress, SweepScheduler
+from orchestrator.run.ray.controller import QuietProgress, SweepScheduler, sweeps_controller
 from orchestrator.run.ray.worker import WarmWorker, as_config, report_in, run_in
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.stopping import MachineLost, ending_in_order, stop_requested
@@ -97,7 +97,8 @@ def run_schedule(
             ),
         )
         try:
-            tuner.fit()
+            with sweeps_controller():
+                tuner.fit()
         finally:
             if not shared.is_lost:
                 share.withdraw()

@@ -439,13 +439,15 @@ def fill(plan: "SweepPlan", case: Case, folder: Path) -> None:
     from optuna.storages._rdb import models
 
     from orchestrator.record.columns import as_columns
+    from orchestrator.record.database import default_storage, make_engine
     from orchestrator.record.record import open_record
 
     record = open_record(plan, folder, case.storage)
     random = optuna.samplers.RandomSampler(seed=0)
     drawn = {space: optuna.create_study(sampler=random) for space in plan.spaces}
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    worker, ids, now = _worker_class(), itertools.count(1), datetime.now()
+    worker, ids, now = _worker_class(), itertools.count(1), datetime.now(UTC)
+    now = now.replace(tzinfo=None)  # as Optuna writes times into its tables
     for study, run in zip(plan.studies, _shares(case.trials, len(plan.studies)), strict=True):
         for number in range(study.num_trials - run):
             trial_id, trial = next(ids), drawn[study.space].ask()
@@ -488,7 +490,7 @@ def fill(plan: "SweepPlan", case: Case, folder: Path) -> None:
                 )
             rung = {"key": "completed_rung_0", "value_json": str(curve[14]["val_accuracy"])}
             rows[models.TrialSystemAttributeModel].append({"trial_id": trial_id, **rung})
-    engine = record.optuna_study(plan.studies[0].name)._storage._backend.engine
+    engine = make_engine(case.storage or default_storage(folder))
     with engine.begin() as connection:
         for model, values in rows.items():
             connection.execute(sqlalchemy.insert(model.__table__), values)

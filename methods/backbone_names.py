@@ -10,9 +10,7 @@ import timm
 import torch
 from timm.models import VisionTransformer
 
-# timm has no public way to ask what became of a name.
-from timm.models._registry import _deprecated_models
-
+from methods.timm_private import DEPRECATED_NAMES
 from methods.walk import SUPPORTED
 
 QUICKSTART = "vit_quickstart"
@@ -27,8 +25,8 @@ def split_name(name: str) -> tuple[str, str]:
     """Architecture and tag of a backbone that can be tuned, else ValueError with the right name."""
     plain = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)
     architecture, _, tag = plain.partition(".")
-    if architecture in _deprecated_models:
-        now = _deprecated_models[architecture] or "another name"
+    if architecture in DEPRECATED_NAMES:
+        now = DEPRECATED_NAMES[architecture] or "another name"
         if tag:
             now = f"{now.partition('.')[0]}.{tag}"
         raise ValueError(f"{name}: is a name of older timm; now it is {now}")
@@ -62,7 +60,7 @@ def tags_of(architecture: str) -> list[str]:
 def present_name(text: str) -> str | None:
     """timm's architecture of today that a script called so, of whatever kind; None if unknown."""
     plain = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", text.strip()).partition(".")[0]
-    plain = (_deprecated_models.get(plain) or plain).partition(".")[0]
+    plain = (DEPRECATED_NAMES.get(plain) or plain).partition(".")[0]
     return plain if timm.is_model(plain) else None
 
 

@@ -31,6 +31,7 @@ from methods.checks import MOST_PROMPTS, check_choice, check_flag, check_whole
 from methods.method import Images, Method, tuned_dtype
 from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
+from methods.timm_private import tokens_of
 
 INITS = ("random", "mean_pool", "max_pool", "kmeans", "uniform")
 
@@ -218,7 +219,7 @@ def _entering(vit: VisionTransformer, images: Tensor) -> Iterator[Tensor]:
     """The patch tokens (B, N, d) that enter each block; those of the first without position."""
     patches = vit.patch_embed(images)
     yield patches.reshape(len(images), -1, vit.embed_dim)
-    tokens = vit.norm_pre(vit._pos_embed(patches))
+    tokens = tokens_of(vit, patches)
     for block in vit.blocks[:-1]:
         tokens = block(tokens)
         yield tokens[:, vit.num_prefix_tokens :]

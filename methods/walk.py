@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from methods.method import Images, Method, Tuning, blank_linear, tuned_dtype
 from methods.recipe import Recipe
+from methods.timm_private import tokens_of
 
 _UNTOUCHED = Tuning()
 _MOST_DIFFERENCES = 5
@@ -285,8 +286,7 @@ class TunedViT(nn.Module):
 
     def _embed(self, images: Tensor) -> Tensor:
         """Patches with position, behind class token and registers, as timm's forward begins."""
-        vit = self.vit
-        return vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        return tokens_of(self.vit, self.vit.patch_embed(images))
 
     def _insert(self, tokens: Tensor, prompts: Tensor) -> Tensor:
         """Prompts (P, d) or (B, P, d) behind class token and registers."""

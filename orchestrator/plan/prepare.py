@@ -13,6 +13,7 @@ import torch
 from timm.models import VisionTransformer
 
 from methods import load_backbone, tune, with_epochs
+from methods.agreement import check_agreement
 from methods.checks import LARGEST
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
@@ -232,6 +233,10 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
             "(for example vit_base_patch16_224.orig_in21k)"
         )
     backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
+    try:
+        check_agreement(backbone.vit)
+    except ValueError as error:
+        raise ValueError(f"{backbone.name}: {error}") from error
     mean, std, normalised_by = backbone.mean, backbone.std, backbone.normalised_by
     if request.normalisation is not None:
         mean, std = NORMALISATIONS[request.normalisation]

@@ -318,7 +318,7 @@ def _arrow_type(types: set[Any]) -> pa.DataType:
 
 
 def _utc(time: datetime | None) -> datetime | None:
-    """Optuna writes local times without zone."""
+    """Optuna keeps UTC and gives local times without zone."""
     return None if time is None else time.astimezone(UTC)
 
 

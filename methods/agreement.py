@@ -1,0 +1,33 @@
+"""Whether the walk computes what timm computes: one image's features, by both."""
+
+import torch
+from timm.models import VisionTransformer
+
+from methods.linear import Linear
+from methods.walk import tune
+
+TOLERANCE = 1e-3
+"""Of the features' length. Rounding makes a thousandth of it, another operation far more."""
+
+
+def check_agreement(vit: VisionTransformer) -> None:
+    """ValueError where the walk gives other features of an image than timm itself.
+
+    As when timm's attention has learnt an operation that `walk.py` does not know: every trial would
+    tune another network than the one that was asked for. In float32, without a GPU.
+    """
+    size = vit.patch_embed.img_size
+    assert size is not None
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = vit.forward_head(vit.forward_features(image), pre_logits=True)
+        found = tune(vit, Linear(), num_classes=2).prefix(image)
+    if not expected.isfinite().all():
+        raise ValueError("this backbone's features of an image are not finite numbers")
+    apart = float((found - expected).norm() / expected.norm())
+    if not apart <= TOLERANCE:
+        raise ValueError(
+            "this backbone cannot be tuned: timm computes something that our walk through its "
+            f"blocks does not (its features of an image are {apart:.1%} apart); "
+            "install a timm that was tested, 'timm>=1.0.20,<1.1'"
+        )

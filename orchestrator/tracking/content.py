@@ -251,7 +251,7 @@ def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]
 
 
 def millis(time: datetime | None) -> int:
-    """Milliseconds since 1970; a time without zone is local: so Optuna gives the UTC that it keeps."""
+    """Milliseconds since 1970; without zone it is local, as Optuna gives the UTC that it keeps."""
     assert time is not None
     return round(1000 * time.timestamp())
 

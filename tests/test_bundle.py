@@ -164,7 +164,7 @@ print(json.dumps([p.label for p in predictions]))
 """
 ABSENT = {
     "ray", "optuna", "mlflow", "pyarrow", "sklearn", "scipy", "pandas", "matplotlib", "typer",
-    "rich", "psutil", "sqlalchemy", "jaxtyping",
+    "rich", "psutil", "sqlalchemy",
 }  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def _each(place: str, values: tuple[Any, ...], *, but: tuple[Any, ...] = ()) -> 
 
 
 BAD_BUNDLES: list[tuple[str, Any]] = [
-    *_each("format", (GONE, 2, 0, -1, "1", True, 1.0, NAN, None, [1], LONG)),
+    *_each("format", (GONE, 99, 0, -1, "1", True, 1.0, NAN, None, [1], LONG)),
     *_each("task", NOT_A_NAME),
     *_each("suite", _NO_TEXT),
     *_each("data_root", _NO_TEXT, but=(None,)),
@@ -168,7 +168,7 @@ BAD_BUNDLES: list[tuple[str, Any]] = [
 ]
 
 BAD_PLANS: list[tuple[str, Any]] = [
-    *_each("format", (GONE, 2, "1", True, 1.0, None)),
+    *_each("format", (GONE, 99, "1", True, 1.0, None)),
     *_each("name", NOT_A_NAME),
     *_each("created", ("", "yesterday", "2026-13-45", None, 7, LONG)),
     *_each("suite", _NO_TEXT),

@@ -114,7 +114,7 @@ def test_an_entry_of_before_pruners_had_fields_of_their_own_is_read(name: str, t
     """Each named a reduction and a first rung then, in sweep.yaml and in the storage."""
     plan = replace(make_plan(), pruner=made_pruner(name, 3))
     entry = {"name": name, "reduction_factor": 4, "first_rung_epochs": 3}
-    older = {**plan_document(plan), "pruner": entry}
+    older = {**plan_document(plan), "format": 1, "pruner": entry}
     assert read_plan(older, source="sweep.yaml") == plan
     study = make_record(plan, tmp_path).optuna_study(plan.studies[0].name)
     study.set_user_attr("plan", {**study.user_attrs["plan"], "pruner": entry})

@@ -31,6 +31,7 @@ from orchestrator.data.transform import ImageTransform
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import Between, Entries, Name, OneOf, Sha256, read_as, shown
+from orchestrator.support.formats import Format
 from orchestrator.support.regular_file import opened_regular, read_regular
 from orchestrator.support.whole_file import whole_file
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
@@ -38,7 +39,7 @@ from orchestrator.training.backbone import BackbonePlan, image_transform, load_p
 from orchestrator.training.config import TrialConfig, build, check_types, split_config
 from orchestrator.training.numerics import Engine
 
-FORMAT = 1
+FORMAT = Format("a bundle")
 DEVICES = ("cpu", "cuda")
 
 BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
@@ -128,7 +129,7 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{bundle.task}.safetensors"
     _write(weights, read_regular(tensors, most_bytes=MOST_TENSOR_BYTES, follow_link=False))
-    document = {"format": FORMAT, **asdict(bundle)}
+    document = FORMAT.stamped(asdict(bundle))
     document["class_names"] = list(bundle.class_names)
     document["data_split"] = list(bundle.data_split) if bundle.data_split else None
     for name in ("mean", "std"):
@@ -146,12 +147,7 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
 
 def read_bundle(path: Path) -> Bundle:
     """The description alone. ValueError if the file is no bundle of ours."""
-    document = read_yaml(path)
-    if not isinstance(document, dict) or "format" not in document:
-        raise ValueError(f"{path}: is not a bundle (no `format` line)")
-    written = document.pop("format")
-    if type(written) is not int or written != FORMAT:
-        raise ValueError(f"{path}: is of format {shown(written)}, not of {FORMAT}, which we read")
+    document = FORMAT.up_to_date(read_yaml(path), source=str(path))
     bundle = read_as(Bundle, document, source=str(path))
     _check_consistent(bundle, str(path))
     return bundle

@@ -29,13 +29,20 @@ from orchestrator.support.document import (
     shown,
     why_no_name,
 )
+from orchestrator.support.formats import Format
 from orchestrator.support.regular_file import refuse_links
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan
 from orchestrator.training.config import TrialConfig, Value
 from orchestrator.training.numerics import Engine
 
-FORMAT = 1
+
+def _pruner_with_its_own_fields(plan: dict[str, Any]) -> dict[str, Any]:
+    """Format 2: the entry of a pruner has the fields of that pruner and no others."""
+    return {**plan, "pruner": current_entry(plan["pruner"])} if "pruner" in plan else plan
+
+
+FORMAT = Format("a sweep plan", (_pruner_with_its_own_fields,))
 PLAN_FILE = "sweep.yaml"
 
 MOST_TRIALS = 10_000_000
@@ -178,22 +185,12 @@ def load_plan(folder: Path) -> SweepPlan:
 
 def plan_document(plan: SweepPlan) -> dict[str, Any]:
     """The plan as YAML and JSON can hold it."""
-    return _plain({"format": FORMAT, **dataclasses.asdict(plan)})
+    return _plain(FORMAT.stamped(dataclasses.asdict(plan)))
 
 
 def read_plan(document: Any, *, source: str) -> SweepPlan:
     """The plan that `plan_document` gave; ValueError names `source` if it is none."""
-    if not isinstance(document, dict) or "format" not in document:
-        raise ValueError(f"{source}: is not a sweep plan (no `format` line)")
-    document = dict(document)
-    written = document.pop("format")
-    if type(written) is not int or written != FORMAT:
-        raise ValueError(
-            f"{source}: was written in format {shown(written)}, not in {FORMAT}, which we read"
-        )
-    if "pruner" in document:
-        document["pruner"] = current_entry(document["pruner"])
-    plan = read_as(SweepPlan, document, source=source)
+    plan = read_as(SweepPlan, FORMAT.up_to_date(document, source=source), source=source)
     _check_consistent(plan, source)
     return plan
 

@@ -223,7 +223,7 @@ def test_any_yaml_is_one_line_and_soon(name, text, tmp_path):
         ("recipe", None),
         ("task", "../../../etc"),
         ("tensors_sha256", "0" * 64),
-        ("format", 2),
+        ("format", 99),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "predict", "export", "explain"])

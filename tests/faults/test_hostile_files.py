@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from methods import load_backbone
-from orchestrator.bundle.bundle import read_bundle
+from orchestrator.bundle.bundle import FORMAT, read_bundle
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.plan.space import SearchSpace, parse_space
 from orchestrator.support.yaml_io import dump_yaml, parse_yaml
@@ -78,10 +78,11 @@ def test_any_document_is_a_space_or_a_value_error(document: Any):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_document_is_a_bundle_or_a_value_error(tmp_path: Path, document: Any):
     path = tmp_path / "task.yaml"
-    contents = {"format": 1, **document} if isinstance(document, dict) else document
-    path.write_text(dump_yaml(contents), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"task\.yaml"):
-        read_bundle(path)
+    for number in range(1, FORMAT.newest + 1):
+        contents = {"format": number, **document} if isinstance(document, dict) else document
+        path.write_text(dump_yaml(contents), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"task\.yaml"):
+            read_bundle(path)
 
 
 @given(st.binary(max_size=300))

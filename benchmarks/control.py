@@ -161,9 +161,9 @@ def _run_ours(case: Case, folder: Path) -> Row:
     from orchestrator.run.queue import Finished, Report, Run
     from orchestrator.run.ray import engine
     from orchestrator.run.search_queue import SearchQueue
-    from orchestrator.tracking.mlflow.store import tracking_uri
     from orchestrator.tracking.reconcile import reconcile, tracked_runs
     from orchestrator.tracking.tracker import Tracker
+    from orchestrator.tracking.trackers import tracking_uri
 
     class EmptyQueue(SearchQueue):
         """Exchanges with a worker only what needs no code of ours to be read there."""

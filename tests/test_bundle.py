@@ -41,8 +41,8 @@ from orchestrator.data.cache import task_fingerprint
 from orchestrator.data.image_paths import Unreadable
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.support.yaml_io import parse_yaml
+from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.mlflow.registry import model_name, register_winner
-from orchestrator.tracking.mlflow.store import TrackingError
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.config import build

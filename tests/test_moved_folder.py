@@ -29,10 +29,12 @@ from orchestrator.record.database import StorageError
 from orchestrator.record.owner import owned, unowned
 from orchestrator.record.record import open_record
 from orchestrator.run.doctor import Examination, examine, repair
+from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.mlflow.places import set_addresses, wrong_addresses
-from orchestrator.tracking.mlflow.store import TrackingError, open_client, tracking_uri
+from orchestrator.tracking.mlflow.store import open_client
 from orchestrator.tracking.reconcile import reconcile, tracked_runs
 from orchestrator.tracking.snapshot import copied_databases, readable_databases
+from orchestrator.tracking.trackers import tracking_uri
 
 STUDY = "caltech101.vpt_deep"
 OUTSIDE = (
@@ -472,7 +474,7 @@ def test_copying_a_database_that_nobody_has_open_writes_nothing(mode, tmp_path):
 
 
 def test_a_database_that_stays_locked_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.tracking.snapshot.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("orchestrator.record.copies.PATIENCE_SECONDS", 0.1)
     with closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None)) as writer:
         writer.execute("CREATE TABLE rows (text)")
         writer.execute("BEGIN EXCLUSIVE")

@@ -25,11 +25,13 @@ from plans import curve_to, facts_of, make_plan, make_record, run_trial, wait_fo
 from orchestrator.plan.plan import SweepPlan, save_plan
 from orchestrator.record.record import FINISHED, Record, TrialRecord
 from orchestrator.support.addresses import redacted
+from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.content import millis
 from orchestrator.tracking.mlflow.server import server_command, server_environment
-from orchestrator.tracking.mlflow.store import TrackingError, open_client, tracking_uri
+from orchestrator.tracking.mlflow.store import open_client
 from orchestrator.tracking.reconcile import reconcile
 from orchestrator.tracking.tracker import MAX_UNSENT_ROWS, Tracker
+from orchestrator.tracking.trackers import tracking_uri
 
 ENDINGS = ("complete", "pruned", "complete", "failed", "running")
 
@@ -663,7 +665,7 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)
 sys.path.insert(0, sys.argv[1])
 from plans import make_plan, make_record, run_trial
-from orchestrator.tracking.mlflow.store import tracking_uri
+from orchestrator.tracking.trackers import tracking_uri
 from orchestrator.tracking.reconcile import reconcile
 from orchestrator.tracking.tracker import Tracker
 assert "mlflow" not in sys.modules, "importing it takes seconds: the thread does that"

@@ -49,15 +49,15 @@ def doctor(
         raise ValueError("doctor needs the folder of a sweep, or --cluster")
     from orchestrator.plan.places import at_places, find_places
     from orchestrator.plan.plan import load_plan
-    from orchestrator.record.database import default_storage, sqlite_address
+    from orchestrator.record.database import default_storage
     from orchestrator.record.finals import FinalRecord
     from orchestrator.record.owner import leased, owned, unowned
     from orchestrator.record.record import open_record
     from orchestrator.run.doctor import examine
     from orchestrator.run.doctor import repair as repair_folder
     from orchestrator.support.regular_file import refuse_links_within
-    from orchestrator.tracking.mlflow.store import MLFLOW_FILE, tracking_uri
     from orchestrator.tracking.snapshot import copied_databases
+    from orchestrator.tracking.trackers import tracker_at, tracking_uri
 
     plan = at_places(load_plan(folder), find_places(folder, data, weights))
     uri = tracking_uri(folder)
@@ -72,8 +72,7 @@ def doctor(
     else:
         refuse_links_within(folder)
         with unowned(folder), leased(storage, plan.name), copied_databases(folder) as copies:
-            if uri == sqlite_address(folder / MLFLOW_FILE):
-                uri = sqlite_address(copies / MLFLOW_FILE)
+            uri = tracker_at(uri).in_copy(uri, folder, copies)
             record = open_record(plan, copies, storage)
             finals = FinalRecord.begun(plan, record, storage or default_storage(copies))
             examination = examine(plan, record, folder, uri, finals, copies)
@@ -129,8 +128,9 @@ def _notes(*, repair: bool) -> list[str]:
 def _examine_cluster(storage: str | None, ray_address: str | None, as_json: bool) -> None:
     from orchestrator.cluster.reach import reach
     from orchestrator.support.privacy import open_things
+    from orchestrator.tracking.trackers import chosen_tracker
 
-    findings = reach(storage, os.environ.get("MLFLOW_TRACKING_URI"), ray_address)
+    findings = reach(storage, os.environ.get(chosen_tracker().variable), ray_address)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

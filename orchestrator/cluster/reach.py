@@ -1,13 +1,11 @@
 """Whether the parts of a cluster can be reached, and what it has."""
 
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.capacity import grown
 from orchestrator.cluster.slots import Machine, in_all
-from orchestrator.tracking.mlflow.server import MLFLOW_ENVIRONMENT
+from orchestrator.tracking.trackers import chosen_tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +20,11 @@ class ClusterPart:
 def reach(
     storage_url: str | None, tracking_uri: str | None, ray_address: str | None
 ) -> list[ClusterPart]:
-    """Whether storage, MLflow and Ray answer, as a sweep started here would find them."""
+    """Whether storage, tracker and Ray answer, as a sweep started here would find them."""
+    tracker = chosen_tracker()
     return [
         _find("storage", storage_url, "ORCHESTRATOR_STORAGE", _reach_storage),
-        _find("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", _reach_mlflow),
+        _find(tracker.name, tracking_uri, tracker.variable, tracker.reach),
         _find("Ray", ray_address, "RAY_ADDRESS", _reach_ray),
     ]
 
@@ -51,19 +50,6 @@ def _reach_storage(url: str) -> str:
     names = optuna.get_all_study_names(open_storage(url))
     sweeps = {name.partition("/")[0] for name in names}
     return f"{without_password(url)} answers and holds {len(sweeps)} sweeps"
-
-
-def _reach_mlflow(uri: str) -> str:
-    from orchestrator.support.addresses import redacted
-
-    if uri.startswith("http"):
-        seconds = float(MLFLOW_ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"])
-        try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=seconds):  # noqa: S310
-                return f"{redacted(uri)} answers"
-        except (urllib.error.URLError, OSError) as error:
-            raise ValueError(f"{redacted(uri)} does not answer: {error}") from None
-    return f"{redacted(uri)} is written to directly"
 
 
 def _reach_ray(address: str) -> str:

@@ -1,6 +1,6 @@
 """The invariants of a sweep folder: what must hold whatever happened to its processes.
 
-Storage, results table, bundles and MLflow must tell one story, and nothing of a dead process may
+Storage, results table, bundles and tracker must tell one story, and nothing of a dead process may
 stay behind. The storage is the truth: what else differs from it is made again from it.
 """
 
@@ -16,7 +16,7 @@ from orchestrator.bundle.bundle import BUNDLE_SUFFIXES, read_bundle, sha256_of
 from orchestrator.bundle.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
 from orchestrator.data.suites import Suite
 from orchestrator.plan.plan import StudyPlan, SweepPlan
-from orchestrator.record.database import STORAGE_FILE, sqlite_address, sqlite_uri
+from orchestrator.record.database import STORAGE_FILE, sqlite_uri
 from orchestrator.record.final_outcome import outcomes
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
@@ -29,11 +29,11 @@ from orchestrator.run.final_files import (
     with_older_bundle,
     write_final,
 )
+from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.final_content import final_contents
-from orchestrator.tracking.mlflow.places import sentence, set_addresses, settle, wrong_addresses
-from orchestrator.tracking.mlflow.registry import FOLDER_PREFIX, model_folder
-from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE, TrackingError
 from orchestrator.tracking.reconcile import reconcile, reconcile_final, restore_models, tracked_runs
+from orchestrator.tracking.study_files import bundle_digest
+from orchestrator.tracking.trackers import tracker_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Finding:
     """An invariant that does not hold."""
 
     about: str
-    """storage, table, bundles, final, mlflow, files, or trials."""
+    """storage, table, bundles, final, files, trials, or the name of a tracker (mlflow)."""
     text: str
     remedy: str
     """`repair`, `resume`, or what a person must do."""
@@ -71,7 +71,7 @@ def examine(
     `databases` is where copies of the databases lie, if the folder's own are not to be opened.
     """
     examination = Examination()
-    databases = databases or folder
+    databases, tracker = databases or folder, tracker_at(tracking_uri)
     parts: tuple[tuple[str, Callable[[], Iterator[tuple[bool, str, str]]]], ...] = (
         ("storage", lambda: _storage(plan, record, databases)),
         ("trials", lambda: _trials(plan, record)),
@@ -79,9 +79,12 @@ def examine(
         ("bundles", lambda: _bundles(plan, record, folder)),
         ("final", lambda: _final(plan, record, folder, finals)),
         ("files", lambda: _files(record, folder)),
-        ("mlflow", lambda: _addresses(tracking_uri, databases, folder)),
         (
-            "mlflow",
+            tracker.name.lower(),
+            lambda: iter(tracker.examine_folder(tracking_uri, folder, databases)),
+        ),
+        (
+            tracker.name.lower(),
             lambda: _tracking(plan, record, folder, tracking_uri, finals, examination.notes),
         ),
     )
@@ -122,26 +125,29 @@ def repair(
         if finals is not None:
             write_final(plan, lambda: suite, finals, outcomes(plan, record, finals), folder)
             done.append(f"wrote {folder / FINAL_FILE} and the bundles in {folder / FINAL_FOLDER}")
+    tracker = tracker_at(tracking_uri)
     try:
-        if changed := settle(tracking_uri, plan):
-            done.append(f"MLflow: {sentence(changed)}; set to this folder")
+        if changed := tracker.open(plan, tracking_uri).settle():
+            done.append(f"{tracker.name}: {changed}")
         filled = reconcile(
             plan,
             record,
             tracking_uri,
-            artifacts=folder / ARTIFACTS_FOLDER,
+            folder=folder,
             best_files=lambda study: files.get(study, []),
         )
         done.append(
-            f"MLflow: {filled.created} runs written, {filled.updated} brought up to date, "
+            f"{tracker.name}: {filled.created} runs written, {filled.updated} brought up to date, "
             f"{filled.doubled} doubles removed"
         )
         if filled.deleted:
-            done.append(f"MLflow: {filled.deleted} runs stay deleted, as a person left them")
+            done.append(
+                f"{tracker.name}: {filled.deleted} runs stay deleted, as a person left them"
+            )
         if finals is not None:
             reconcile_final(plan, record, finals, tracking_uri)
         if restored := restore_models(plan, tracking_uri, _bundles_of_tasks(plan, folder)):
-            done.append(f"MLflow: wrote the files of {restored} models")
+            done.append(f"{tracker.name}: wrote the files of {restored} models")
     except TrackingError as error:
         done.append(str(error))
     return done
@@ -307,22 +313,6 @@ def _left_over(record: Record, folder: Path) -> Sequence[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def _addresses(uri: str, databases: Path, folder: Path) -> Iterator[tuple[bool, str, str]]:
-    """Of files, in the folder's own database; where that is a copy, they are set right in it."""
-    database = databases / MLFLOW_FILE
-    if uri != sqlite_address(database) or not database.is_file():
-        return  # others may share it
-    artifacts = folder / ARTIFACTS_FOLDER
-    try:
-        wrong = wrong_addresses(database, artifacts)
-        for group in ([a for a in wrong if not a.foreign], [a for a in wrong if a.foreign]):
-            yield not group, f"{folder / MLFLOW_FILE}: {sentence(group) if group else ''}", "repair"
-        if databases != folder:
-            set_addresses(database, artifacts)
-    except TrackingError as error:
-        yield False, str(error), "move it away, then repair"
-
-
 def _tracking(
     plan: SweepPlan,
     record: Record,
@@ -331,6 +321,7 @@ def _tracking(
     finals: FinalRecord | None,
     notes: list[str],
 ) -> Iterator[tuple[bool, str, str]]:
+    name = tracker_at(uri).name
     try:
         runs = tracked_runs(plan, uri)
     except TrackingError as error:
@@ -341,8 +332,8 @@ def _tracking(
     deleted = {(run.study, run.number) for run in runs} - there
     if deleted:
         notes.append(
-            f"mlflow: {len(deleted)} runs were deleted there by a person and stay so; its pages "
-            "can restore them"
+            f"{name.lower()}: {len(deleted)} runs were deleted there by a person and stay so; its "
+            "pages can restore them"
         )
     for run in runs:
         if run.deleted:
@@ -362,28 +353,24 @@ def _tracking(
             (study, number) in deleted
             or found == [(state, accuracy)]
             or (state not in FINISHED and len(found) < 2),
-            f"MLflow shows {study} #{number} as {found}, the storage {(state, accuracy)}",
+            f"{name} shows {study} #{number} as {found}, the storage {(state, accuracy)}",
             "repair",
         )
     for study in plan.studies:
         parents = shown.pop((study.name, ""), [])
         yield (
             len(parents) == 1 or (study.name, "") in deleted,
-            f"MLflow has {len(parents)} runs of {study.name}",
+            f"{name} has {len(parents)} runs of {study.name}",
             "repair",
         )
-    models = {model_folder(bundle) for bundle in _bundles_of_tasks(plan, folder)}
+    bundles = {bundle_digest(bundle) for bundle in _bundles_of_tasks(plan, folder)}
     for run in runs:
-        lost = [
-            n
-            for n in run.missing
-            if n.startswith(FOLDER_PREFIX) and n.partition("/")[0] not in models
-        ]
-        gone = [name for name in run.missing if name not in lost]
-        yield not gone, f"MLflow lacks {', '.join(gone)} of {run.study}", "repair"
+        lost = [file.name for file in run.missing if file.bundle and file.bundle not in bundles]
+        gone = [file.name for file in run.missing if file.name not in lost]
+        yield not gone, f"{name} lacks {', '.join(gone)} of {run.study}", "repair"
         yield (
             not lost,
-            f"MLflow lacks {', '.join(lost)} of {run.study}, and the bundle is gone too",
-            "delete that version of the model in MLflow",
+            f"{name} lacks {', '.join(lost)} of {run.study}, and the bundle is gone too",
+            f"delete that version of the model in {name}",
         )
-    yield not shown, f"MLflow has runs of no trial: {sorted(shown)}", "delete them in MLflow"
+    yield not shown, f"{name} has runs of no trial: {sorted(shown)}", f"delete them in {name}"

@@ -34,8 +34,8 @@ from orchestrator.run.final_queue import FinalQueue
 from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
 from orchestrator.run.ray.engine import run_schedule, start_ray
 from orchestrator.run.ray.files import serve_driver_files
-from orchestrator.tracking.mlflow.store import tracking_uri
 from orchestrator.tracking.reconcile import reconcile_final, register_winners
+from orchestrator.tracking.trackers import tracking_uri
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext
 

@@ -21,9 +21,9 @@ from orchestrator.run.queue import RunQueue
 from orchestrator.run.ray.engine import run_schedule, start_ray
 from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.run.search_queue import Observer, SearchQueue
-from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, tracking_uri
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.trackers import tracking_uri
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.trial import TrialContext
 
@@ -61,7 +61,7 @@ def run_sweep(
     store_plan(plan, record)
     progress = Progress(plan, record)
     uri = tracking_uri(folder)
-    tracker = Tracker(plan, uri, artifacts=folder / ARTIFACTS_FOLDER, earlier=record.each_trial())
+    tracker = Tracker(plan, uri, folder=folder, earlier=record.each_trial())
     context = TrialContext.of(
         plan.backbone,
         suite.tasks,

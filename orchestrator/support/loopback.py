@@ -1,4 +1,4 @@
-"""Servers of this machine are asked directly, whatever proxy the environment names."""
+"""Servers of this machine: asked directly, whatever proxy is named; where one may listen."""
 
 import os
 import socket
@@ -41,3 +41,11 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """ValueError, with a port that is free, where we could not listen at this one."""
+    if not is_free(host, port):
+        other = next((p for p in range(port + 1, port + 100) if is_free(host, p)), None)
+        advice = f"; try --port {other}" if other else ""
+        raise ValueError(f"port {port} of {host} is taken or not ours to use{advice}")

@@ -1,13 +1,12 @@
-"""What the MLflow runs of a sweep say: names, tags, params, points and notes, from plan and record.
+"""What the runs of a sweep say: names, tags, params, points and notes, from plan and record.
 
-Nothing here needs MLflow. Equal plan and record give equal content, whenever it is computed: that
-is what lets `reconcile` compare, and a value be sent twice without being stored twice.
+Nothing here knows who shows them. Equal plan and record give equal content, whenever it is
+computed: that lets `reconcile` compare, and a value be sent twice without being stored twice.
 """
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from orchestrator.record.record import FINISHED, TrialRecord, best_of
 from orchestrator.report.cautions import cautions
 from orchestrator.support.foreign_text import markdown
 from orchestrator.support.yaml_io import dump_yaml
+from orchestrator.tracking.backend import Point, RunContent
 from orchestrator.training.facts import EpochRow
 
 STUDY_TAG = "orchestrator.study"
@@ -24,50 +24,13 @@ TRIAL_TAG = "orchestrator.trial"
 BEST_PREFIX = "best."
 CAUTION_TAG = "caution"
 """Of a study: what a reader must know before the best of it is taken for a result."""
-STUDIES_VIEW = "studies"
 
-STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-"""MLflow's word for the state of a trial."""
+STATES = ("running", *FINISHED)
+"""Of trials that are shown."""
 
-MAX_VALUE_CHARACTERS = 5000
-"""MLflow takes 6000 in a param and 8000 in a tag."""
-
-_TOTALS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
+TOTALS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
 _FACT_TAGS = ("device", "readout")
 _NOT_METRICS = ("epoch", "train_seconds", "eval_seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """Metrics of one step."""
-
-    step: int
-    timestamp: int
-    """Milliseconds since 1970, UTC."""
-    values: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunContent:
-    """All that a run of ours should show."""
-
-    key: tuple[str, str]
-    """Study and number of the trial; for the parent run of a study the number is empty."""
-    name: str
-    start: int
-    """Milliseconds since 1970, UTC, as `end`."""
-    end: int | None
-    """None: still running."""
-    status: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    points: Sequence[Point]
-    leading: str
-    """The metric that every point has."""
-    totals: Mapping[str, float]
-    """Metrics that stand for the whole run."""
-    note: str | None
-    """Markdown, brought up to date until a person edits it."""
 
 
 def sweep_id(plan: SweepPlan) -> str:
@@ -86,69 +49,13 @@ def sweep_note(plan: SweepPlan) -> str:
         f"- backbone: {markdown(plan.backbone.name)}, {plan.backbone.image_size} pixels, "
         f"{plan.backbone.num_parameters:,} parameters\n"
         f"- sampler {plan.sampler}, pruner {plan.pruner.name}, seed {plan.seed}\n\n"
-        "One parent run per study (a search space on a task), one child run per trial. "
-        'Filter with tags, for example `tags.task = "..." and tags.state = "complete"`.'
+        "One parent run per study (a search space on a task), one child run per trial."
     )
 
 
-def saved_views(plan: SweepPlan) -> dict[str, str]:
-    """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep."""
-    searched = {d.name: None for space in plan.parsed_spaces.values() for d in space.dimensions}
-    accuracy, state = ("metrics", "val_accuracy"), ("tags", "state")
-    duration = ("attributes", "Duration")
-    counts = [("tags", f"num_{state}") for state in ("complete", "pruned", "failed")]
-    best = [("tags", BEST_PREFIX + name) for name in searched]
-    values = [("params", name) for name in searched]
-    totals = [("metrics", name) for name in _TOTALS]
-    created = millis(datetime.fromisoformat(plan.created))
-    return {
-        # Oldest first: parents are older than their trials, so the first page holds them all.
-        **_view(
-            STUDIES_VIEW,
-            "Studies",
-            created,
-            columns=[
-                ("metrics", "best_val_accuracy"),
-                ("tags", "val_majority_share"),
-                accuracy,
-                duration,
-                state,
-                *counts,
-                *best,
-            ],
-            facets={"orderByKey": "attributes.start_time", "orderByAsc": True},
-        ),
-        **_view(
-            "trials",
-            "Best trials",
-            created,
-            columns=[duration, accuracy, *values, state, *totals],
-            facets={
-                "orderByKey": "metrics.`val_accuracy`",
-                "orderByAsc": False,
-                "searchFilter": "tags.kind = 'trial'",
-            },
-        ),
-    }
-
-
-def _view(
-    key: str,
-    name: str,
-    created: int,
-    *,
-    columns: Sequence[tuple[str, str]],
-    facets: Mapping[str, Any],
-) -> dict[str, str]:
-    run_name = "attributes.`Run Name`"
-    state = {
-        **facets,
-        "selectedColumns": [f"{kind}.`{column}`" for kind, column in columns],
-        "columnOrder": [run_name],
-        "columnWidths": {run_name: 300},
-    }
-    view = {"name": name, "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
-    return {f"mlflow.sharedViewState.{key}": json.dumps(view)}
+def shown_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Those that a tracker shows: all that were begun."""
+    return [trial for trial in trials if trial.state in STATES]
 
 
 def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecord]) -> RunContent:
@@ -165,18 +72,18 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         "kind": "study",
         "state": "complete" if ended else "running",
         "num_trials": str(study.num_trials),
-        **{f"num_{state}": str(sum(t.state == state for t in trials)) for state in STATUS},
+        **{f"num_{state}": str(sum(t.state == state for t in trials)) for state in STATES},
     }
     if task.val_majority_share is not None:
         tags["val_majority_share"] = f"{task.val_majority_share:.6g}"
     if warnings:
-        tags[CAUTION_TAG] = _text(" ".join(warnings))
+        tags[CAUTION_TAG] = " ".join(warnings)
     best = best_of(finished)
     if best is not None:
         searched = {d.name: best.config[d.name] for d in space.dimensions if d.name in best.config}
         shown = {"trial": best.number, "val_accuracy": best.val_accuracy, **searched}
         tags |= {
-            f"{BEST_PREFIX}{name}": f"{value:.6g}" if isinstance(value, float) else _text(value)
+            f"{BEST_PREFIX}{name}": f"{value:.6g}" if isinstance(value, float) else str(value)
             for name, value in shown.items()
         }
     params = {
@@ -194,9 +101,9 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         # A millisecond apart, so that pages that sort by time show the order of the plan.
         start=millis(datetime.fromisoformat(plan.created)) + plan.studies.index(study),
         end=millis(finished[-1].finished) if ended else None,
-        status="FINISHED" if ended else "RUNNING",
+        state=tags["state"],
         tags=tags,
-        params={name: _text(value) for name, value in params.items()},
+        params={name: str(value) for name, value in params.items()},
         points=_best_so_far(finished),
         leading="best_val_accuracy",
         totals={},
@@ -211,6 +118,7 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
             + "".join(f"**Caution:** {markdown(warning)}\n\n" for warning in warnings)
             + f"The search space:\n\n```yaml\n{document}```\n"
         ),
+        passing_tags=(BEST_PREFIX, CAUTION_TAG),
     )
 
 
@@ -233,19 +141,19 @@ def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]
     if ended:
         tags["epochs_run"] = str(len(trial.curve))
     if trial.failure:
-        tags["failure"] = _text(trial.failure)
-    tags |= {name: _text(trial.facts[name]) for name in _FACT_TAGS if trial.facts.get(name)}
+        tags["failure"] = trial.failure
+    tags |= {name: str(trial.facts[name]) for name in _FACT_TAGS if trial.facts.get(name)}
     return RunContent(
         key=(trial.study, str(trial.number)),
         name=f"{study.task} · {study.space} · #{trial.number}",
         start=millis(trial.started),
         end=millis(trial.finished) if ended else None,
-        status=STATUS[trial.state],
+        state=trial.state,
         tags=tags,
-        params={name: _text(value) for name, value in _trial_params(plan, trial).items()},
+        params={name: str(value) for name, value in _trial_params(plan, trial).items()},
         points=_curve_points(millis(trial.started), curve),
         leading="val_accuracy",
-        totals={k: trial.facts[k] for k in _TOTALS if k in trial.facts} if ended else {},
+        totals={k: trial.facts[k] for k in TOTALS if k in trial.facts} if ended else {},
         note=None,
     )
 
@@ -270,7 +178,7 @@ def _common_tags(plan: SweepPlan, study: StudyPlan) -> dict[str, str]:
         "data_fingerprint": task.fingerprint,
         "versions": ", ".join(f"{name} {version}" for name, version in plan.versions.items()),
     }
-    return {name: _text(value) for name, value in tags.items() if value}
+    return {name: str(value) for name, value in tags.items() if value}
 
 
 def _trial_params(plan: SweepPlan, trial: TrialRecord) -> dict[str, Any]:
@@ -307,10 +215,3 @@ def _best_so_far(finished: Sequence[TrialRecord]) -> list[Point]:
             value = {"best_val_accuracy": best.val_accuracy or 0.0}
             points.append(Point(step=step, timestamp=millis(trial.finished), values=value))
     return points
-
-
-def _text(value: Any) -> str:
-    text = str(value)
-    if len(text) <= MAX_VALUE_CHARACTERS:
-        return text
-    return text[: MAX_VALUE_CHARACTERS - 1] + "…"

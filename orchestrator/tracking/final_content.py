@@ -1,4 +1,4 @@
-"""What the MLflow runs of the last stage say: one per finalist, one per seed of a winner."""
+"""What the runs of the last stage say: one per finalist, one per seed of a winner."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,11 +7,9 @@ from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.finalists import Finalist
 from orchestrator.record.finals import FinalRecord, FinalRun
 from orchestrator.record.record import FINISHED, TrialRecord
+from orchestrator.tracking.backend import Point, RunContent
 from orchestrator.tracking.content import (
-    STATUS,
     TRIAL_TAG,
-    Point,
-    RunContent,
     millis,
     trial_content,
 )
@@ -102,7 +100,7 @@ def _again(
         name=f"{study.task} · {study.space} · {name}",
         start=millis(run.started),
         end=millis(run.finished) if run.state in FINISHED else None,
-        status=STATUS[run.state],
+        state=run.state,
         tags={
             **kept,
             TRIAL_TAG: number,

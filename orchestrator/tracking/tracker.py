@@ -1,6 +1,6 @@
-"""Tells MLflow what happens while it happens, from a thread of its own.
+"""Tells a tracker what happens while it happens, from a thread of its own.
 
-The tracker may forget what it could not send, since all of it stands in the record and `reconcile`
+This may forget what it could not send, since all of it stands in the record and `reconcile`
 writes what is missing. So a server that is slow, away or broken costs the sweep nothing.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, TrialRecord
 from orchestrator.support.addresses import reason_of, redacted
-from orchestrator.tracking.mlflow.writer import RunWriter
+from orchestrator.tracking.content import study_content, trial_content
+from orchestrator.tracking.trackers import tracker_at
 from orchestrator.training.facts import EpochRow
 
 logger = logging.getLogger(__name__)
@@ -29,21 +30,24 @@ MAX_UNSENT_ROWS = 20_000
 
 
 class Tracker:
-    """Sends what happened to MLflow from a thread of its own; the caller only appends."""
+    """Sends what happened from a thread of its own; the caller only appends."""
 
     def __init__(
         self,
         plan: SweepPlan,
         tracking_uri: str,
         *,
-        artifacts: Path | None = None,
+        folder: Path | None = None,
         earlier: Iterable[TrialRecord] = (),
     ) -> None:
-        """`artifacts`: where files go when we write to a database ourselves; None: beside a SQLite
-        file. `earlier`: trials recorded before, when a sweep is resumed, for the studies' counts.
+        """`folder`: that of the sweep, for files that no server takes. `earlier`: trials recorded
+        before, when a sweep is resumed, for the studies' counts.
         """
-        self._uri = tracking_uri
-        self._writer = RunWriter(plan, tracking_uri, artifacts)
+        kind = tracker_at(tracking_uri)
+        self._plan = plan
+        self._place = f"{kind.name} at {redacted(tracking_uri)}"
+        self._name = kind.name
+        self._backend = kind.open(plan, tracking_uri, folder)
         self._lock = threading.Lock()
         self._unsent: dict[tuple[str, int], _Unsent] = {}
         self._studies: dict[str, dict[int, TrialRecord]] = {s.name: {} for s in plan.studies}
@@ -54,7 +58,7 @@ class Tracker:
         self._away = False
         self._closing = threading.Event()
         self._sent_all = False
-        self._thread = threading.Thread(target=self._run, name="mlflow-tracker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
         self._thread.start()
 
     def trial_started(self, trial: TrialRecord) -> None:
@@ -79,7 +83,7 @@ class Tracker:
             self._forget_oldest()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Send what is left and stop. True: MLflow answers and has all that was kept for it.
+        """Send what is left and stop. True: the tracker answers and has all that was kept for it.
 
         False: it was away; `reconcile` fills in what is missing once it answers.
         """
@@ -108,7 +112,7 @@ class Tracker:
 
     def _flush(self) -> bool:
         try:
-            self._writer.connect()
+            self._backend.connect()
             with self._lock:
                 studies = list(self._changed_studies)
                 trials = [key for key, entry in self._unsent.items() if entry.changed]
@@ -117,13 +121,13 @@ class Tracker:
             for key in trials:
                 self._send_trial(key)
         except Exception as error:
-            # Whatever MLflow, its server or its database throw must not end this thread.
-            self._writer.disconnect()
+            # Whatever the tracker, its server or its database throw must not end this thread.
+            self._backend.disconnect()
             self._say_away(error)
             return False
         if self._away:
             self._away = False
-            logger.info("MLflow at %s answers again", redacted(self._uri))
+            logger.info("%s answers again", self._place)
         return True
 
     def _send_study(self, study: str) -> None:
@@ -131,7 +135,7 @@ class Tracker:
             trials = list(self._studies[study].values())
             del self._changed_studies[study]
         try:
-            self._writer.write_study(study, trials)
+            self._backend.write_run(study_content(self._plan, self._plan.study(study), trials))
         except Exception:
             with self._lock:
                 self._changed_studies[study] = None
@@ -145,13 +149,13 @@ class Tracker:
             curve = list(entry.curve)
             entry.changed = False
         try:
-            self._writer.write_trial(entry.trial, curve)
+            self._backend.write_run(trial_content(self._plan, entry.trial, curve))
         except Exception as error:
             entry.failures += 1
             entry.changed = entry.failures < ATTEMPTS
             if entry.changed:
                 raise
-            logger.warning("MLflow does not take %s #%d (%s)", *key, reason_of(error))
+            logger.warning("%s does not take %s #%d (%s)", self._name, *key, reason_of(error))
         if entry.trial.state in FINISHED:
             with self._lock:
                 if self._unsent.get(key) is entry:
@@ -160,9 +164,9 @@ class Tracker:
     def _say_away(self, error: Exception) -> None:
         if not self._warned:
             logger.warning(
-                "MLflow at %s cannot be written to (%s); the sweep goes on, and what is missing "
+                "%s cannot be written to (%s); the sweep goes on, and what is missing "
                 "there will be filled in when it is back",
-                redacted(self._uri),
+                self._place,
                 reason_of(error),
             )
         self._warned = self._away = True
@@ -170,7 +174,7 @@ class Tracker:
 
 @dataclass
 class _Unsent:
-    """What is known of a trial that is running, or has ended and is not yet in MLflow."""
+    """What is known of a trial that is running, or has ended and is not yet in the tracker."""
 
     trial: TrialRecord
     curve: list[EpochRow] = field(default_factory=list)

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.database import sqlite_uri
-from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, TrackingError, own_database
+from orchestrator.tracking.backend import TrackingError
+from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, own_database
 
 WAIT_SECONDS = 30
 """For a database that another process writes to."""

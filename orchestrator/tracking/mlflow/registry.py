@@ -14,7 +14,8 @@ from PIL import Image
 
 from orchestrator.bundle.bundle import Bundle, read_bundle
 from orchestrator.support.foreign_text import markdown
-from orchestrator.tracking.mlflow.store import missing_files
+from orchestrator.tracking.mlflow.artifacts import missing
+from orchestrator.tracking.study_files import bundle_digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,8 +53,7 @@ def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path
     from mlflow.exceptions import MlflowException
 
     description = read_bundle(bundle)
-    folder = model_folder(bundle)
-    digest = folder.removeprefix(FOLDER_PREFIX)
+    digest = bundle_digest(bundle)
     with contextlib.suppress(MlflowException):  # it is there: of this sweep, or made by a person
         client.create_registered_model(name, description=_what(description))
     known = client.search_model_versions(f"name = '{name}'")
@@ -63,7 +63,7 @@ def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path
     artifacts = client.get_run(run_id).info.artifact_uri
     client.create_model_version(
         name,
-        source=f"{artifacts}/{folder}",
+        source=f"{artifacts}/{model_folder(digest)}",
         run_id=run_id,
         tags={DIGEST_TAG: digest, **_tags(description)},
         description=_what(description),
@@ -71,29 +71,34 @@ def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path
     return True
 
 
-def model_folder(bundle: Path) -> str:
-    """The folder of a bundle's model among the artifacts of its run, by the bundle's content."""
-    content = bundle.read_bytes() + bundle.with_suffix(".safetensors").read_bytes()
-    return f"{FOLDER_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}"
+def model_folder(digest: str) -> str:
+    """The folder of a bundle's model among the artifacts of its run, by `bundle_digest`."""
+    return f"{FOLDER_PREFIX}{digest}"
 
 
-def restore_models(client: "MlflowClient", run_id: str, folders: Mapping[str, Path]) -> int:
+def restore_models(client: "MlflowClient", run_id: str, bundles: Mapping[str, Path]) -> int:
     """Write the files of a run's models again that are gone; how many models.
 
-    `folders` are the bundles that are there, by `model_folder`.
+    `bundles` are those that are there, by `bundle_digest`.
     """
     restored = 0
-    for version in client.search_model_versions(f"run_id = '{run_id}'"):
-        folder = f"{FOLDER_PREFIX}{version.tags.get(DIGEST_TAG)}"
-        if folder in folders and missing_files(client, run_id, [f"{folder}/{MODEL_FILE}"]):
-            _log_model(client, run_id, folders[folder])
+    for name, digest in model_files(client, run_id).items():
+        if digest in bundles and missing(client, run_id, [name]):
+            _log_model(client, run_id, bundles[digest])
             restored += 1
     return restored
 
 
+def model_files(client: "MlflowClient", run_id: str) -> dict[str, str]:
+    """A file of each model of ours that a run has, by name, and the `bundle_digest` of each."""
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    digests = [version.tags.get(DIGEST_TAG) for version in versions]
+    return {f"{model_folder(digest)}/{MODEL_FILE}": digest for digest in digests if digest}
+
+
 def _log_model(client: "MlflowClient", run_id: str, bundle: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="orchestrator-model-") as scratch:
-        save_as_model(bundle, Path(scratch) / model_folder(bundle))
+        save_as_model(bundle, Path(scratch) / model_folder(bundle_digest(bundle)))
         client.log_artifacts(run_id, scratch)
 
 

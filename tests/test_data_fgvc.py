@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.fgvc import FINE_GRAINED_TASKS, LISTS, official_name, read_fgvc_task
+from orchestrator.data.fgvc import FGVC, FINE_GRAINED_TASKS, LISTS, read_fgvc_task
 
 
 def write_lists(folder: Path, **lists: object) -> Path:
@@ -57,7 +57,7 @@ def test_ids_are_numbers_even_as_strings(tmp_path):
     ],
 )
 def test_folder_names_of_other_repositories_mean_the_official_task(folder, task):
-    assert official_name(folder) == task
+    assert FGVC.official_name(folder) == task
 
 
 def test_the_five_tasks_have_the_counted_sizes():

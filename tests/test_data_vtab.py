@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from suites import write_task
 
 from orchestrator.data.task import MAX_PROBLEMS_SHOWN, DataError
-from orchestrator.data.vtab import LISTS, OFFICIAL_TASKS, official_name, read_vtab_task
+from orchestrator.data.vtab import LISTS, OFFICIAL_TASKS, VTAB, read_vtab_task
 
 
 def write_lists(folder: Path, *, train: bytes | str = "a.png 0\nb.png 1\n", **others) -> Path:
@@ -41,7 +41,7 @@ def test_official_tasks_are_the_nineteen_of_the_benchmark():
     groups = [task.group for task in OFFICIAL_TASKS.values()]
     assert [groups.count(g) for g in ("natural", "specialized", "structured")] == [7, 4, 8]
     assert sum(task.num_classes for task in OFFICIAL_TASKS.values()) == 940
-    assert sum(task.num_test for task in OFFICIAL_TASKS.values()) == 387_904
+    assert sum(task.counts["test"] for task in OFFICIAL_TASKS.values()) == 387_904
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_official_tasks_are_the_nineteen_of_the_benchmark():
     ],
 )
 def test_folder_names_of_other_repositories_mean_the_official_task(folder, task):
-    assert official_name(folder) == task
+    assert VTAB.official_name(folder) == task
 
 
 def test_a_cut_official_task_is_usable_but_said_to_differ(tmp_path):

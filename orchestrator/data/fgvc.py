@@ -5,12 +5,11 @@ https://arxiv.org/abs/2203.12119; sizes counted in the released lists.
 """
 
 import json
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.data.archives import ListsAndImages
+from orchestrator.data.published_suite import Archive, OfficialTask, PublishedSuite, compare
 from orchestrator.data.reading import (
     Problems,
     add_trainval,
@@ -25,21 +24,17 @@ from orchestrator.data.task import Example, Split, Task
 LISTS = {"train": "train.json", "val": "val.json", "test": "test.json"}
 
 
-@dataclass(frozen=True)
-class FineGrainedTask:
-    name: str
-    num_classes: int
-    counts: Mapping[str, int]
-    image_folder: str
-    """Paths in the lists are relative to this folder of the task."""
-    aliases: tuple[str, ...]
-
-
 def _task(
     name: str, num_classes: int, counts: tuple[int, int, int], image_folder: str, *aliases: str
-) -> FineGrainedTask:
-    by_split = dict(zip(LISTS, counts, strict=True))
-    return FineGrainedTask(name, num_classes, by_split, image_folder, aliases)
+) -> OfficialTask:
+    return OfficialTask(
+        name=name,
+        group="fine_grained",
+        num_classes=num_classes,
+        counts=dict(zip(LISTS, counts, strict=True)),
+        aliases=aliases,
+        image_folder=image_folder,
+    )
 
 
 FINE_GRAINED_TASKS = {
@@ -54,30 +49,10 @@ FINE_GRAINED_TASKS = {
 }
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name.lower()).removeprefix("fgvc")
-
-
-_BY_PLAIN_NAME = {
-    _plain(name): task.name
-    for task in FINE_GRAINED_TASKS.values()
-    for name in (task.name, *task.aliases)
-}
-
-
-def official_name(folder_name: str) -> str | None:
-    return _BY_PLAIN_NAME.get(_plain(folder_name))
-
-
-def is_fgvc_task(folder: Path) -> bool:
-    # Path.is_file would raise for a folder that we may not enter.
-    return any(os.path.isfile(folder / name) for name in LISTS.values())  # noqa: PTH113
-
-
 def read_fgvc_task(folder: Path) -> Task:
     """Read the lists of one task; what is wrong with them is in the task's `problems`."""
     root, folder_name = task_root(folder)
-    official = FINE_GRAINED_TASKS.get(official_name(folder_name) or "")
+    official = FGVC.official_task(folder_name)
     found = Problems(official.name if official else folder_name)
     image_root = root / _image_folder(root, official)
 
@@ -102,7 +77,7 @@ def read_fgvc_task(folder: Path) -> Task:
     check_overlap(splits, found)
     add_trainval(splits, root)
     if official:
-        _compare(official, len(ids), splits, root, found)
+        compare(official, len(ids), splits, root, found, counted_in=" in train")
     return Task(
         name=found.task,
         group="fine_grained",
@@ -116,7 +91,7 @@ def read_fgvc_task(folder: Path) -> Task:
     )
 
 
-def _image_folder(root: Path, official: FineGrainedTask | None) -> str:
+def _image_folder(root: Path, official: OfficialTask | None) -> str:
     if official:
         return official.image_folder
     return next((name for name in ("images", "Images") if (root / name).is_dir()), "")
@@ -153,18 +128,27 @@ def _read_list(source: Path, root: Path, split: str, found: Problems) -> dict[st
     return entries
 
 
-def _compare(
-    official: FineGrainedTask,
-    num_classes: int,
-    splits: Mapping[str, Split],
-    root: Path,
-    found: Problems,
-) -> None:
-    if num_classes != official.num_classes:
-        message = f"{num_classes} classes in train; the official task has {official.num_classes}"
-        found.add("", root, 0, message, "warning")
-    for name, split in splits.items():
-        expected = official.counts.get(name, len(split))
-        if len(split) != expected:
-            message = f"{len(split):,} images; the official list has {expected:,}"
-            found.add(name, split.source, 0, message, "warning")
+FGVC = PublishedSuite(
+    name="fgvc",
+    folders=("fgvc", "FGVC"),
+    tasks=FINE_GRAINED_TASKS,
+    lists=LISTS,
+    read=read_fgvc_task,
+    contents="<task>/{train,val,test}.json and the images they name",
+    source=ListsAndImages(
+        lists=Archive(
+            repository="XiN0919/FGVC", name="fgvc_split.zip", tasks=tuple(FINE_GRAINED_TASKS)
+        ),
+        images={
+            task: Archive(repository="XiN0919/FGVC", name=name, tasks=(task,))
+            for task, name in (
+                ("cub", "CUB_200_2011.tgz"),
+                ("nabirds", "nabirds.tar.gz"),
+                ("oxford_flowers", "102flowers.tgz"),
+                ("stanford_dogs", "images.tar"),
+                ("stanford_cars", "car_ims.tgz"),
+            )
+        },
+    ),
+    augment=True,
+)

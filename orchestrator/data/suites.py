@@ -5,16 +5,18 @@ import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.data import fgvc, vtab
 from orchestrator.data.cache import default_cache_root
+from orchestrator.data.fgvc import FGVC
 from orchestrator.data.image_folder import image_folder_tasks, read_image_folder_task
 from orchestrator.data.layout import NoImages, TaskFolder
+from orchestrator.data.published_suite import OfficialTask, PublishedSuite
 from orchestrator.data.split import DEFAULT_RULE, SplitRule
 from orchestrator.data.task import DataError, Task, data_error
+from orchestrator.data.vtab import VTAB
 from orchestrator.data.walk import list_folder
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.locks import exclusive
@@ -23,41 +25,8 @@ logger = logging.getLogger(__name__)
 
 QUICKSTART = "quickstart"
 QUICKSTART_BACKBONE = "vit_quickstart"
-VTAB_GROUP_FOLDERS = ("natural", "specialized", "structured")
-"""Some repositories sort the tasks into folders of these names, in any case."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedSuite:
-    """A suite known by name, somewhere below the user's data folder."""
-
-    name: str
-    folders: tuple[str, ...]
-    task_names: tuple[str, ...]
-    official_name: Callable[[str], str | None]
-    contents: str
-    """What to put there."""
-
-
-PUBLISHED_SUITES = {
-    suite.name: suite
-    for suite in (
-        PublishedSuite(
-            name="vtab",
-            folders=("vtab-1k", "VTAB-1K", "vtab1k", "vtab"),
-            task_names=tuple(vtab.OFFICIAL_TASKS),
-            official_name=vtab.official_name,
-            contents="<task>/{train800,val200,train800val200,test}.txt and the images they name",
-        ),
-        PublishedSuite(
-            name="fgvc",
-            folders=("fgvc", "FGVC"),
-            task_names=tuple(fgvc.FINE_GRAINED_TASKS),
-            official_name=fgvc.official_name,
-            contents="<task>/{train,val,test}.json and the images they name",
-        ),
-    )
-}
+PUBLISHED_SUITES = {suite.name: suite for suite in (VTAB, FGVC)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +63,7 @@ def load_suite(
     elif name_or_path in PUBLISHED_SUITES:
         published = PUBLISHED_SUITES[name_or_path]
         name, root = published.name, _find(published, data_root)
-        expected = published.task_names
+        expected = tuple(published.tasks)
     else:
         root = Path(name_or_path).expanduser()
         if not root.is_dir():
@@ -134,18 +103,16 @@ def load_suite(
 
 def _listed_tasks(root: Path) -> dict[str, Path]:
     """Where each task with lists lies in a folder, by name; no list is read."""
-    if vtab.is_vtab_task(root) or fgvc.is_fgvc_task(root):
+    if _layout_of(root):
         return {_task_name(root): root}
+    groups = {name for suite in PUBLISHED_SUITES.values() for name in suite.group_folders}
     candidates = _subfolders(root)
     candidates += [
-        task
-        for group in candidates
-        if group.name.lower() in VTAB_GROUP_FOLDERS
-        for task in _subfolders(group)
+        task for group in candidates if group.name.lower() in groups for task in _subfolders(group)
     ]
     folders: dict[str, Path] = {}
     for folder in candidates:
-        if vtab.is_vtab_task(folder) or fgvc.is_fgvc_task(folder):
+        if _layout_of(folder):
             name = _task_name(folder)
             if name in folders:
                 raise DataError(f"{folders[name]} and {folder} are both task {name!r}; keep one")
@@ -169,9 +136,10 @@ def _image_folders(root: Path, wanted: Sequence[str] | None) -> dict[str, TaskFo
     try:
         return image_folder_tasks(root, wanted=wanted)
     except NoImages as error:
+        lists = [" or ".join(suite.lists.values()) for suite in PUBLISHED_SUITES.values()]
         raise DataError(
-            f"{root} holds no task: neither folders with {' or '.join(vtab.LISTS.values())}, nor "
-            f"with {' or '.join(fgvc.LISTS.values())}, nor class folders with images; {error}"
+            f"{root} holds no task: neither folders with {', nor with '.join(lists)}, nor class "
+            f"folders with images; {error}"
         ) from error
 
 
@@ -196,21 +164,23 @@ def _image_folders_beside(root: Path, listed: Mapping[str, Path]) -> dict[str, T
     return found
 
 
+def _layout_of(folder: Path) -> PublishedSuite | None:
+    """The suite in whose layout the lists of a folder are, if there are any."""
+    return next((suite for suite in PUBLISHED_SUITES.values() if suite.is_task(folder)), None)
+
+
 def _task_name(folder: Path) -> str:
-    name = folder.absolute().name
-    if vtab.is_vtab_task(folder):
-        return vtab.official_name(name) or name
-    if fgvc.is_fgvc_task(folder):
-        return fgvc.official_name(name) or name
-    return name
+    name, layout = folder.absolute().name, _layout_of(folder)
+    return (layout and layout.official_name(name)) or name
 
 
 def _read_task(folder: Path | TaskFolder, rule: SplitRule) -> Task:
     if isinstance(folder, TaskFolder):
         return read_image_folder_task(folder, rule=rule)
-    if vtab.is_vtab_task(folder):
-        return vtab.read_vtab_task(folder)
-    return fgvc.read_fgvc_task(folder)
+    layout = _layout_of(folder)
+    if layout is None:
+        raise DataError(f"{folder}: its lists went away while it was read")
+    return layout.read(folder)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -229,7 +199,7 @@ def _select(
         raise DataError("no task is named")
     selected: dict[str, Path | TaskFolder] = {}
     for wanted in tasks:
-        names = (wanted, vtab.official_name(wanted), fgvc.official_name(wanted))
+        names = (wanted, *(suite.official_name(wanted) for suite in PUBLISHED_SUITES.values()))
         name = next((name for name in names if name in folders), None)
         if name is None:
             if absent := next((name for name in names if name in expected), None):
@@ -254,13 +224,19 @@ def published_tasks(names: Sequence[str], *, data_root: Path | None = None) -> d
     return wanted
 
 
+def official_task(name: str) -> OfficialTask | None:
+    """The published task of this name, whatever its suite."""
+    tasks = (suite.tasks.get(name) for suite in PUBLISHED_SUITES.values())
+    return next((task for task in tasks if task is not None), None)
+
+
 def _published(name: str) -> tuple[PublishedSuite, tuple[str, ...]]:
     if name in PUBLISHED_SUITES:
-        return PUBLISHED_SUITES[name], PUBLISHED_SUITES[name].task_names
+        return PUBLISHED_SUITES[name], tuple(PUBLISHED_SUITES[name].tasks)
     for suite in PUBLISHED_SUITES.values():
         if task := suite.official_name(name):
             return suite, (task,)
-    known = [task for suite in PUBLISHED_SUITES.values() for task in suite.task_names]
+    known = [task for suite in PUBLISHED_SUITES.values() for task in suite.tasks]
     raise DataError(unknown("suite or task", name, [*PUBLISHED_SUITES, *known]))
 
 
@@ -276,7 +252,7 @@ def _candidates(published: PublishedSuite, data_root: Path | None) -> list[Path]
 
 def _first_with_tasks(candidates: Sequence[Path], published: PublishedSuite) -> Path | None:
     for folder in candidates:
-        if folder.is_dir() and _listed_tasks(folder).keys() & set(published.task_names):
+        if folder.is_dir() and _listed_tasks(folder).keys() & set(published.tasks):
             return folder
     return None
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 Group = Literal["natural", "specialized", "structured", "fine_grained", ""]
-Layout = Literal["vtab", "image_folder", "fgvc"]
 
 GROUPS: tuple[Group, ...] = ("natural", "specialized", "structured", "fine_grained")
 SEARCH_SPLITS = ("train", "val")
@@ -78,7 +77,8 @@ class Task:
     num_classes: int
     class_names: tuple[str, ...]
     root: Path
-    layout: Layout
+    layout: str
+    """How it lies on disk: as the tasks of a suite (vtab, fgvc), or image_folder."""
     splits: dict[str, Split]
     """Of train, val, trainval, test: those that could be read."""
     official: bool = False

@@ -6,12 +6,12 @@ tests; the folder layout is the one that NOAH distributes and that later reposit
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.data.archives import ZipOfTasks
+from orchestrator.data.published_suite import Archive, OfficialTask, PublishedSuite, compare
 from orchestrator.data.reading import (
     Problems,
     add_trainval,
@@ -34,75 +34,51 @@ MAX_LIST_LINES = 2_000_000
 MAX_CLASSES = 1_000_000
 
 
-@dataclass(frozen=True)
-class OfficialTask:
-    name: str
-    group: Group
-    num_classes: int
-    num_test: int
-    aliases: tuple[str, ...] = ()
-    """Folder names that repositories use, where they differ by more than case and separators."""
+def _task(
+    name: str, group: Group, num_classes: int, num_test: int, aliases: tuple[str, ...] = ()
+) -> OfficialTask:
+    counts = {"train": 800, "val": 200, "test": num_test}
+    return OfficialTask(
+        name=name, group=group, num_classes=num_classes, counts=counts, aliases=aliases
+    )
 
 
 OFFICIAL_TASKS = {
     task.name: task
     for task in (
-        OfficialTask("cifar", "natural", 100, 10_000, ("cifar100",)),
-        OfficialTask("caltech101", "natural", 102, 6_084, ("caltech102",)),
-        OfficialTask("dtd", "natural", 47, 1_880, ("dtd47",)),
-        OfficialTask("oxford_flowers102", "natural", 102, 6_149, ("flowers102",)),
-        OfficialTask(
+        _task("cifar", "natural", 100, 10_000, ("cifar100",)),
+        _task("caltech101", "natural", 102, 6_084, ("caltech102",)),
+        _task("dtd", "natural", 47, 1_880, ("dtd47",)),
+        _task("oxford_flowers102", "natural", 102, 6_149, ("flowers102",)),
+        _task(
             "oxford_iiit_pet",
             "natural",
             37,
             3_669,
             ("oxford_pet", "oxford_pets", "oxford_iiit_pets", "oxford_iiit_pets_37"),
         ),
-        OfficialTask("svhn", "natural", 10, 26_032, ("svhn_cropped",)),
-        OfficialTask("sun397", "natural", 397, 21_750),
-        OfficialTask("patch_camelyon", "specialized", 2, 32_768, ("pcam", "camelyon")),
-        OfficialTask("eurosat", "specialized", 10, 5_400),
-        OfficialTask("resisc45", "specialized", 45, 6_300),
-        OfficialTask("diabetic_retinopathy", "specialized", 5, 42_670, ("retinopathy",)),
-        OfficialTask("clevr_count", "structured", 8, 15_000, ("clevr_count_all",)),
-        OfficialTask("clevr_dist", "structured", 6, 15_000, ("clevr_distance",)),
-        OfficialTask("dmlab", "structured", 6, 22_735),
-        OfficialTask("kitti", "structured", 4, 711, ("kitti_dist", "kitti_distance")),
-        OfficialTask(
-            "dsprites_loc", "structured", 16, 73_728, ("dsprites_location", "dsprites_position")
-        ),
-        OfficialTask("dsprites_ori", "structured", 16, 73_728, ("dsprites_orientation",)),
-        OfficialTask("smallnorb_azi", "structured", 18, 12_150, ("smallnorb_azimuth",)),
-        OfficialTask("smallnorb_ele", "structured", 9, 12_150, ("smallnorb_elevation",)),
+        _task("svhn", "natural", 10, 26_032, ("svhn_cropped",)),
+        _task("sun397", "natural", 397, 21_750),
+        _task("patch_camelyon", "specialized", 2, 32_768, ("pcam", "camelyon")),
+        _task("eurosat", "specialized", 10, 5_400),
+        _task("resisc45", "specialized", 45, 6_300),
+        _task("diabetic_retinopathy", "specialized", 5, 42_670, ("retinopathy",)),
+        _task("clevr_count", "structured", 8, 15_000, ("clevr_count_all",)),
+        _task("clevr_dist", "structured", 6, 15_000, ("clevr_distance",)),
+        _task("dmlab", "structured", 6, 22_735),
+        _task("kitti", "structured", 4, 711, ("kitti_dist", "kitti_distance")),
+        _task("dsprites_loc", "structured", 16, 73_728, ("dsprites_location", "dsprites_position")),
+        _task("dsprites_ori", "structured", 16, 73_728, ("dsprites_orientation",)),
+        _task("smallnorb_azi", "structured", 18, 12_150, ("smallnorb_azimuth",)),
+        _task("smallnorb_ele", "structured", 9, 12_150, ("smallnorb_elevation",)),
     )
 }
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name.lower()).removeprefix("vtab")
-
-
-_BY_PLAIN_NAME = {
-    _plain(name): task.name
-    for task in OFFICIAL_TASKS.values()
-    for name in (task.name, *task.aliases)
-}
-
-
-def official_name(folder_name: str) -> str | None:
-    """The official task that a folder of this name holds, if any: `CIFAR100` is `cifar`."""
-    return _BY_PLAIN_NAME.get(_plain(folder_name))
-
-
-def is_vtab_task(folder: Path) -> bool:
-    # Path.is_file would raise for a folder that we may not enter.
-    return any(os.path.isfile(folder / name) for name in LISTS.values())  # noqa: PTH113
 
 
 def read_vtab_task(folder: Path) -> Task:
     """Read the lists of one task; what is wrong with them is in the task's `problems`."""
     root, folder_name = task_root(folder)
-    official = OFFICIAL_TASKS.get(official_name(folder_name) or "")
+    official = VTAB.official_task(folder_name)
     found = Problems(official.name if official else folder_name)
 
     splits: dict[str, Split] = {}
@@ -128,7 +104,7 @@ def read_vtab_task(folder: Path) -> Task:
     check_overlap(splits, found)
     add_trainval(splits, root)
     if official:
-        _compare(official, num_classes, splits, root, found)
+        compare(official, num_classes, splits, root, found)
     return Task(
         name=found.task,
         group=official.group if official else described_group,
@@ -250,18 +226,18 @@ def _infer_num_classes(splits: Mapping[str, Split], found: Problems) -> int:
     return labels[-1] + 1 if labels else 0
 
 
-def _compare(
-    official: OfficialTask,
-    num_classes: int,
-    splits: Mapping[str, Split],
-    root: Path,
-    found: Problems,
-) -> None:
-    """A cut of an official task may be used, but its numbers are not the published ones."""
-    if num_classes != official.num_classes:
-        message = f"{num_classes} classes; the official task has {official.num_classes}"
-        found.add("", root, 0, message, "warning")
-    for name, expected in (("train", 800), ("val", 200), ("test", official.num_test)):
-        if name in splits and len(splits[name]) != expected:
-            message = f"{len(splits[name]):,} images; the official list has {expected:,}"
-            found.add(name, splits[name].source, 0, message, "warning")
+VTAB = PublishedSuite(
+    name="vtab",
+    folders=("vtab-1k", "VTAB-1K", "vtab1k", "vtab"),
+    tasks=OFFICIAL_TASKS,
+    lists=LISTS,
+    read=read_vtab_task,
+    contents="<task>/{train800,val200,train800val200,test}.txt and the images they name",
+    source=ZipOfTasks(
+        archive=Archive(
+            repository="XiN0919/VTAB-1k", name="vtab-1k.zip", tasks=tuple(OFFICIAL_TASKS)
+        )
+    ),
+    group_folders=("natural", "specialized", "structured"),
+    augment=False,
+)

@@ -18,7 +18,7 @@ from methods.checks import LARGEST
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
 from orchestrator.data.split import split_rule
-from orchestrator.data.suites import Suite, load_suite
+from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.plan.final_protocol import FinalProtocol, refuse_unsuited
@@ -356,8 +356,11 @@ def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> Pruner
 
 
 def _plan_engine(request: SweepRequest) -> Engine:
-    """All but the precision. The published protocol of fgvc augments, that of VTAB does not."""
-    augment = request.suite == "fgvc" if request.augment is None else request.augment
+    """All but the precision. Without a word from the user, as the suite's published protocol."""
+    published = PUBLISHED_SUITES.get(request.suite)
+    augment = request.augment
+    if augment is None:
+        augment = published is not None and published.augment
     return Engine(eval_every=request.eval_every, frozen_cache=request.frozen_cache, augment=augment)
 
 

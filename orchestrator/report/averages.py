@@ -8,8 +8,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.data.fgvc import FINE_GRAINED_TASKS
-from orchestrator.data.vtab import OFFICIAL_TASKS
+from orchestrator.data.suites import PUBLISHED_SUITES
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.published import published, published_method
@@ -43,10 +42,9 @@ class Average:
 def expected_tasks(plan: SweepPlan) -> Mapping[str, str]:
     """Group by task, of the whole suite that the tasks of the plan belong to."""
     planned = {task.name: task.group for task in plan.tasks}
-    if planned.keys() <= OFFICIAL_TASKS.keys():
-        return {task.name: task.group for task in OFFICIAL_TASKS.values()}
-    if planned.keys() <= FINE_GRAINED_TASKS.keys():
-        return dict.fromkeys(FINE_GRAINED_TASKS, "fine_grained")
+    for suite in PUBLISHED_SUITES.values():
+        if planned.keys() <= suite.tasks.keys():
+            return {task.name: task.group for task in suite.tasks.values()}
     return planned
 
 

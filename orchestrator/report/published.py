@@ -12,8 +12,7 @@ from functools import cache
 from importlib import resources
 
 from methods import METHODS
-from orchestrator.data.fgvc import FINE_GRAINED_TASKS
-from orchestrator.data.vtab import OFFICIAL_TASKS
+from orchestrator.data.suites import official_task
 from orchestrator.plan.plan import BackbonePlan, SweepPlan
 from orchestrator.plan.space import SearchSpace, Value, default_of
 
@@ -82,7 +81,7 @@ def published_backbone(backbone: BackbonePlan) -> tuple[str, str] | str:
 def is_official(plan: SweepPlan, task: str) -> bool:
     """Whether numbers of other people for a task of this name are about the same classes."""
     found = plan.task(task)
-    official = OFFICIAL_TASKS.get(task) or FINE_GRAINED_TASKS.get(task)
+    official = official_task(task)
     return official is not None and official.num_classes == found.num_classes
 
 

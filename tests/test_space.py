@@ -7,9 +7,17 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from methods.recipe import Recipe
-from orchestrator.plan.space import build, default_spaces, load_space, parse_space, shipped_spaces
+from orchestrator.plan.space import (
+    build,
+    default_spaces,
+    holds,
+    load_space,
+    parse_space,
+    shipped_spaces,
+)
 from orchestrator.support.yaml_io import parse_yaml
 
 
@@ -122,3 +130,30 @@ def test_the_prompt_methods_compete_where_no_method_is_named():
     names = [space.name for space in default_spaces()]
     deep_and_shallow = ["vpt_shallow", "vpt_deep", "spt_shallow", "spt_deep"]
     assert names == [*deep_and_shallow, "gatevpt", "lspt", "apt"]
+
+
+DISTRIBUTIONS = (
+    FloatDistribution(0.5, 2.0),
+    FloatDistribution(1e-3, 10.0, log=True),
+    FloatDistribution(0.0, 1.0, step=0.1),
+    IntDistribution(1, 9, step=2),
+    IntDistribution(1, 100, log=True),
+    CategoricalDistribution([0.0, 1, "sgd", None, True]),
+)
+values = st.one_of(
+    *(st.none(), st.booleans(), st.text(max_size=3), st.lists(st.integers(), max_size=1)),
+    *(st.integers(-1, 101), st.integers(), st.floats(-1.0, 11.0), st.floats()),
+    st.integers(-1, 11).map(lambda tenths: tenths * 0.1),
+)
+
+
+@settings(deadline=None)
+@given(value=values)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_what_may_be_drawn_is_what_optuna_takes(distribution, value):
+    try:
+        optuna.trial.create_trial(value=0, params={"x": value}, distributions={"x": distribution})
+        taken = True
+    except (ValueError, TypeError, OverflowError):
+        taken = False
+    assert holds(distribution, value) == taken

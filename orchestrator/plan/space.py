@@ -28,6 +28,9 @@ from orchestrator.training.config import Value, build, check_type, hyperparamete
 KEYS = ("method", "fixed", "search", "searched_by_default")
 """Of the YAML."""
 
+_ROUNDING = 1e-8
+"""Of a step, as Optuna has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
@@ -242,6 +245,20 @@ def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
     return (distribution.low, distribution.high)
 
 
+def holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value may be drawn from it. Optuna's own answer is private."""
+    try:
+        number = distribution.to_internal_repr(value)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        return True  # it is one of the choices
+    if not distribution.low <= number <= distribution.high:
+        return False
+    steps = 0.0 if distribution.step is None else (number - distribution.low) / distribution.step
+    return abs(steps - round(steps)) < _ROUNDING
+
+
 def _check_values(space: SearchSpace, known: Mapping[str, Any], source: str) -> None:
     """Build method and recipe with every extreme value, so that no trial can fail on a range."""
     for name, value in space.fixed.items():
@@ -278,7 +295,7 @@ def _count(dimensions: tuple[Dimension, ...], drawn: dict[str, Value]) -> float:
         matter = [
             value
             for value in named
-            if isinstance(value, int | float) and distribution._contains(value)
+            if isinstance(value, int | float) and holds(distribution, value)
         ]
     else:
         matter = [value for value in values if value in named]

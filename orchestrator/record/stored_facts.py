@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.plan.space import SearchSpace
+from orchestrator.plan.space import SearchSpace, holds
 from orchestrator.support.document import INT64, is_number, shown
 
 _AMOUNTS = (
@@ -46,16 +45,9 @@ def _of_params(trial: FrozenTrial, space: SearchSpace) -> str | None:
     for name, value in trial.params.items():
         if name not in searched:
             return f"{shown(name)} is not searched in space {space.name}"
-        if not _holds(searched[name], value):
+        if not holds(searched[name], value):
             return f"{name}: {shown(value)} is not in space {space.name}"
     return None
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        return False
 
 
 def complaint_about_values(trial: FrozenTrial) -> str | None:

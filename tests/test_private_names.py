@@ -10,10 +10,12 @@ import inspect
 import logging
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from ray.tune import tune as tune_module
 from ray.tune.execution.tune_controller import TuneController
 
@@ -257,6 +259,18 @@ def test_another_minor_version_with_the_same_names_is_warned_of(caplog: pytest.L
         assert caplog.messages == []
         check("ray", "2.61.0", "2.60", {})
     assert caplog.messages == ["tested with ray 2.60; found 2.61.0"]
+
+
+def test_the_requirements_are_the_minor_versions_that_were_tested():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["cluster"]
+    for library, tested in (("ray", ray_private.TESTED), ("optuna", optuna_private.TESTED)):
+        major, minor = map(int, tested.split("."))
+        named = [line for line in map(Requirement, lines) if line.name == library]
+        assert named
+        for line in named:
+            assert f"{tested}.0" in line.specifier
+            assert f"{major}.{minor + 1}.0" not in line.specifier
 
 
 def test_a_tune_that_calls_in_another_way_is_refused_before_it_runs(

@@ -1,4 +1,4 @@
-# Two commands: `make quickstart` runs the main job, `make test` passes the tests.
+# `make quickstart` runs the main job, `make test` the tests; CONTRIBUTING.md says what each target is for.
 # Everything lives in this checkout: the environment in .venv, sweeps in sweeps/, images in cache/.
 
 PYTHON ?= python3
@@ -6,22 +6,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ORCHESTRATOR_CACHE ?= $(CURDIR)/cache
 
-.PHONY: help quickstart test check wheel install clean
+.PHONY: help quickstart check fast test test-all wheel install clean
 
 help:
 	@echo "make quickstart   install into .venv and run a small real sweep (about 10 minutes)"
-	@echo "make test         install into .venv, check style and types, run all tests"
-	@echo "make check        style and types only"
+	@echo "make test         install into .venv, check style and types, run the tests (under 15 minutes)"
+	@echo "make fast         the same with the quick tests only (under 3 minutes)"
+	@echo "make test-all     the same with every test: clusters and long faults, too (about 25 minutes)"
+	@echo "make check        style, types and the order of the rooms only"
 	@echo "make wheel        build dist/*.whl, which a cluster installs (docs/cluster.md)"
 	@echo "make clean        remove .venv, cache and build leftovers (sweeps stay)"
 
 quickstart: $(VENV)/installed
 	$(BIN)/orchestrator sweep quickstart
 
+# Marks decide what runs where; pyproject.toml says what each means.
+fast: $(VENV)/installed check
+	$(BIN)/pytest -q -m "not (slow or thorough or ray or mlflow or postgres or browser or cluster or gpu)"
+
+test: $(VENV)/installed check
+	$(BIN)/pytest -q -m "not thorough"
+
 # The tests of clusters and faults mostly wait: they run beside the others. Those of workers come
 # last and alone, since one of them takes all memory. Ctrl-C must reach what runs in the background,
 # for which a shell turns it off.
-test: $(VENV)/installed check
+test-all: $(VENV)/installed check
 	@log=$$(mktemp); \
 	env --default-signal=INT $(BIN)/pytest tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
 	waiting=$$!; \

@@ -168,6 +168,7 @@ ABSENT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_bundle_predicts_where_only_torch_and_timm_are_installed(task_folder, tmp_path):
     path, _ = write_bundle("spt", task_folder, tmp_path)
     images = [str(file) for file in sorted((task_folder / "images" / "test").iterdir())[:6]]
@@ -329,6 +330,7 @@ def test_weights_of_another_bundle_are_refused(gated, tmp_path):
         load_bundle(tmp_path / "colours.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 @pytest.mark.parametrize("method", ["vpt", "gatevpt", "lspt", "linear"])
 def test_the_exported_program_has_the_same_logits(method, suffix, task_folder, tmp_path):
@@ -390,6 +392,7 @@ class Hub(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accepts", [True, False])
 def test_a_bundle_is_pushed_to_a_hub_whole_or_with_a_reason(gated, accepts, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -485,6 +488,7 @@ def test_the_registered_model_answers_on_images(gated, task_folder, tmp_path):
     assert [row["label"] for row in rows] == found["label"].tolist()
 
 
+@pytest.mark.slow
 def test_the_script_of_the_documentation_needs_methods_alone(gated, task_folder, tmp_path):
     page = Path(__file__).parents[1] / "docs" / "bundles.md"
     script = page.read_text().partition("runs this script -->\n```python\n")[2].partition("```")[0]

@@ -206,6 +206,7 @@ def test_what_another_decoder_found_sound_is_looked_at_again(tmp_path, monkeypat
     assert hashes.of_sound_images([b"a" * 32]) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["pixels.py", "transform.py"])
 def test_other_decoding_is_other_software_to_resume(tmp_path, monkeypatch, file):
     for package in ("methods", "orchestrator"):

@@ -12,7 +12,7 @@ import pytest
 from suites import write_suite
 from test_sweep import COMMAND, environment
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
 
 
 def finished_trials(folder: Path) -> int:

@@ -515,6 +515,7 @@ def test_a_folder_whose_databases_no_address_can_name_is_refused(name, made, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 def test_the_server_hands_out_the_files_of_the_sweep_and_no_others(folder):
     secret = folder.parent / "secret.txt"

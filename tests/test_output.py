@@ -40,6 +40,7 @@ def run(tmp_path: Path, shell: str, **environment: str) -> "subprocess.Completed
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shell",
     [

@@ -41,6 +41,7 @@ def test_the_current_folder_is_not_looked_into(folder: Path, path: str | None):
     assert "resume" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_command_works_beside_packages_of_the_same_names(folder: Path):
     done = run("-m", "orchestrator", "spaces", "show", "linear", folder=folder)
     assert "method linear" in done.stdout, done.stderr

@@ -67,6 +67,7 @@ def test_the_suite_is_these_three_tasks(root):
     assert {folder.name for folder in root.iterdir()} == set(TASKS)
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(root, tmp_path):
     code = "import sys, pathlib; from orchestrator.quickstart.tasks import write_quickstart as w; "
     subprocess.run(
@@ -152,6 +153,7 @@ def test_pretraining_images_follow_from_the_seed_and_differ():
     assert (first.float().flatten(1).std(1) > 1).all(), "an image without anything on it"
 
 
+@pytest.mark.slow
 def test_the_pretraining_script_writes_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["pretrain", "--out", str(tmp_path), "--steps", "2"])
     pretrain.main()
@@ -186,6 +188,7 @@ def test_the_shipped_weights_are_those_of_the_recipe():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "margin"),
     [("digits", 0.15), ("generated_textures", 0.3), ("generated_orientation", 0.3)],

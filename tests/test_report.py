@@ -509,6 +509,7 @@ def test_the_command_speaks_to_programs(run, folder, tmp_path, format):
             assert r"| vpt\_deep | " in found.output
 
 
+@pytest.mark.slow
 def test_commands_that_only_read_load_neither_ray_nor_mlflow(folder):
     program = """if True:
         import sys

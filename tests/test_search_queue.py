@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plans import make_plan, make_record
@@ -37,6 +38,7 @@ def test_workers_that_have_nothing_yet_begin_with_different_tasks(tmp_path):
     assert {given_to(queue, name) for name in "abc"} == set(TASKS)
 
 
+@pytest.mark.slow
 @settings(
     deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys, time
 from orchestrator.support.silence import Silence
@@ -39,11 +41,13 @@ def test_what_does_nothing_is_ended_and_says_where():
     assert "in wait" in said
 
 
+@pytest.mark.slow
 def test_what_computes_may_be_slow():
     code, printed, _ = ends("computes", 2.5)
     assert (code, printed) == (0, "came through\nwhole\n")
 
 
+@pytest.mark.slow
 def test_what_computes_for_ever_is_ended_too():
     code, printed, said = ends("computes", 60)
     assert (code, printed) == (1, "")

@@ -73,6 +73,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('stored') / 'studies.db'}"
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(trials=TRIALS, newer_than=st.integers(0, 3), named=st.sets(st.integers(0, 5)))
 def test_they_equal_what_optuna_reads(

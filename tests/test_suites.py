@@ -175,6 +175,7 @@ def quickstart_task_names(_: int) -> list[str]:
     return [task.name for task in load_suite("quickstart").tasks]
 
 
+@pytest.mark.slow
 def test_the_quickstart_is_written_once_and_whole():
     """By one of two processes, over what a killed one had left."""
     folder = quickstart_folder()

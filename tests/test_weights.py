@@ -610,6 +610,7 @@ def test_the_small_vit_of_moco_v3_has_12_heads(tmp_path):
         load_backbone(name, weights=linear, image_size=32)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_planned_before_keeps_its_network(tmp_path):
     """Its trials were trained on the six heads of timm's ViT-S."""
     name = "vit_small_patch16_224"

@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.ray,
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.timeout(2400),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]

@@ -12,7 +12,7 @@ from one_machine import Cluster
 from plans import wait_for
 from suites import write_suite
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(1200)]
 
 SMALL = ("--backbone", "vit_quickstart", "--method", "linear", "--trials", "3", "--epochs", "3")
 MEASURED = ("--precision", "bf16")  # which attention is the faster

@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.mlflow,
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.timeout(1800),
 ]
 

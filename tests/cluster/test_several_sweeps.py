@@ -14,7 +14,7 @@ import pytest
 from one_machine import Cluster
 from plans import wait_for
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(600)]
 
 SLOTS = 4
 SECONDS = 120

@@ -25,7 +25,7 @@ from story import Story, assert_whole, story_of
 
 from orchestrator.tracking.mlflow.server import server_command, server_environment
 
-pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow, pytest.mark.thorough]
 
 SEEDS = range(int(os.environ.get("ORCHESTRATOR_CHAOS_SEEDS", 2)))
 FAULTS = ("worker", "worker", "driver", "mlflow")

@@ -14,7 +14,7 @@ from story import Story, assert_whole, story_of
 
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
 
 NUM_LOST = WORKER_DEATHS_ALLOWED + 1
 """Nodes, the last without notice: if every loss counted, the trial would have failed."""

@@ -16,7 +16,7 @@ from commands import ONE_SLOT, running
 from plans import wait_for
 from story import Story, assert_whole, story_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
 
 
 @dataclass

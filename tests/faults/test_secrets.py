@@ -9,7 +9,7 @@ from commands import ONE_SLOT, running
 from postgres import PASSWORD, PostgreSQL
 from story import Story, assert_nowhere, story_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.postgres, pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_a_password_is_in_no_file_and_in_no_output(

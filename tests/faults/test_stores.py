@@ -18,7 +18,7 @@ from plans import wait_for
 from postgres import PASSWORD, PostgreSQL
 from story import Story, assert_nowhere, assert_whole, story_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 SECONDS = 240
 """More than any of this takes on a busy machine."""

@@ -20,7 +20,7 @@ from story import Story, assert_whole, story_of
 from orchestrator.plan.plan import load_plan
 from orchestrator.record.record import open_record
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,7 @@ def planned(
         plan.backbone,
         suite.tasks,
         fingerprints=plan.fingerprints,
+        metrics=plan.metrics,
         cache=cache,
         pruner=plan.pruner,
         device=device,

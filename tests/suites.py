@@ -1,23 +1,38 @@
 """Small image suites on disk, made by the tests that need them."""
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 
-def write_task(root: Path, *, num_classes: int = 3, per_class: int = 8, seed: int = 0) -> Path:
-    """A task in the VTAB layout whose classes differ in colour, with noise; 24 images a split."""
+def write_task(
+    root: Path,
+    *,
+    num_classes: int = 3,
+    per_class: int = 8,
+    seed: int = 0,
+    counts: Sequence[int] = (),
+    noise: float = 40,
+) -> Path:
+    """A task in the VTAB layout whose classes differ in colour, with noise; 24 images a split.
+
+    `counts` are images of each class in each split, where classes are not alike.
+    """
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    if not counts:
+        labels = [index % num_classes for index in range(num_classes * per_class)]
+    num_classes = max(labels) + 1
     generator = np.random.default_rng(seed)
     colours = generator.integers(60, 190, size=(num_classes, 3))
     lists: dict[str, list[str]] = {}
     for split, folder in (("train800", "train"), ("val200", "val"), ("test", "test")):
         (root / "images" / folder).mkdir(parents=True)
-        for index in range(num_classes * per_class):
-            label = index % num_classes
-            noise = generator.normal(0, 40, size=(20, 24, 3))
-            pixels = np.clip(colours[label] + noise, 0, 255).astype(np.uint8)
+        for index, label in enumerate(labels):
+            grain = generator.normal(0, noise, size=(20, 24, 3))
+            pixels = np.clip(colours[label] + grain, 0, 255).astype(np.uint8)
             name = f"images/{folder}/{index:06}.png"
             Image.fromarray(pixels).save(root / name)
             lists.setdefault(split, []).append(f"{name} {label}")

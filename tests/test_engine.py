@@ -103,6 +103,7 @@ def context(tmp_path_factory):
         plan.backbone,
         opened.tasks,
         fingerprints=plan.fingerprints,
+        metrics=plan.metrics,
         cache=cache,
         engine=plan.engine,
     )

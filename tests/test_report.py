@@ -35,10 +35,10 @@ from orchestrator.report.final import FINAL_FILE, FinalResult, read_final_result
 from orchestrator.report.findings import convergence, headlines, remarks, still_rising
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
+from orchestrator.report.prompts_vs_baselines import prompts_against, prompts_verdict
 from orchestrator.report.table import result_tables
 from orchestrator.report.tested import stage_lines
 from orchestrator.report.wording import percent
-from orchestrator.report.worth import prompts_against, worth
 from orchestrator.support.uncertainty import difference_error, standard_error
 
 TASKS = ("caltech101", "eurosat")
@@ -343,7 +343,7 @@ def test_prompts_are_judged_by_the_uncertainty(tmp_path, linear, prompts, verdic
     assert found and found.verdict == verdict
     assert prompts_against(report, "caltech101", "full") is None
     said = {"better": "better than", "worse": "worse than", "unclear": "not told apart from"}
-    assert f"{said[verdict]} the linear probe" in (worth(report, "caltech101") or "")
+    assert f"{said[verdict]} the linear probe" in (prompts_verdict(report, "caltech101") or "")
 
 
 def test_prompts_are_judged_on_test_images_where_there_are_any(report, finished):
@@ -370,7 +370,7 @@ def test_no_sentence_mixes_validation_and_test(report, finished):
     for told in (report, finished, half):
         sentences = [*headlines(told)]
         for task in TASKS:
-            sentences += (worth(told, task) or "").split(". ")
+            sentences += (prompts_verdict(told, task) or "").split(". ")
         for sentence in sentences:
             assert not ("test images" in sentence and "validation" in sentence), sentence
     assert any("on validation images: better on 1" in line for line in headlines(half))

@@ -218,7 +218,7 @@ def test_accuracy_counts_images(vit, pixels):
     with torch.no_grad():
         model.eval()
         expected = (model(pixels.normalised(slice(None))).argmax(1) == pixels.labels).float().mean()
-    assert evaluate(model, inputs, Engine()).accuracy == pytest.approx(expected.item())
+    assert evaluate(model, inputs, Engine()).score == pytest.approx(expected.item())
 
 
 def test_normalisation_happens_on_the_device(pixels):

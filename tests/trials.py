@@ -33,6 +33,7 @@ def context_of(task: Task, cache_folder: Path) -> TrialContext:
         small_backbone(),
         [task],
         fingerprints={task.name: "f"},
+        metrics={},
         cache=ImageCache(cache_folder),
     )
 

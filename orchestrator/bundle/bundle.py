@@ -38,6 +38,13 @@ from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.training.config import TrialConfig, build, check_types, split_config
 from orchestrator.training.numerics import Engine
+from orchestrator.training.objective import (
+    DEFAULT_METRIC,
+    MetricName,
+    Objective,
+    Score,
+    objective_named,
+)
 
 FORMAT = Format("a bundle")
 DEVICES = ("cpu", "cuda")
@@ -50,8 +57,6 @@ MOST_TENSOR_BYTES = 16 * 2**30
 
 MOST_TOKENS = 64 * 1024
 """That predictions are computed of at once: 64 images of 512 pixels, in patches of 16."""
-
-Accuracy = Annotated[float, Between(0, 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +73,8 @@ class Bundle:
     trial: TrialConfig
     recipe: Mapping[str, Any]
     """As trained, for reading: the method's published recipe with the trial's values."""
-    val_accuracy: Accuracy | None
-    """Of the search; None after training on train and val together."""
+    val_accuracy: Score | None
+    """Of the search, by `metric`; None after training on train and val together."""
     num_tuned_parameters: Annotated[int, Between(1, 10**12)]
     device: str
     cpu_threads: Annotated[int, Between(1, 4096)]
@@ -82,8 +87,8 @@ class Bundle:
     """Whether that split counts exact copies once: not in bundles of older versions."""
     stage: Annotated[str, OneOf(("search", "final"))] = "search"
     """search: trained on train. final: the winner, trained on train and val, tested once."""
-    test_accuracies: Mapping[int, Accuracy] = field(default_factory=dict)
-    """Of the final stage by seed; these are the prompts of the seed in `trial`."""
+    test_accuracies: Mapping[int, Score] = field(default_factory=dict)
+    """Of the final stage by seed, by `metric`; these are the prompts of the seed in `trial`."""
     seed_rule: str = ""
     """How that seed was chosen; empty: by an older version, the median on test."""
     round: Annotated[int, Between(1, 10**6)] = 1
@@ -94,6 +99,12 @@ class Bundle:
     """Val images that `val_accuracy` was measured on, or test images; None in older bundles."""
     majority: Annotated[int, Between(1, 10**9)] | None = None
     """Of these, those of the most frequent class."""
+    metric: MetricName = DEFAULT_METRIC
+    """Name of the objective it was trained for, and what its accuracies are."""
+    baseline: Score | None = None
+    """What always answering one class gives; None: `majority` of `num_images`."""
+    effective_images: Annotated[float, Between(0, 10**9)] | None = None
+    """As many images of a top-1 accuracy would tell as much; None: `num_images`."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""
 
@@ -109,6 +120,17 @@ class Bundle:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def objective(self) -> Objective:
+        return objective_named(self.metric)
+
+    @property
+    def majority_share(self) -> float | None:
+        """What always answering the most frequent class gives."""
+        if self.baseline is not None:
+            return self.baseline
+        return self.majority / self.num_images if self.majority and self.num_images else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,16 +262,16 @@ class PromptedModel:
     def _predictions(self, named_pixels: Sequence[tuple[str, np.ndarray]]) -> list[Prediction]:
         if not named_pixels:
             return []
-        probabilities = self._logits([pixels for _, pixels in named_pixels]).softmax(dim=1)
+        logits = self._logits([pixels for _, pixels in named_pixels])
+        predicted = self.bundle.objective.predict(logits)
         return [
             Prediction(
                 image=name,
                 label=label,
                 class_name=self.bundle.class_names[label],
-                probability=float(row[label]),
+                probability=probability,
             )
-            for (name, _), row in zip(named_pixels, probabilities, strict=True)
-            for label in [int(row.argmax())]
+            for (name, _), (label, probability) in zip(named_pixels, predicted, strict=True)
         ]
 
     def _logits(self, decoded: Sequence[np.ndarray]) -> Tensor:
@@ -304,7 +326,7 @@ def load_bundle(
             backbone.vit,
             METHODS[bundle.trial.method](**own),
             state,
-            num_classes=bundle.num_classes,
+            num_classes=bundle.objective.head_width(bundle.num_classes),
             recipe=Recipe(**bundle.recipe),
         )
     except ValueError as error:

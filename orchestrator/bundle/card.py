@@ -9,6 +9,7 @@ from orchestrator.plan.final_protocol import MEDIAN_SEED, times_opened
 from orchestrator.support.foreign_text import code, markdown
 from orchestrator.support.uncertainty import EXPLAINED, accuracy_text, seeds_text
 from orchestrator.support.yaml_io import dump_yaml
+from orchestrator.training.objective import DEFAULT_METRIC
 
 if TYPE_CHECKING:
     from orchestrator.bundle.bundle import Bundle
@@ -97,7 +98,9 @@ def _head(bundle: "Bundle") -> dict[str, Any]:
                     {
                         "task": {"type": "image-classification"},
                         "dataset": {"name": bundle.task, "type": bundle.task},
-                        "metrics": [{"type": "accuracy", "name": name, "value": round(value, 4)}],
+                        "metrics": [
+                            {"type": bundle.objective.key, "name": name, "value": round(value, 4)}
+                        ],
                     }
                 ],
             }
@@ -106,31 +109,40 @@ def _head(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _headline(bundle: "Bundle") -> tuple[str, float]:
+    words = bundle.objective.words
     if bundle.stage == "final":
-        return "test accuracy, mean over seeds", fmean(bundle.test_accuracies.values())
-    return "validation accuracy", bundle.val_accuracy or 0.0
+        return f"test {words}, mean over seeds", fmean(bundle.test_accuracies.values())
+    return f"validation {words}", bundle.val_accuracy or 0.0
 
 
 def _accuracy(bundle: "Bundle") -> list[str]:
+    sure, share = bundle.effective_images or bundle.num_images, _share(bundle)
     if bundle.stage != "final":
         accuracy, number = bundle.val_accuracy or 0.0, bundle.num_images
-        told = f"{100 * accuracy:.1f}" if number is None else accuracy_text(accuracy, number)
+        told = f"{100 * accuracy:.1f}" if sure is None else accuracy_text(accuracy, sure)
         return [
-            f"{told} % of the {_counted(number)}validation images{_error(told)}, which "
+            f"{told} {share} {_counted(number)}validation images{_error(told)}, which "
             "also chose this configuration among the trials of the search: an optimistic number. "
             f"It was not tested.{_majority(bundle)}{_explained(told)}"
         ]
     values = list(bundle.test_accuracies.values())
-    told = seeds_text(values, bundle.num_images)
+    told = seeds_text(values, sure)
     own = bundle.test_accuracies[bundle.trial.seed]
     return [
-        f"{told} % of the {_counted(bundle.num_images)}test "
+        f"{told} {share} {_counted(bundle.num_images)}test "
         f"images (mean and standard deviation over {len(values)} seeds, each tested once after the "
         f"last epoch).{_explained(told)}{_majority(bundle)} These are the "
         f"parameters of seed {bundle.trial.seed}, the "
         f"{markdown(bundle.seed_rule or MEDIAN_SEED)}, with {100 * own:.1f} %. "
         f"{times_opened(bundle.num_openings)}",
     ]
+
+
+def _share(bundle: "Bundle") -> str:
+    """What the percent are of."""
+    if bundle.metric == DEFAULT_METRIC:
+        return "% of the"
+    return f"% {bundle.objective.words} on the"
 
 
 def _counted(number: int | None) -> str:
@@ -147,10 +159,11 @@ def _explained(accuracy: str) -> str:
 
 
 def _majority(bundle: "Bundle") -> str:
-    if bundle.majority is None or not bundle.num_images:
+    share = bundle.majority_share
+    if share is None:
         return ""
-    share = 100 * bundle.majority / bundle.num_images
-    return f" Always answering the most frequent class gives {share:.1f} % of them."
+    of_what = "% of them" if bundle.metric == DEFAULT_METRIC else bundle.objective.unit
+    return f" Always answering the most frequent class gives {100 * share:.1f} {of_what}."
 
 
 def _classes(bundle: "Bundle") -> str:

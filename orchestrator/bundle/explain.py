@@ -56,13 +56,12 @@ def explain(
     images = _normalised(model, shown)
     without = _without_prompts(model)
     looks, looks_without = record_looks(model.model, images), record_looks(without, images)
-    with torch.no_grad():
-        found = model.model(images).softmax(dim=1)
     bundle = model.bundle
+    with torch.no_grad():
+        found = bundle.objective.predict(model.model(images))
     captions = [
-        f"{visible(truth)}\n"
-        f"found: {visible(bundle.class_names[int(row.argmax())])} ({float(row.max()):.2f})"
-        for truth, row in zip(labels, found, strict=True)
+        f"{visible(truth)}\nfound: {visible(bundle.class_names[label])} ({probability:.2f})"
+        for truth, (label, probability) in zip(labels, found, strict=True)
     ]
     parts = [
         (

@@ -98,6 +98,9 @@ def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -
         cpu_threads=trial.facts["cpu_threads"],
         num_images=plan.task(task.name).num_val,
         majority=plan.task(task.name).val_majority,
+        metric=plan.task(task.name).metric,
+        baseline=plan.task(task.name).val_baseline,
+        effective_images=trial.facts.get("val_effective_images"),
         engine=plan.engine,
         tensors_sha256=sha256_of(tensors),
         sweep=plan.name,
@@ -114,12 +117,12 @@ def _tensors(trials_folder: Path, trial: TrialRecord) -> Path:
 
 
 def exported_table(plan: SweepPlan, best: dict[str, TrialRecord]) -> Iterable[tuple[str, ...]]:
-    """Per task: method, validation accuracy, that of the most frequent class, tuned parameters,
-    searched values."""
+    """Per task: method, metric, validation score, that of the most frequent class, number of tuned
+    parameters, searched values."""
     for task in plan.tasks:
         trial = best.get(task.name)
         if trial is None:
-            yield (task.name, "none", "", "", "", "")
+            yield (task.name, "none", "", "", "", "", "")
             continue
         space = plan.study(trial.study).space
         searched = {d.name for d in plan.parsed_spaces[space].dimensions}
@@ -131,7 +134,8 @@ def exported_table(plan: SweepPlan, best: dict[str, TrialRecord]) -> Iterable[tu
         yield (
             task.name,
             space,
-            accuracy_text(trial.val_accuracy or 0.0, task.num_val),
+            task.metric,
+            accuracy_text(trial.val_accuracy or 0.0, trial.val_images(task)),
             "" if task.val_majority_share is None else f"{100 * task.val_majority_share:.1f}",
             f"{trial.facts['num_tuned_parameters']:,}",
             values,

@@ -34,6 +34,7 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
         backbone,
         [task],
         fingerprints={task.name: bundle.data_fingerprint},
+        metrics={task.name: bundle.metric},
         cache=ImageCache(),
         device=_device_like(bundle),
         cpu_threads=_threads_like(bundle),

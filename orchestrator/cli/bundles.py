@@ -51,6 +51,7 @@ def export(
     from orchestrator.plan.prepare import planned_suite
     from orchestrator.record.record import open_record
     from orchestrator.support.regular_file import refuse_links_within
+    from orchestrator.training.objective import DEFAULT_METRIC
 
     refuse_links_within(folder)
     plan = at_places(load_plan(folder), find_places(folder, data, weights))
@@ -63,14 +64,20 @@ def export(
         folder=target,
     )
     rows = list(exported_table(plan, exported.best))
-    names = ("task", "method", "val %", "val majority %", "tuned parameters", "configuration")
+    names = [
+        *("task", "method", "metric", "val %", "val majority %"),
+        *("tuned parameters", "configuration"),
+    ]
     if as_json:
         found = [dict(zip(names, row, strict=True)) for row in rows]
         typer.echo(json.dumps({"best": found, "missing": exported.missing}, indent=2))
     else:
-        table = Table(*names, box=None, pad_edge=False)
+        # Plain accuracy needs no name beside it.
+        told = any(task.metric != DEFAULT_METRIC for task in plan.tasks)
+        kept = [index for index, name in enumerate(names) if told or name != "metric"]
+        table = Table(*(names[index] for index in kept), box=None, pad_edge=False)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(row[index] for index in kept))
         console.print_table(table)
         for line in exported.missing:
             console.print(f"missing: {line}", markup=False, soft_wrap=True)
@@ -118,12 +125,13 @@ def train(
     description = read_bundle(bundle)
     accuracy = train_again(description, data=data, weights=weights)
     if as_json:
-        name = "test_accuracy" if description.stage == "final" else "val_accuracy"
+        split = "test" if description.stage == "final" else "val"
+        name = f"{split}_{description.objective.key}"
         typer.echo(json.dumps({name: accuracy, "recorded": recorded_accuracy(description)}))
         return
     split = "test" if description.stage == "final" else "validation"
     console.print(
-        f"{description.task}: {split} accuracy {accuracy:.4f}, "
+        f"{description.task}: {split} {description.objective.words} {accuracy:.4f}, "
         f"recorded {recorded_accuracy(description):.4f} "
         f"on {description.device} with {description.cpu_threads} CPU threads"
     )

@@ -128,24 +128,26 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False
     from orchestrator.report.cautions import tested_sentence
     from orchestrator.report.final import caveats, read_final_results
     from orchestrator.support.uncertainty import seeds_text
+    from orchestrator.training.objective import DEFAULT_METRIC
 
     table = Table(box=None, pad_edge=False)
-    for name in ("task", "method", "test %", "seeds", "folds %", "trial", "test majority %"):
-        table.add_column(
-            name, justify="left" if name in ("task", "method") else "right", overflow="fold"
-        )
+    with_metric = any(outcome.metric != DEFAULT_METRIC for outcome in outcomes)
+    words = ("task", "method", *(["metric"] if with_metric else []))
+    for name in (*words, "test %", "seeds", "folds %", "trial", "test majority %"):
+        table.add_column(name, justify="left" if name in words else "right", overflow="fold")
     for outcome in outcomes:
         accuracies = list(outcome.test_accuracies.values())
-        share = outcome.test_majority and 100 * outcome.test_majority / (outcome.num_test or 1)
+        share = outcome.test_majority_share
         asked = len(accuracies) + len(outcome.failed_seeds)
         table.add_row(
             outcome.task,
             outcome.space,
-            seeds_text(accuracies, outcome.num_test) if accuracies else "none",
+            *([outcome.metric] if with_metric else []),
+            seeds_text(accuracies, outcome.test_images) if accuracies else "none",
             f"{len(accuracies)}/{asked}" if outcome.failed_seeds else str(len(accuracies)),
             "" if outcome.cross_validation is None else f"{100 * outcome.cross_validation:.1f}",
             "" if outcome.winner is None else f"#{outcome.winner}",
-            "" if share is None else f"{share:.1f}",
+            "" if share is None else f"{100 * share:.1f}",
         )
     console.print_table(table)
     results = {f"{found.task}.{found.space}": found for found in read_final_results(folder)}
@@ -154,8 +156,7 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False
         _say(f"{study}: {outcome.why}")
         for seed, reason in outcome.failed_seeds.items():
             _say(f"{study}: seed {seed} failed and is not in the mean: {reason}")
-        accuracies = list(outcome.test_accuracies.values())
-        if caution := tested_sentence(accuracies, outcome.num_test, outcome.test_majority):
+        if caution := tested_sentence(outcome):
             _say(f"{study}: {caution}")
         for line in caveats(results[study]) if study in results else ():
             _say(f"{study}: {line[:1].lower()}{line[1:].rstrip('.')}")

@@ -57,14 +57,15 @@ class LiveView:
             return
         progress = self._progress
         best = progress.studies[trial.study].best
-        accuracy = "" if trial.val_accuracy is None else f" val {100 * trial.val_accuracy:.1f} %"
+        unit = progress.plan.objective(trial.study).unit
+        score = "" if trial.val_accuracy is None else f" val {_points(trial)} {unit}"
         epochs = f" after {len(trial.curve)} epochs" if trial.curve else ""
         note = f": {trial.failure}" if trial.failure else ""
         left = progress.seconds_left()
         self._console.print(
             f"[{duration(progress.elapsed_seconds)}] {trial.study} #{trial.number} {trial.state}"
-            f"{epochs}{accuracy}{note}"
-            f"{f' (best {100 * (best.val_accuracy or 0):.1f} % by #{best.number})' if best else ''}"
+            f"{epochs}{score}{note}"
+            f"{f' (best {_points(best)} % by #{best.number})' if best else ''}"
             f" · {progress.finished}/{progress.plan.num_trials} trials"
             f"{f', about {duration(left)} left' if left is not None else ''}",
             markup=False,
@@ -86,6 +87,10 @@ class LiveView:
         return Group(table, Text(line))
 
 
+def _points(trial: TrialRecord) -> str:
+    return f"{100 * (trial.val_accuracy or 0):.1f}"
+
+
 def study_table(progress: Progress) -> Table:
     """Per study: how many trials are where, and the best so far."""
     table = Table(box=None, pad_edge=False)
@@ -104,7 +109,7 @@ def study_table(progress: Progress) -> Table:
             str(study.complete),
             str(study.pruned),
             Text(str(study.failed), style="red" if study.failed else ""),
-            f"{100 * (best.val_accuracy or 0):.1f} %" if best else "",
+            f"{_points(best)} {progress.plan.objective(study.name).unit}" if best else "",
             now,
         )
     return table

@@ -69,6 +69,14 @@ def sweep(
         list[str] | None,
         typer.Option(help="A search space by name or .yaml path; may be given several times."),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TASK=]NAME",
+            help="What is measured and maximised: top1 (the default), or mean_per_class, in which "
+            "every class counts alike. TASK=NAME for one task; may be given several times.",
+        ),
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials of each study.")] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of a trial; the warm-up keeps its share.")
@@ -148,6 +156,7 @@ def sweep(
         data_root=data,
         tasks=names_in(tasks),
         methods=method,
+        metrics=metric or (),
         num_trials=trials,
         epochs=epochs,
         seed=seed,
@@ -421,9 +430,15 @@ def _show_studies(rows: "Sequence[StudySummary]") -> None:
 
 
 def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Table:
+    from orchestrator.training.objective import DEFAULT_METRIC
+
     table = Table(box=None, pad_edge=False)
     for name in ("task", "method"):
         table.add_column(name, overflow="fold")
+    # Plain accuracy needs no name beside it.
+    with_metric = any(row.metric != DEFAULT_METRIC for row in rows)
+    if with_metric:
+        table.add_column("metric", overflow="fold")
     numbers = ["complete", "pruned", "failed", "left", "best val %"]
     for name in [*numbers, "majority %"] if with_majority else numbers:
         table.add_column(name, justify="right", overflow="fold")
@@ -431,6 +446,7 @@ def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Tabl
         cells = [
             row.task,
             row.space,
+            *([row.metric] if with_metric else []),
             str(row.complete),
             str(row.pruned),
             Text(str(row.failed), style="red" if row.failed else ""),

@@ -35,6 +35,13 @@ from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan
 from orchestrator.training.config import TrialConfig, Value
 from orchestrator.training.numerics import Engine
+from orchestrator.training.objective import (
+    DEFAULT_METRIC,
+    MetricName,
+    Objective,
+    Score,
+    objective_named,
+)
 
 
 def _pruner_with_its_own_fields(plan: dict[str, Any]) -> dict[str, Any]:
@@ -65,11 +72,28 @@ class TaskPlan:
     """Val images of the most frequent class; None in plans of before it was kept."""
     class_names: tuple[str, ...] = ()
     """By label; empty in plans of before they were kept, and where a task has very many."""
+    metric: MetricName = DEFAULT_METRIC
+    """Name of the objective that is trained for, maximised and reported."""
+    val_baseline: Score | None = None
+    """The val score of always answering the most frequent class; None: that of top-1 accuracy."""
+    val_effective_images: Annotated[float, Between(0, 10**9)] | None = None
+    """As many val images of a top-1 accuracy would tell as much; None: `num_val`."""
+
+    @property
+    def objective(self) -> Objective:
+        return objective_named(self.metric)
 
     @property
     def val_majority_share(self) -> float | None:
-        """The val accuracy of always answering the most frequent class."""
+        """The val score of always answering the most frequent class."""
+        if self.val_baseline is not None:
+            return self.val_baseline
         return None if self.val_majority is None else self.val_majority / self.num_val
+
+    @property
+    def val_images(self) -> float:
+        """What uncertainty is computed from where no trial says it better."""
+        return self.num_val if self.val_effective_images is None else self.val_effective_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +164,15 @@ class SweepPlan:
     def fingerprints(self) -> dict[str, str]:
         """Of the decoded images of every task, by its name."""
         return {task.name: task.fingerprint for task in self.tasks}
+
+    def objective(self, study: str) -> Objective:
+        """Of the task of a study."""
+        return self.task(self.study(study).task).objective
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """By task."""
+        return {task.name: task.metric for task in self.tasks}
 
     def trial_seed(self, study: str, number: int) -> int:
         """The seed of everything random in a trial; depends on nothing but its arguments."""

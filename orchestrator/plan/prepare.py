@@ -22,6 +22,7 @@ from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.plan.final_protocol import FinalProtocol, refuse_unsuited
+from orchestrator.plan.metrics import metrics_by_task
 from orchestrator.plan.places import under_planned_names
 from orchestrator.plan.plan import MOST_TRIALS, StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.precision import PrecisionChooser, choose_precision
@@ -42,6 +43,7 @@ from orchestrator.support.document import INT64, MOST_BYTES_OF_A_NAME, why_no_na
 from orchestrator.training.backbone import MOST_PIXELS, BackbonePlan, image_transform
 from orchestrator.training.loop import MOST_CLASSES
 from orchestrator.training.numerics import PRECISIONS, Engine
+from orchestrator.training.objective import objective_named
 from orchestrator.training.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ class SweepRequest:
     data_root: Path | None = None
     tasks: Sequence[str] | None = None
     methods: Sequence[str] | None = None
+    metrics: Sequence[str] = ()
+    """What is measured and maximised, as `metrics_by_task` reads it."""
     num_trials: int | None = None
     epochs: int | None = None
     seed: int = 0
@@ -113,6 +117,7 @@ def plan_sweep(
     suite = load_suite(request.suite, data_root=request.data_root, tasks=request.tasks, rule=rule)
     _say_unused_rule(request, suite, say)
     _check_names(name, suite, spaces)
+    metrics = metrics_by_task(request.metrics, [task.name for task in suite.tasks])
     if request.final is not None:
         refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)
@@ -124,7 +129,9 @@ def plan_sweep(
     for line in backbone.sources():
         say(line)
     _check_tasks(suite)
-    tasks = tuple(_plan_task(task, backbone, cache, say) for task in suite.tasks)
+    tasks = tuple(
+        _plan_task(task, metrics[task.name], backbone, cache, say) for task in suite.tasks
+    )
     engine = choose(
         vit,
         _plan_engine(request),
@@ -318,7 +325,7 @@ def _check_tasks(suite: Suite) -> None:
 
 
 def _plan_task(
-    task: Task, backbone: BackbonePlan, cache: ImageCache, say: Callable[[str], None]
+    task: Task, metric: str, backbone: BackbonePlan, cache: ImageCache, say: Callable[[str], None]
 ) -> TaskPlan:
     transform = image_transform(backbone)
     before = cache.decoded_images
@@ -332,6 +339,20 @@ def _plan_task(
     if task.layout == "image_folder":
         for line in describe(task):
             say(f"  {line}")
+    val_labels, objective = splits["val"].labels, objective_named(metric)
+    baseline = objective.constant_score(val_labels)
+    effective_images = objective.effective_images_of(val_labels)
+    if effective_images is not None:
+        num_there = len(np.unique(val_labels))
+        absent = (
+            f", over the {num_there} of {task.num_classes} classes that have val images"
+            if num_there < task.num_classes
+            else ""
+        )
+        say(
+            f"  measured in {objective.words}{absent}: as sure as an accuracy on "
+            f"{effective_images:.0f} images"
+        )
     return TaskPlan(
         name=task.name,
         group=task.group,
@@ -342,6 +363,9 @@ def _plan_task(
         fingerprint=task_fingerprint(task, transform),
         val_majority=int(np.bincount(splits["val"].labels).max()),
         class_names=task.class_names if task.num_classes <= MOST_CLASSES else (),
+        metric=metric,
+        val_baseline=None if effective_images is None else baseline,
+        val_effective_images=effective_images,
     )
 
 

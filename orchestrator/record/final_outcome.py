@@ -8,6 +8,7 @@ from orchestrator.plan.final_protocol import FIRST_SEED
 from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import FINISHED, Record, TrialRecord
+from orchestrator.training.objective import DEFAULT_METRIC, together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,8 @@ class StudyOutcome:
 
     task: str
     space: str
+    metric: str = DEFAULT_METRIC
+    """What all its accuracies are, by name."""
     winner: int | None
     """Number of the trial in the search."""
     why: str
@@ -30,6 +33,10 @@ class StudyOutcome:
     """Test images."""
     test_majority: int | None = None
     """Of these, those of the most frequent class."""
+    test_baseline: float | None = None
+    """The score of always answering that class; None: `test_majority` of `num_test`."""
+    test_effective_images: float | None = None
+    """As many images of a top-1 accuracy would tell as much; None: `num_test`."""
     test_images_by_class: Sequence[int] = ()
     """By label; empty where there are too many classes."""
     test_correct_by_class: Mapping[int, Sequence[int]] = field(default_factory=dict)
@@ -57,13 +64,34 @@ class StudyOutcome:
     """The rounds before this one."""
 
     @property
+    def test_majority_share(self) -> float | None:
+        """The test score of always answering the most frequent class."""
+        if self.test_baseline is not None or self.test_majority is None:
+            return self.test_baseline
+        return self.test_majority / self.num_test if self.num_test else None
+
+    @property
+    def test_images(self) -> float | None:
+        """What uncertainty is computed from."""
+        return self.test_effective_images or self.num_test
+
+    @property
     def study(self) -> str:
         return f"{self.task}.{self.space}"
 
 
 def outcomes(plan: SweepPlan, record: Record, finals: FinalRecord) -> list[StudyOutcome]:
     """Of the newest round of every study."""
-    return [_of_study(study, record.trials(study.name), finals) for study in plan.studies]
+    return [
+        _with_metric(_of_study(study, record.trials(study.name), finals), plan)
+        for study in plan.studies
+    ]
+
+
+def _with_metric(outcome: StudyOutcome, plan: SweepPlan) -> StudyOutcome:
+    """Of all its rounds: what was trained for in the search is what is compared and tested."""
+    earlier = tuple(_with_metric(one, plan) for one in outcome.earlier)
+    return replace(outcome, metric=plan.task(outcome.task).metric, earlier=earlier)
 
 
 def _of_study(study: StudyPlan, trials: list[TrialRecord], finals: FinalRecord) -> StudyOutcome:
@@ -110,6 +138,11 @@ def _of_round(
     complete = [run for run in runs if run.state == "complete"]
     facts = complete[0].facts if complete else {}
     left = finals.num_left(name, round)
+    effective = [
+        run.facts["test_effective_images"]
+        for run in complete
+        if "test_effective_images" in run.facts
+    ]
     return replace(
         _nothing(study, ended),
         winner=winner.number if winner else None,
@@ -118,6 +151,8 @@ def _of_round(
         test_accuracies={run.seed: run.test_accuracy or 0.0 for run in complete},
         num_test=facts.get("num_test"),
         test_majority=facts.get("test_majority"),
+        test_baseline=facts.get("test_baseline"),
+        test_effective_images=together(effective) if effective else None,
         test_images_by_class=facts.get("test_images_by_class", ()),
         test_correct_by_class={
             run.seed: run.facts["test_correct_by_class"]

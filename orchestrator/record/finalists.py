@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.record.record import TrialRecord
 from orchestrator.support.uncertainty import clear_from, paired_error
 from orchestrator.training.facts import EpochRow
+from orchestrator.training.objective import together
 
 CLEARLY_WORSE = 0.1
 """A finalist is stopped when Wilcoxon's signed-rank test, paired by fold, has a smaller p."""
@@ -39,6 +40,15 @@ class Finalist:
         """Mean over the folds so far."""
         return fmean(self.fold_accuracies.values()) if self.fold_accuracies else math.nan
 
+    def num_images(self, labelled: int) -> float:
+        """What the mean over all folds is as sure as an accuracy on: all of the `labelled` images,
+        where the metric counts them alike."""
+        told = [facts.get("val_effective_images") for facts in self.fold_facts.values()]
+        known = [images for images in told if images is not None]
+        if not told or len(known) < len(told):
+            return labelled
+        return len(known) * together(known)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Winner:
@@ -61,8 +71,12 @@ def choose_finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRec
     return chosen
 
 
-def choose_winner(finalists: Sequence[Finalist], num_folds: int, num_images: int) -> Winner | None:
+def choose_winner(
+    finalists: Sequence[Finalist], num_folds: int, num_images: int, unit: str = "%"
+) -> Winner | None:
     """The complete finalist with the highest mean over the folds of `num_images` images.
+
+    `unit` is what stands behind its number, in words.
 
     Ties go to the better in the search, then to the smaller learning rate and the earlier trial.
     """
@@ -70,7 +84,7 @@ def choose_winner(finalists: Sequence[Finalist], num_folds: int, num_images: int
     if not complete:
         return None
     best = min(complete, key=lambda f: (-round(f.accuracy, 9), *_search_rank(f.trial)))
-    parts = [f"trial #{best.number} has {_percent(best.accuracy)} over {num_folds} folds"]
+    parts = [f"trial #{best.number} has {100 * best.accuracy:.1f} {unit} over {num_folds} folds"]
     parts += [_against(best, other, num_images) for other in finalists if other is not best]
     if len(finalists) == 1:
         parts.append("it was the only finalist")
@@ -96,7 +110,7 @@ def _against(best: Finalist, other: Finalist, num_images: int) -> str:
             f"{_percent(other.trial.val_accuracy)}), "
             "then by the smaller learning rate and the earlier trial"
         )
-    error = paired_error(differences, num_images)
+    error = paired_error(differences, best.num_images(num_images))
     is_clear = lead >= clear_from(len(differences) - 1) * error
     told = "" if is_clear else ", which the folds cannot tell apart"
     return (

@@ -1,8 +1,8 @@
 """Finalists and final runs in the Optuna storage, beside the studies of the search.
 
 Two studies for each study of the sweep: `.../finalists`, whose trials are the finalists, with the
-accuracy on each fold as intermediate value, and `.../final`, whose trials are the seeds of the
-winner, with the test accuracy as value. A last stage that is done again is a round of its own,
+score on each fold as intermediate value, and `.../final`, whose trials are the seeds of the
+winner, with the test score as value. A last stage that is done again is a round of its own,
 `.../finalists-2` and `.../final-2`: nothing of an earlier round is ever changed.
 """
 
@@ -30,6 +30,7 @@ from orchestrator.record.finalists import (
 from orchestrator.record.record import FINISHED, STATES, Record, TrialRecord
 from orchestrator.record.stored_final import refuse_other_round
 from orchestrator.training.facts import EpochRow
+from orchestrator.training.objective import DIRECTION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,10 @@ class FinalRecord:
                 return None
             task = self.plan.task(self.plan.study(study).task)
             found = choose_winner(
-                finalists, self.protocol(study, round).num_folds, task.num_train + task.num_val
+                finalists,
+                self.protocol(study, round).num_folds,
+                task.num_train + task.num_val,
+                task.objective.unit,
             )
             if found is None:
                 return None
@@ -281,7 +285,7 @@ class FinalRecord:
             optuna.create_study(
                 study_name=_name_in_storage(self.plan, study, kind, number),
                 storage=self._storage,
-                direction="maximize",
+                direction=DIRECTION,
                 pruner=Wilcoxon(p_threshold=CLEARLY_WORSE).make(),
                 load_if_exists=True,
             )

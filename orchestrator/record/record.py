@@ -5,7 +5,6 @@ else hears of it. Tracking, results table and exports are made from it and can b
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.plan.plan import PLAN_FILE, SweepPlan
+from orchestrator.plan.plan import PLAN_FILE, SweepPlan, TaskPlan
 from orchestrator.plan.pruners import current_entry
 from orchestrator.plan.samplers import SeededByName
 from orchestrator.record.columns import as_columns, as_rows
@@ -27,6 +26,7 @@ from orchestrator.support.commit_points import commit_point
 from orchestrator.support.document import read_as, shown
 from orchestrator.training.config import TrialConfig
 from orchestrator.training.facts import EpochRow
+from orchestrator.training.objective import DEFAULT_METRIC, DIRECTION, is_score
 
 STATES = {
     TrialState.RUNNING: "running",
@@ -49,7 +49,8 @@ class TrialRecord:
     config: Mapping[str, Any]
     """Drawn and fixed values together."""
     val_accuracy: float | None
-    """At the last epoch if complete, else at the last epoch reported; in [0, 1]."""
+    """The score, by the metric of its task, at the last epoch if complete, else at the last epoch
+    reported; in [0, 1]."""
     curve: Sequence[EpochRow]
     """One row per epoch; while a trial runs only `epoch` and `val_accuracy`."""
     failure: str | None
@@ -58,6 +59,10 @@ class TrialRecord:
     finished: datetime | None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """wall_seconds, images_per_second, num_tuned_parameters, device, ...: told by the worker."""
+
+    def val_images(self, task: TaskPlan) -> float:
+        """On as many images an accuracy equal to the score is as sure."""
+        return self.facts.get("val_effective_images", task.val_images)
 
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -74,7 +79,7 @@ class Record:
             study.name: optuna.create_study(
                 study_name=self._name_in_storage(study.name),
                 storage=self._storage,
-                direction="maximize",
+                direction=DIRECTION,
                 pruner=plan.pruner.make(),
                 load_if_exists=True,
             )
@@ -136,9 +141,9 @@ class Record:
     def complete(
         self, study: str, number: int, *, curve: Sequence[EpochRow], facts: Mapping[str, Any]
     ) -> None:
-        """The trial ran to its last epoch; its value is the last epoch's accuracy."""
+        """The trial ran to its last epoch; its value is the last epoch's score."""
         accuracy = curve[-1]["val_accuracy"]
-        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+        if not is_score(accuracy):
             self.fail(
                 study,
                 number,
@@ -191,7 +196,7 @@ class Record:
         return len(self._stored(study))
 
     def best(self, study: str) -> TrialRecord | None:
-        """The complete trial with the highest accuracy, or None; see `best_of`."""
+        """The complete trial with the highest score, or None; see `best_of`."""
         fixed = self.plan.parsed_spaces[self.plan.study(study).space].fixed
         best = min(
             (trial for trial in self._stored(study) if trial.state is TrialState.COMPLETE),
@@ -228,6 +233,7 @@ class Record:
             return
         if not isinstance(stored, Mapping):
             raise ValueError(f"study {name}: its plan in the storage is {shown(stored)}")
+        stored = {"metric": DEFAULT_METRIC, **stored}
         known = {key: value for key, value in planned.items() if key in stored}
         if changes := list(differences(self._with_new_fields(stored), known)):
             raise ValueError(
@@ -376,7 +382,7 @@ def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -
 
 
 def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the highest last-epoch accuracy.
+    """The complete trial with the highest last-epoch score.
 
     Ties, frequent with 200 validation images, go to the smaller learning rate as in the protocol
     of Jia et al. 2022, then to the earlier trial.
@@ -421,5 +427,6 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
         "backbone": backbone,
         "engine": asdict(plan.engine),
         "data_fingerprint": plan.task(study.task).fingerprint,
+        "metric": plan.task(study.task).metric,
     }
     return json.loads(json.dumps(document))

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.space import SearchSpace, holds
 from orchestrator.support.document import INT64, is_number, shown
+from orchestrator.training.objective import BOUNDS, is_score
 
 _AMOUNTS = (
     *("wall_seconds", "setup_seconds", "train_seconds", "eval_seconds"),
@@ -60,9 +61,12 @@ def complaint_about_values(trial: FrozenTrial) -> str | None:
     if trial.datetime_start is None or trial.datetime_complete is None:
         return "it has ended without a time"
     if trial.state is TrialState.COMPLETE and not (
-        is_number(trial.value) and 0 <= (trial.value or 0.0) <= 1
+        is_number(trial.value) and is_score(trial.value or 0.0)
     ):
-        return f"its accuracy: expected a number from 0 to 1, found {shown(trial.value)}"
+        low, high = BOUNDS
+        return (
+            f"its accuracy: expected a number from {low:g} to {high:g}, found {shown(trial.value)}"
+        )
     return None
 
 
@@ -97,6 +101,10 @@ def _of_facts(facts: Any) -> str | None:
         if name in _COUNTS and not isinstance(value, int):
             return f"{name}: expected a whole number, found {shown(value)}"
     for name, value in facts.items():
+        if name.endswith("_effective_images") and not (is_number(value) and 0 < value < INT64):
+            return f"{shown(name)}: expected a number above 0, found {shown(value)}"
+        if name.endswith("_baseline") and not (is_number(value) and is_score(value)):
+            return f"{shown(name)}: expected a number from 0 to 1, found {shown(value)}"
         if name.startswith("num_") and not _are_counts([value]):
             return f"{shown(name)}: expected a whole number of at least 0, found {shown(value)}"
         if name.endswith("_by_class") and not _are_counts(value):

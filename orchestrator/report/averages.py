@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from orchestrator.data.suites import PUBLISHED_SUITES
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.published import published, published_method
+from orchestrator.report.published import PUBLISHED_METRIC, published, published_method
 from orchestrator.report.wording import percent
 
 PRINTED_MEANS = {
@@ -121,7 +121,8 @@ def published_column(report: SweepReport, space: str) -> MethodColumn:
     """What papers report, on the tasks of this sweep; their printed means for a whole suite."""
     column = _column(report, space, lambda study: study.published and study.published.accuracy)
     tasks = {task.name for task in report.plan.tasks}
-    if isinstance(report.published_as, str) or tasks != column.expected.keys():
+    others = [task for task in report.plan.tasks if task.metric != PUBLISHED_METRIC]
+    if isinstance(report.published_as, str) or tasks != column.expected.keys() or others:
         return column
     method = published_method(report.plan.parsed_spaces[space])
     keys = (*PRINTED_MEANS.values(), f"mean_{len(column.expected)}tasks", "mean_3groups")

@@ -5,10 +5,11 @@ Large rates of SGD end single runs of VPT at chance (public results of Jia et al
 method.
 """
 
-import math
 from collections.abc import Sequence
 
 from orchestrator.record.record import TrialRecord
+from orchestrator.support.uncertainty import standard_error
+from orchestrator.training.objective import TOP1, Objective
 
 MIN_TRIALS = 4
 """Of fewer nothing is said."""
@@ -17,12 +18,19 @@ SHARE = 0.5
 
 
 def collapse_sentence(
-    trials: Sequence[TrialRecord], *, num_classes: int, num_val: int
+    trials: Sequence[TrialRecord],
+    *,
+    num_classes: int,
+    num_val: float,
+    objective: Objective = TOP1,
 ) -> str | None:
-    """What a reader must know of a study most of whose trials guess; None: it is not so."""
+    """What a reader must know of a study most of whose trials guess; None: it is not so.
+
+    `num_val` are the images on which an accuracy is as sure as the score.
+    """
     ended = [t for t in trials if t.state in ("complete", "pruned") and t.val_accuracy is not None]
-    guess = 1 / num_classes
-    highest_guess = guess + 2 * math.sqrt(guess * (1 - guess) / num_val)
+    guess = objective.guessing_score(num_classes)
+    highest_guess = guess + 2 * standard_error(guess, num_val)
     guessing = [t for t in ended if (t.val_accuracy or 0.0) <= highest_guess]
     if len(ended) < MIN_TRIALS or len(guessing) < SHARE * len(ended):
         return None

@@ -17,6 +17,7 @@ from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.final import FinalResult, is_current
 from orchestrator.report.importance import Importance, importance
 from orchestrator.report.published import (
+    PUBLISHED_METRIC,
     PublishedResult,
     is_official,
     published,
@@ -92,22 +93,27 @@ class StudyReport:
         return self.best.val_accuracy if self.best else None
 
     @property
+    def val_images(self) -> float:
+        """On as many an accuracy equal to the best score is as sure."""
+        return self.best.val_images(self.task) if self.best else self.task.val_images
+
+    @property
     def val_error(self) -> float | None:
         """Standard error of the best accuracy, for the finite number of val images."""
         accuracy = self.val_accuracy
-        return None if accuracy is None else standard_error(accuracy, self.task.num_val)
+        return None if accuracy is None else standard_error(accuracy, self.val_images)
 
     @property
     def val_interval(self) -> tuple[float, float] | None:
         """95 %, of the best accuracy."""
         accuracy = self.val_accuracy
-        return None if accuracy is None else interval(accuracy, self.task.num_val)
+        return None if accuracy is None else interval(accuracy, self.val_images)
 
     @property
     def val_text(self) -> str:
         """`95.5 ± 1.5`, of the best."""
         accuracy = self.val_accuracy
-        return NOTHING if accuracy is None else accuracy_text(accuracy, self.task.num_val)
+        return NOTHING if accuracy is None else accuracy_text(accuracy, self.val_images)
 
     @property
     def test_accuracy(self) -> float | None:
@@ -116,16 +122,18 @@ class StudyReport:
     @property
     def test_interval(self) -> tuple[float, float] | None:
         """95 %, for seeds and images; None where the number of images is not known."""
-        if self.final is None or not self.final.test_accuracies or not self.final.num_test:
+        if self.final is None or not self.final.test_accuracies or not self.final.test_images:
             return None
-        return interval_over_seeds(list(self.final.test_accuracies.values()), self.final.num_test)
+        return interval_over_seeds(
+            list(self.final.test_accuracies.values()), self.final.test_images
+        )
 
     @property
     def test_text(self) -> str:
         """`95.5 ± 1.0`, mean and standard deviation over seeds."""
         if self.final is None or not self.final.test_accuracies:
             return NOTHING
-        return seeds_text(list(self.final.test_accuracies.values()), self.final.num_test)
+        return seeds_text(list(self.final.test_accuracies.values()), self.final.test_images)
 
     @cached_property
     def test_mean_and_deviation(self) -> tuple[float | None, float | None]:
@@ -316,5 +324,7 @@ def collect_study(
 def _published(plan: SweepPlan, study: StudyPlan, space: SearchSpace) -> PublishedResult | None:
     published_as, method = published_backbone(plan.backbone), published_method(space)
     if isinstance(published_as, str) or method is None or not is_official(plan, study.task):
+        return None
+    if plan.task(study.task).metric != PUBLISHED_METRIC:
         return None
     return published(method, *published_as, study.task)

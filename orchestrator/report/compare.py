@@ -18,12 +18,14 @@ from orchestrator.report.table import MAJORITY, Cell, Row, Table
 from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import NOTHING, count, percent
 from orchestrator.support.uncertainty import CLEAR, EXPLAINED
+from orchestrator.training.objective import DEFAULT_METRIC
 
 NOT_COMPARED = {
     "": {"name", "created", "studies", "data_root", "split", "split_seed"},
     "backbone": {"weights", "part", "num_heads", "activation", "norm_eps"}
     | {"assumed", "normalised_by"},
-    "tasks": {"name", "root", "val_majority", "class_names"},
+    "tasks": {"name", "root", "val_majority", "class_names"}
+    | {"val_baseline", "val_effective_images"},
 }
 """By section of a plan: what names a sweep, says where files lie, or is not in older plans; hashes
 of images and weights, which cover splits and the network, say what was in them."""
@@ -39,6 +41,10 @@ class StudyPair:
     @property
     def same_images(self) -> bool:
         return self.first.task.fingerprint == self.second.task.fingerprint
+
+    @property
+    def same_metric(self) -> bool:
+        return self.first.task.metric == self.second.task.metric
 
     @cached_property
     def val(self) -> Difference | None:
@@ -118,6 +124,10 @@ def comparison_sentences(comparison: Comparison) -> list[str]:
         found.append(f"They differ in {', '.join(kinds)}, listed below.")
     else:
         found.append("Same configuration, data and versions.")
+    measured = [pair.first.plan.task for pair in comparison.pairs if not pair.same_metric]
+    if measured:
+        tasks = ", ".join(dict.fromkeys(measured))
+        found.append(f"Not by the same metric, so there is no difference to tell: {tasks}.")
     unlike = [pair.first.plan.task for pair in comparison.pairs if not pair.same_images]
     if unlike:
         tasks = ", ".join(dict.fromkeys(unlike))
@@ -138,6 +148,8 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "task": pair.first.plan.task,
             "space": pair.first.plan.space,
             "same_images": pair.same_images,
+            "first_metric": pair.first.task.metric,
+            "second_metric": pair.second.task.metric,
             "first_val_accuracy": pair.first.val_accuracy,
             "second_val_accuracy": pair.second.val_accuracy,
             "first_val_majority_share": pair.first.task.val_majority_share,
@@ -208,7 +220,10 @@ def _result_table(comparison: Comparison) -> Table:
 
 def _pair_cells(pair: StudyPair, tested: bool) -> Iterator[Cell]:
     both = pair.first, pair.second
-    yield Cell(text=pair.first.plan.task + ("" if pair.same_images else " (other images)"))
+    metrics = dict.fromkeys(study.task.metric for study in both)
+    told = "" if list(metrics) == [DEFAULT_METRIC] else f" ({' against '.join(metrics)})"
+    told += "" if pair.same_images else " (other images)"
+    yield Cell(text=pair.first.plan.task + told)
     yield Cell(text=pair.first.plan.space)
     for study in both:
         yield Cell(text=study.val_text)

@@ -12,7 +12,7 @@ from orchestrator.support.uncertainty import CLEAR, clear_from, difference_error
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Of two accuracies, with its standard error."""
+    """Of two scores by the same metric, with its standard error."""
 
     value: float
     error: float
@@ -34,11 +34,13 @@ class Difference:
 
 
 def val_difference(study: StudyReport, other: StudyReport) -> Difference | None:
-    """Of the best val accuracies, as if they were measured on different images."""
+    """Of the best val scores, as if on different images; None if by different metrics."""
     if study.val_accuracy is None or other.val_accuracy is None:
         return None
+    if study.task.metric != other.task.metric:
+        return None
     error = difference_error(
-        study.val_accuracy, study.task.num_val, other.val_accuracy, other.task.num_val
+        study.val_accuracy, study.val_images, other.val_accuracy, other.val_images
     )
     return Difference(
         value=study.val_accuracy - other.val_accuracy,
@@ -49,13 +51,14 @@ def val_difference(study: StudyReport, other: StudyReport) -> Difference | None:
 
 
 def test_difference(study: StudyReport, other: StudyReport) -> Difference | None:
-    """Of the final test accuracies, where both were run with two seeds or more.
+    """Of the final test scores, where both were run with two seeds or more.
 
-    None too where it is not known how many test images there were. See `over_seeds`.
+    None too where it is not known how many test images there were, or where the metrics are
+    different. See `over_seeds`.
     """
-    if study.final is None or other.final is None:
+    if study.final is None or other.final is None or study.task.metric != other.task.metric:
         return None
-    num_ours, num_theirs = study.final.num_test, other.final.num_test
+    num_ours, num_theirs = study.final.test_images, other.final.test_images
     if num_ours is None or num_theirs is None:
         return None
     return over_seeds(
@@ -64,7 +67,7 @@ def test_difference(study: StudyReport, other: StudyReport) -> Difference | None
 
 
 def over_seeds(
-    ours: Mapping[int, float], num_ours: int, theirs: Mapping[int, float], num_theirs: int
+    ours: Mapping[int, float], num_ours: float, theirs: Mapping[int, float], num_theirs: float
 ) -> Difference | None:
     """Difference of mean test accuracies over seeds, for both kinds of chance.
 

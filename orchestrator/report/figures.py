@@ -62,7 +62,7 @@ def learning_curves(study: StudyReport) -> Figure:
     points = [point for curve in curves.values() for point in curve]
     y = _accuracy_scale([accuracy for _, accuracy in points])
     last = max(epoch for epoch, _ in points)
-    chart = Chart(Linear(0, last, *across()), y, "epoch", "val accuracy, %")
+    chart = Chart(Linear(0, last, *across()), y, "epoch", _score_axis(study))
     for trial in sorted(drawn, key=lambda trial: _layer(study, trial)):
         curve = curves[trial.number]
         chart.line(curve, _kind(study, trial), _name(study, trial))
@@ -91,11 +91,12 @@ def best_so_far(study: StudyReport) -> Figure:
     if not points:
         return Figure(title=title, svg=None, caption="No trial is complete yet.")
     values = [accuracy for trial in study.finished for accuracy in _last(trial)]
+    words = study.task.objective.words
     chart = Chart(
         Linear(0, spent, *across()),
         _accuracy_scale(values),
         "epochs trained, all trials",
-        "best val %",
+        f"best val {study.task.objective.unit}",
     )
     position = 0
     for trial in study.finished:
@@ -106,7 +107,7 @@ def best_so_far(study: StudyReport) -> Figure:
     return Figure(
         title=title,
         svg=chart.draw(
-            f"Best val accuracy over {count(spent, 'epoch')}, in the end {percent(best)} %"
+            f"Best val {words} over {count(spent, 'epoch')}, in the end {percent(best)} %"
         ),
         caption="In the order in which trials ended; dots are the trials' last val accuracies, "
         "the line is the best complete one.",
@@ -211,7 +212,9 @@ def parallel_coordinates(study: StudyReport) -> Figure:
             chart.label(x + 4, axis.scale(value) + 3.5, text, "tick halo")
     return Figure(
         title=title,
-        svg=chart.draw(f"Values and accuracy of {count(len(trials), 'trial')}", axes=False),
+        svg=chart.draw(
+            f"Values and {study.task.objective.words} of {count(len(trials), 'trial')}", axes=False
+        ),
         caption="Dark lines: complete trials with high accuracy, pale: low; orange: the best; "
         "dashed: pruned. A line that leaves below an axis has no value there.",
     )
@@ -219,14 +222,15 @@ def parallel_coordinates(study: StudyReport) -> Figure:
 
 def against(study: StudyReport, dimension: Dimension) -> Figure:
     """Accuracy against one searched name."""
-    title = f"Accuracy against {dimension.name}"
+    words = study.task.objective.words
+    title = f"{words[:1].upper()}{words[1:]} against {dimension.name}"
     trials = [t for t in study.trials if _last(t) and dimension.name in t.config]
     if not trials:
         reason = "Not shown, no trial had a value here."
         return Figure(title=title, svg=None, caption=reason)
     axis = _scale(dimension, *across())
     accuracies = [trial.val_accuracy or 0.0 for trial in trials]
-    chart = Chart(axis.scale, _accuracy_scale(accuracies), dimension.name, "val accuracy, %")
+    chart = Chart(axis.scale, _accuracy_scale(accuracies), dimension.name, _score_axis(study))
     together = Counter(trial.config[dimension.name] for trial in trials)
     drawn: Counter[Any] = Counter()
     for trial in sorted(trials, key=lambda trial: _layer(study, trial)):
@@ -342,6 +346,10 @@ def _scale(dimension: Dimension, start: float, end: float) -> _Axis:
             kind = Log if log else Linear
             return _Axis(scale=kind(low, high, start, end), value=float)
     raise AssertionError(dimension.distribution)
+
+
+def _score_axis(study: StudyReport) -> str:
+    return f"val {study.task.objective.words}, %"
 
 
 def _accuracy_scale(

@@ -17,11 +17,11 @@ from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import TrialRecord
 from orchestrator.support.document import Between, read_as, shown
 from orchestrator.support.regular_file import read_regular
+from orchestrator.training.objective import DEFAULT_METRIC, MetricName, Score
 
 FINAL_FILE = "final.json"
 MOST_BYTES = 100_000_000
 
-Accuracy = Annotated[float, Between(0, 1)]
 Count = Annotated[int, Between(0, 10**9)]
 
 
@@ -31,18 +31,24 @@ class FinalResult:
 
     task: str
     space: str
-    test_accuracies: Mapping[int, Accuracy]
-    """By seed, after the last epoch, in [0, 1]; empty while there is none."""
+    test_accuracies: Mapping[int, Score]
+    """By seed, after the last epoch, in [0, 1], by `metric`; empty while there is none."""
+    metric: MetricName = DEFAULT_METRIC
+    """What its accuracies are; older files were about top-1 accuracy alone."""
     winner: Count | None = None
     """Number of the trial in the search."""
     why: str = ""
     """How the winner was chosen."""
-    cross_validation: Accuracy | None = None
+    cross_validation: Score | None = None
     """The winner's mean accuracy over folds of all labelled images."""
     num_test: Count | None = None
     """Test images; None where a version before wrote the file, as all below."""
     test_majority: Count | None = None
     """Of these, those of the most frequent class."""
+    test_baseline: Score | None = None
+    """What always answering one class gives; None: `test_majority` of `num_test`."""
+    test_effective_images: Annotated[float, Between(0, 10**9)] | None = None
+    """As many images of a top-1 accuracy would tell as much; None: `num_test`."""
     test_images_by_class: Sequence[Count] = ()
     """By label."""
     test_correct_by_class: Mapping[int, Sequence[Count]] = field(default_factory=dict)
@@ -63,10 +69,15 @@ class FinalResult:
 
     @property
     def test_majority_share(self) -> float | None:
-        """The test accuracy of always answering the most frequent class."""
-        if self.test_majority is None or not self.num_test:
-            return None
+        """The test score of always answering the most frequent class."""
+        if self.test_baseline is not None or self.test_majority is None or not self.num_test:
+            return self.test_baseline
         return self.test_majority / self.num_test
+
+    @property
+    def test_images(self) -> float | None:
+        """What uncertainty is computed from."""
+        return self.test_effective_images or self.num_test
 
     @property
     def is_early(self) -> bool:

@@ -7,9 +7,9 @@ from orchestrator.plan.space import extremes
 from orchestrator.record.record import TrialRecord
 from orchestrator.report.cautions import cautions, tested_sentence
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
+from orchestrator.report.prompts_vs_baselines import prompt_headlines
 from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import count, value_text
-from orchestrator.report.worth import prompt_headlines
 
 MIN_TRIALS = 10
 """Below this nothing is said about convergence."""
@@ -171,8 +171,7 @@ def _cautions(study: StudyReport) -> list[str]:
     """Of the search, and of the test where there was one."""
     found, final = cautions(study.task, study.trials), study.final
     if final is not None:
-        accuracies = list(final.test_accuracies.values())
-        tested = tested_sentence(accuracies, final.num_test, final.test_majority)
+        tested = tested_sentence(final)
         found += [tested] if tested else []
     return found
 

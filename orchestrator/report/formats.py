@@ -17,8 +17,8 @@ from orchestrator.report.averages import (
 )
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.findings import convergence, headlines, remarks
+from orchestrator.report.prompts_vs_baselines import prompts_verdict
 from orchestrator.report.table import Cell, Row, Table
-from orchestrator.report.worth import worth
 from orchestrator.support.foreign_text import table_cell, visible
 
 
@@ -75,7 +75,7 @@ def document(report: SweepReport) -> dict[str, Any]:
             for study in report.studies
         ],
         "averages": [_averages(report, space) for space in report.spaces],
-        "prompts": {task.name: worth(report, task.name) for task in plan.tasks},
+        "prompts": {task.name: prompts_verdict(report, task.name) for task in plan.tasks},
     }
 
 
@@ -88,6 +88,7 @@ def _study_row(study: StudyReport) -> dict[str, Any]:
         "group": study.task.group,
         "space": study.plan.space,
         "method": study.space.method,
+        "metric": study.task.metric,
         "best_trial": study.best.number if study.best else None,
         "chosen_trial": study.chosen.number if study.chosen else None,
         "val_accuracy": study.val_accuracy,

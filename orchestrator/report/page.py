@@ -20,6 +20,7 @@ from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.figures import Figure, study_figures, sweep_figures
 from orchestrator.report.final import caveats
 from orchestrator.report.findings import convergence, headlines, remarks
+from orchestrator.report.prompts_vs_baselines import prompts_verdict
 from orchestrator.report.table import Cell, Row, Table, result_tables
 from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import (
@@ -30,7 +31,6 @@ from orchestrator.report.wording import (
     percent,
     value_text,
 )
-from orchestrator.report.worth import worth
 from orchestrator.support.foreign_text import visible
 from orchestrator.support.yaml_io import dump_yaml
 
@@ -74,7 +74,7 @@ def page(report: SweepReport) -> str:
         tasks=[
             {
                 "name": task.name,
-                "worth": worth(report, task.name),
+                "worth": prompts_verdict(report, task.name),
                 "studies": [
                     _study(study, by_class=study is report.best_of_task(task.name))
                     for study in report.of_task(task.name)
@@ -196,10 +196,11 @@ def _study(study: StudyReport, *, by_class: bool) -> _Study:
         told = "no complete trial yet"
         sentences = [convergence(study).sentence]
     else:
-        told = f"val {study.val_text} %"
+        told = f"val {study.val_text} {study.task.objective.unit}"
         found = config_text(study.searched(best)) or "nothing searched"
+        unit = study.task.objective.unit
         sentences = [
-            f"Best in the search: trial #{best.number}, {study.val_text} % on validation"
+            f"Best in the search: trial #{best.number}, {study.val_text} {unit} on validation"
             f"{_majority(study.task.val_majority_share)}, with {found}.",
             convergence(study).sentence,
             *_final_sentence(study),
@@ -228,7 +229,8 @@ def _final_sentence(study: StudyReport) -> Iterator[str]:
         each = ", ".join(f"{percent(value)} (seed {seed})" for seed, value in runs.items())
         yield (
             f"Trial #{study.chosen.number} on test images"
-            f"{_majority(study.final.test_majority_share)}: {study.test_text} %, by seed {each}."
+            f"{_majority(study.final.test_majority_share)}: {study.test_text} "
+            f"{study.task.objective.unit}, by seed {each}."
         )
         if study.final.num_openings == 1:
             yield times_opened(1)

@@ -28,6 +28,7 @@ from orchestrator.record.record import Record, TrialRecord, best_of
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.uncertainty import accuracy_text, interval, standard_error
 from orchestrator.support.whole_file import whole_file
+from orchestrator.training.objective import DEFAULT_METRIC
 
 RESULTS_FILE = "results.parquet"
 PARAM_PREFIX = "param."
@@ -60,18 +61,25 @@ RESULTS_SCHEMA = pa.schema(
         _column("space", pa.string(), "search space of the study"),
         _column("backbone", pa.string(), "timm name of the frozen network"),
         _column("backbone_weights_sha256", pa.string(), "of its weights"),
+        _column("metric", pa.string(), "what val_accuracy is: top1 or mean_per_class"),
         _column("number", pa.int32(), "of the trial in its study, from 0"),
         _column("state", pa.string(), "running, complete, pruned or failed"),
         _column(
             "val_accuracy",
             pa.float64(),
-            "share of val images that are right, in [0, 1], after the last epoch that was run",
+            "by `metric` (top1: the share of val images that are right), in [0, 1], after the last "
+            "epoch that was run",
         ),
         _column("num_val", pa.int32(), "val images that val_accuracy was measured on"),
         _column(
             "val_majority_share",
             pa.float64(),
             "val_accuracy of always answering the most frequent class",
+        ),
+        _column(
+            "val_effective_images",
+            pa.float64(),
+            "val images on which a top-1 accuracy would be as sure; null: num_val",
         ),
         _column("val_images_by_class", pa.list_(pa.int32()), "val images, by label"),
         _column(
@@ -126,11 +134,15 @@ _FACTS = (
     "frozen_work",
     "part_size",
     "recompute",
+    "val_effective_images",
     "val_images_by_class",
     "val_correct_by_class",
 )
 
-_ADDED = ("val_majority_share", "val_images_by_class", "val_correct_by_class")
+_ADDED = (
+    *("metric", "val_majority_share", "val_effective_images"),
+    *("val_images_by_class", "val_correct_by_class"),
+)
 """Columns that tables of before them lack."""
 
 
@@ -142,6 +154,8 @@ class StudySummary:
     task: str
     group: str
     space: str
+    metric: str
+    """What its accuracies are."""
     planned: int
     complete: int
     pruned: int
@@ -156,9 +170,11 @@ class StudySummary:
     """Of that accuracy, for the finite number of val images."""
     best_interval: tuple[float, float] | None
     """95 %, likewise."""
+    best_images: float
+    """On as many an accuracy equal to the best is as sure."""
     num_val: int
     majority_share: float | None
-    """The val accuracy of always answering the most frequent class; None in older plans."""
+    """The val score of always answering the most frequent class; None in older plans."""
     best_config: Mapping[str, Any] | None
     """Its searched values."""
 
@@ -167,7 +183,7 @@ class StudySummary:
         """`93.5 ± 1.7`, in percent."""
         if self.best_val_accuracy is None:
             return ""
-        return accuracy_text(self.best_val_accuracy, self.num_val)
+        return accuracy_text(self.best_val_accuracy, self.best_images)
 
     @property
     def majority_text(self) -> str:
@@ -225,16 +241,19 @@ def read_results(path: Path) -> pa.Table:
 
 
 def _as_now(table: pa.Table) -> pa.Table:
-    """A table of before _ADDED: nulls in these, and a curve whose `scaled_lr` was called `lr`."""
+    """A table of before _ADDED: nulls in these but `metric`, and a curve whose `scaled_lr` was
+    called `lr`."""
     columns = {}
     for field in [*RESULTS_SCHEMA, *table.schema]:
         name = field.name
-        if name in _ADDED:
-            columns[name] = pa.nulls(table.num_rows, field.type)
-        elif name == "curve":
-            columns[name] = _renamed(table["curve"])
-        else:
+        if name in table.schema.names and name != "curve":
             columns[name] = table[name]
+        elif name == "metric":
+            columns[name] = pa.array([DEFAULT_METRIC] * table.num_rows, field.type)
+        elif name in _ADDED:
+            columns[name] = pa.nulls(table.num_rows, field.type)
+        else:
+            columns[name] = _renamed(table["curve"])
     return pa.table(columns)
 
 
@@ -271,6 +290,7 @@ def _row(plan: SweepPlan, trial: TrialRecord, params: Mapping[str, pa.DataType])
         "group": task.group,
         "method": plan.parsed_spaces[study.space].method,
         "space": study.space,
+        "metric": task.metric,
         "backbone": plan.backbone.name,
         "backbone_weights_sha256": plan.backbone.weights_sha256,
         "number": trial.number,
@@ -328,12 +348,14 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
     states = Counter(trial.state for trial in trials)
     best = best_of(trials)
     accuracy = best.val_accuracy if best else None
+    images = best.val_images(task) if best else task.val_images
     searched = [dimension.name for dimension in plan.parsed_spaces[study.space].dimensions]
     return StudySummary(
         study=name,
         task=task.name,
         group=task.group,
         space=study.space,
+        metric=task.metric,
         planned=study.num_trials,
         complete=states["complete"],
         pruned=states["pruned"],
@@ -342,8 +364,9 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
         seconds=sum(trial.facts.get("wall_seconds", 0.0) for trial in trials),
         best_number=best.number if best else None,
         best_val_accuracy=accuracy,
-        best_standard_error=(None if accuracy is None else standard_error(accuracy, task.num_val)),
-        best_interval=None if accuracy is None else interval(accuracy, task.num_val),
+        best_standard_error=None if accuracy is None else standard_error(accuracy, images),
+        best_interval=None if accuracy is None else interval(accuracy, images),
+        best_images=images,
         num_val=task.num_val,
         majority_share=task.val_majority_share,
         best_config=(

@@ -13,9 +13,17 @@ from orchestrator.report.averages import (
 )
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.findings import convergence
+from orchestrator.report.metric_names import (
+    is_told,
+    notes_on_absent_classes,
+    notes_on_metrics,
+    score_words,
+    task_text,
+)
+from orchestrator.report.prompts_vs_baselines import BASELINES, prompts_against
+from orchestrator.report.published import PUBLISHED_METRIC
 from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import NOTHING, config_text, count, percent
-from orchestrator.report.worth import BASELINES, prompts_against
 from orchestrator.support.uncertainty import CLEAR, EXPLAINED, accuracy_text
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
@@ -70,11 +78,12 @@ def best_table(report: SweepReport) -> Table:
         if any(prompts_against(report, task.name, method) for task in report.plan.tasks)
     ]
     numbers = _number_columns(report)
+    with_metric = is_told(report.plan)
     rows = []
     for task in report.plan.tasks:
         study = report.best_of_task(task.name)
         if study is None or study.chosen is None:
-            blanks = [NOTHING] * (4 + len(numbers) + len(against))
+            blanks = [NOTHING] * (4 + with_metric + len(numbers) + len(against))
             rows.append(Row(cells=[Cell(text=task.name), *(Cell(text=text) for text in blanks)]))
             continue
         differences = []
@@ -90,6 +99,7 @@ def best_table(report: SweepReport) -> Table:
                 cells=[
                     Cell(text=task.name, anchor=study.anchor),
                     Cell(text=study.plan.space),
+                    *([Cell(text=task.metric)] if with_metric else []),
                     *(_best_number(report, study, name) for name in numbers),
                     Cell(text=config_text(study.searched(study.chosen))),
                     Cell(text=f"#{study.chosen.number}"),
@@ -107,6 +117,7 @@ def best_table(report: SweepReport) -> Table:
             "run, never by test accuracy."
         )
         notes += notes_on_test(report.studies)
+    notes += [*notes_on_metrics(report.plan), *notes_on_absent_classes(report.studies)]
     if against:
         images, how = _JUDGED_ON[report.has_final]
         more = ", from more where there are few seeds" if report.has_final else ""
@@ -118,13 +129,13 @@ def best_table(report: SweepReport) -> Table:
     return Table(
         title="Best configuration of each task",
         columns=[
-            *("task", "method", *numbers),
+            *("task", "method", *(["metric"] if with_metric else []), *numbers),
             *("configuration", "trial", "converged"),
             *(name for _, name in against),
         ],
         rows=rows,
         notes=notes,
-        wordy=frozenset({"method", "configuration", "converged"}),
+        wordy=frozenset({"method", "metric", "configuration", "converged"}),
     )
 
 
@@ -143,7 +154,8 @@ def _best_number(report: SweepReport, study: StudyReport, column: str) -> Cell:
     assert study.chosen is not None
     match column:
         case "val %":
-            text = accuracy_text(study.chosen.val_accuracy or 0.0, study.task.num_val)
+            images = study.chosen.val_images(study.task)
+            text = accuracy_text(study.chosen.val_accuracy or 0.0, images)
             return Cell(text=text, strong=not report.has_final)
         case "test %":
             return Cell(text=study.test_text, strong=True)
@@ -196,6 +208,7 @@ def method_table(report: SweepReport) -> Table:
         for index in range(len(columns))
         if any(row.cells[index].text != NOTHING for row in rows)
     ]
+    notes += notes_on_metrics(report.plan)
     return Table(
         title="Methods",
         columns=[columns[index] for index in told],
@@ -211,7 +224,7 @@ def val_table(report: SweepReport) -> Table:
     rows = []
     for task in report.plan.tasks:
         known = [s.val_accuracy for s in report.of_task(task.name) if s.val_accuracy is not None]
-        cells = [Cell(text=task.name)]
+        cells = [Cell(text=task_text(report.plan, task))]
         for space in report.spaces:
             study = report.by_task_and_space.get((task.name, space))
             if study is None or study.val_accuracy is None:
@@ -230,9 +243,10 @@ def val_table(report: SweepReport) -> Table:
         f"{100 / num_val[0]:.2g} points) ± its standard error. The best of many trials flatters: "
         f"these are not test numbers. {EXPLAINED}",
         *([MAJORITY] if shares else []),
+        *notes_on_metrics(report.plan),
     ]
     return Table(
-        title="Validation accuracy, %",
+        title=f"Validation {score_words(report.plan)}, %",
         columns=["task", *report.spaces, *(["majority %"] if shares else [])],
         rows=rows,
         notes=_labelled(notes, rows),
@@ -255,7 +269,7 @@ def test_table(report: SweepReport) -> Table:
     rows = [
         Row(
             cells=[
-                Cell(text=task.name),
+                Cell(text=task_text(report.plan, task)),
                 *_test_cells(report, task.name),
                 *_share_cells(shares, task.name),
             ]
@@ -274,9 +288,10 @@ def test_table(report: SweepReport) -> Table:
         notes += notes_on_test(report.studies)
     else:
         notes.append("This sweep has no test numbers yet: orchestrator finalize makes them.")
-    notes += list(_published_notes(report))
+    notes += [*_published_notes(report), *notes_on_metrics(report.plan)]
+    words = score_words(report.plan)
     return Table(
-        title="Test accuracy, %" if report.has_final else "Published test accuracy, %",
+        title=f"Test {words}, %" if report.has_final else "Published test accuracy, %",
         columns=columns,
         rows=rows,
         notes=_labelled(notes, rows),
@@ -343,7 +358,11 @@ def _published_notes(report: SweepReport) -> Iterator[str]:
             yield f"{space}: {source}."
         for doubt in dict.fromkeys(row.doubt for row in rows if row.doubt):
             yield f"{DAGGER} {space}: {doubt}."
-    unofficial = [task.name for task in report.plan.tasks if _is_unlike(report, task.name)]
+    unlike = [task for task in report.plan.tasks if _is_unlike(report, task.name)]
+    others = [task.name for task in unlike if task.metric != PUBLISHED_METRIC]
+    unofficial = [task.name for task in unlike if task.metric == PUBLISHED_METRIC]
+    if others:
+        yield f"Not in the metric of the papers, top-1 accuracy: {', '.join(others)}."
     if known and unofficial:
         yield f"Not the classes that papers report on: {', '.join(unofficial)}."
 

@@ -4,7 +4,6 @@ Storage, results table, bundles and tracker must tell one story, and nothing of 
 stay behind. The storage is the truth: what else differs from it is made again from it.
 """
 
-import math
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from orchestrator.tracking.final_content import final_contents
 from orchestrator.tracking.reconcile import reconcile, reconcile_final, restore_models, tracked_runs
 from orchestrator.tracking.study_files import bundle_digest
 from orchestrator.tracking.trackers import tracker_at
+from orchestrator.training.objective import is_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +208,7 @@ def _inconsistent(trial: TrialRecord) -> str | None:
     if trial.state == "failed":
         return None if trial.failure else "it failed without a reason"
     accuracy = trial.val_accuracy
-    if accuracy is None or not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+    if accuracy is None or not is_score(accuracy):
         return f"it is {trial.state} with val_accuracy {accuracy}"
     if not trial.curve or trial.curve[-1]["val_accuracy"] != accuracy:
         return "its value is not that of its last epoch"
@@ -346,7 +346,8 @@ def _tracking(
     }
     if finals is not None:
         for content in (c for study in plan.studies for c in final_contents(plan, study, finals)):
-            expected[content.key] = (content.tags["state"], content.totals.get("test_accuracy"))
+            test_key = f"test_{plan.objective(content.key[0]).key}"
+            expected[content.key] = (content.tags["state"], content.totals.get(test_key))
     for (study, number), (state, accuracy) in expected.items():
         found = shown.pop((study, number), [])
         yield (

@@ -152,12 +152,13 @@ class FinalQueue:
 
     def _done(self, running: _Running, facts: TrialFacts) -> None:
         study, number = running.study, running.number
+        unit = self._plan.objective(study).unit
         ended = {"curve": running.curve, "facts": facts.stored()}
         if running.fold is None:
             self._finals.final_done(study, running.seed, **ended)
             assert isinstance(facts, FinalFacts) and facts.test_accuracy is not None
             accuracy = facts.test_accuracy
-            self._say(f"{study} seed {running.seed}: test {100 * accuracy:.1f} %")
+            self._say(f"{study} seed {running.seed}: test {100 * accuracy:.1f} {unit}")
             return
         self._finals.fold_done(study, number, running.fold, **ended)
         accuracy = running.curve[-1]["val_accuracy"]
@@ -166,7 +167,7 @@ class FinalQueue:
         num_folds = self._finals.protocol(study).num_folds
         self._say(
             f"{study} #{number} fold {running.fold + 1} of {num_folds}: "
-            f"{100 * accuracy:.1f} %{stopped}"
+            f"{100 * accuracy:.1f} {unit}{stopped}"
         )
         self._say_winner(study)
 

@@ -145,6 +145,7 @@ def _run_what_is_left(
         plan.backbone,
         suite.tasks,
         fingerprints=plan.fingerprints,
+        metrics=plan.metrics,
         cache=cache,
         device=slots.device,
         cpu_threads=slots.cpu_threads,

@@ -51,9 +51,10 @@ class LostWeightsQueue:
         found = report.rows[-1]["val_accuracy"]
         if found != trial.val_accuracy:
             logger.warning(
-                "%s: trained again it has an accuracy of %.4f, recorded is %.4f: another machine "
+                "%s: trained again it has %s %.4f, recorded is %.4f: another machine "
                 "rounds differently",
                 where,
+                self._record.plan.objective(trial.study).words,
                 found,
                 trial.val_accuracy,
             )

@@ -66,6 +66,7 @@ def run_sweep(
         plan.backbone,
         suite.tasks,
         fingerprints=plan.fingerprints,
+        metrics=plan.metrics,
         cache=cache,
         pruner=plan.pruner,
         device=slots.device,

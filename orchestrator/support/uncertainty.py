@@ -25,7 +25,7 @@ EXPLAINED = (
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
-def standard_error(accuracy: float, num_images: int) -> float:
+def standard_error(accuracy: float, num_images: float) -> float:
     """Of an accuracy, for the finite number of images it was measured on; never 0.
 
     sqrt(p (1 - p) / n); for accuracies of 0 and 1, where that is 0, the way from them to the other
@@ -36,7 +36,7 @@ def standard_error(accuracy: float, num_images: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / num_images)
 
 
-def interval(accuracy: float, num_images: int) -> tuple[float, float]:
+def interval(accuracy: float, num_images: float) -> tuple[float, float]:
     """The 95 % interval of an accuracy on so many images.
 
     Wilson 1927, which Brown, Cai and DasGupta 2001 (https://doi.org/10.1214/ss/1009213286)
@@ -50,7 +50,7 @@ def interval(accuracy: float, num_images: int) -> tuple[float, float]:
     return low, 1.0 if accuracy == 1 else min(1.0, middle + half)
 
 
-def interval_over_seeds(accuracies: Sequence[float], num_images: int) -> tuple[float, float]:
+def interval_over_seeds(accuracies: Sequence[float], num_images: float) -> tuple[float, float]:
     """The 95 % interval of the mean over seeds, for the seeds and for the images they share.
 
     The images' part is Wilson's interval around the mean, the seeds' part Student's t; the squares
@@ -68,7 +68,7 @@ def interval_over_seeds(accuracies: Sequence[float], num_images: int) -> tuple[f
     )
 
 
-def difference_error(first: float, num_first: int, second: float, num_second: int) -> float:
+def difference_error(first: float, num_first: float, second: float, num_second: float) -> float:
     """Standard error of the difference of two accuracies on samples taken as independent.
 
     Agresti and Caffo 2000: one success and one failure more on each side, so that accuracies of
@@ -81,7 +81,7 @@ def difference_error(first: float, num_first: int, second: float, num_second: in
     return math.sqrt(variance)
 
 
-def paired_error(differences: Sequence[float], num_images: int) -> float:
+def paired_error(differences: Sequence[float], num_images: float) -> float:
     """Standard error of the mean of differences by fold, for folds of `num_images` together.
 
     Never less than if all images that tell the two sides apart spoke for the same one (McNemar):
@@ -112,7 +112,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def accuracy_text(accuracy: float, num_images: int) -> str:
+def accuracy_text(accuracy: float, num_images: float) -> str:
     """`95.5 ± 1.5`, one standard error; `100.0 (≥ 98.1)` where all images are right."""
     if accuracy in (0.0, 1.0):
         return _with_interval(accuracy, interval(accuracy, num_images))
@@ -121,7 +121,7 @@ def accuracy_text(accuracy: float, num_images: int) -> str:
     return f"{100 * accuracy:.{digits}f} ± {error:.{digits}f}"
 
 
-def seeds_text(accuracies: Sequence[float], num_images: int | None) -> str:
+def seeds_text(accuracies: Sequence[float], num_images: float | None) -> str:
     """`95.5 ± 1.0`, standard deviation over seeds; `95.0 (91.0–97.3)` where it says nothing.
 
     `num_images` is None where nobody has kept it: then a mean without deviation stands alone.

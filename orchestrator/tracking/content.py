@@ -18,6 +18,7 @@ from orchestrator.support.foreign_text import markdown
 from orchestrator.support.yaml_io import dump_yaml
 from orchestrator.tracking.backend import Point, RunContent
 from orchestrator.training.facts import EpochRow
+from orchestrator.training.objective import DEFAULT_METRIC, Objective
 
 STUDY_TAG = "orchestrator.study"
 TRIAL_TAG = "orchestrator.trial"
@@ -31,6 +32,8 @@ STATES = ("running", *FINISHED)
 TOTALS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
 _FACT_TAGS = ("device", "readout")
 _NOT_METRICS = ("epoch", "train_seconds", "eval_seconds")
+_SCORE = "accuracy"
+"""How the storage calls the score, whichever it is; a tracker shows which."""
 
 
 def sweep_id(plan: SweepPlan) -> str:
@@ -66,6 +69,7 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
     )
     ended = len(finished) >= study.num_trials
     space, task = plan.parsed_spaces[study.space], plan.task(study.task)
+    val_key = f"val_{task.objective.key}"
     warnings = cautions(task, finished)
     tags = {
         **_common_tags(plan, study),
@@ -81,7 +85,7 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
     best = best_of(finished)
     if best is not None:
         searched = {d.name: best.config[d.name] for d in space.dimensions if d.name in best.config}
-        shown = {"trial": best.number, "val_accuracy": best.val_accuracy, **searched}
+        shown = {"trial": best.number, val_key: best.val_accuracy, **searched}
         tags |= {
             f"{BEST_PREFIX}{name}": f"{value:.6g}" if isinstance(value, float) else str(value)
             for name, value in shown.items()
@@ -104,15 +108,15 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         state=tags["state"],
         tags=tags,
         params={name: str(value) for name, value in params.items()},
-        points=_best_so_far(finished),
-        leading="best_val_accuracy",
+        points=_best_so_far(finished, f"best_{val_key}"),
+        leading=f"best_{val_key}",
         totals={},
         note=(
             f"Task **{markdown(task.name)}**"
             f"{f' ({markdown(task.group)})' if task.group else ''}: {task.num_classes} "
             f"classes, {task.num_train} train and {task.num_val} validation images"
             f"{_majority(task)}. "
-            f"`best_val_accuracy` is drawn over the number of finished trials; the figures of the "
+            f"`best_{val_key}` is drawn over the number of finished trials; the figures of the "
             "study are in `study.html` under Artifacts. Of its trials the parameter `lr` is as "
             "drawn, for 256 images, and the metric `scaled_lr` is the step size of an epoch.\n\n"
             + "".join(f"**Caution:** {markdown(warning)}\n\n" for warning in warnings)
@@ -124,8 +128,10 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
 
 def _majority(task: TaskPlan) -> str:
     share = task.val_majority_share
-    told = f"; always answering the most frequent class gives {100 * (share or 0.0):.1f} % of these"
-    return "" if share is None else told
+    if share is None:
+        return ""
+    of_what = "% of these" if task.metric == DEFAULT_METRIC else task.objective.unit
+    return f"; always answering the most frequent class gives {100 * share:.1f} {of_what}"
 
 
 def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]) -> RunContent:
@@ -151,8 +157,8 @@ def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]
         state=trial.state,
         tags=tags,
         params={name: str(value) for name, value in _trial_params(plan, trial).items()},
-        points=_curve_points(millis(trial.started), curve),
-        leading="val_accuracy",
+        points=_curve_points(millis(trial.started), curve, plan.objective(trial.study)),
+        leading=f"val_{plan.objective(trial.study).key}",
         totals={k: trial.facts[k] for k in TOTALS if k in trial.facts} if ended else {},
         note=None,
     )
@@ -171,6 +177,7 @@ def _common_tags(plan: SweepPlan, study: StudyPlan) -> dict[str, str]:
         STUDY_TAG: study.name,
         "task": task.name,
         "group": task.group,
+        "metric": task.metric,
         "method": plan.parsed_spaces[study.space].method,
         "space": study.space,
         "backbone": plan.backbone.name,
@@ -191,7 +198,13 @@ def _trial_params(plan: SweepPlan, trial: TrialRecord) -> dict[str, Any]:
     return {**asdict(parts[0]), **asdict(parts[1]), "seed": trial.seed}
 
 
-def _curve_points(start: int, curve: Sequence[EpochRow]) -> list[Point]:
+def shown_as(name: str, objective: Objective) -> str:
+    """What a metric of the storage is called here: `val_accuracy` by what it is."""
+    split, _, rest = name.rpartition("_")
+    return f"{split}_{objective.key}" if split and rest == _SCORE else name
+
+
+def _curve_points(start: int, curve: Sequence[EpochRow], objective: Objective) -> list[Point]:
     """A point per epoch, at the time it would have without pauses."""
     points, seconds = [], 0.0
     for row in curve:
@@ -200,18 +213,20 @@ def _curve_points(start: int, curve: Sequence[EpochRow]) -> list[Point]:
             Point(
                 step=int(row["epoch"]),
                 timestamp=start + round(1000 * seconds),
-                values={name: row[name] for name in row if name not in _NOT_METRICS},
+                values={
+                    shown_as(name, objective): row[name] for name in row if name not in _NOT_METRICS
+                },
             )
         )
     return points
 
 
-def _best_so_far(finished: Sequence[TrialRecord]) -> list[Point]:
-    """The best accuracy of a complete trial after 1, 2, ... finished trials."""
+def _best_so_far(finished: Sequence[TrialRecord], key: str) -> list[Point]:
+    """The best score of a complete trial after 1, 2, ... finished trials."""
     points, best = [], None
     for step, trial in enumerate(finished, start=1):
         best = best_of([t for t in (best, trial) if t is not None])
         if best is not None:
-            value = {"best_val_accuracy": best.val_accuracy or 0.0}
+            value = {key: best.val_accuracy or 0.0}
             points.append(Point(step=step, timestamp=millis(trial.finished), values=value))
     return points

@@ -11,6 +11,7 @@ from orchestrator.tracking.backend import Point, RunContent
 from orchestrator.tracking.content import (
     TRIAL_TAG,
     millis,
+    shown_as,
     trial_content,
 )
 
@@ -43,17 +44,18 @@ def _of_round(
 def _finalist(
     plan: SweepPlan, study: StudyPlan, finalist: Finalist, round: int, *, is_winner: bool
 ) -> RunContent:
+    fold_key = f"fold_{plan.objective(study.name).key}"
     number, name = f"finalist {finalist.number}", f"finalist #{finalist.number}"
     content = _again(plan, study, finalist.trial, finalist, round, number=number, name=name)
     return replace(
         content,
         tags={**content.tags, "winner": str(is_winner).lower()},
         points=[
-            Point(step=fold, timestamp=content.start + fold, values={"fold_accuracy": accuracy})
+            Point(step=fold, timestamp=content.start + fold, values={fold_key: accuracy})
             for fold, accuracy in finalist.fold_accuracies.items()
         ],
-        leading="fold_accuracy",
-        totals={"mean_fold_accuracy": finalist.accuracy} if finalist.fold_accuracies else {},
+        leading=fold_key,
+        totals={f"mean_{fold_key}": finalist.accuracy} if finalist.fold_accuracies else {},
     )
 
 
@@ -74,7 +76,11 @@ def _final(
             for row in run.curve
         ],
         leading="train_loss",
-        totals={name: run.facts[name] for name in _TOTALS if name in run.facts},
+        totals={
+            shown_as(name, plan.objective(study.name)): run.facts[name]
+            for name in _TOTALS
+            if name in run.facts
+        },
     )
 
 

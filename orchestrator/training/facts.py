@@ -5,7 +5,8 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
 EpochRow = Mapping[str, float]
-"""Metrics of one epoch; has `epoch` (1, 2, ...) and, where it was validated, `val_accuracy`."""
+"""Metrics of one epoch; has `epoch` (1, 2, ...) and, where it was validated, `val_accuracy`:
+the score of the task's metric, whichever it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,9 @@ class TrialFacts:
     frozen_work: Annotated[str, "what was computed once per image, and why not more"]
     part_size: Annotated[int | None, "images per part of a step; null: the whole batch"]
     recompute: Annotated[bool, "blocks were computed twice to save memory"]
+    val_effective_images: Annotated[
+        float | None, "val images on which a top-1 accuracy would be as sure; null: num_val"
+    ] = None
     val_images_by_class: Annotated[list[int] | None, "val images, by label"] = None
     val_correct_by_class: Annotated[
         list[int] | None, "of these the right ones after the last epoch of a complete trial"
@@ -54,9 +58,15 @@ class TrialFacts:
 class FinalFacts(TrialFacts):
     """Facts of a run of the last stage; those of the test split are told once it is tested."""
 
-    test_accuracy: Annotated[float | None, "share of test images that are right, in [0, 1]"] = None
+    test_accuracy: Annotated[float | None, "by the metric of the task, in [0, 1]"] = None
     num_test: Annotated[int | None, "test images"] = None
     test_majority: Annotated[int | None, "test images of the most frequent class"] = None
+    test_baseline: Annotated[
+        float | None, "of always answering one class; null: test_majority / num_test"
+    ] = None
+    test_effective_images: Annotated[
+        float | None, "test images on which a top-1 accuracy would be as sure; null: num_test"
+    ] = None
     test_images_by_class: Annotated[list[int] | None, "test images, by label"] = None
     test_correct_by_class: Annotated[list[int] | None, "of these the right ones"] = None
 

@@ -21,10 +21,9 @@ from orchestrator.training.loop import (
     Inputs,
     Pixels,
     TrialFailed,
-    count_by_class,
     evaluate,
 )
-from orchestrator.training.trial import Trial, TrialContext, pixels_on_device
+from orchestrator.training.trial import Trial, TrialContext
 
 TEST_CHUNK = 2048
 """Test images on the device at a time: a test split may have more than fit."""
@@ -88,7 +87,7 @@ class FoldTrial(Trial):
         ]
         which = hashlib.sha256(np.flatnonzero(chosen).tobytes()).hexdigest()
         contents = f"{searched['train'].fingerprint} {searched['val'].fingerprint} {which}"
-        return pixels_on_device(self.context, np.concatenate(images), labels[chosen], contents)
+        return self._on_device(np.concatenate(images), labels[chosen], contents)
 
     def save(self, path: Path) -> None:
         """Nothing: what was trained without a fold is of no further use."""
@@ -106,7 +105,7 @@ class FinalTrial(Trial):
 
     def load_pixels(self, split: str) -> Pixels:
         decoded = self._finals.final_splits(self.config.task)[split]
-        return pixels_on_device(self.context, decoded.images, decoded.labels, decoded.fingerprint)
+        return self._on_device(decoded.images, decoded.labels, decoded.fingerprint)
 
     def epochs(self) -> Generator[EpochRow, None, None]:
         yield from super().epochs()
@@ -117,38 +116,39 @@ class FinalTrial(Trial):
         return FinalFacts(**self._told(), **self._tested)
 
     def _test(self) -> dict[str, Any]:
-        """Accuracy, number of images, those of the most frequent class; and all by class."""
+        """Score, number of images, those of the most frequent class; and all by class."""
         assert self.model is not None
         test = self._finals.final_splits(self.config.task)["test"]
-        loss, rights = 0.0, []
+        loss, marks = 0.0, []
         for start in range(0, len(test), TEST_CHUNK):
             part = slice(start, start + TEST_CHUNK)
-            pixels = pixels_on_device(
-                self.context, test.images[part], test.labels[part], f"{test.fingerprint} {part}"
+            pixels = self._on_device(
+                test.images[part], test.labels[part], f"{test.fingerprint} {part}"
             )
             # What no seed changes is made once for all of them.
             is_shared = self.model.prefix_is_features and self.context.engine.frozen_cache
             features = self._made_prefix(self.model, pixels) if is_shared else None
             found = evaluate(
-                self.model, Inputs(pixels=pixels, prefix=features), self.context.engine
+                self.model,
+                Inputs(pixels=pixels, prefix=features),
+                self.context.engine,
+                objective=self.objective,
             )
             loss += found.loss * len(pixels)
-            rights.append(found.right.cpu())
+            marks.append(found.marks.cpu())
         if not np.isfinite(loss):
             raise TrialFailed(f"the loss on the test images is {loss}")
-        right = torch.cat(rights)
-        labels = torch.from_numpy(test.labels.copy())
+        judged = torch.cat(marks), self.objective.targets(test.labels)
         num_classes = self.context.tasks[self.config.task].num_classes
-        images = count_by_class(labels, num_classes)
         tested = {
-            "test_accuracy": int(right.sum()) / len(test),
+            "test_accuracy": self.objective.score(*judged).item(),
             "num_test": len(test),
-            "test_majority": max(images),
+            "test_majority": int(np.bincount(test.labels).max()),
         }
+        if (effective := self.objective.effective_images(*judged)) is not None:
+            tested["test_effective_images"] = effective
+            tested["test_baseline"] = self.objective.constant_score(test.labels)
         if num_classes > MOST_CLASSES:
             return tested
-        return {
-            **tested,
-            "test_images_by_class": images,
-            "test_correct_by_class": count_by_class(labels[right], num_classes),
-        }
+        images, right = self.objective.by_class(*judged, num_classes)
+        return {**tested, "test_images_by_class": images, "test_correct_by_class": right}

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from methods import TunedViT
 from methods.recipe import build_optimizer, lr_factor, peak_lr
 from orchestrator.training.augment import cut_out, draw_crops
 from orchestrator.training.numerics import Engine
+from orchestrator.training.objective import TOP1, Objective
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Pixels:
     images: Tensor
     """(N, H, W, 3) uint8, on the device, or in pinned memory of the host where they do not fit."""
     labels: Tensor
-    """(N,) int64, on the device."""
+    """(N, ...), on the device: the objective's targets, for one label per image (N,) int64."""
     mean: Tensor
     """(3, 1, 1), of values in [0, 1]."""
     std: Tensor
@@ -121,33 +121,36 @@ class Evaluation(NamedTuple):
     """How a model does on a set of images."""
 
     loss: float
-    """Mean cross-entropy."""
-    accuracy: float
-    """Top 1."""
-    right: Tensor
-    """(N,) bool, on the device: which images."""
+    """Mean over the images."""
+    score: float
+    """The objective's."""
+    marks: Tensor
+    """(N, ...), on the device: what the score is computed from, image by image."""
 
 
-def evaluate(model: TunedViT, inputs: Inputs, engine: Engine, fit: Fit | None = None) -> Evaluation:
-    """Of all images of `inputs`, in their order."""
+def evaluate(
+    model: TunedViT,
+    inputs: Inputs,
+    engine: Engine,
+    fit: Fit | None = None,
+    objective: Objective = TOP1,
+) -> Evaluation:
+    """Of all images of `inputs`, in their order; no batch waits for the device."""
     model.eval()
-    labels = inputs.pixels.labels
+    targets = inputs.pixels.labels
 
     def part(index: Tensor) -> tuple[Tensor, Tensor]:
         logits = model.forward_from(inputs.batch(model, index)).float()
-        loss = cross_entropy(logits, labels[index], reduction="none").double().sum()
-        right = logits.argmax(dim=1) == labels[index]
-        return torch.stack([loss, right.sum()]), right
+        losses = objective.loss(logits, targets[index], reduction="none")
+        return losses.double().sum(), objective.marks(logits, targets[index])
 
-    with torch.no_grad(), engine.computing(labels.device.type):
-        sums, right = zip(*_over_all(len(inputs), labels.device, fit or Fit(), part), strict=True)
-    loss, correct = torch.stack(sums).sum(dim=0).tolist()
-    return Evaluation(loss / len(inputs), correct / len(inputs), torch.cat(right))
-
-
-def count_by_class(labels: Tensor, num_classes: int) -> list[int]:
-    """How many images there are of every class."""
-    return torch.bincount(labels, minlength=num_classes).tolist()
+    with torch.no_grad(), engine.computing(targets.device.type):
+        found = _over_all(len(inputs), targets.device, fit or Fit(), part)
+    losses, parts = zip(*found, strict=True)
+    marks = torch.cat(parts)
+    sums = torch.stack(losses).sum(), objective.score(marks, targets)
+    total, score = torch.stack(sums).tolist()
+    return Evaluation(total / len(inputs), score, marks)
 
 
 def _over_all(count: int, device: torch.device, fit: Fit, action: Callable[[Tensor], T]) -> list[T]:
@@ -177,6 +180,7 @@ class Training:
         engine: Engine | None = None,
         fit: Fit | None = None,
         validate_after: Callable[[int], bool] = lambda epoch: True,
+        objective: Objective = TOP1,
     ) -> None:
         """Out of memory, a step is split: gradients of parts add up to that of the whole batch.
 
@@ -198,20 +202,21 @@ class Training:
         self._fit = fit or Fit()
         model.checkpoint_blocks = self._fit.recompute
         self._validate_after = validate_after
+        self._objective = objective
         self._seed = seed
         self._crops: Tensor | None = None
         self.rows: list[dict[str, float]] = []
         """Metrics of the epochs so far."""
-        self._right: Tensor | None = None
-        """(N,) bool: which images of `evaluate_on` are right after the last epoch."""
+        self._marks: Tensor | None = None
+        """(N, ...) of the images of `evaluate_on` after the last epoch."""
 
     def epochs(self) -> Iterator[dict[str, float]]:
         """Train to the end of the recipe and yield a row of metrics after each epoch.
 
         Rows have epoch (1, 2, ...), scaled_lr (the step size: of the drawn `lr`, what batch size
-        and schedule make of it), train_loss, val_loss, val_accuracy, train_seconds and
-        eval_seconds; val_* only after epochs that were validated. Raises TrialFailed when a loss is
-        no longer finite.
+        and schedule make of it), train_loss, val_loss, val_accuracy (the objective's score,
+        whichever it is), train_seconds and eval_seconds; val_* only after epochs that were
+        validated. Raises TrialFailed when a loss is no longer finite.
         """
         while len(self.rows) < self._model.recipe.epochs:
             epoch = len(self.rows)
@@ -233,20 +238,22 @@ class Training:
         is_last = epoch == self._model.recipe.epochs
         if self._evaluate_on is None or not (is_last or self._validate_after(epoch)):
             return {}
-        loss, accuracy, right = evaluate(self._model, self._evaluate_on, self._engine, self._fit)
+        loss, score, marks = evaluate(
+            self._model, self._evaluate_on, self._engine, self._fit, self._objective
+        )
         if is_last:
-            self._right = right
+            self._marks = marks
         if not math.isfinite(loss):
             raise TrialFailed(f"validation loss is {loss} after epoch {epoch}, lr {lr:.3g}")
-        return {"val_loss": loss, "val_accuracy": accuracy}
+        return {"val_loss": loss, "val_accuracy": score}
 
-    def by_class(self, num_classes: int) -> tuple[list[int], list[int]] | None:
-        """Images of `evaluate_on` by class, and the right ones; None before the last epoch."""
-        if self._evaluate_on is None or self._right is None:
+    @property
+    def judged(self) -> tuple[Tensor, Tensor] | None:
+        """Marks and targets of the images of `evaluate_on`; None before the last epoch."""
+        if self._evaluate_on is None or self._marks is None:
             return None
-        labels = self._evaluate_on.pixels.labels
-        right = labels[self._right.to(labels.device)]
-        return count_by_class(labels, num_classes), count_by_class(right, num_classes)
+        targets = self._evaluate_on.pixels.labels
+        return self._marks.to(targets.device), targets
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, as tensors and plain values."""
@@ -255,7 +262,7 @@ class Training:
             "tuned": self._model.tuned_state(),
             "optimizer": self._optimizer.state_dict(),
             "rows": self.rows,
-            "right": self._right,
+            "right": self._marks,  # what it was called when top-1 was the only objective
             "order": self._order.get_state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if cuda else None,
@@ -266,7 +273,7 @@ class Training:
         self._model.load_tuned_state(state["tuned"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.rows = list(state["rows"])
-        self._right = state.get("right")  # not in a checkpoint of before it was kept
+        self._marks = state.get("right")  # not in a checkpoint of before it was kept
         self._order.set_state(state["order"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None:
@@ -332,8 +339,8 @@ class Training:
             with self._engine.computing(self._device.type):
                 inputs = self._train.batch(self._model, part, crops)
                 logits = self._model.forward_from(inputs).float()
-            labels = self._train.pixels.labels[there]
-            loss = cross_entropy(logits, labels, reduction="sum") / len(index)
+            targets = self._train.pixels.labels[there]
+            loss = self._objective.loss(logits, targets, reduction="sum") / len(index)
             loss.backward()
             total += loss.detach()
         self._optimizer.step()

@@ -10,7 +10,7 @@ import resource
 import socket
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,6 +47,7 @@ from orchestrator.training.loop import (
     frozen_prefix,
 )
 from orchestrator.training.numerics import Engine
+from orchestrator.training.objective import DEFAULT_METRIC, Objective, objective_named
 from orchestrator.training.pruning import NeverPruned, RungRule
 from orchestrator.training.versions import code_digest
 from orchestrator.training.worker_cache import WorkerCache
@@ -82,6 +83,8 @@ class TrialContext:
     device: str
     cpu_threads: int
     engine: Engine
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Names of the tasks' objectives; of a task that is not there the default."""
     driver_files: DriverFiles | None = None
     """Where workers do not share the driver's disk; None: they read images and weights there."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -94,6 +97,7 @@ class TrialContext:
         tasks: Iterable[Task],
         *,
         fingerprints: Mapping[str, str],
+        metrics: Mapping[str, str],
         cache: ImageCache,
         device: str = "cpu",
         cpu_threads: int = 1,
@@ -102,14 +106,16 @@ class TrialContext:
     ) -> Self:
         """The context of trials that read images from `cache`, on this machine or a shared disk.
 
-        `fingerprints` are those of the decoded train and val images, by task. Without a pruner
-        nothing is stopped. Test images are left out here, whatever the tasks have.
+        `fingerprints` are those of the decoded train and val images, by task; `metrics` names their
+        objectives, where these are not the default. Without a pruner nothing is stopped. Test
+        images are left out here, whatever the tasks have.
         """
         tasks = list(tasks)
         return cls(
             backbone=backbone,
             tasks={task.name: task.for_search() for task in tasks},
             fingerprints=dict(fingerprints),
+            metrics=dict(metrics),
             pruner=pruner or NeverPruned(),
             cache_folder=str(cache.root),
             device=device,
@@ -126,6 +132,9 @@ class TrialContext:
     @property
     def transform(self) -> ImageTransform:
         return image_transform(self.backbone)
+
+    def objective(self, task: str) -> Objective:
+        return objective_named(self.metrics.get(task, DEFAULT_METRIC))
 
     @property
     def features(self) -> FeatureCache:
@@ -160,6 +169,7 @@ class Trial:
         """`checkpoint` is where the trial goes on from, if it was begun before."""
         self.config = config
         self.context = context
+        self.objective = context.objective(config.task)
         self._worker_cache = worker_cache
         if checkpoint is not None and context.driver_files is not None:
             checkpoint = context.driver_files.checkpoint(checkpoint)
@@ -196,6 +206,7 @@ class Trial:
             engine=self.context.engine,
             fit=self._fit,
             validate_after=self._is_validated,
+            objective=self.objective,
         )
         try:
             restored = self._restored(training)
@@ -289,16 +300,22 @@ class Trial:
             "frozen_work": self._frozen_work,
             "part_size": self._fit.part_size,
             "recompute": self._fit.recompute,
-            **self._by_class(),
+            **self._judged(),
         }
 
-    def _by_class(self) -> dict[str, list[int]]:
-        """Val images of every class, and those that are right after the last epoch."""
-        num_classes = self.context.tasks[self.config.task].num_classes
-        if self._training is None or self.splits[1:] != ("val",) or num_classes > MOST_CLASSES:
+    def _judged(self) -> dict[str, Any]:
+        """What the score after the last epoch is made of."""
+        judged = self._training and self._training.judged
+        if not judged:
             return {}
-        found = self._training.by_class(num_classes)
-        return {} if found is None else dict(zip(BY_CLASS, found, strict=True))
+        found: dict[str, Any] = {}
+        if (effective := self.objective.effective_images(*judged)) is not None:
+            found["val_effective_images"] = effective
+        num_classes = self.context.tasks[self.config.task].num_classes
+        if self.splits[1:] == ("val",) and num_classes <= MOST_CLASSES:
+            by_class = self.objective.by_class(*judged, num_classes)
+            found |= dict(zip(BY_CLASS, by_class, strict=True))
+        return found
 
     def save(self, path: Path) -> None:
         """The trained tensors as safetensors, complete or not there at all."""
@@ -329,7 +346,10 @@ class Trial:
     def _pixels(self, split: str) -> Pixels:
         context, name = self.context, self.config.task
         return self._worker_cache.get(
-            ("pixels", context.fingerprints[name], split, context.backbone.mean, context.device),
+            (
+                *("pixels", context.fingerprints[name], split),
+                *(context.backbone.mean, context.device, self.objective.name),
+            ),
             lambda: self.load_pixels(split),
             lambda pixels: pixels.num_bytes,
         )
@@ -349,7 +369,7 @@ class Trial:
             backbone.vit,
             method,
             images,
-            num_classes=self.context.tasks[self.config.task].num_classes,
+            num_classes=self.objective.head_width(self.context.tasks[self.config.task].num_classes),
             recipe=recipe,
             seed=self.config.seed,
         )
@@ -373,7 +393,12 @@ class Trial:
         """The images of one of `splits` on the device. No way leads from here to the test split."""
         context = self.context
         decoded = context.search_splits(self.config.task)[split]
-        return pixels_on_device(context, decoded.images, decoded.labels, decoded.fingerprint)
+        return self._on_device(decoded.images, decoded.labels, decoded.fingerprint)
+
+    def _on_device(self, images: np.ndarray, labels: np.ndarray, fingerprint: str) -> Pixels:
+        """Decoded images (N, H, W, 3) and their labels (N,); see `pixels_on_device`."""
+        targets = self.objective.targets(labels)
+        return pixels_on_device(self.context, images, targets, fingerprint)
 
     def _prefix(self, model: TunedViT, pixels: Pixels, split: str) -> Tensor | None:
         """Computed once for all trials of a task that share it, unless it would not be kept."""
@@ -448,9 +473,9 @@ def _refuse_other_rows(rows: Sequence[Any], *, most: int) -> None:
 
 
 def pixels_on_device(
-    context: TrialContext, images: np.ndarray, labels: np.ndarray, fingerprint: str
+    context: TrialContext, images: np.ndarray, targets: Tensor, fingerprint: str
 ) -> Pixels:
-    """Decoded images (N, H, W, 3) and labels (N,), copied to the device of the context.
+    """Decoded images (N, H, W, 3) and their targets, copied to the device of the context.
 
     `fingerprint` is another for other images or another order.
     """
@@ -467,7 +492,7 @@ def pixels_on_device(
         decoded = decoded.to(context.device)
     return Pixels(
         images=decoded,
-        labels=torch.from_numpy(labels.copy()).to(context.device),
+        labels=targets.to(context.device),
         mean=mean,
         std=std,
         fingerprint=fingerprint,

@@ -23,7 +23,9 @@ def code_digest() -> str:
     ]
     own = (
         "training/numerics.py",
+        "training/accuracy.py",
         "training/loop.py",
+        "training/objective.py",
         "training/trial.py",
         "data/pixels.py",
         "data/transform.py",

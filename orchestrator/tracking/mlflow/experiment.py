@@ -72,7 +72,9 @@ def _create(client: "MlflowClient", plan: SweepPlan, artifacts: str | None) -> s
 def _saved_views(plan: SweepPlan) -> dict[str, str]:
     """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep."""
     searched = {d.name: None for space in plan.parsed_spaces.values() for d in space.dimensions}
-    accuracy, state = ("metrics", "val_accuracy"), ("tags", "state")
+    objectives = {task.metric: task.objective for task in plan.tasks}.values()
+    keys = [f"val_{objective.key}" for objective in objectives]
+    accuracies, state = [("metrics", key) for key in keys], ("tags", "state")
     duration = ("attributes", "Duration")
     counts = [("tags", f"num_{state}") for state in ("complete", "pruned", "failed")]
     best = [("tags", BEST_PREFIX + name) for name in searched]
@@ -86,9 +88,9 @@ def _saved_views(plan: SweepPlan) -> dict[str, str]:
             "Studies",
             created,
             columns=[
-                ("metrics", "best_val_accuracy"),
+                *(("metrics", f"best_{key}") for key in keys),
                 ("tags", "val_majority_share"),
-                accuracy,
+                *accuracies,
                 duration,
                 state,
                 *counts,
@@ -100,9 +102,9 @@ def _saved_views(plan: SweepPlan) -> dict[str, str]:
             "trials",
             "Best trials",
             created,
-            columns=[duration, accuracy, *values, state, *totals],
+            columns=[duration, *accuracies, *values, state, *totals],
             facets={
-                "orderByKey": "metrics.`val_accuracy`",
+                "orderByKey": f"metrics.`{keys[0]}`",
                 "orderByAsc": False,
                 "searchFilter": "tags.kind = 'trial'",
             },

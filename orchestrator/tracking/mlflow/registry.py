@@ -149,11 +149,12 @@ def _tags(bundle: Bundle) -> dict[str, str]:
         "sweep": bundle.sweep,
         "trial": str(bundle.trial.number),
         "stage": bundle.stage,
+        "metric": bundle.metric,
     }
     if bundle.val_accuracy is not None:
-        tags["val_accuracy"] = f"{bundle.val_accuracy:.4f}"
+        tags[f"val_{bundle.objective.key}"] = f"{bundle.val_accuracy:.4f}"
     if bundle.test_accuracies:
         mean = sum(bundle.test_accuracies.values()) / len(bundle.test_accuracies)
-        tags["mean_test_accuracy"] = f"{mean:.4f}"
+        tags[f"mean_test_{bundle.objective.key}"] = f"{mean:.4f}"
         tags["test_openings"] = str(bundle.num_openings)
     return tags

@@ -36,6 +36,7 @@ from orchestrator.tracking.mlflow.write_run import (
     renew_note,
     write_into,
 )
+from orchestrator.training.objective import METRICS, TOP1
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -146,6 +147,8 @@ class MLflowRuns:
 
     def _shown(self, run: "Run") -> ShownRun:
         tags = run.data.tags
+        # A run of before metrics had names is about the default, and so is one that anybody marked.
+        key = METRICS.get(tags.get("metric", ""), TOP1).key
         number, deleted = tags.get(TRIAL_TAG, ""), run.info.lifecycle_stage == "deleted"
         state = tags.get("state", "") if number else "study"
         if number and STATUS.get(state) != run.info.status:
@@ -154,8 +157,8 @@ class MLflowRuns:
             study=tags[STUDY_TAG],
             number=number,
             state=state,
-            val_accuracy=run.data.metrics.get("val_accuracy"),
-            test_accuracy=run.data.metrics.get("test_accuracy"),
+            val_accuracy=run.data.metrics.get(f"val_{key}"),
+            test_accuracy=run.data.metrics.get(f"test_{key}"),
             deleted=deleted,
             missing=() if number or deleted else self._missing(run),
         )

@@ -29,7 +29,7 @@ def prompts_against(report: SweepReport, task: str, method: str) -> Difference |
     return test_difference(prompted, other) or val_difference(prompted, other)
 
 
-def worth(report: SweepReport, task: str) -> str | None:
+def prompts_verdict(report: SweepReport, task: str) -> str | None:
     """Whether prompts were worth it on a task."""
     prompted = best_with_prompts(report, task)
     if prompted is None:
@@ -48,7 +48,8 @@ def worth(report: SweepReport, task: str) -> str | None:
         ]
         if said:
             sentences.append(
-                f"On {images} images prompts ({prompted.plan.space}, {percent(accuracy)} %) are "
+                f"On {images} images prompts ({prompted.plan.space}, {percent(accuracy)} "
+                f"{prompted.task.objective.unit}) are "
                 f"{' and '.join(said)}."
             )
     return " ".join(sentences) or None

@@ -26,6 +26,9 @@ from orchestrator.support.private_names import VALUE, check, replaced
 TESTED = "2.60"
 
 RELIES_ON = {
+    "ray._private.node.Node().all_processes": VALUE,
+    "ray._private.node.Node.gcs_address": VALUE,
+    "ray._private.node.Node.raylet_socket_name": VALUE,
     "ray._private.ray_constants.ENABLE_RAY_CLUSTER": VALUE,
     "ray._private.services.ConsolePopen": VALUE,
     "ray._private.services.find_bootstrap_address": "(temp_dir)",

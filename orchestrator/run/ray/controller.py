@@ -39,6 +39,7 @@ RELIES_ON = {
     "ray.air.execution._internal.TrackedActor": VALUE,
     "ray.tune.tune.TuneController": VALUE,
     "ray.tune.utils.object_cache._ObjectCache()._cached_objects": VALUE,
+    "ray.tune.utils.object_cache._ObjectCache.num_cached_objects": VALUE,
     f"{_CONTROLLER}.__init__(resource_manager_factory)": VALUE,
     f"{_CONTROLLER}.__getstate__": "(self)",
     f"{_CONTROLLER}._cleanup_cached_actors": "(self, force_all)",

@@ -1,6 +1,11 @@
 """Fetch published tasks from the community copies on the Hugging Face hub.
 
 What lies there for a suite, and how it is unpacked, its `source` says.
+
+The client of the hub finds the file and reads it in blocks; why not its `hf_hub_download`:
+that keeps nothing of a download which was given up (the next begins at byte 0), and looks at the
+size alone, so that a file of the right length and other content is taken. Both were seen with
+huggingface-hub 2.4.0. Ours goes on at the block where it stopped, and compares the sha256.
 """
 
 import hashlib

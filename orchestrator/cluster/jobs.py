@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_PASSED_ON = ("ORCHESTRATOR_STORAGE", "ORCHESTRATOR_CACHE", "MLFLOW_TRACKING_URI")
+_PASSED_ON = ("ORCHESTRATOR_STORAGE", "ORCHESTRATOR_CACHE")
 
 AGENT_SECONDS = 120
 """A cluster that has just been started takes jobs only when its agents are there."""
@@ -20,8 +20,10 @@ def submit(arguments: Sequence[str], *, name: str, ray_address: str) -> str:
     from ray.job_submission import JobSubmissionClient
 
     from orchestrator.support.addresses import redacted
+    from orchestrator.tracking.trackers import chosen_tracker
 
-    environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+    passed_on = (*_PASSED_ON, chosen_tracker().variable)
+    environment = {key: os.environ[key] for key in passed_on if key in os.environ}
     for text in (*environment.values(), *arguments):
         if "://" in text and urlsplit(text).password is not None:
             raise ValueError(

@@ -35,7 +35,7 @@ from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with
 from orchestrator.run.ray.engine import run_schedule, start_ray
 from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.tracking.reconcile import reconcile_final, register_winners
-from orchestrator.tracking.trackers import tracking_uri
+from orchestrator.tracking.trackers import chosen_tracker, tracking_uri
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext
 
@@ -127,7 +127,7 @@ def finalize(
         }
         register_winners(plan, tracking_uri(folder), winners)
     except Exception as error:
-        logger.warning("MLflow could not be brought up to date: %s", error)
+        logger.warning("%s could not be brought up to date: %s", chosen_tracker().name, error)
     return found
 
 

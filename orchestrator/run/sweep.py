@@ -23,7 +23,7 @@ from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.run.search_queue import Observer, SearchQueue
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
-from orchestrator.tracking.trackers import tracking_uri
+from orchestrator.tracking.trackers import tracker_at, tracking_uri
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.trial import TrialContext
 
@@ -131,6 +131,6 @@ def _write_out(
             register_winners(plan, uri, winners)
     except Exception as error:
         # The sweep itself is safe in the record; the reason is told, the exit is not spoilt.
-        logger.warning("MLflow could not be brought up to date: %s", error)
+        logger.warning("%s could not be brought up to date: %s", tracker_at(uri).name, error)
         return False
     return True

@@ -29,7 +29,7 @@ def open_client(uri: str) -> "MlflowClient":
             logging.getLogger(name).setLevel(logging.CRITICAL)
     if uri.startswith("sqlite:///"):
         _create_database(Path(uri.removeprefix("sqlite:///")))
-    private.forget_places_of_files()
+    private.forget_known_places()
     return MlflowClient(uri)
 
 

@@ -37,6 +37,7 @@ from orchestrator.support.whole_file import whole_file
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.training.config import TrialConfig, build, check_types, split_config
+from orchestrator.training.named_methods import use_named, use_planned
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import (
     DEFAULT_METRIC,
@@ -45,6 +46,7 @@ from orchestrator.training.objective import (
     Score,
     objective_named,
 )
+from orchestrator.training.own_methods import OwnMethod
 
 FORMAT = Format("a bundle")
 DEVICES = ("cpu", "cuda")
@@ -107,6 +109,8 @@ class Bundle:
     """As many images of a top-1 accuracy would tell as much; None: `num_images`."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""
+    own_method: OwnMethod | None = None
+    """The method with its source, if it does not come with this package."""
 
     @property
     def split_rule(self) -> SplitRule:
@@ -152,6 +156,10 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
     weights = folder / f"{bundle.task}.safetensors"
     _write(weights, read_regular(tensors, most_bytes=MOST_TENSOR_BYTES, follow_link=False))
     document = FORMAT.stamped(asdict(bundle))
+    if bundle.own_method is None:
+        del document["own_method"]  # as in bundles of before
+    else:
+        document["own_method"]["source"] = list(bundle.own_method.source)
     document["class_names"] = list(bundle.class_names)
     document["data_split"] = list(bundle.data_split) if bundle.data_split else None
     for name in ("mean", "std"):
@@ -167,10 +175,17 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
     return *checked, sums
 
 
-def read_bundle(path: Path) -> Bundle:
-    """The description alone. ValueError if the file is no bundle of ours."""
+def read_bundle(path: Path, *, methods: Sequence[str | Path] = ()) -> Bundle:
+    """The description alone. ValueError if the file is no bundle of ours.
+
+    `methods` are Python files of methods that do not come with this package: they are run.
+    """
+    named = [use_named(method) for method in methods]
     document = FORMAT.up_to_date(read_yaml(path), source=str(path))
     bundle = read_as(Bundle, document, source=str(path))
+    if bundle.own_method is not None:
+        own = {bundle.trial.method: bundle.own_method}
+        use_planned(own, source=str(path), named=named)
     _check_consistent(bundle, str(path))
     return bundle
 
@@ -291,15 +306,20 @@ class PromptedModel:
 
 
 def load_bundle(
-    path: str | Path, *, weights: str | Path | None = None, device: str | None = "cpu"
+    path: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str | None = "cpu",
+    methods: Sequence[str | Path] = (),
 ) -> PromptedModel:
     """The model of `<task>.yaml` and the safetensors file beside it.
 
     `weights` is where the frozen backbone's file is now, if not where it was; it must have the
-    content that the bundle was trained on. `device` None is a GPU if there is one.
+    content that the bundle was trained on. `device` None is a GPU if there is one. `methods` are
+    Python files of methods that do not come with this package: they are run.
     """
     path = Path(path)
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, methods=methods)
     tensors = path.with_suffix(".safetensors")
     try:
         with opened_regular(tensors, most_bytes=MOST_TENSOR_BYTES) as file:

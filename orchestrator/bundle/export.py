@@ -105,6 +105,7 @@ def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -
         tensors_sha256=sha256_of(tensors),
         sweep=plan.name,
         versions=plan.versions,
+        own_method=plan.own_methods.get(space.method),
     )
 
 

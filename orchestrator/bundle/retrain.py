@@ -14,6 +14,7 @@ from orchestrator.plan.places import moved_suite, under_planned_names
 from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext, FinalTrial
+from orchestrator.training.own_methods import own_methods_of
 from orchestrator.training.trial import Trial, TrialContext
 from orchestrator.training.worker_cache import WorkerCache
 
@@ -39,6 +40,7 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
         device=_device_like(bundle),
         cpu_threads=_threads_like(bundle),
         engine=bundle.engine,
+        own_methods=own_methods_of([bundle.trial.method]),
     )
     worker_cache = WorkerCache(8 * 2**30)
     if isinstance(context, FinalContext):

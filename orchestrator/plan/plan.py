@@ -34,6 +34,7 @@ from orchestrator.support.regular_file import refuse_links
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan
 from orchestrator.training.config import TrialConfig, Value
+from orchestrator.training.named_methods import use_planned
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import (
     DEFAULT_METRIC,
@@ -42,6 +43,7 @@ from orchestrator.training.objective import (
     Score,
     objective_named,
 )
+from orchestrator.training.own_methods import OwnMethod
 
 
 def _pruner_with_its_own_fields(plan: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +137,8 @@ class SweepPlan:
     engine: Engine = field(default_factory=Engine)
     """How its trials are computed."""
     versions: Mapping[str, str]
+    own_methods: Mapping[Annotated[str, Name()], OwnMethod] = field(default_factory=dict)
+    """Methods of its spaces that do not come with this package, by name."""
 
     @cached_property
     def parsed_spaces(self) -> dict[str, SearchSpace]:
@@ -218,12 +222,16 @@ def load_plan(folder: Path) -> SweepPlan:
 
 def plan_document(plan: SweepPlan) -> dict[str, Any]:
     """The plan as YAML and JSON can hold it."""
-    return _plain(FORMAT.stamped(dataclasses.asdict(plan)))
+    document = _plain(FORMAT.stamped(dataclasses.asdict(plan)))
+    if not plan.own_methods:
+        del document["own_methods"]  # as in plans of before
+    return document
 
 
 def read_plan(document: Any, *, source: str) -> SweepPlan:
     """The plan that `plan_document` gave; ValueError names `source` if it is none."""
     plan = read_as(SweepPlan, FORMAT.up_to_date(document, source=source), source=source)
+    use_planned(plan.own_methods, source=source)
     _check_consistent(plan, source)
     return plan
 
@@ -258,6 +266,9 @@ def _check_consistent(plan: SweepPlan, source: str) -> None:
                 f"{source}: tasks: {task.name}: {len(task.class_names)} class_names for "
                 f"{task.num_classes} classes"
             )
+    for name, own in plan.own_methods.items():
+        if own.name != name:
+            raise ValueError(f"{source}: own_methods: {name}: name: found {shown(own.name)}")
     for study in plan.studies:
         if study.task not in tasks:
             raise ValueError(f"{source}: studies: {unknown('task', study.task, tasks)}")

@@ -44,6 +44,7 @@ from orchestrator.training.backbone import MOST_PIXELS, BackbonePlan, image_tran
 from orchestrator.training.loop import MOST_CLASSES
 from orchestrator.training.numerics import PRECISIONS, Engine
 from orchestrator.training.objective import objective_named
+from orchestrator.training.own_methods import own_methods_of
 from orchestrator.training.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ def plan_sweep(
         for task in tasks
         for space in spaces
     )
+    own_methods = own_methods_of(space.method for space in spaces)
     plan = SweepPlan(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,7 +162,8 @@ def plan_sweep(
         sampler=request.sampler,
         pruner=_plan_pruner(request, spaces),
         engine=engine,
-        versions=versions(),
+        versions=versions(own_methods),
+        own_methods=own_methods,
     )
     return plan, suite
 

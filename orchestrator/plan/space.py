@@ -24,6 +24,8 @@ from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import shown
 from orchestrator.support.yaml_io import parse_yaml, read_yaml
 from orchestrator.training.config import Value, build, check_type, hyperparameters
+from orchestrator.training.named_methods import use_named
+from orchestrator.training.own_methods import INSTALLED_SPACES
 
 KEYS = ("method", "fixed", "search", "searched_by_default")
 """Of the YAML."""
@@ -95,13 +97,10 @@ class SearchSpace:
 
 
 def shipped_spaces() -> list[str]:
-    """Names of the spaces in the package, sorted."""
+    """Names of the spaces in this package and beside methods of installed ones, sorted."""
     folder = resources.files("search_spaces")
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    own = [entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return sorted({*(name.removesuffix(".yaml") for name in own), *INSTALLED_SPACES})
 
 
 def default_spaces() -> list[SearchSpace]:
@@ -113,7 +112,10 @@ def default_spaces() -> list[SearchSpace]:
 
 
 def load_space(name_or_path: str) -> SearchSpace:
-    """A shipped space by its name, or a user's file by its path (`*.yaml`)."""
+    """A space by its name, a user's file by its path (`*.yaml`), or the space beside a user's
+    method (`my_method.py`, whose space is `my_method.yaml`)."""
+    if name_or_path.endswith(".py"):
+        return _space_beside(Path(name_or_path))
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
         return parse_space(read_yaml(path), name=path.stem, source=str(path))
@@ -121,15 +123,30 @@ def load_space(name_or_path: str) -> SearchSpace:
     if name_or_path not in names:
         raise ValueError(
             unknown("method or search space", name_or_path, names)
-            + " (or give the path of a .yaml file)"
+            + " (or give the path of a .yaml file, or of a method's .py file)"
         )
-    entry = resources.files("search_spaces") / f"{name_or_path}.yaml"
+    folder = resources.files("search_spaces")
+    entry = INSTALLED_SPACES.get(name_or_path, folder / f"{name_or_path}.yaml")
     source = f"{name_or_path}.yaml"
     return parse_space(
         parse_yaml(entry.read_text(encoding="utf-8"), source=source),
         name=name_or_path,
         source=source,
     )
+
+
+def _space_beside(method: Path) -> SearchSpace:
+    own = use_named(method)
+    page = method.expanduser().with_suffix(".yaml")
+    if not page.is_file():
+        raise ValueError(
+            f"{method}: its search space is missing: {page.name} beside it, which says what may "
+            f"vary, and begins with `method: {own.name}`"
+        )
+    space = load_space(str(page))
+    if space.method != own.name:
+        raise ValueError(f"{page}: method: expected {own.name}, found {space.method}")
+    return space
 
 
 def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:

@@ -10,6 +10,8 @@ import logging
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record, differences
 from orchestrator.training.backbone import load_planned_backbone
+from orchestrator.training.named_methods import warn_of_changed_files
+from orchestrator.training.own_methods import own_methods_of
 from orchestrator.training.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ def refuse_other_weights(plan: SweepPlan) -> None:
 def refuse_changes(plan: SweepPlan, record: Record, *, accept_versions: bool) -> None:
     """ValueError if weights or software are not those that the trials so far were run with."""
     refuse_other_weights(plan)
+    warn_of_changed_files(plan.own_methods)
     changes = _other_software(plan, record)
     if not changes:
         return
@@ -32,7 +35,7 @@ def refuse_changes(plan: SweepPlan, record: Record, *, accept_versions: bool) ->
             + "\n  ".join(changes)
             + "\ngo back to what it was, or go on with --accept-versions, which is recorded"
         )
-    record.accept_versions(versions())
+    record.accept_versions(_versions_now(plan))
     logger.warning("going on with other software: %s", "; ".join(changes))
 
 
@@ -43,4 +46,8 @@ def warn_of_other_software(plan: SweepPlan, record: Record) -> None:
 
 
 def _other_software(plan: SweepPlan, record: Record) -> list[str]:
-    return list(differences(record.accepted_versions() or plan.versions, versions()))
+    return list(differences(record.accepted_versions() or plan.versions, _versions_now(plan)))
+
+
+def _versions_now(plan: SweepPlan) -> dict[str, str]:
+    return versions(own_methods_of(plan.own_methods))

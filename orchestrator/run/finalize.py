@@ -38,6 +38,7 @@ from orchestrator.tracking.reconcile import reconcile_final, register_winners
 from orchestrator.tracking.trackers import chosen_tracker, tracking_uri
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext
+from orchestrator.training.own_methods import own_methods_of
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ def _run_what_is_left(
         device=slots.device,
         cpu_threads=slots.cpu_threads,
         engine=plan.engine,
+        own_methods=own_methods_of(plan.own_methods),
     )
     start_ray(slots, ray_address)
     if ray_address:

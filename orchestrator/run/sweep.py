@@ -25,6 +25,7 @@ from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.trackers import tracker_at, tracking_uri
 from orchestrator.training.backbone import image_transform
+from orchestrator.training.own_methods import own_methods_of
 from orchestrator.training.trial import TrialContext
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def run_sweep(
         metrics=plan.metrics,
         cache=cache,
         pruner=plan.pruner,
+        own_methods=own_methods_of(plan.own_methods),
         device=slots.device,
         cpu_threads=slots.cpu_threads,
         engine=plan.engine,

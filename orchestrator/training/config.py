@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
+import orchestrator.training.own_methods  # noqa: F401  # METHODS knows those of installed packages
 from methods import METHODS
 from methods.recipe import Recipe
 from orchestrator.support.did_you_mean import unknown

@@ -48,6 +48,7 @@ from orchestrator.training.loop import (
 )
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import DEFAULT_METRIC, Objective, objective_named
+from orchestrator.training.own_methods import OwnMethod, use
 from orchestrator.training.pruning import NeverPruned, RungRule
 from orchestrator.training.versions import code_digest
 from orchestrator.training.worker_cache import WorkerCache
@@ -87,6 +88,8 @@ class TrialContext:
     """Names of the tasks' objectives; of a task that is not there the default."""
     driver_files: DriverFiles | None = None
     """Where workers do not share the driver's disk; None: they read images and weights there."""
+    own_methods: Mapping[str, OwnMethod] = field(default_factory=dict)
+    """Methods that do not come with this package, by name: workers need not have their files."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     silent_seconds: float = SILENT_SECONDS
 
@@ -103,6 +106,7 @@ class TrialContext:
         cpu_threads: int = 1,
         engine: Engine | None = None,
         pruner: RungRule | None = None,
+        own_methods: Mapping[str, OwnMethod] | None = None,
     ) -> Self:
         """The context of trials that read images from `cache`, on this machine or a shared disk.
 
@@ -121,6 +125,7 @@ class TrialContext:
             device=device,
             cpu_threads=cpu_threads,
             engine=engine or Engine(),
+            own_methods=own_methods or {},
             **cls._of_tasks(tasks),
         )
 
@@ -170,6 +175,8 @@ class Trial:
         self.config = config
         self.context = context
         self.objective = context.objective(config.task)
+        for own in context.own_methods.values():
+            use(own)
         self._worker_cache = worker_cache
         if checkpoint is not None and context.driver_files is not None:
             checkpoint = context.driver_files.checkpoint(checkpoint)

@@ -2,14 +2,18 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from importlib import metadata, resources
 
+from orchestrator.training.own_methods import OwnMethod
 
-def versions() -> dict[str, str]:
-    """Of what a result may depend on."""
+
+def versions(own_methods: Mapping[str, OwnMethod] | None = None) -> dict[str, str]:
+    """Of what a result may depend on, methods that do not come with this package among it."""
     packages = ("torch", "timm", "pillow", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
     found = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found, "code": code_digest()}
+    own = {f"method {name}": one.sha256[:12] for name, one in (own_methods or {}).items()}
+    return {"python": platform.python_version(), **found, "code": code_digest(), **own}
 
 
 def code_digest() -> str:

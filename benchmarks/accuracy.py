@@ -20,7 +20,7 @@ import optuna
 from step import machine
 from trial import planned
 
-from orchestrator.plan.prepare import SweepRequest
+from orchestrator.plan.request import SweepRequest
 from orchestrator.training.config import TrialConfig
 from orchestrator.training.loop import TrialFailed
 from orchestrator.training.numerics import PRECISIONS

@@ -28,7 +28,8 @@ from step import machine
 
 from orchestrator.data.cache import ImageCache
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.plan.prepare import plan_sweep
+from orchestrator.plan.request import SweepRequest
 from orchestrator.plan.space import SearchSpace
 from orchestrator.training.feature_cache import FeatureCache
 from orchestrator.training.trial import Trial, TrialContext

@@ -9,7 +9,8 @@ from tiny_backbones import FAMILIES, tiny_vit
 
 from methods.agreement import check_agreement
 from methods.walk import check_supported
-from orchestrator.plan.prepare import SweepRequest, _plan_backbone
+from orchestrator.plan.prepare import _plan_backbone
+from orchestrator.plan.request import SweepRequest
 
 timms_own = Attention.forward
 

@@ -17,8 +17,9 @@ from orchestrator.data.cache import ImageCache
 from orchestrator.plan import precision as precision_module
 from orchestrator.plan.plan import load_plan, save_plan
 from orchestrator.plan.precision import choose_precision
-from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.plan.prepare import plan_sweep
 from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
+from orchestrator.plan.request import SweepRequest
 from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.training import trial as trial_module
 from orchestrator.training.numerics import Engine

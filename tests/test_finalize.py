@@ -32,7 +32,8 @@ from orchestrator.data.task import DataError
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.plan.final_protocol import MEDIAN_SEED, FinalProtocol, refuse_unsuited
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.plan.prepare import plan_sweep
+from orchestrator.plan.request import SweepRequest
 from orchestrator.record.final_outcome import StudyOutcome, outcomes
 from orchestrator.record.finalists import choose_finalists
 from orchestrator.record.finals import FinalRecord

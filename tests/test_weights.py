@@ -33,7 +33,8 @@ from methods.weights.hints import Hint, Hints, Standing
 from methods.weights.layouts import convert
 from methods.weights.networks import networks
 from methods.weights.reading import read_weights
-from orchestrator.plan.prepare import SweepRequest, _plan_backbone
+from orchestrator.plan.prepare import _plan_backbone
+from orchestrator.plan.request import SweepRequest
 from orchestrator.training.backbone import BackbonePlan, load_planned_backbone
 
 WIDTH, DEPTH, HEADS, SIZE = 24, 2, 3, 32
@@ -920,7 +921,7 @@ def test_the_plan_says_what_was_assumed_and_who_normalises(tmp_path):
     assert network.startswith("its network: 2 heads, gelu") and "the file does not say" in network
     assert normalised.startswith("its images: mean 0.5 0.5 0.5, std 0.5 0.5 0.5 (a guess")
     asked = SweepRequest(
-        suite="x", backbone="test_vit", weights=path, image_size=32, normalisation="imagenet"
+        suite="x", backbone="test_vit", weights=path, image_size=32, normalization="imagenet"
     )
     assert "(--normalization imagenet)" in _plan_backbone(asked, NoSuite())[0].sources()[1]
 

@@ -69,6 +69,20 @@ def export_best(
     return Exported(files=files, best=best, missing=missing)
 
 
+def without_weights(plan: SweepPlan, record: Record, folder: Path) -> Exported:
+    """What an export can say where the sweep's folder is not here, and its weights with it."""
+    missing = []
+    for study in plan.studies:
+        trial = record.best(study.name)
+        missing.append(
+            f"{study.name}: no trial was complete"
+            if trial is None
+            else f"{study.name}: the tuned weights of trial #{trial.number} are files of {folder}, "
+            f"which is not here; `orchestrator resume {folder}` trains them again"
+        )
+    return Exported(files={}, best={}, missing=missing)
+
+
 def describe(plan: SweepPlan, suite: Suite, trial: TrialRecord, tensors: Path) -> Bundle:
     """The bundle of a complete trial whose tuned weights are in `tensors`."""
     assert trial.val_accuracy is not None

@@ -10,7 +10,7 @@ import typer
 from rich.cells import cell_len
 from rich.table import Table
 
-from orchestrator.cli.options import DataOption, Storage, WeightsOption
+from orchestrator.cli.options import DataOption, Json, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
 from orchestrator.support.foreign_text import visible
 
@@ -23,10 +23,16 @@ errors = Terminal(stderr=True)
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="The folder of a sweep, or a <task>.yaml.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="The folder of a sweep, with --storage its name, or a <task>.yaml."),
+    ],
     to: Annotated[
         Path | None,
-        typer.Option(help="Default: best/ in the sweep folder; <task>.pt2 beside a <task>.yaml."),
+        typer.Option(
+            help="Where to write (default: best/ in the sweep folder; <task>.pt2 beside a "
+            "<task>.yaml)."
+        ),
     ] = None,
     push: Annotated[
         str | None, typer.Option(help="Upload the bundles to this model repository of a hub.")
@@ -34,7 +40,7 @@ def export(
     data: DataOption = None,
     weights: WeightsOption = None,
     storage: Storage = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the best trial of every task as files: configuration, prompts, card, checksums.
 
@@ -44,33 +50,21 @@ def export(
     if source.is_file():
         _export_one(source, to, push, weights)
         return
-    folder = source
-    from orchestrator.bundle.export import BEST_FOLDER, TRIALS_FOLDER, export_best, exported_table
-    from orchestrator.plan.places import at_places, find_places
-    from orchestrator.plan.plan import load_plan
-    from orchestrator.plan.prepare import planned_suite
-    from orchestrator.record.record import open_record
-    from orchestrator.support.regular_file import refuse_links_within
+    from orchestrator.api.sweep import Sweep
+    from orchestrator.bundle.export import BEST_FOLDER, exported_table
     from orchestrator.training.objective import DEFAULT_METRIC
 
-    refuse_links_within(folder)
-    plan = at_places(load_plan(folder), find_places(folder, data, weights))
-    target = to or folder / BEST_FOLDER
-    exported = export_best(
-        plan,
-        open_record(plan, folder, storage),
-        planned_suite(plan),
-        trials_folder=folder / TRIALS_FOLDER,
-        folder=target,
-    )
+    found = Sweep.open(source, storage=storage, data=data, weights=weights)
+    plan, target = found.frozen_plan, to or source / BEST_FOLDER
+    exported = found.export(target)
     rows = list(exported_table(plan, exported.best))
     names = [
         *("task", "method", "metric", "val %", "val majority %"),
         *("tuned parameters", "configuration"),
     ]
     if as_json:
-        found = [dict(zip(names, row, strict=True)) for row in rows]
-        typer.echo(json.dumps({"best": found, "missing": exported.missing}, indent=2))
+        best = [dict(zip(names, row, strict=True)) for row in rows]
+        typer.echo(json.dumps({"best": best, "missing": exported.missing}, indent=2))
     else:
         # Plain accuracy needs no name beside it.
         told = any(task.metric != DEFAULT_METRIC for task in plan.tasks)
@@ -81,8 +75,9 @@ def export(
         console.print_table(table)
         for line in exported.missing:
             console.print(f"missing: {line}", markup=False, soft_wrap=True)
-        console.print(f"written to {target}", markup=False, soft_wrap=True)
-    if push:
+        if found.has_folder:
+            console.print(f"written to {target}", markup=False, soft_wrap=True)
+    if push and exported.best:
         _push([target / f"{task}.yaml" for task in exported.best], push)
     if len(exported.best) < len(plan.tasks):
         raise typer.Exit(1)
@@ -116,7 +111,7 @@ def train(
     bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
     data: DataOption = None,
     weights: WeightsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train an exported configuration again and compare its accuracy."""
     from orchestrator.bundle.bundle import read_bundle
@@ -144,7 +139,7 @@ def predict(
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Classify images with an exported bundle, each as a viewer shows it.
 

@@ -8,10 +8,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.options import Json
 from orchestrator.cli.terminal import Terminal
 
 console = Terminal()
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 spaces = typer.Typer(help="Search spaces that come with the package.", no_args_is_help=True)
 

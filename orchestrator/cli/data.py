@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.options import SplitFractions, SplitSeed, names_in
+from orchestrator.cli.options import Json, SplitFractions, SplitSeed, names_in
 from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Data = Annotated[
     Path | None,
     typer.Option(help="Where the suites' folders are (default: $ORCHESTRATOR_DATA, then ./data)."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @app.command()

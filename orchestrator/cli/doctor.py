@@ -4,16 +4,12 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import DataOption, Storage, WeightsOption
+from orchestrator.cli.options import DataOption, Json, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
-
-if TYPE_CHECKING:
-    from orchestrator.data.suites import Suite
-    from orchestrator.plan.plan import SweepPlan
 
 console = Terminal()
 
@@ -21,21 +17,31 @@ BROKEN = 1
 
 
 def doctor(
-    folder: Annotated[Path | None, typer.Argument(help="The folder of a sweep.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder of a sweep, or with --storage its name.")
+    ] = None,
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Write table, bundles and MLflow again; remove what the dead left."
+            "--repair",
+            help="Write table, bundles and MLflow again from the storage; remove what a killed "
+            "process left.",
         ),
     ] = False,
     data: DataOption = None,
     weights: WeightsOption = None,
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Instead: are storage, MLflow and Ray reached?")
+        bool,
+        typer.Option(
+            "--cluster", help="Look at no sweep, but whether storage, MLflow and Ray are reached."
+        ),
     ] = False,
     storage: Storage = None,
-    ray_address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_ADDRESS", help="With --cluster: the Ray cluster to ask."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Check that storage, table, bundles and MLflow of a sweep agree and that nothing is lost.
 
@@ -47,35 +53,10 @@ def doctor(
         return
     if folder is None:
         raise ValueError("doctor needs the folder of a sweep, or --cluster")
-    from orchestrator.plan.places import at_places, find_places
-    from orchestrator.plan.plan import load_plan
-    from orchestrator.record.database import default_storage
-    from orchestrator.record.finals import FinalRecord
-    from orchestrator.record.owner import leased, owned, unowned
-    from orchestrator.record.record import open_record
-    from orchestrator.run.doctor import examine
-    from orchestrator.run.doctor import repair as repair_folder
-    from orchestrator.support.regular_file import refuse_links_within
-    from orchestrator.tracking.snapshot import copied_databases
-    from orchestrator.tracking.trackers import tracker_at, tracking_uri
+    from orchestrator.api.sweep import Sweep
 
-    plan = at_places(load_plan(folder), find_places(folder, data, weights))
-    uri = tracking_uri(folder)
-    done: list[str] = []
-    if repair:
-        with owned(folder), leased(storage, plan.name):
-            record = open_record(plan, folder, storage)
-            finals = FinalRecord.begun(plan, record, storage or default_storage(folder))
-            suite = _suite_if_there(plan, done, asked=data is not None)
-            done += repair_folder(plan, record, suite, folder, uri, finals)
-            examination = examine(plan, record, folder, uri, finals)
-    else:
-        refuse_links_within(folder)
-        with unowned(folder), leased(storage, plan.name), copied_databases(folder) as copies:
-            uri = tracker_at(uri).in_copy(uri, folder, copies)
-            record = open_record(plan, copies, storage)
-            finals = FinalRecord.begun(plan, record, storage or default_storage(copies))
-            examination = examine(plan, record, folder, uri, finals, copies)
+    found = Sweep.open(folder, storage=storage, data=data, weights=weights)
+    done, examination = found.repair() if repair else ([], found.doctor())
     notes = [*examination.notes, *_notes(repair=repair)]
     if as_json:
         typer.echo(
@@ -100,19 +81,6 @@ def doctor(
         _say(f"{len(examination.findings)} of these checks found something: {checks}")
     if examination.findings:
         raise typer.Exit(BROKEN)
-
-
-def _suite_if_there(plan: "SweepPlan", done: list[str], *, asked: bool) -> "Suite | None":
-    """The images may be on the machine where the sweep ran: then all but the bundles is mended."""
-    from orchestrator.plan.prepare import planned_suite
-
-    try:
-        return planned_suite(plan)
-    except ValueError as error:
-        if asked:
-            raise
-        done.append(f"bundles stay as they are: {error}")
-        return None
 
 
 def _notes(*, repair: bool) -> list[str]:

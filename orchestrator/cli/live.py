@@ -9,15 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.record.record import TrialRecord
-from orchestrator.run.progress import Progress
+from orchestrator.run.progress import Progress, duration, points
 from orchestrator.training.facts import EpochRow
-
-
-def duration(seconds: float) -> str:
-    """`2:05` or `1:02:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class LiveView:
@@ -53,25 +46,9 @@ class LiveView:
         """Too much for a log."""
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        if self._live:
-            return
-        progress = self._progress
-        best = progress.studies[trial.study].best
-        unit = progress.plan.objective(trial.study).unit
-        score = "" if trial.val_accuracy is None else f" val {_points(trial)} {unit}"
-        epochs = f" after {len(trial.curve)} epochs" if trial.curve else ""
-        note = f": {trial.failure}" if trial.failure else ""
-        left = progress.seconds_left()
-        self._console.print(
-            f"[{duration(progress.elapsed_seconds)}] {trial.study} #{trial.number} {trial.state}"
-            f"{epochs}{score}{note}"
-            f"{f' (best {_points(best)} % by #{best.number})' if best else ''}"
-            f" · {progress.finished}/{progress.plan.num_trials} trials"
-            f"{f', about {duration(left)} left' if left is not None else ''}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        if not self._live:
+            line = self._progress.line(trial)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         progress = self._progress
@@ -85,10 +62,6 @@ class LiveView:
                 " · Ctrl-C stops, and `orchestrator resume` goes on"
             )
         return Group(table, Text(line))
-
-
-def _points(trial: TrialRecord) -> str:
-    return f"{100 * (trial.val_accuracy or 0):.1f}"
 
 
 def study_table(progress: Progress) -> Table:
@@ -109,7 +82,7 @@ def study_table(progress: Progress) -> Table:
             str(study.complete),
             str(study.pruned),
             Text(str(study.failed), style="red" if study.failed else ""),
-            f"{_points(best)} {progress.plan.objective(study.name).unit}" if best else "",
+            f"{points(best)} {progress.plan.objective(study.name).unit}" if best else "",
             now,
         )
     return table

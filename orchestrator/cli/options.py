@@ -1,20 +1,25 @@
-"""Options and exit codes that several commands share."""
+"""Options and exit codes that several commands share, and options that are made from requests."""
 
-import logging
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from orchestrator.cluster.slots import Slots
-
-logger = logging.getLogger(__name__)
+from orchestrator.plan.request import SweepRequest
+from orchestrator.support.options import Field, check_options, fields_of, help_of
 
 INTERRUPTED = 130
 SOME_FAILED = 1
 
-Folder = Annotated[Path, typer.Argument(help="The folder of a sweep.")]
+
+def expanded(text: str) -> Path:
+    """A path whose ~ no shell has expanded, as in --data=~/images."""
+    return Path(text).expanduser()
 
 
 def _with_its_driver(url: str | None) -> str | None:
@@ -26,45 +31,29 @@ def _with_its_driver(url: str | None) -> str | None:
     return with_driver(url)
 
 
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        help="The folder of a sweep, or with --storage its name: what the storage knows of it "
+        "needs no folder."
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(
         envvar="ORCHESTRATOR_STORAGE",
         callback=_with_its_driver,
-        help="Optuna storage instead of the folder's SQLite file, e.g. postgresql://host/studies.",
+        help="Database that holds the studies, instead of a file in the folder: "
+        "postgresql://host/studies or sqlite:////path/studies.db.",
     ),
 ]
-MaxHours = Annotated[
-    float | None, typer.Option(help="Stop after this long; `resume` goes on.", min=0)
-]
-SplitFractions = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="Of folders that come unsplit: train/val/test in per cent, e.g. 60/20/20, the "
-        "default; 80/20 makes no test split.",
-    ),
-]
-SplitSeed = Annotated[
-    int, typer.Option(help="Of folders that come unsplit; the seed of the search is another.")
-]
-NumSlots = Annotated[int | None, typer.Option("--slots", help="Trials side by side.")]
-CpusPerTrial = Annotated[int | None, typer.Option(help="CPU threads of a trial.")]
-GpusPerTrial = Annotated[float | None, typer.Option(help="GPUs of a trial, fractions allowed.")]
-
-
-def expanded(text: str) -> Path:
-    """A path whose ~ no shell has expanded, as in --data=~/images."""
-    return Path(text).expanduser()
-
-
 DataOption = Annotated[
     Path | None,
     typer.Option(
         parser=expanded,
         metavar="PATH",
-        help="Where the images are now, if not where they were: the suite's folder, or the one "
-        "that it lies in.",
+        help="Where the images are now, if they were moved: the suite's folder, or the one that "
+        "it lies in.",
     ),
 ]
 WeightsOption = Annotated[
@@ -72,67 +61,76 @@ WeightsOption = Annotated[
     typer.Option(
         parser=expanded,
         metavar="PATH",
-        help="Where the backbone's weights are now, if not where they were.",
+        help="Where the backbone's weights are now, if they were moved.",
     ),
 ]
-GpuKind = Annotated[
-    str | None,
-    typer.Option(help="Of a cluster with several: only GPUs of this kind, e.g. L4 or H100."),
-]
-RayAddress = Annotated[
-    str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster, e.g. auto.")
-]
+SplitFractions = Annotated[str | None, typer.Option("--split", help=help_of(SweepRequest, "split"))]
+SplitSeed = Annotated[int, typer.Option(help=help_of(SweepRequest, "split_seed"))]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, not a table.")]
 
 
-def names_in(text: str | None) -> list[str] | None:
-    """`"a, b"` as a list; None where the option is not given."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def with_requests(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of a dataclass in the place of each parameter that is one."""
+    requests: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if dataclasses.is_dataclass(parameter.annotation):
+            requests[parameter.name] = typing.cast(type, parameter.annotation)
+            parameters += map(_parameter, fields_of(requests[parameter.name]))
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, request in requests.items():
+            values = {f.name: _value(f, given.pop(f.name)) for f in fields_of(request)}
+            given[name] = request(**values)
+            check_options(given[name])
+        command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
-def slots_of(
-    num_slots: int | None,
-    cpu_threads: int | None,
-    gpus_per_trial: float | None,
-    gpu_kind: str | None,
-    ray_address: str | None,
-) -> "Slots":
-    from orchestrator.cluster.slots import Machine, Slots, choose_slots
-    from orchestrator.support.processors import available_cpus
-
-    if ray_address and num_slots and cpu_threads and gpus_per_trial is not None:
-        # All said: a cluster that has not grown so far yet is waited for.
-        chosen = Slots(
-            num_slots=num_slots,
-            cpu_threads=cpu_threads,
-            gpus_per_trial=gpus_per_trial,
-            gpu_kind=gpu_kind,
-        )
-        if gpu_kind:
-            _warn_if_there_is_none(gpu_kind, ray_address)
-        return chosen
-    if ray_address:
-        from orchestrator.run.ray.engine import machines_of
-
-        machines = machines_of(ray_address, gpu_kind)
-    elif gpu_kind:
-        raise ValueError("--gpu-kind chooses among the machines of a cluster: --ray-address")
+def _parameter(field: Field) -> inspect.Parameter:
+    option, kind = field.option, field.type
+    about: dict[str, Any] = {"help": option.help, "envvar": option.envvar}
+    is_list = typing.get_origin(kind) is Sequence and not option.listed
+    if kind is Path:
+        about |= {"parser": expanded, "metavar": "PATH"}
+    elif is_list:
+        kind = list[str]
+    elif option.listed or field.choices:
+        kind = str
+    if option.metavar:
+        about["metavar"] = option.metavar
+    if option.positional:
+        shown = typer.Argument(**about)
     else:
-        import torch
-
-        machines = [Machine(cpus=available_cpus(), gpus=torch.cuda.device_count())]
-    return choose_slots(
-        machines,
-        num_slots=num_slots,
-        cpu_threads=cpu_threads,
-        gpus_per_trial=gpus_per_trial,
-        gpu_kind=gpu_kind,
+        names = [name for name in (option.flag, option.short) if name]
+        shown = typer.Option(*names, **about)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[kind | None if field.is_optional else kind, shown],
+        default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
     )
 
 
-def _warn_if_there_is_none(gpu_kind: str, ray_address: str) -> None:
-    from orchestrator.run.ray.engine import machines_of
-
+def _value(field: Field, given: Any) -> Any:
+    if not field.option.listed or given is None:
+        return given
+    names = names_in(given)
+    if typing.get_args(field.type) != (int,):
+        return names
     try:
-        machines_of(ray_address, gpu_kind)
+        return [int(name) for name in given.split(",")]
     except ValueError as error:
-        logger.warning("%s; machines of this kind are waited for", error)
+        expected = f"{field.flag}: expected numbers with commas, found {given!r}"
+        raise ValueError(expected) from error
+
+
+def names_in(text: str | None) -> Sequence[str] | None:
+    """`"a, b"` as a list; None where the option is not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

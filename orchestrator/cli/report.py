@@ -9,19 +9,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.options import Storage
+from orchestrator.cli.options import Folder, Storage
 from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.report.collect import SweepReport
     from orchestrator.report.table import Row
     from orchestrator.report.table import Table as ReportTable
 
 console = Terminal()
-
-PAGE_FILE = "report.html"
 
 
 class Format(StrEnum):
@@ -34,55 +31,55 @@ class Format(StrEnum):
     json = "json"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="To standard output.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
+    folder: Folder,
     format: FormatOption = Format.terminal,
     html: Annotated[
-        Path | None, typer.Option(help="Where to write the page (default: report.html in it).")
+        Path | None,
+        typer.Option(help="Where to write the page (default: report.html in the folder)."),
     ] = None,
     storage: Storage = None,
 ) -> None:
     """Tables beside published numbers, and one HTML page with every figure."""
-    from orchestrator.report.findings import headlines
-    from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
-    from orchestrator.report.page import page
-    from orchestrator.report.table import result_tables
-    from orchestrator.support.whole_file import whole_file
+    from orchestrator.api.sweep import Sweep
 
-    target = html or folder / PAGE_FILE
     if html and not html.parent.is_dir():
         raise ValueError(f"{html}: there is no folder {html.parent} to write the page in")
-    found = _collect(folder, storage)
-    with whole_file(target) as file:
-        file.write(page(found).encode())
+    found = Sweep.open(folder, storage=storage)
+    made = found.report()
+    page = made.write(html) if html or found.has_folder else None
     match format:
         case Format.terminal:
-            _show(headlines(found), result_tables(found))
-            console.print(f"page: {target}", markup=False, soft_wrap=True)
+            _show(made.headlines, made.tables)
+            told = f"page: {page}" if page else f"no page: {folder} is not here; name one: --html"
+            console.print(told, markup=False, soft_wrap=True)
         case Format.md:
-            typer.echo(markdown(result_tables(found), headlines(found)), nl=False)
+            typer.echo(made.markdown, nl=False)
         case Format.latex:
-            typer.echo(latex(result_tables(found)), nl=False)
+            typer.echo(made.latex, nl=False)
         case Format.csv:
-            typer.echo(as_csv(study_rows(found)), nl=False)
+            typer.echo(made.csv, nl=False)
         case Format.json:
-            typer.echo(json.dumps(document(found), indent=2))
+            typer.echo(json.dumps(made.document, indent=2))
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
-    second: Annotated[Path, typer.Argument(help="The folder of another.")],
+    first: Folder,
+    second: Annotated[Path, typer.Argument(help="The folder, or the name, of another.")],
     format: FormatOption = Format.terminal,
     storage: Storage = None,
 ) -> None:
     """Two sweeps side by side: results with their uncertainty, and what differed."""
+    from orchestrator.api.sweep import Sweep
     from orchestrator.report import compare as comparing
     from orchestrator.report.formats import as_csv, latex, markdown
 
-    found = comparing.compare(_collect(first, storage), _collect(second, storage))
+    found = comparing.compare(
+        *(Sweep.open(one, storage=storage).report().found for one in (first, second))
+    )
     sentences = comparing.comparison_sentences(found)
     tables = comparing.comparison_tables(found)
     match format:
@@ -96,24 +93,6 @@ def compare(
             typer.echo(as_csv(comparing.comparison_rows(found)), nl=False)
         case Format.json:
             typer.echo(json.dumps(comparing.comparison_document(found), indent=2))
-
-
-def _collect(folder: Path, storage: str | None) -> "SweepReport":
-    from orchestrator.plan.plan import load_plan
-    from orchestrator.record.database import default_storage
-    from orchestrator.record.finals import FinalRecord
-    from orchestrator.record.record import open_record
-    from orchestrator.report.collect import collect
-    from orchestrator.report.final import read_final_results, with_test_images
-    from orchestrator.tracking.snapshot import readable_databases
-
-    plan = load_plan(folder)
-    with readable_databases(folder) as databases:
-        record, results = open_record(plan, databases, storage), read_final_results(folder)
-        if any(result.test_accuracies and result.num_test is None for result in results):
-            finals = FinalRecord(plan, record, storage or default_storage(databases))
-            results = with_test_images(results, finals)
-        return collect(plan, record, results)
 
 
 def _show(sentences: "Sequence[str]", tables: "Sequence[ReportTable]") -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.options import Json
 from orchestrator.cli.terminal import Terminal
 
 console = Terminal()
@@ -64,7 +65,7 @@ def stop(folder: Folder = _FOLDER) -> None:
 @app.command()
 def status(
     folder: Folder = _FOLDER,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Whether they answer, and how often they had to be started."""
     from orchestrator.cluster.services import Services

@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.options import Folder, Storage
+
 if TYPE_CHECKING:
     from orchestrator.tracking.backend import Pages
 
@@ -19,17 +21,18 @@ STOP_SECONDS = 5
 
 
 def ui(
-    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
-    port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 5000,
+    folder: Folder,
+    port: Annotated[int, typer.Option(help="Port to serve the pages on.", min=1, max=65535)] = 5000,
     host: Annotated[
-        str, typer.Option(help="Which interface; the pages have no password.")
+        str, typer.Option(help="Address to serve them on; they have no password.")
     ] = "127.0.0.1",
+    storage: Storage = None,
 ) -> None:
     """Open the MLflow pages of a sweep: studies, trials, curves, best files. Ctrl-C stops them."""
-    from orchestrator.plan.plan import load_plan
+    from orchestrator.api.sweep import Sweep
     from orchestrator.tracking.trackers import chosen_tracker
 
-    plan = load_plan(folder)
+    plan = Sweep.open(folder, storage=storage).frozen_plan
     folder, tracker = folder.resolve(), chosen_tracker()
     with _interruptible(), tracker.pages(plan, folder, host, port) as pages:
         for note in pages.notes:

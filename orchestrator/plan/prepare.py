@@ -3,10 +3,8 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +12,20 @@ from timm.models import VisionTransformer
 
 from methods import load_backbone, tune, with_epochs
 from methods.agreement import check_agreement
-from methods.checks import LARGEST
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
 from orchestrator.data.split import split_rule
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
-from orchestrator.plan.final_protocol import FinalProtocol, refuse_unsuited
+from orchestrator.plan.final_protocol import refuse_unsuited
 from orchestrator.plan.metrics import metrics_by_task
 from orchestrator.plan.places import under_planned_names
-from orchestrator.plan.plan import MOST_TRIALS, StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
+from orchestrator.plan.request import SweepRequest
 from orchestrator.plan.samplers import SAMPLERS
 from orchestrator.plan.space import (
     SearchSpace,
@@ -39,17 +37,18 @@ from orchestrator.plan.space import (
     parse_space,
 )
 from orchestrator.support.did_you_mean import unknown
-from orchestrator.support.document import INT64, MOST_BYTES_OF_A_NAME, why_no_name
-from orchestrator.training.backbone import MOST_PIXELS, BackbonePlan, image_transform
+from orchestrator.support.document import MOST_BYTES_OF_A_NAME, why_no_name
+from orchestrator.support.options import check_options
+from orchestrator.training.backbone import BackbonePlan, image_transform
 from orchestrator.training.loop import MOST_CLASSES
-from orchestrator.training.numerics import PRECISIONS, Engine
+from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import objective_named
 from orchestrator.training.own_methods import own_methods_of
 from orchestrator.training.versions import versions
 
 logger = logging.getLogger(__name__)
 
-NORMALISATIONS = {
+NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -60,39 +59,6 @@ QUICKSTART_METHODS = ("linear", "vpt_deep")
 SHOWN_PROBLEMS = 10
 LONGEST_ENDING = len(".safetensors.part")
 """Of a file that is named after a task or study."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepRequest:
-    """What the user asked for; None where a default is to be found."""
-
-    suite: str
-    data_root: Path | None = None
-    tasks: Sequence[str] | None = None
-    methods: Sequence[str] | None = None
-    metrics: Sequence[str] = ()
-    """What is measured and maximised, as `metrics_by_task` reads it."""
-    num_trials: int | None = None
-    epochs: int | None = None
-    seed: int = 0
-    split_seed: int = 0
-    split: str | None = None
-    """train/val/test of folders that come unsplit, as `split_rule` reads it."""
-    backbone: str | None = None
-    weights: Path | None = None
-    image_size: int | None = None
-    resize: str | None = None
-    normalisation: str | None = None
-    sampler: str = "tpe"
-    pruner: str = "successive_halving"
-    pruner_options: Mapping[str, Any] = field(default_factory=dict)
-    """Values for fields of the pruner; the others have its defaults."""
-    precision: str = "auto"
-    eval_every: int = 1
-    frozen_cache: bool = True
-    augment: bool | None = None
-    final: FinalProtocol | None = None
-    """Of the last stage, where one is to follow: what would stop it is said before the search."""
 
 
 def plan_sweep(
@@ -111,14 +77,20 @@ def plan_sweep(
     all, since it may have to wait for a machine. ValueError
     says what is wrong, before anything is started.
     """
-    _check_choices(request)
-    spaces = [load_space(entry) for entry in _method_names(request)]
+    check_options(request)
+    if request.sampler not in SAMPLERS:
+        raise ValueError(unknown("value of --sampler", request.sampler, SAMPLERS))
+    plan_pruner(request.pruner, request.pruner_options)
+    spaces = [
+        entry if isinstance(entry, SearchSpace) else load_space(str(entry))
+        for entry in _methods(request)
+    ]
     spaces = [_with_epochs(space, _epochs(request)) for space in spaces]
     rule = split_rule(request.split_seed, request.split)
-    suite = load_suite(request.suite, data_root=request.data_root, tasks=request.tasks, rule=rule)
+    suite = load_suite(request.suite, data_root=request.data, tasks=request.tasks, rule=rule)
     _say_unused_rule(request, suite, say)
     _check_names(name, suite, spaces)
-    metrics = metrics_by_task(request.metrics, [task.name for task in suite.tasks])
+    metrics = metrics_by_task(request.metrics or (), [task.name for task in suite.tasks])
     if request.final is not None:
         refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)
@@ -151,7 +123,7 @@ def plan_sweep(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         suite=_absolute(request.suite),
-        data_root=str(request.data_root.absolute()) if request.data_root else None,
+        data_root=str(request.data.absolute()) if request.data else None,
         tasks=tasks,
         backbone=backbone,
         spaces={space.name: space.document for space in spaces},
@@ -202,17 +174,15 @@ def _say_unused_rule(request: SweepRequest, suite: Suite, say: Callable[[str], N
         say("--split and --split-seed change nothing: all splits are as they lie in the folder")
 
 
-def _method_names(request: SweepRequest) -> Sequence[str]:
+def _methods(request: SweepRequest) -> Sequence[object]:
     if request.methods:
-        if len(set(request.methods)) != len(request.methods):
-            raise ValueError(f"--method names one twice: {', '.join(request.methods)}")
+        names = [m.name if isinstance(m, SearchSpace) else str(m) for m in request.methods]
+        if len(set(names)) != len(names):
+            raise ValueError(f"--method names one twice: {', '.join(names)}")
         return request.methods
-    return QUICKSTART_METHODS if request.suite == "quickstart" else _by_default()
-
-
-def _by_default() -> Sequence[str]:
-    """The best of a task includes its method."""
-    return [space.name for space in default_spaces()]
+    if request.suite == "quickstart":
+        return QUICKSTART_METHODS
+    return [space.name for space in default_spaces()]  # the best of a task includes its method
 
 
 def _epochs(request: SweepRequest) -> int | None:
@@ -222,7 +192,7 @@ def _epochs(request: SweepRequest) -> int | None:
 
 
 def _num_trials(request: SweepRequest, space: SearchSpace) -> int:
-    wanted = request.num_trials or (8 if request.suite == "quickstart" else 30)
+    wanted = request.trials or (8 if request.suite == "quickstart" else 30)
     return int(min(wanted, space.num_combinations()))
 
 
@@ -248,9 +218,9 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
     except ValueError as error:
         raise ValueError(f"{backbone.name}: {error}") from error
     mean, std, normalised_by = backbone.mean, backbone.std, backbone.normalised_by
-    if request.normalisation is not None:
-        mean, std = NORMALISATIONS[request.normalisation]
-        normalised_by = f"--normalization {request.normalisation}"
+    if request.normalization is not None:
+        mean, std = NORMALIZATIONS[request.normalization]
+        normalised_by = f"--normalization {request.normalization}"
     plan = BackbonePlan(
         name=backbone.name,
         weights=str(request.weights.absolute()) if request.weights else None,
@@ -389,30 +359,6 @@ def _plan_engine(request: SweepRequest) -> Engine:
     if augment is None:
         augment = published is not None and published.augment
     return Engine(eval_every=request.eval_every, frozen_cache=request.frozen_cache, augment=augment)
-
-
-def _check_choices(request: SweepRequest) -> None:
-    for kind, value, known in (
-        ("--sampler", request.sampler, SAMPLERS),
-        ("--precision", request.precision, ("auto", *PRECISIONS)),
-        ("--resize", request.resize or "squash", ("squash", "center_crop")),
-        ("--normalization", request.normalisation or "none", tuple(NORMALISATIONS)),
-    ):
-        if value not in known:
-            raise ValueError(unknown(f"value of {kind}", value, known))
-    for name, number, most in (
-        ("--trials", request.num_trials, MOST_TRIALS),
-        ("--epochs", request.epochs, LARGEST),
-        ("--eval-every", request.eval_every, LARGEST),
-        ("--image-size", request.image_size, MOST_PIXELS),
-    ):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, found {number}")
-        if number is not None and number > most:
-            raise ValueError(f"{name} must be at most {most:,}, found {number:,}")
-    plan_pruner(request.pruner, request.pruner_options)
-    if not -INT64 <= request.seed < INT64:
-        raise ValueError(f"--seed must be a number of 64 bits, found {request.seed}")
 
 
 def _check_names(sweep: str, suite: Suite, spaces: Sequence[SearchSpace]) -> None:

@@ -70,6 +70,16 @@ class SearchSpace:
     searched_by_default: bool = False
     """Where no method is named: it is one of those that compete for the best of a task."""
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any], *, name: str) -> "SearchSpace":
+        """The space in a dictionary with `method`, `fixed` and `search`, as a .yaml file has it."""
+        return parse_space(dict(document), name=name, source=f"space {name}")
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "SearchSpace":
+        """A space that comes with the package, by its name, or a file by its path."""
+        return load_space(str(name_or_path))
+
     def draw(self, trial: optuna.Trial) -> dict[str, Value]:
         """Fixed values and, for every dimension that applies, the trial's suggestion."""
         drawn = dict(self.fixed)

@@ -26,6 +26,12 @@ from orchestrator.support.regular_file import refuse_links_within
 LOCK_FILE = ".owner"
 
 
+def default_folder(suite: str) -> Path:
+    """`sweeps/<suite>-<time>`."""
+    name = Path(suite).name or "sweep"
+    return Path("sweeps") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
 def claim_folder(folder: Path) -> Path:
     """A new, empty sweep folder; ValueError if there is something in it already."""
     if folder.name in ("", ".."):  # `.`, which names nothing

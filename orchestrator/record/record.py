@@ -73,6 +73,7 @@ class Record:
 
     def __init__(self, plan: SweepPlan, storage_url: str) -> None:
         self.plan = plan
+        self.storage_url = storage_url
         self._database = open_database(storage_url)
         self._storage = optuna.storages.get_storage(self._database)
         self._studies = {

@@ -1,20 +1,23 @@
 """Final test accuracies: of the winner of a study, retrained on train and val, tested once a seed.
 
 `finalize` writes `final.json` in the folder of a sweep, a list of objects with at least `task`,
-`space` and `test_accuracies` (`{"42": 0.713, ...}`); without it no test number is ever shown.
+`space` and `test_accuracies` (`{"42": 0.713, ...}`). Where the folder is not at hand, the same is
+read from the storage.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
 from orchestrator.plan.final_protocol import times_opened
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.record.final_outcome import outcomes
 from orchestrator.record.finalists import choose_finalists
 from orchestrator.record.finals import FinalRecord
-from orchestrator.record.record import TrialRecord
+from orchestrator.record.record import Record, TrialRecord
 from orchestrator.support.document import Between, read_as, shown
 from orchestrator.support.regular_file import read_regular
 from orchestrator.training.objective import DEFAULT_METRIC, MetricName, Score
@@ -123,6 +126,23 @@ def with_test_images(results: Sequence[FinalResult], finals: FinalRecord) -> lis
         is_known = result.num_test is not None or not known
         found.append(result if is_known else replace(result, num_test=known[0]))
     return found
+
+
+def final_results(folder: Path, plan: SweepPlan, record: Record) -> list[FinalResult]:
+    """Those of final.json in a sweep's folder, or of the storage where that is missing.
+
+    Empty before the last stage was begun.
+    """
+    results = read_final_results(folder)
+    if results and all(result.num_test or not result.test_accuracies for result in results):
+        return results
+    finals = FinalRecord.begun(plan, record, record.storage_url)
+    if finals is None:
+        return results
+    if results:
+        return with_test_images(results, finals)
+    found = [_known(asdict(outcome)) for outcome in outcomes(plan, record, finals)]
+    return [read_as(FinalResult, entry, source=f"storage of {plan.name}") for entry in found]
 
 
 def read_final_results(folder: Path) -> list[FinalResult]:

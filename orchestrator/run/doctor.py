@@ -72,7 +72,7 @@ def examine(
     """
     examination = Examination()
     databases, tracker = databases or folder, tracker_at(tracking_uri)
-    parts: tuple[tuple[str, Callable[[], Iterator[tuple[bool, str, str]]]], ...] = (
+    parts: list[tuple[str, Callable[[], Iterator[tuple[bool, str, str]]]]] = [
         ("storage", lambda: _storage(plan, record, databases)),
         ("trials", lambda: _trials(plan, record)),
         ("table", lambda: _table(plan, record, folder)),
@@ -87,7 +87,15 @@ def examine(
             tracker.name.lower(),
             lambda: _tracking(plan, record, folder, tracking_uri, finals, examination.notes),
         ),
-    )
+    ]
+    if not folder.is_dir():
+        is_own = tracker.in_copy(tracking_uri, folder, databases) != tracking_uri
+        elsewhere = ["storage", "trials", *([] if is_own else [tracker.name.lower()])]
+        parts = [(about, checks) for about, checks in parts if about in elsewhere]
+        examination.notes.append(
+            f"{folder}: is not here, so that only {', '.join(elsewhere)} could be looked at; "
+            f"`orchestrator resume {folder}` makes its files again from the storage"
+        )
     for about, checks in parts:
         for holds, text, remedy in checks():
             examination.checked[about] += 1

@@ -9,9 +9,8 @@ last epoch. Everything is written to the Optuna storage first, so that a killed 
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.cluster.slots import Slots
 from orchestrator.data.cache import (
@@ -25,6 +24,7 @@ from orchestrator.data.task import FINAL_SPLITS
 from orchestrator.plan.final_protocol import refuse_unsuited
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.prepare import planned_suite, reopen_suite
+from orchestrator.plan.request import FinalRequest
 from orchestrator.record.changes import refuse_other_weights, warn_of_other_software
 from orchestrator.record.final_outcome import StudyOutcome, outcomes
 from orchestrator.record.finals import FinalRecord
@@ -41,20 +41,6 @@ from orchestrator.training.final_trial import FinalContext
 from orchestrator.training.own_methods import own_methods_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalRequest:
-    """What the user asked for."""
-
-    protocol: Mapping[str, Any]
-    """Fields of `FinalProtocol` that were given; the others are as the stage was begun."""
-    unfinished: bool = False
-    """Also where the search is not over."""
-    again: bool = False
-    """A new round for what is out of date, or failed."""
-    dry_run: bool = False
-    """Say what would be done, and do nothing."""
 
 
 def finalize(
@@ -75,6 +61,7 @@ def finalize(
     is opened. ValueError if the search is not over, if the stage was begun otherwise or its
     finalists are out of date, or if test images cannot be read: then nothing is started.
     """
+    request.check()
     record = Record(plan, storage_url)
     warn_of_other_software(plan, record)
     finals = FinalRecord(plan, record, storage_url)

@@ -10,6 +10,13 @@ from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.training.facts import EpochRow
 
 
+def duration(seconds: float) -> str:
+    """`2:05` or `1:02:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 @dataclass(kw_only=True)
 class StudyProgress:
     """Counts of one study."""
@@ -72,8 +79,29 @@ class Progress:
             self.studies[trial.study].running.pop(trial.number, None)
             self._count(trial)
 
+    def line(self, trial: TrialRecord) -> str:
+        """What a log says of a trial that has ended."""
+        best = self.studies[trial.study].best
+        unit = self.plan.objective(trial.study).unit
+        score = "" if trial.val_accuracy is None else f" val {points(trial)} {unit}"
+        epochs = f" after {len(trial.curve)} epochs" if trial.curve else ""
+        note = f": {trial.failure}" if trial.failure else ""
+        left = self.seconds_left()
+        return (
+            f"[{duration(self.elapsed_seconds)}] {trial.study} #{trial.number} {trial.state}"
+            f"{epochs}{score}{note}"
+            f"{f' (best {points(best)} % by #{best.number})' if best else ''}"
+            f" · {self.finished}/{self.plan.num_trials} trials"
+            f"{f', about {duration(left)} left' if left is not None else ''}"
+        )
+
     def _count(self, trial: TrialRecord) -> None:
         study = self.studies[trial.study]
         if trial.state in FINISHED:
             setattr(study, trial.state, getattr(study, trial.state) + 1)
         study.best = best_of([t for t in (study.best, trial) if t is not None])
+
+
+def points(trial: TrialRecord) -> str:
+    """Its score, times 100."""
+    return f"{100 * (trial.val_accuracy or 0):.1f}"

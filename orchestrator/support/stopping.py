@@ -47,7 +47,7 @@ def listen() -> None:
 
     A signal that whoever started us wants to be ignored (`nohup`) stays so.
     """
-    _Signals.__init__(_signals)
+    vars(_signals).clear()  # as nothing ever came
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _on_signal)
@@ -82,6 +82,18 @@ def ending_in_order() -> Iterator[None]:
         if not _signals.blocks:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def deliver_signal() -> None:
+    """Hand the signal that was noted to whoever listened before us; nothing where none came.
+
+    For programs that call us, after what they called has ended in order: an interrupt goes on as
+    the interrupt that it is. Of a command, which listens itself, it stays for `stop_requested`.
+    """
+    name = _signals.name
+    if name is not None and signal.getsignal(signal.Signals[name]) is not _on_signal:
+        _signals.name = None
+        signal.raise_signal(signal.Signals[name])
 
 
 def stop_requested() -> str | None:

@@ -15,7 +15,7 @@ pytest.register_assert_rewrite("story")
 SMALL = {
     "backbone": "vit_quickstart",
     "methods": ["linear", "vpt_deep"],
-    "num_trials": 4,
+    "trials": 4,
     "epochs": 4,
     "first_rung_epochs": 2,
     "reduction_factor": 2,

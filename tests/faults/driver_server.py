@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orchestrator.cli.sweeps
 from orchestrator import cli
 from orchestrator.cluster.slots import Slots
 from orchestrator.data.cache import ImageCache
 from orchestrator.plan.plan import save_plan
-from orchestrator.plan.prepare import SweepRequest, plan_sweep
+from orchestrator.plan.prepare import plan_sweep
+from orchestrator.plan.request import SweepRequest
 from orchestrator.record import database
-from orchestrator.run import sweep
+from orchestrator.run import request, sweep
 from orchestrator.run.queue import Run, RunQueue
 from orchestrator.run.worker_loop import WorkerLoop
 from orchestrator.support import commit_points
@@ -42,9 +42,8 @@ def _run(folder: str, kill_at: str | None, environment: dict[str, str]) -> None:
     commit_points.kill_at(kill_at)
     sweep.start_ray = lambda slots, address: None
     sweep.run_schedule = _one_slot
-    orchestrator.cli.sweeps.slots_of = lambda *_: Slots(
-        num_slots=1, cpu_threads=1, gpus_per_trial=0
-    )
+    one_slot = Slots(num_slots=1, cpu_threads=1, gpus_per_trial=0)
+    request.RunRequest.chosen_slots = lambda self: one_slot
     sys.argv = ["orchestrator", "resume", folder]
     cli.main()
 

@@ -102,7 +102,7 @@ def test_other_weights_are_refused_before_anything_is_started(opened):
 @pytest.mark.slow
 def test_other_images_are_refused_with_the_name_of_their_task(drivers: Drivers, tmp_path: Path):
     suite = write_suite(tmp_path / "suite", ("colours_a",))
-    request = {"backbone": "vit_quickstart", "methods": ["linear"], "num_trials": 1, "epochs": 4}
+    request = {"backbone": "vit_quickstart", "methods": ["linear"], "trials": 1, "epochs": 4}
     folder = drivers.plan(tmp_path / "sweep", suite, **request)
     first, second, *_ = sorted((suite / "colours_a" / "images" / "train").iterdir())
     shutil.copy(second, first)

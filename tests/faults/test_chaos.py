@@ -34,7 +34,7 @@ FAULTS = ("worker", "worker", "driver", "mlflow")
 LONGER = {
     "backbone": "vit_quickstart",
     "methods": ["linear", "vpt_deep"],
-    "num_trials": 4,
+    "trials": 4,
     "epochs": 40,
     "first_rung_epochs": 10,
     "reduction_factor": 2,

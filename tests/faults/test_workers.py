@@ -78,7 +78,7 @@ def listening_addresses(command: Running) -> set[str]:
 def test_a_trial_whose_workers_die_at_the_same_place_fails_with_the_reason(
     drivers: Drivers, tiny_suite: Path, workshop: Path, tmp_path: Path
 ):
-    request = {"backbone": "vit_quickstart", "methods": ["linear"], "num_trials": 1, "epochs": 4}
+    request = {"backbone": "vit_quickstart", "methods": ["linear"], "trials": 1, "epochs": 4}
     folder = drivers.plan(tmp_path / "sweep", tiny_suite, **request)
     faults = {"ORCHESTRATOR_KILL_AT": "half checkpoint"}
     with running(

@@ -1,0 +1,1 @@
+"""What a Python program or a notebook uses: `Sweep`, with one method per command."""

@@ -1,0 +1,70 @@
+"""What a program sees while a sweep runs: a progress bar in a notebook, elsewhere lines."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.record.record import EpochRow, TrialRecord
+from orchestrator.support.foreign_text import indented, visible
+
+if TYPE_CHECKING:
+    from tqdm.std import tqdm
+
+    from orchestrator.run.progress import Progress
+    from orchestrator.run.search_queue import Observer
+
+
+def say(line: str) -> None:
+    """Print a line; what stands in a name from elsewhere is shown, never obeyed."""
+    print(visible(indented(line), lines=True), flush=True)
+
+
+def in_a_notebook() -> bool:
+    """Whether this process answers to one; a terminal with IPython is none."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return shell is not None and "ipykernel" in type(shell).__module__
+
+
+@contextmanager
+def lines_or_bar(progress: "Progress") -> "Iterator[Observer]":
+    """Shows a running sweep for as long as it is entered."""
+    if not in_a_notebook():
+        yield _Lines(progress)
+        return
+    from tqdm.auto import tqdm as a_bar
+
+    total = progress.plan.num_trials
+    with a_bar(total=total, initial=progress.finished, unit="trial") as bar:
+        yield _Bar(progress, bar)
+
+
+class _Lines:
+    """One for each trial that ends."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        """Nothing to say yet."""
+
+    def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
+        """Too much for a log."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        say(self._progress.line(trial))
+
+
+class _Bar(_Lines):
+    """Trials that ended, with the newest best beside them."""
+
+    def __init__(self, progress: "Progress", bar: "tqdm[Any]") -> None:
+        super().__init__(progress)
+        self._bar = bar
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self._bar.update()
+        best = self._progress.studies[trial.study].best
+        if best is not None and best.number == trial.number:
+            self._bar.set_postfix_str(f"{trial.study} {100 * (best.val_accuracy or 0):.1f} %")

@@ -1,0 +1,108 @@
+"""What a user may choose: a field of a request is an option of a command and a keyword in Python.
+
+Default, help, bounds and choices of an option stand with its field and nowhere else:
+
+    eval_every: Annotated[int, Option("Validate after every N epochs.", at_least=1)] = 1
+"""
+
+import dataclasses
+import os
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from orchestrator.support.did_you_mean import unknown
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is shown and checked; beside its type, in `Annotated`."""
+
+    help: str
+    """A sentence for somebody who has never seen the code."""
+    flag: str = ""
+    """Of the command; by default the name of the field with dashes."""
+    short: str = ""
+    choices: Sequence[str] = ()
+    """Where they are not known before the program runs; else the type is a `Literal`."""
+    at_least: float | None = None
+    at_most: float | None = None
+    envvar: str | None = None
+    """Of the environment, where neither command nor call names a value."""
+    metavar: str | None = None
+    listed: bool = False
+    """One word on the command line, with commas; else a list is an option given several times."""
+    positional: bool = False
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a request that is an option."""
+
+    name: str
+    kind: Any
+    """Its type, without what is said beside it."""
+    default: Any
+    """MISSING where a value must be given."""
+    option: Option
+
+    @property
+    def flag(self) -> str:
+        return self.option.flag or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def type(self) -> Any:
+        """Without None."""
+        parts = [part for part in typing.get_args(self.kind) if part is not NoneType]
+        return parts[0] if self.is_optional else self.kind
+
+    @property
+    def is_optional(self) -> bool:
+        return NoneType in typing.get_args(self.kind)
+
+    @property
+    def choices(self) -> Sequence[str]:
+        if typing.get_origin(self.type) is typing.Literal:
+            return typing.get_args(self.type)
+        return self.option.choices
+
+
+def fields_of(request: type) -> Iterator[Field]:
+    """The options of a dataclass; a field without `Option` is for programs alone."""
+    hints = typing.get_type_hints(request, include_extras=True)
+    for field in dataclasses.fields(request):
+        kind, *beside = typing.get_args(hints[field.name]) or (None,)
+        option = next((one for one in beside if isinstance(one, Option)), None)
+        if option is not None:
+            yield Field(field.name, kind, field.default, option)
+
+
+def help_of(request: type, name: str) -> str:
+    """For an option of another command that means the same."""
+    return next(field.option.help for field in fields_of(request) if field.name == name)
+
+
+def check_options(request: Any) -> None:
+    """ValueError names the option, its value and what would work."""
+    for field in fields_of(type(request)):
+        value, option = getattr(request, field.name), field.option
+        if value is None:
+            continue
+        if field.choices and value not in field.choices:
+            raise ValueError(unknown(f"value of {field.flag}", value, field.choices))
+        if option.at_least is not None and value < option.at_least:
+            raise ValueError(f"{field.flag} must be at least {option.at_least:,}, found {value:,}")
+        if option.at_most is not None and value > option.at_most:
+            raise ValueError(f"{field.flag} must be at most {option.at_most:,}, found {value:,}")
+
+
+def from_environment(request: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, and what the environment names of the rest."""
+    named = {
+        field.name: os.environ[field.option.envvar]
+        for field in fields_of(request)
+        if field.option.envvar and os.environ.get(field.option.envvar)
+    }
+    return {**named, **{name: value for name, value in given.items() if value is not None}}

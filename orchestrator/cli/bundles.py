@@ -149,11 +149,15 @@ def predict(
     """
     from orchestrator.bundle.bundle import load_bundle
     from orchestrator.data.image_paths import Unreadable, find_images
+    from orchestrator.training.objective import DEFAULT_METRIC
 
     found, notes = find_images(images)
     for note in notes:
         errors.print(f"warning: {note}", soft_wrap=True)
     model = load_bundle(bundle, weights=weights, device=device)
+    if model.bundle.metric != DEFAULT_METRIC:
+        words = model.bundle.objective.words
+        errors.print(f"note: this model was chosen by its {words}", soft_wrap=True)
     classified = model.predict_each(one for one in found if isinstance(one, Path))
     results = (one if isinstance(one, Unreadable) else next(classified) for one in found)
     if as_json:

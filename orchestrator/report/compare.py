@@ -14,6 +14,7 @@ from orchestrator.report.difference import (
     test_difference,
     val_difference,
 )
+from orchestrator.report.metric_names import notes_on_metrics
 from orchestrator.report.table import MAJORITY, Cell, Row, Table
 from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import NOTHING, count, percent
@@ -200,6 +201,11 @@ def _result_table(comparison: Comparison) -> Table:
         "different validation images (on the same ones it is smaller); from "
         f"{CLEAR:.0f} standard errors on it counts.",
         f"{MAJORITY} {EXPLAINED}",
+        *dict.fromkeys(
+            note
+            for report in (comparison.first, comparison.second)
+            for note in notes_on_metrics(report.plan)
+        ),
     ]
     if tested:
         notes.append(

@@ -18,10 +18,10 @@ from orchestrator.report.svg import (
     TOP,
     WIDTH,
     Chart,
-    Linear,
-    Log,
+    LinearScale,
+    LogScale,
     Scale,
-    Steps,
+    StepScale,
     across,
     upward,
 )
@@ -62,7 +62,7 @@ def learning_curves(study: StudyReport) -> Figure:
     points = [point for curve in curves.values() for point in curve]
     y = _accuracy_scale([accuracy for _, accuracy in points])
     last = max(epoch for epoch, _ in points)
-    chart = Chart(Linear(0, last, *across()), y, "epoch", _score_axis(study))
+    chart = Chart(LinearScale(0, last, *across()), y, "epoch", _score_axis(study))
     for trial in sorted(drawn, key=lambda trial: _layer(study, trial)):
         curve = curves[trial.number]
         chart.line(curve, _kind(study, trial), _name(study, trial))
@@ -93,7 +93,7 @@ def best_so_far(study: StudyReport) -> Figure:
     values = [accuracy for trial in study.finished for accuracy in _last(trial)]
     words = study.task.objective.words
     chart = Chart(
-        Linear(0, spent, *across()),
+        LinearScale(0, spent, *across()),
         _accuracy_scale(values),
         "epochs trained, all trials",
         f"best val {study.task.objective.unit}",
@@ -122,8 +122,8 @@ def pruning(study: StudyReport) -> Figure:
     top = max(*planned.values(), *(len(trial.curve) for trial in trials))
     last = max(trial.number for trial in trials) + 1
     chart = Chart(
-        Linear(0, last, *across()),
-        Linear(0, top, *upward()),
+        LinearScale(0, last, *across()),
+        LinearScale(0, top, *upward()),
         "trial, in the order of their start",
         "epochs",
     )
@@ -154,9 +154,9 @@ def importance_bars(study: StudyReport) -> Figure:
         return Figure(title=title, svg=None, caption=f"Not shown, {study.importance.note}.")
     height = TOP + 22 * len(shares) + BOTTOM
     left = 130
-    scale = Linear(0, 1, left, WIDTH - 48)
+    scale = LinearScale(0, 1, left, WIDTH - 48)
     chart = Chart(
-        scale, Steps(list(shares), TOP, height), "", "", height=TOP + 22 * len(shares) + 4
+        scale, StepScale(list(shares), TOP, height), "", "", height=TOP + 22 * len(shares) + 4
     )
     for index, (name, share) in enumerate(shares.items()):
         y = TOP + 22 * index
@@ -184,8 +184,8 @@ def parallel_coordinates(study: StudyReport) -> Figure:
     scales = [_scale(dimension, bottom, top) for dimension in dimensions]
     accuracies = [trial.val_accuracy or 0.0 for trial in trials]
     scales.append(_Axis(scale=_accuracy_scale(accuracies, bottom, top), value=lambda a: a))
-    columns = Linear(0, len(dimensions), 26, WIDTH - 26)
-    chart = Chart(columns, Linear(0, 1, 0, 1), "", "")
+    columns = LinearScale(0, len(dimensions), 26, WIDTH - 26)
+    chart = Chart(columns, LinearScale(0, 1, 0, 1), "", "")
     ranked = sorted({t.val_accuracy or 0.0 for t in trials if t.state == "complete"})
     for trial in sorted(trials, key=lambda trial: (_layer(study, trial), trial.val_accuracy)):
         values = [*(trial.config.get(d.name, _ABSENT) for d in dimensions), trial.val_accuracy]
@@ -263,8 +263,8 @@ def slots_over_time(report: SweepReport) -> Figure:
     unit, seconds = ("hours", 3600) if end > 2 * 3600 else ("minutes", 60)
     points = [(moment / seconds, running) for moment, running in _averaged(report.busy, end)]
     chart = Chart(
-        Linear(0, end / seconds, *across(2 * WIDTH)),
-        Linear(0, report.num_slots, *upward()),
+        LinearScale(0, end / seconds, *across(2 * WIDTH)),
+        LinearScale(0, report.num_slots, *upward()),
         f"{unit} since the first start",
         "trials",
         width=2 * WIDTH,
@@ -289,7 +289,7 @@ def time_by_study(report: SweepReport) -> Figure:
         return Figure(title=title, svg=None, caption="Not shown, no trial told its times.")
     left, row = 210, 16
     height = TOP + 20 + row * len(report.studies)
-    scale = Linear(0, longest, left, 2 * WIDTH - 60)
+    scale = LinearScale(0, longest, left, 2 * WIDTH - 60)
     chart = Chart(scale, scale, "", "", width=2 * WIDTH, height=height)
     x = left
     for part in TIME_PARTS:
@@ -338,12 +338,12 @@ def _scale(dimension: Dimension, start: float, end: float) -> _Axis:
             ordered = sorted(numbers) if len(numbers) == len(choices) else list(choices)
             names = [value_text(choice) for choice in ordered]
             room = abs(end - start) / len(names)
-            return _Axis(scale=Steps(names, start, end), value=ordered.index, spread=0.6 * room)
+            return _Axis(scale=StepScale(names, start, end), value=ordered.index, spread=0.6 * room)
         case (
             FloatDistribution(low=low, high=high, log=log)
             | IntDistribution(low=low, high=high, log=log)
         ):
-            kind = Log if log else Linear
+            kind = LogScale if log else LinearScale
             return _Axis(scale=kind(low, high, start, end), value=float)
     raise AssertionError(dimension.distribution)
 
@@ -357,14 +357,16 @@ def _accuracy_scale(
 ) -> "_Percent":
     low, high = min(accuracies), max(accuracies)
     room = max(0.005, 0.04 * (high - low))
-    return _Percent(Linear(100 * max(0.0, low - room), 100 * min(1.0, high + room), start, end))
+    return _Percent(
+        LinearScale(100 * max(0.0, low - room), 100 * min(1.0, high + room), start, end)
+    )
 
 
 @dataclass(frozen=True)
 class _Percent:
     """Places shares on a scale that is marked in percent."""
 
-    scale: Linear
+    scale: LinearScale
 
     def __call__(self, value: float) -> float:
         return self.scale(100 * value)

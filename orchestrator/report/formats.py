@@ -17,6 +17,7 @@ from orchestrator.report.averages import (
 )
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.findings import convergence, headlines, remarks
+from orchestrator.report.metric_names import metrics_of
 from orchestrator.report.prompts_vs_baselines import prompts_verdict
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.support.foreign_text import table_cell, visible
@@ -74,6 +75,7 @@ def document(report: SweepReport) -> dict[str, Any]:
             }
             for study in report.studies
         ],
+        "metrics": metrics_of(plan),
         "averages": [_averages(report, space) for space in report.spaces],
         "prompts": {task.name: prompts_verdict(report, task.name) for task in plan.tasks},
     }

@@ -31,7 +31,7 @@ class Scale(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearScale:
     """Equal steps, equal distances."""
 
     low: float
@@ -54,7 +54,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Log:
+class LogScale:
     """Equal factors, equal distances; values are positive."""
 
     low: float
@@ -75,7 +75,7 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepScale:
     """Names side by side; the value of a name is its index."""
 
     names: Sequence[str]

@@ -49,12 +49,14 @@ class LostWeightsQueue:
         if not isinstance(report.end, Finished):
             return report.end is not None
         found = report.rows[-1]["val_accuracy"]
+        words = self._record.plan.objective(trial.study).words
         if found != trial.val_accuracy:
             logger.warning(
-                "%s: trained again it has %s %.4f, recorded is %.4f: another machine "
+                "%s: trained again it has %s %s of %.4f, recorded is %.4f: another machine "
                 "rounds differently",
                 where,
-                self._record.plan.objective(trial.study).words,
+                "an" if words[0] in "aeiou" else "a",
+                words,
                 found,
                 trial.val_accuracy,
             )

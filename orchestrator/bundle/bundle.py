@@ -105,7 +105,7 @@ class Bundle:
     """Name of the objective it was trained for, and what its accuracies are."""
     baseline: Score | None = None
     """What always answering one class gives; None: `majority` of `num_images`."""
-    effective_images: Annotated[float, Between(0, 10**9)] | None = None
+    effective_images: Annotated[float, Between(1e-9, 10**9)] | None = None
     """As many images of a top-1 accuracy would tell as much; None: `num_images`."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""

@@ -78,7 +78,7 @@ class TaskPlan:
     """Name of the objective that is trained for, maximised and reported."""
     val_baseline: Score | None = None
     """The val score of always answering the most frequent class; None: that of top-1 accuracy."""
-    val_effective_images: Annotated[float, Between(0, 10**9)] | None = None
+    val_effective_images: Annotated[float, Between(1e-9, 10**9)] | None = None
     """As many val images of a top-1 accuracy would tell as much; None: `num_val`."""
 
     @property

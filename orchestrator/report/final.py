@@ -50,7 +50,7 @@ class FinalResult:
     """Of these, those of the most frequent class."""
     test_baseline: Score | None = None
     """What always answering one class gives; None: `test_majority` of `num_test`."""
-    test_effective_images: Annotated[float, Between(0, 10**9)] | None = None
+    test_effective_images: Annotated[float, Between(1e-9, 10**9)] | None = None
     """As many images of a top-1 accuracy would tell as much; None: `num_test`."""
     test_images_by_class: Sequence[Count] = ()
     """By label."""

@@ -78,6 +78,8 @@ CHANGES = {
     "a device of no name": _of("facts", {"device": ["cpu"]}),
     "threads of no number": _of("facts", {"cpu_threads": "all"}),
     "parameters below nothing": _of("facts", {"num_tuned_parameters": -1}),
+    "images that count for nothing": _of("facts", {"val_effective_images": 0}),
+    "a baseline of no share": _of("facts", {"test_baseline": 1.5}),
     "parameters in part": _of("facts", {"num_tuned_parameters": 1.5}),
     "seconds without end": _of("facts", '{"wall_seconds": Infinity}'),
     "seconds of no number": _of("facts", '{"wall_seconds": NaN}'),

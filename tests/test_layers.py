@@ -46,6 +46,12 @@ def test_the_order_of_the_rooms_holds(copy):
         ("orchestrator/record", "import ray", "The doors to Ray"),
         ("orchestrator/run", "import optuna", "The doors to Optuna"),
         ("orchestrator/run", "import mlflow", "The doors to MLflow"),
+        ("orchestrator/tracking", "import mlflow", "The doors to MLflow"),
+        (
+            "orchestrator/tracking",
+            "import orchestrator.tracking.mlflow.store",
+            "The doors to the tracker that is MLflow",
+        ),
         ("orchestrator/report", "import sqlalchemy", "The doors to SQL"),
         ("orchestrator/run", "import typer", "The doors to Typer"),
         ("methods", "import orchestrator.training", "Methods know nothing of the orchestrator"),

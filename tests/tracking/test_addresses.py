@@ -66,6 +66,7 @@ def test_a_tracking_uri_of_no_use_is_refused_at_once(tmp_path, monkeypatch, valu
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_fresh_store_is_made_without_a_word(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", QUIET, str(Path(__file__).parents[1]), str(tmp_path)],

@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 from plans import make_plan, make_record, run_trial
 from shown_runs import no_files, run_of
 
@@ -9,6 +10,7 @@ from orchestrator.tracking.mlflow import private
 from orchestrator.tracking.reconcile import reconcile
 
 
+@pytest.mark.slow
 def test_another_mlflow_without_its_inner_parts_is_used_with_one_warning(
     tmp_path, monkeypatch, caplog
 ):

@@ -7,6 +7,7 @@ is left out.
 
 import functools
 import logging
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -38,20 +39,15 @@ def page_of(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{query}"
 
 
-@functools.cache
-def warn_if_untested() -> None:
-    """Say once in a process that MLflow is not what was tested."""
-    found = metadata.version("mlflow")
-    reason = None if is_minor(found, TESTED) else f"found {found}"
-    if differ := differences(RELIES_ON):
-        reason = f"now {differ[0]}"
-    if reason is not None:
-        logger.warning("tested with MLflow %s; %s: what it lacks is done without", TESTED, reason)
+def check_version() -> None:
+    """Warn, once in a process, where MLflow is not of the minor version that was tested."""
+    if not is_minor(metadata.version("mlflow"), TESTED):
+        _warn_of_another()
 
 
 def make_tables(database: Path) -> bool:
     """Make MLflow's tables in a new file; False where this MLflow must do it itself."""
-    if differences(_MAKE_TABLES):
+    if not _is_there(_MAKE_TABLES):
         return False
     import sqlalchemy
     from mlflow.store.db.utils import _initialize_tables
@@ -64,7 +60,23 @@ def make_tables(database: Path) -> bool:
 
 def forget_known_places() -> None:
     """Let MLflow ask again where files of runs go: the folder of a sweep may have been copied."""
-    if not differences(_KNOWN_PLACES):
+    if _is_there(_KNOWN_PLACES):
         from mlflow.tracking._tracking_service import utils
 
         utils._artifact_repos_cache.clear()
+
+
+def _is_there(relied_on: Mapping[str, str]) -> bool:
+    differ = differences(relied_on)
+    if differ:
+        _warn_of_another()
+    return not differ
+
+
+@functools.cache
+def _warn_of_another() -> None:
+    logger.warning(
+        "tested with MLflow %s; found %s: what it lacks of its inner parts is done without",
+        TESTED,
+        metadata.version("mlflow"),
+    )

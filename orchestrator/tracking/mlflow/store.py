@@ -22,7 +22,7 @@ def open_client(uri: str) -> "MlflowClient":
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    private.warn_if_untested()
+    private.check_version()
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name in ("mlflow", "alembic"):
             # Their errors reach us as exceptions, and we say what follows from them.

@@ -1,10 +1,8 @@
 """A picture is decoded as a viewer shows it: upright, transparency over white, else as before."""
 
 import io
-import shutil
 import struct
 import zlib
-from importlib import resources
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from orchestrator.data.images import ContentHashes
 from orchestrator.data.pixels import as_seen, decode
 from orchestrator.data.task import DataError
 from orchestrator.data.transform import ImageTransform
-from orchestrator.training.versions import code_digest
 
 Turn = Image.Transpose
 STORED_AS = {
@@ -204,18 +201,3 @@ def test_what_another_decoder_found_sound_is_looked_at_again(tmp_path, monkeypat
     assert hashes.of_sound_images([b"a" * 32, b"b" * 32]) == {b"a" * 32}
     monkeypatch.setattr("orchestrator.data.images.DECODER", "next")
     assert hashes.of_sound_images([b"a" * 32]) == set()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file", ["pixels.py", "transform.py"])
-def test_other_decoding_is_other_software_to_resume(tmp_path, monkeypatch, file):
-    for package in ("methods", "orchestrator"):
-        shutil.copytree(resources.files(package), tmp_path / package)  # pyright: ignore
-    monkeypatch.setattr(
-        "orchestrator.training.versions.resources.files", lambda name: tmp_path / name
-    )
-    before = code_digest()
-    assert before == code_digest()
-    with (tmp_path / "orchestrator/data" / file).open("a") as code:
-        code.write("\n# decodes otherwise\n")
-    assert before != code_digest()

@@ -3,39 +3,37 @@
 import hashlib
 import platform
 from collections.abc import Mapping
-from importlib import metadata, resources
+from importlib import metadata
+from pathlib import Path
 
+from orchestrator.support.own_process import ROOT
 from orchestrator.training.own_methods import OwnMethod
+
+DECIDE_A_RESULT = ("methods", "orchestrator/data", "orchestrator/training")
+"""How images are split and decoded, what a method adds, how it is trained and measured."""
 
 
 def versions(own_methods: Mapping[str, OwnMethod] | None = None) -> dict[str, str]:
-    """Of what a result may depend on, methods that do not come with this package among it."""
+    """By name: of Python, of the packages that a result may depend on, and of our own `code`.
+
+    Methods that do not come with this package are among it.
+    """
     packages = ("torch", "timm", "pillow", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
     found = {name: metadata.version(name) for name in packages}
     own = {f"method {name}": one.sha256[:12] for name, one in (own_methods or {}).items()}
     return {"python": platform.python_version(), **found, "code": code_digest(), **own}
 
 
-def code_digest() -> str:
-    """Of our own files that decide what a trial's numbers are."""
-    methods = resources.files("methods")
-    files = [
-        file
-        for folder in (methods, methods / "weights")
-        for file in folder.iterdir()
-        if file.name.endswith(".py")
-    ]
-    own = (
-        "training/numerics.py",
-        "training/accuracy.py",
-        "training/loop.py",
-        "training/objective.py",
-        "training/trial.py",
-        "data/pixels.py",
-        "data/transform.py",
-    )
-    files += [resources.files("orchestrator").joinpath(name) for name in own]
+def code_digest(packages: Path = ROOT) -> str:
+    """Of all our own code that a trial runs, below the folder that `orchestrator` lies in.
+
+    Whole folders, so that nothing that changes a number can be forgotten: a file that could not
+    have changed one costs a question when a sweep is resumed, one that is forgotten a wrong table.
+    """
     digest = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.name):
-        digest.update(file.name.encode() + file.read_bytes())
+    for folder in DECIDE_A_RESULT:
+        for file in sorted((packages / folder).rglob("*.py")):
+            content = file.read_bytes()
+            name = file.relative_to(packages).as_posix()
+            digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:12]

@@ -10,8 +10,9 @@ import safetensors.torch
 from plans import make_plan
 
 from methods import METHODS, Backbone, Recipe, tune
-from orchestrator.bundle.bundle import Bundle, save_bundle, sha256_of
+from orchestrator.bundle.bundle import Bundle, save_bundle
 from orchestrator.plan.plan import plan_document
+from orchestrator.support.checksum import sha256_of
 from orchestrator.support.yaml_io import dump_yaml, parse_yaml
 from orchestrator.training.backbone import BackbonePlan
 from orchestrator.training.config import TrialConfig, build

@@ -31,7 +31,6 @@ from orchestrator.bundle.bundle import (
     load_bundle,
     read_bundle,
     save_bundle,
-    sha256_of,
 )
 from orchestrator.bundle.card import model_card
 from orchestrator.bundle.retrain import train_again
@@ -40,6 +39,7 @@ from orchestrator.cli import app
 from orchestrator.data.cache import task_fingerprint
 from orchestrator.data.image_paths import Unreadable
 from orchestrator.data.vtab import read_vtab_task
+from orchestrator.support.checksum import sha256_of
 from orchestrator.support.yaml_io import parse_yaml
 from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.mlflow.registry import model_name, register_winner

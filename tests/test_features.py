@@ -84,7 +84,7 @@ def test_a_disk_that_takes_nothing_costs_no_trial(tmp_path, make, caplog):
     assert "features could not be kept" in caplog.text
 
 
-def test_what_was_made_longest_ago_goes_first(tmp_path, make):
+def test_what_was_used_longest_ago_goes_first(tmp_path, make):
     cache = FeatureCache(tmp_path, max_bytes=3 * 2300)  # a file has 40 x 12 x 4 bytes and a header
     for name in "abcd":
         cache.get({"images": name}, make)
@@ -94,3 +94,20 @@ def test_what_was_made_longest_ago_goes_first(tmp_path, make):
     assert make.times == 4
     cache.get({"images": "a"}, make)
     assert make.times == 5
+    cache.get({"images": "c"}, make)  # used again: now d was used longest ago
+    cache.get({"images": "e"}, make)
+    cache.get({"images": "c"}, make)
+    assert make.times == 6
+    cache.get({"images": "d"}, make)
+    assert make.times == 7
+
+
+def test_what_is_larger_than_the_bound_is_kept_alone_and_a_killed_makers_half_goes(tmp_path, make):
+    cache = FeatureCache(tmp_path, max_bytes=1)
+    cache.get(MADE_FROM, make)
+    half = file_in(tmp_path).with_name("abc.safetensors.12345678.part")
+    half.write_text("half")
+    cache.get({"images": "b"}, make)
+    assert not half.exists()
+    cache.get({"images": "b"}, make)
+    assert make.times == 2 and file_in(tmp_path)

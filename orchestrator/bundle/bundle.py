@@ -28,6 +28,7 @@ from orchestrator.data.images import MAX_FILE_BYTES, parallel_map
 from orchestrator.data.pixels import decode
 from orchestrator.data.split import SplitRule
 from orchestrator.data.transform import ImageTransform
+from orchestrator.support.checksum import sha256_of
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import Between, Entries, Name, OneOf, Sha256, read_as, shown
@@ -374,11 +375,6 @@ def _checksum(file: Path) -> str:
     """A line as sha256sum writes and reads it, which marks a name with a backslash."""
     escaped = file.name.replace("\\", "\\\\")
     return f"{chr(92) if escaped != file.name else ''}{sha256_of(file)}  {escaped}\n"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

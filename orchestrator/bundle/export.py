@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from orchestrator.bundle.bundle import Bundle, save_bundle, sha256_of
+from orchestrator.bundle.bundle import Bundle, save_bundle
 from orchestrator.data.suites import Suite
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record, TrialRecord, best_of
+from orchestrator.support.checksum import sha256_of
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.regular_file import refuse_link_below
 from orchestrator.support.uncertainty import accuracy_text

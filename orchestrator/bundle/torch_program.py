@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from orchestrator.bundle.bundle import PromptedModel
 from orchestrator.support.extras import require
+from orchestrator.support.whole_file import whole_path
 
 
 class PixelsToLogits(nn.Module):
@@ -46,18 +47,14 @@ def save_program(model: PromptedModel, path: Path) -> float:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, 3, size, size), generator=generator, dtype=torch.uint8)
     batch = torch.export.Dim("batch")
-    unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
-    unfinished.unlink(missing_ok=True)  # whatever it was, it is not written through
     # No gradients: what is trained is done learning, and autocast has no part in a program.
-    with torch.no_grad():
+    with torch.no_grad(), whole_path(path) as unfinished:
         program = torch.export.export(network, (pixels[:2],), dynamic_shapes=({0: batch},))
         expected = network(pixels)
         found = write_and_run(program, unfinished, pixels)
-    error = (found - expected).abs().max().item()
-    if error > 1e-4 * max(1.0, expected.abs().max().item()):
-        unfinished.unlink()
-        raise ValueError(f"{path}: the program's logits differ from the model's by {error:.2g}")
-    unfinished.replace(path)
+        error = (found - expected).abs().max().item()
+        if error > 1e-4 * max(1.0, expected.abs().max().item()):
+            raise ValueError(f"{path}: the program's logits differ from the model's by {error:.2g}")
     return error
 
 
@@ -68,7 +65,7 @@ def _torch_export(program: ExportedProgram, path: Path, pixels: Tensor) -> Tenso
 
 
 def _onnx(program: ExportedProgram, path: Path, pixels: Tensor) -> Tensor:
-    require("onnx", "onnx", "onnxscript", "onnxruntime", what=f"writing {path.suffix}")
+    require("onnx", "onnx", "onnxscript", "onnxruntime", what="writing .onnx")
     import onnxruntime
 
     with warnings.catch_warnings():

@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from orchestrator.support.extras import require
 from orchestrator.support.loopback import is_free, is_healthy
+from orchestrator.support.whole_file import whole_path
 from orchestrator.tracking.mlflow.server import server_command, server_environment
 
 logger = logging.getLogger(__name__)
@@ -164,20 +165,19 @@ class Services:
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         path = (path or self.folder / "backups" / f"{now}.tar").absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        with (
+            tempfile.TemporaryDirectory(dir=path.parent) as scratch,
+            whole_path(path) as unfinished,
+        ):
             for database in DATABASES:
                 dump = Path(scratch, f"{database}.dump")
                 self._postgres_program("pg_dump", "--format=custom", f"--file={dump}", database)
-            os.close(os.open(unfinished, os.O_CREAT | os.O_WRONLY, 0o600))
+            os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             with tarfile.open(unfinished, "w") as archive:
                 for database in DATABASES:
                     archive.add(Path(scratch, f"{database}.dump"), f"{database}.dump")
                 if self.settings.artifacts is None and Path(self.artifacts).is_dir():
                     archive.add(self.artifacts, ARTIFACTS_FOLDER)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
         return path
 
     def supervisor_pid(self) -> int | None:

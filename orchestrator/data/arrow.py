@@ -7,7 +7,6 @@ crc32    uint32                     of the other three, checked whenever a file 
 """
 
 import mmap
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,5 +97,3 @@ def new_arrow_images(
         yield write
         file.seek(written.checksum_offset)
         file.write(checksums.data)
-        file.flush()
-        os.fsync(file.fileno())

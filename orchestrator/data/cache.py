@@ -10,10 +10,8 @@ import logging
 import os
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +31,8 @@ from orchestrator.data.task import (
     data_error,
 )
 from orchestrator.data.transform import ImageTransform
-from orchestrator.support.locks import exclusive
+from orchestrator.support.shared_folder import evict, found_or_made, mark_used
+from orchestrator.support.whole_file import whole_path
 
 logger = logging.getLogger(__name__)
 
@@ -175,21 +174,17 @@ class ImageCache:
         return self._open(path, f"{DECODER} {transform.key}", lambda: fetch(name, path))
 
     def _open(self, path: Path, made_by: str, make: Callable[[], None]) -> DecodedSplit:
-        try:
+        def made() -> DecodedSplit:
+            make()
             decoded = _map(path, made_by)
-            if decoded is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with exclusive(path.with_suffix(".lock")):
-                    decoded = _map(path, made_by)  # another process may have made it meanwhile
-                    if decoded is None:
-                        make()
-                        decoded = _map(path, made_by)
-                assert decoded is not None, f"{path} cannot be read back"
+            assert decoded is not None, f"{path} cannot be read back"
+            return decoded
+
+        try:
+            decoded = found_or_made(path, lambda: _map(path, made_by), made)
             with _mapped_lock:
                 _mapped_here.add(decoded)
-            with suppress(FileNotFoundError):  # evicted by another process, but mapped by us
-                # What was used last is evicted last; the kernel's own times are ticks apart.
-                os.utime(path, ns=(time.time_ns(), time.time_ns()))
+            mark_used(path)
             self._evict()
         except OSError as error:
             raise DataError(
@@ -212,7 +207,6 @@ class ImageCache:
             )
         self._make_room(num_bytes)
         known = _DecodedBefore(path.parent, set(contents))
-        part = path.with_suffix(".part")
         failed: list[tuple[Example, DataError]] = []
         decoded: list[Example] = []
 
@@ -229,7 +223,7 @@ class ImageCache:
             except DataError as error:
                 return error
 
-        try:
+        with whole_path(path) as part:
             with new_arrow_images(part, split, contents, size) as write:
                 rows = parallel_map(row, zip(split.examples, contents, strict=True))
                 for index, (example, pixels) in enumerate(zip(split.examples, rows, strict=True)):
@@ -239,9 +233,6 @@ class ImageCache:
                         write(index, pixels)
             if failed:
                 raise _unreadable(split, failed)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
         self.decoded_images += len(decoded)
         logger.info("%s: decoded %d of %d images", split.source, len(decoded), len(split))
 
@@ -261,32 +252,13 @@ class ImageCache:
 
     def _evict(self, max_bytes: int | None = None) -> None:
         """Delete what was used longest ago, down to the bound; never what this process maps."""
+
+        def mapped() -> set[Path]:
+            with _mapped_lock:
+                return {decoded.path for decoded in _mapped_here}
+
         bound = self.max_bytes if max_bytes is None else max_bytes
-        files = []
-        for path in self.root.glob("decoded/*/*.arrow"):
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # another process evicts, too
-                continue
-            files.append((status.st_mtime_ns, status.st_size, path))
-        total = sum(size for _, size, _ in files)
-        with _mapped_lock:
-            mapped = {decoded.path for decoded in _mapped_here}
-        for _, size, path in sorted(files):
-            if total <= bound:
-                break
-            if path in mapped:
-                continue
-            with exclusive(path.with_suffix(".lock"), wait=False) as locked:
-                if locked:
-                    # Other processes that have mapped the file keep it until they let go of it.
-                    path.unlink(missing_ok=True)
-                    total -= size
-                    logger.info("evicted %s", path)
-        for part in self.root.glob("decoded/*/*.part"):
-            with exclusive(part.with_suffix(".lock"), wait=False) as locked:
-                if locked:  # its builder was killed
-                    part.unlink(missing_ok=True)
+        evict(self.root, "decoded/*/*.arrow", bound, keep=mapped)
 
 
 _mapped_lock = threading.Lock()

@@ -8,7 +8,6 @@ size alone, so that a file of the right length and other content is taken. Both 
 huggingface-hub 2.4.0. Ours goes on at the block where it stopped, and compares the sha256.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,9 @@ from orchestrator.data.archives import check_space
 from orchestrator.data.published_suite import Archive, Progress
 from orchestrator.data.suites import PUBLISHED_SUITES
 from orchestrator.data.task import DataError, Task
+from orchestrator.support.checksum import sha256_of
 from orchestrator.support.locks import exclusive
+from orchestrator.support.whole_file import put_in_place
 
 BLOCK_BYTES = 16 << 20
 """One request; what an interruption loses at most."""
@@ -92,13 +93,8 @@ def _download(archive: Archive, downloads: Path, progress: Progress, endpoint: s
             f"{reason}. The same command goes on where this one stopped; without network, put the "
             f"file into {downloads} by hand and run it again"
         ) from error
-    if (lfs := info.get("lfs")) and _sha256(part) != lfs.sha256:
+    if (lfs := info.get("lfs")) and sha256_of(part) != lfs.sha256:
         part.unlink()
         raise DataError(f"{archive.name} arrived damaged and was deleted; fetch it again")
-    part.rename(path)
+    put_in_place(part, path)
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

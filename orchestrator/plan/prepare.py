@@ -39,6 +39,7 @@ from orchestrator.plan.space import (
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import MOST_BYTES_OF_A_NAME, why_no_name
 from orchestrator.support.options import check_options
+from orchestrator.support.whole_file import ENDING_BYTES
 from orchestrator.training.backbone import BackbonePlan, image_transform
 from orchestrator.training.loop import MOST_CLASSES
 from orchestrator.training.numerics import Engine
@@ -57,7 +58,7 @@ NORMALIZATIONS = {
 
 QUICKSTART_METHODS = ("linear", "vpt_deep")
 SHOWN_PROBLEMS = 10
-LONGEST_ENDING = len(".safetensors.part")
+LONGEST_ENDING = len(".safetensors") + ENDING_BYTES
 """Of a file that is named after a task or study."""
 
 

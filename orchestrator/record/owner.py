@@ -4,7 +4,6 @@ The folder is held by a lock of the kernel, a sweep in PostgreSQL also by a lock
 Both end with their process, however that ends, so that no clock decides who is alive.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import sqlalchemy
 
 from orchestrator.plan.plan import PLAN_FILE
 from orchestrator.record.database import StorageError, checked, make_engine
+from orchestrator.support.locks import take
 from orchestrator.support.regular_file import refuse_links_within
 
 LOCK_FILE = ".owner"
@@ -55,11 +55,9 @@ def owned(folder: Path) -> Iterator[None]:
     refuse_links_within(folder)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(folder / LOCK_FILE, flags, 0o666), "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take(file):
             file.seek(0)
-            raise ValueError(f"{folder}: is being run by {_describe(file.read())}") from None
+            raise ValueError(f"{folder}: is being run by {_describe(file.read())}")
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
@@ -84,10 +82,8 @@ def _refuse_owner(folder: Path) -> None:
     except FileNotFoundError:
         return  # nobody ever ran it here
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: is being run by {_describe(file.read())}") from None
+        if not take(file, shared=True):
+            raise ValueError(f"{folder}: is being run by {_describe(file.read())}")
 
 
 @contextmanager

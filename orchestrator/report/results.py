@@ -9,7 +9,6 @@ space of the sweep names; a trial whose space does not use it has null there.
 """
 
 import json
-import os
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -213,14 +212,9 @@ def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
     # Rows of one study at a time: as Python objects they are far larger than as a table.
     parts = [results_table(plan, record.trials(study.name)) for study in plan.studies]
     table = pa.concat_tables(parts)
-    with whole_file(path, path.with_name(f".{path.name}.part")) as file:
+    with whole_file(path) as file:
         pq.write_table(table, file, compression="zstd")
         commit_point("half table")
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name too must survive a power cut
-    finally:
-        os.close(folder)
 
 
 def read_results(path: Path) -> pa.Table:

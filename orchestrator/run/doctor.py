@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.bundle.bundle import BUNDLE_SUFFIXES, read_bundle, sha256_of
+from orchestrator.bundle.bundle import BUNDLE_SUFFIXES, read_bundle
 from orchestrator.bundle.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
 from orchestrator.data.suites import Suite
 from orchestrator.plan.plan import StudyPlan, SweepPlan
@@ -28,6 +28,8 @@ from orchestrator.run.final_files import (
     with_older_bundle,
     write_final,
 )
+from orchestrator.support.checksum import sha256_of
+from orchestrator.support.whole_file import UNFINISHED
 from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.final_content import final_contents
 from orchestrator.tracking.reconcile import reconcile, reconcile_final, restore_models, tracked_runs
@@ -309,9 +311,8 @@ def _left_over(record: Record, folder: Path) -> Sequence[Path]:
     }
     found = [
         path
-        for pattern in ("*.part", ".*.part")
         for place in (folder, *(folder / n for n in (TRIALS_FOLDER, BEST_FOLDER, FINAL_FOLDER)))
-        for path in (place.glob(pattern) if place == folder else place.rglob(pattern))
+        for path in (place.glob(UNFINISHED) if place == folder else place.rglob(UNFINISHED))
     ]
     found += [
         path

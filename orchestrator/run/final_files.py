@@ -20,7 +20,6 @@ from orchestrator.bundle.bundle import (
     Bundle,
     read_bundle,
     save_bundle,
-    sha256_of,
 )
 from orchestrator.bundle.export import BY_METHOD, describe
 from orchestrator.data.suites import Suite
@@ -30,6 +29,7 @@ from orchestrator.record.final_outcome import StudyOutcome
 from orchestrator.record.finals import FinalRecord, FinalRun
 from orchestrator.report.final import FINAL_FILE
 from orchestrator.run.final_queue import files_of_round
+from orchestrator.support.checksum import sha256_of
 from orchestrator.support.whole_file import whole_file
 
 logger = logging.getLogger(__name__)

@@ -159,7 +159,8 @@ class SearchQueue:
         kept = {(config.study, str(config.number)) for config in self._interrupted}
         for study in self.record.plan.studies:
             for path in (self._trials_folder / study.name).glob("*"):
-                if path.suffix in OF_RUNNING_TRIALS and (study.name, path.stem) not in kept:
+                number = path.name.partition(".")[0]
+                if path.suffix in OF_RUNNING_TRIALS and (study.name, number) not in kept:
                     path.unlink()
 
     def _suspect(self, running: _Running, reason: str, facts: Mapping[str, Any]) -> None:
@@ -194,9 +195,9 @@ class SearchQueue:
     def _ended(self, running: _Running) -> None:
         running.ended = True
         config = running.config
-        for suffix in OF_RUNNING_TRIALS:
-            path = self._trials_folder / config.study / f"{config.number}{suffix}"
-            path.unlink(missing_ok=True)
+        for path in (self._trials_folder / config.study).glob(f"{config.number}.*"):
+            if path.suffix in OF_RUNNING_TRIALS:
+                path.unlink(missing_ok=True)
         self._tell("trial_ended", self.record.trial(running.config.study, running.config.number))
 
     def _keep_best(self, study: str) -> None:

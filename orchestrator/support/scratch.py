@@ -6,7 +6,6 @@ machines share a place, a lock may be seen by its own machine alone: each remove
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+from orchestrator.support.locks import take
 
 VARIABLE = "ORCHESTRATOR_SCRATCH"
 """In the environment of all that a driver starts: its folder."""
@@ -115,7 +116,7 @@ def _made_in(place: Path) -> tuple[Path, int]:
     try:
         (made / _MARK).write_text("\n".join(_machine()))
         lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take(lock, wait=True)
         # Only now it has a name under which others look for folders that nobody holds.
         return made.rename(place / made.name[1:]), lock
     except OSError:
@@ -147,10 +148,7 @@ def _held(folder: Path) -> Iterator[bool]:
     """Whether nobody holds it; until the end of the block, we do."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        yield take(lock)
     finally:
         os.close(lock)
 

@@ -28,7 +28,7 @@ def save_checkpoint(state: Any, path: Path, *, owner: str) -> None:
     content = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     middle = len(content) // 2
-    with whole_file(path, path.with_suffix(".part")) as file:
+    with whole_file(path) as file:
         file.write(_MAGIC + hashlib.sha256(content).digest() + content[:middle])
         commit_point("half checkpoint", of=f"{path.parent.name} {path.stem}")
         file.write(content[middle:])

@@ -10,7 +10,6 @@ Who carries the files is behind `FileCarrier`; nothing here knows Ray.
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,8 +17,8 @@ from typing import Protocol
 from methods.backbones import save_frozen
 from orchestrator.data.cache import DecodedSplit, ImageCache
 from orchestrator.data.transform import ImageTransform
-from orchestrator.support.locks import exclusive
-from orchestrator.support.whole_file import whole_file
+from orchestrator.support.shared_folder import found_or_made
+from orchestrator.support.whole_file import whole_file, whole_path
 from orchestrator.training.backbone import BackbonePlan, load_planned_backbone
 
 logger = logging.getLogger(__name__)
@@ -27,6 +26,10 @@ logger = logging.getLogger(__name__)
 WEIGHTS_FOLDER = "weights"
 CHECKPOINTS_FOLDER = "checkpoints"
 ATTEMPTS = 3
+
+
+class _DamagedError(Exception):
+    """What arrived is not what was sent."""
 
 
 class FileCarrier(Protocol):
@@ -71,12 +74,12 @@ class DriverFiles:
     def weights(self) -> Path:
         """The frozen backbone, in the cache of this node."""
         path = ImageCache().root / self._weights
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with exclusive(path.with_suffix(".lock")):
-                if not path.exists():
-                    self._fetch(self._weights, path)
-        return path
+
+        def fetched() -> Path:
+            self._fetch(self._weights, path)
+            return path
+
+        return found_or_made(path, lambda: _if_there(path), fetched)
 
     def checkpoint(self, path: Path) -> Path:
         """Where on this node the checkpoint is that would be at `path` on the driver's."""
@@ -94,17 +97,18 @@ class DriverFiles:
         for attempt in range(1, ATTEMPTS + 1):
             expected, parts = self._carrier.fetch(name)
             digest = hashlib.sha256()
-            unfinished = path.with_suffix(".part")
-            unfinished.unlink(missing_ok=True)
-            with unfinished.open("xb") as file:
-                for part in parts:
-                    digest.update(part)
-                    file.write(part)
-            if digest.hexdigest() == expected:
-                unfinished.replace(path)
+            try:
+                with whole_file(path) as file:
+                    for part in parts:
+                        digest.update(part)
+                        file.write(part)
+                    if digest.hexdigest() != expected:
+                        raise _DamagedError
+            except _DamagedError:
+                logger.warning("%s: arrived damaged, attempt %d of %d", name, attempt, ATTEMPTS)
+            else:
                 logger.info("%s: fetched from the driver", name)
                 return
-            logger.warning("%s: arrived damaged, attempt %d of %d", name, attempt, ATTEMPTS)
         raise OSError(f"{name}: arrived damaged {ATTEMPTS} times")
 
 
@@ -112,16 +116,15 @@ def store_weights(plan: BackbonePlan, cache_root: Path) -> str:
     """Put the frozen backbone into the driver's cache, if it is not there; its name there."""
     name = f"{WEIGHTS_FOLDER}/{plan.weights_sha256}-{plan.image_size}.safetensors"
     path = cache_root / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        save_frozen(load_planned_backbone(plan, "cpu"), unfinished)
-        unfinished.replace(path)
+
+    def made() -> Path:
+        with whole_path(path) as unfinished:
+            save_frozen(load_planned_backbone(plan, "cpu"), unfinished)
+        return path
+
+    found_or_made(path, lambda: _if_there(path), made)
     return name
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is complete and on the disk, or not there at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, path.with_suffix(".part")) as file:
-        file.write(content)
+def _if_there(path: Path) -> Path | None:
+    return path if path.exists() else None

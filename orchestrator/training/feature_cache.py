@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import safetensors
@@ -17,8 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from orchestrator.support.locks import exclusive
-from orchestrator.training.driver_files import write_whole
+from orchestrator.support.shared_folder import evict, found_or_made, mark_used
+from orchestrator.support.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -40,35 +39,22 @@ class FeatureCache:
         """
         name = json.dumps(made_from, sort_keys=True)
         path = self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.safetensors"
-        features = _read(path, name)
-        if features is not None:
+        features: Tensor | None = None
+
+        def made() -> Tensor:
+            nonlocal features
+            features = make().cpu()
+            write_whole(path, _content(features, name))
+            evict(self._folder, "*.safetensors", self._max_bytes, keep=lambda: {path})
             return features
+
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with exclusive(path.with_suffix(".lock")):
-                features = _read(path, name)  # another process may have made them meanwhile
-                if features is None:
-                    features = make().cpu()
-                    write_whole(path, _content(features, name))
-                    self._evict(path)
+            features = found_or_made(path, lambda: _read(path, name), made)
+            mark_used(path)
         except OSError as error:
             # A full disk costs the next process a pass of the network, not this one its trial.
             logger.warning("%s: features could not be kept: %s", self._folder, error)
-            with suppress(OSError):
-                path.with_suffix(".part").unlink(missing_ok=True)
         return make().cpu() if features is None else features
-
-    def _evict(self, newest: Path) -> None:
-        """Delete what was made longest ago, down to the bound."""
-        files = []
-        for path in self._folder.glob("*.safetensors"):
-            with suppress(FileNotFoundError):  # another process evicts, too
-                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total > self._max_bytes and path != newest:
-                path.unlink(missing_ok=True)
-                total -= size
 
 
 def _content(features: Tensor, name: str) -> bytes:

@@ -30,10 +30,11 @@ from orchestrator.data.cache import (
 from orchestrator.data.task import SEARCH_SPLITS, Task
 from orchestrator.data.transform import ImageTransform
 from orchestrator.support.document import shown
+from orchestrator.support.whole_file import write_whole
 from orchestrator.training.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.training.config import TrialConfig, build
-from orchestrator.training.driver_files import DriverFiles, write_whole
+from orchestrator.training.driver_files import DriverFiles
 from orchestrator.training.facts import EpochRow, TrialFacts
 from orchestrator.training.feature_cache import FeatureCache
 from orchestrator.training.loop import (

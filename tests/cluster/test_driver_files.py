@@ -14,8 +14,9 @@ from trials import context_of, trial_config
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.run.ray.files import _Files
+from orchestrator.support.whole_file import write_whole
 from orchestrator.training.backbone import image_transform
-from orchestrator.training.driver_files import DriverFiles, store_weights, write_whole
+from orchestrator.training.driver_files import DriverFiles, store_weights
 from orchestrator.training.trial import Trial, TrialContext
 from orchestrator.training.worker_cache import WorkerCache
 

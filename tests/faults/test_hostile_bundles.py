@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from methods import load_backbone
-from orchestrator.bundle.bundle import Bundle, load_bundle, read_bundle, sha256_of
+from orchestrator.bundle.bundle import Bundle, load_bundle, read_bundle
 from orchestrator.cli import main
 from orchestrator.plan.plan import SweepPlan, read_plan
+from orchestrator.support.checksum import sha256_of
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
 
 settings.register_profile("busy machine", deadline=None)

@@ -16,7 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.data.cache import DecodedSplit, ImageCache
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.training.driver_files import DriverFiles, store_weights, write_whole
+from orchestrator.support.whole_file import write_whole
+from orchestrator.training.driver_files import DriverFiles, store_weights
 
 PART_BYTES = 32 << 20
 STORED_BYTES = 2 << 30

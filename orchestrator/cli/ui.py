@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,19 +115,21 @@ def _wait_until_ready(
     server: subprocess.Popen[bytes], base: str, tracker: str, output: IO[bytes]
 ) -> None:
     from orchestrator.support.loopback import is_healthy
+    from orchestrator.support.waiting import wait_until
 
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise ValueError(f"the {tracker} server did not start:\n{_tail(output)}")
-        if is_healthy(base, timeout_seconds=5):
-            return
-        time.sleep(0.3)
-    raise ValueError(
-        f"the {tracker} server was not ready after {START_SECONDS} s:\n{_tail(output)}"
-    )
+    def ended() -> bool:
+        return server.poll() is not None
+
+    def answers() -> bool:  # of another on the same port it would not be the answer
+        return not ended() and is_healthy(base, timeout_seconds=5)
+
+    if not wait_until(answers, seconds=START_SECONDS, pause=0.3, hopeless=ended):
+        what = "did not start" if ended() else f"was not ready after {START_SECONDS} s"
+        raise ValueError(f"the {tracker} server {what}:\n{_tail(output)}")
 
 
 def _tail(output: IO[bytes]) -> str:
+    from orchestrator.support.waiting import last_lines
+
     output.seek(0)
-    return "\n".join(output.read().decode(errors="replace").splitlines()[-15:])
+    return last_lines(output.read())

@@ -5,36 +5,34 @@ Both listen on this machine alone, unless a private address is given. The superv
 what ends, and what it started ends with it.
 """
 
-import contextlib
-import ctypes
-import fcntl
 import json
 import logging
 import os
-import pwd
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from orchestrator.cluster.postgres import Postgres, postgres_programs
+from orchestrator.cluster.supervision import (
+    STOP_SECONDS,
+    StateFile,
+    Supervised,
+    spawn,
+    stop_signals,
+)
 from orchestrator.support.extras import require
 from orchestrator.support.loopback import is_free, is_healthy
-from orchestrator.support.whole_file import whole_path
+from orchestrator.support.waiting import last_lines, wait_until
+from orchestrator.support.whole_file import whole_path, write_whole
 from orchestrator.tracking.mlflow.server import server_command, server_environment
 
-logger = logging.getLogger(__name__)
-
-USER = "orchestrator"
 DATABASES = ("studies", "mlflow")
 SETTINGS_FILE = "services.json"
 STATE_FILE = "state.json"
@@ -43,17 +41,11 @@ ARTIFACTS_FOLDER = "artifacts"
 _RESTORING = "restoring"
 """While this file is there, the databases are not whole."""
 
-MAX_CONNECTIONS = 300
-"""MLflow's four workers may hold 60, a sweep a few; PostgreSQL's own limit of 100 is near that."""
-
 START_SECONDS = 300
 START_ATTEMPTS = 3
 """A service that had to be started so often while it was waited for will not come up."""
-STOP_SECONDS = 60
-LONGEST_PAUSE_SECONDS = 30.0
-"""Between two starts of a service that ends again and again."""
-
-_PR_SET_PDEATHSIG = 1
+FREE_SECONDS = 10
+"""Ports of a supervisor that died may just be getting free."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +65,10 @@ class Services:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder.expanduser().absolute()
         self.settings = settings
+        self.postgres = Postgres(
+            folder=self.folder, host=settings.host, port=settings.postgres_port
+        )
+        self._state = StateFile(self.folder / STATE_FILE)
         self._supervisor: subprocess.Popen[Any] | None = None
         self._made_databases = False
 
@@ -87,7 +83,7 @@ class Services:
     @property
     def storage_url(self) -> str:
         """Of the studies. The password stays in its file."""
-        return self._database_url("studies")
+        return self.postgres.url("studies")
 
     @property
     def tracking_uri(self) -> str:
@@ -119,7 +115,7 @@ class Services:
                     start_new_session=True,
                 )
         try:
-            self._wait("PostgreSQL", "postgres", self._postgres_answers)
+            self._wait("PostgreSQL", "postgres", self.postgres.answers)
             if backup is not None:
                 self._restore(backup)
                 (self.folder / _RESTORING).unlink()
@@ -137,20 +133,18 @@ class Services:
         if pid is None:
             return False
         os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while self.supervisor_pid() is not None:
-            if time.monotonic() > deadline:
-                raise ValueError(f"{self.folder}: process {pid} did not stop in {STOP_SECONDS} s")
-            time.sleep(0.1)
+        seconds = 2 * STOP_SECONDS
+        if not wait_until(lambda: self.supervisor_pid() is None, seconds=seconds, pause=0.1):
+            raise ValueError(f"{self.folder}: process {pid} did not stop in {seconds} s")
         return True
 
     def status(self) -> dict[str, dict[str, Any]]:
         """By service: address, whether it answers, process and number of starts."""
-        state = self._read_state() if self.supervisor_pid() is not None else {}
+        state = self._state.read() if self.supervisor_pid() is not None else {}
         return {
             "postgres": {
                 "address": self.storage_url,
-                "answers": self._postgres_answers(),
+                "answers": self.postgres.answers(),
                 **state.get("postgres", {}),
             },
             "mlflow": {
@@ -170,8 +164,7 @@ class Services:
             whole_path(path) as unfinished,
         ):
             for database in DATABASES:
-                dump = Path(scratch, f"{database}.dump")
-                self._postgres_program("pg_dump", "--format=custom", f"--file={dump}", database)
+                self.postgres.dump(database, Path(scratch, f"{database}.dump"))
             os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             with tarfile.open(unfinished, "w") as archive:
                 for database in DATABASES:
@@ -182,343 +175,100 @@ class Services:
 
     def supervisor_pid(self) -> int | None:
         """The process that holds the folder, if there is one."""
-        path = self.folder / STATE_FILE
-        if not path.exists():
-            return None
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return self._read_state().get("pid")
-        return None
+        return self._state.supervisor_pid()
 
     def supervise(self) -> None:
         """Keep both running until a signal says to stop."""
-        with (self.folder / STATE_FILE).open("a+") as state, _stop_signals() as stopped:
-            try:
-                fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{self.folder}: is supervised already") from None
-            postgres = _Service("postgres", self._start_postgres, stop_signal=signal.SIGINT)
-            mlflow = _Service("mlflow", self._start_mlflow, stop_signal=signal.SIGTERM)
-
-            def write_state() -> None:
-                document = {"pid": os.getpid()}
-                document |= {service.name: service.as_json() for service in (postgres, mlflow)}
-                state.seek(0)
-                state.truncate()
-                json.dump(document, state)
-                state.flush()
-
+        with self._state.held() as write_state, stop_signals() as stopped:
+            postgres = Supervised("postgres", self._start_postgres, stop_signal=signal.SIGINT)
+            mlflow = Supervised("mlflow", self._start_mlflow, stop_signal=signal.SIGTERM)
             try:
                 while not stopped.is_set():
                     changed = postgres.keep_running()
                     if postgres.is_running and self._has_databases():
                         changed |= mlflow.keep_running()
                     if changed:
-                        write_state()
+                        write_state((postgres, mlflow))
                     stopped.wait(0.5)
             finally:
                 mlflow.stop()  # first: it writes into the other
                 postgres.stop()
 
-    # PostgreSQL
-
-    def _database_url(self, database: str) -> str:
-        settings = self.settings
-        return (
-            f"postgresql+psycopg://{USER}@{settings.host}:{settings.postgres_port}/{database}"
-            f"?passfile={self.folder / 'pgpass'}"
-        )
-
     def _create(self, backup: Path | None) -> None:
         if backup is not None and not backup.is_file():
             raise ValueError(f"{backup}: there is no such backup")
-        programs = postgres_programs()
+        postgres_programs()
         self.folder.mkdir(parents=True, exist_ok=True)
-        account = _database_account()
-        data = self.folder / "postgres"
-        data.mkdir(mode=0o700, exist_ok=True)
-        password = secrets.token_urlsafe(24)
-        _write_private(self.folder / "pgpass", f"*:*:*:{USER}:{password}\n")
-        if account is not None:
-            shutil.chown(data, account)
-        with tempfile.NamedTemporaryFile("w") as file:
-            file.write(password)
-            file.flush()
-            if account is not None:
-                shutil.chown(file.name, account)
-            options = [f"--username={USER}", "--auth=scram-sha-256", f"--pwfile={file.name}"]
-            done = subprocess.run(  # noqa: S603
-                [programs / "initdb", *options, "--encoding=UTF8", "-D", data],
-                **_as(account),
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=data,
-            )
-        if done.returncode:
-            raise ValueError(f"{data}: PostgreSQL could not make a database: {done.stderr.strip()}")
-        if not _is_loopback(self.settings.host):
-            with (data / "pg_hba.conf").open("a") as rules:
-                rules.write("host all all samenet scram-sha-256\n")
+        self.postgres.create()
         environment = {
             "ORCHESTRATOR_STORAGE": self.storage_url,
             "MLFLOW_TRACKING_URI": self.tracking_uri,
         }
         lines = [f"export {name}='{value}'\n" for name, value in environment.items()]
-        (self.folder / ENVIRONMENT_FILE).write_text("".join(lines))
+        write_whole(self.folder / ENVIRONMENT_FILE, "".join(lines).encode())
         if backup is not None:
             (self.folder / _RESTORING).touch()
         # Last: with this file the folder counts as made.
-        (self.folder / SETTINGS_FILE).write_text(json.dumps(asdict(self.settings), indent=2))
-
-    def _start_postgres(self) -> subprocess.Popen[Any]:
-        settings, account = self.settings, _database_account()
-        options = {
-            "listen_addresses": settings.host,
-            "unix_socket_directories": "",
-            "max_connections": MAX_CONNECTIONS,
-        }
-        command: list[Any] = [postgres_programs() / "postgres", "-D", self.folder / "postgres"]
-        command += ["-p", str(settings.postgres_port)]
-        for name, value in options.items():
-            command += ["-c", f"{name}={value}"]
-        return self._spawn(command, "postgres.log", signal.SIGINT, **_as(account))
-
-    def _has_databases(self) -> bool:
-        if self._made_databases:
-            return True
-        if not self._postgres_answers():
-            return False
-        if (self.folder / _RESTORING).exists():
-            return False
-        found = self._psql("postgres", "SELECT datname FROM pg_database")
-        for database in DATABASES:
-            if database not in found.split():
-                self._psql("postgres", f"CREATE DATABASE {database}")
-        self._made_databases = True
-        return True
-
-    def _postgres_answers(self) -> bool:
-        try:
-            self._psql("postgres", "SELECT 1")
-        except ValueError:
-            return False
-        return True
-
-    def _psql(self, database: str, statement: str) -> str:
-        return self._postgres_program("psql", "-X", "-A", "-t", "-c", statement, database)
-
-    def _postgres_program(self, name: str, *arguments: str) -> str:
-        where = {
-            "PGHOST": self.settings.host,
-            "PGPORT": str(self.settings.postgres_port),
-            "PGUSER": USER,
-            "PGPASSFILE": str(self.folder / "pgpass"),
-            "PGCONNECT_TIMEOUT": "5",
-        }
-        done = subprocess.run(  # noqa: S603
-            [postgres_programs() / name, *arguments],
-            env={**os.environ, **where},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise ValueError(f"{name}: {done.stderr.strip()}")
-        return done.stdout
+        settings = json.dumps(asdict(self.settings), indent=2)
+        write_whole(self.folder / SETTINGS_FILE, settings.encode())
 
     def _restore(self, backup: Path) -> None:
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             with tarfile.open(backup) as archive:
                 archive.extractall(scratch, filter="data")
             for database in DATABASES:
-                self._psql("postgres", f"CREATE DATABASE {database}")
-                dump = f"{scratch}/{database}.dump"
-                self._postgres_program("pg_restore", "--exit-on-error", "-d", database, dump)
+                self.postgres.restore(database, Path(scratch, f"{database}.dump"))
             kept = Path(scratch, ARTIFACTS_FOLDER)
             if kept.is_dir():
                 kept.replace(self.folder / ARTIFACTS_FOLDER)
 
-    # MLflow
+    def _start_postgres(self) -> subprocess.Popen[Any]:
+        command, account = self.postgres.command()
+        return spawn(command, self.folder / "postgres.log", signal.SIGINT, **account)
 
     def _start_mlflow(self) -> subprocess.Popen[Any]:
-        settings = self.settings
-        return self._spawn(
-            server_command(
-                self._database_url("mlflow"), self.artifacts, settings.host, settings.mlflow_port
-            ),
-            "mlflow.log",
-            signal.SIGTERM,
-            env=server_environment(),
-        )
+        settings, database = self.settings, self.postgres.url("mlflow")
+        command = server_command(database, self.artifacts, settings.host, settings.mlflow_port)
+        log = self.folder / "mlflow.log"
+        return spawn(command, log, signal.SIGTERM, env=server_environment())
+
+    def _has_databases(self) -> bool:
+        if self._made_databases:
+            return True
+        if not self.postgres.answers() or (self.folder / _RESTORING).exists():
+            return False
+        self.postgres.make_missing(DATABASES)
+        self._made_databases = True
+        return True
 
     def _mlflow_answers(self) -> bool:
         return is_healthy(self.tracking_uri, timeout_seconds=5)
 
-    # Processes
-
-    def _spawn(
-        self, command: Sequence[Any], log_file: str, death_signal: int, **options: Any
-    ) -> subprocess.Popen[Any]:
-        with (self.folder / log_file).open("ab") as log:
-            return subprocess.Popen(  # noqa: S603
-                [*map(str, command)],
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_ends_with_us(death_signal),
-                **options,
-            )
-
     def _starts_by_us(self, service: str) -> int:
         """How often the supervisor that we started had to start it."""
-        state = self._read_state()
+        state = self._state.read()
         if self._supervisor is None or state.get("pid") != self._supervisor.pid:
             return 0  # what an earlier one left
         return state.get(service, {}).get("starts", 0)
 
-    def _read_state(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.folder / STATE_FILE).read_text())
-        except (ValueError, FileNotFoundError):  # it is just being written, or will be
-            return {}
-
     def _refuse_taken_ports(self) -> None:
-        for name, port in (
-            ("PostgreSQL", self.settings.postgres_port),
-            ("MLflow", self.settings.mlflow_port),
-        ):
-            deadline = time.monotonic() + 10  # those of a supervisor that died may just be ending
-            while not is_free(self.settings.host, port):
-                if time.monotonic() > deadline:
-                    raise ValueError(
-                        f"port {port} of {self.settings.host}, for {name}, is taken or not ours "
-                        "to use"
-                    )
-                time.sleep(0.2)
+        host = self.settings.host
+        ports = {"PostgreSQL": self.settings.postgres_port, "MLflow": self.settings.mlflow_port}
+        for name, port in ports.items():
+            if not wait_until(lambda port=port: is_free(host, port), seconds=FREE_SECONDS):
+                raise ValueError(f"port {port} of {host}, for {name}, is taken or not ours to use")
 
     def _wait(self, name: str, service: str, answers: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers():
-            died = self._supervisor is not None and self._supervisor.poll() is not None
-            ends_again_and_again = self._starts_by_us(service) >= START_ATTEMPTS
-            if died or ends_again_and_again or time.monotonic() > deadline:
-                log = self.folder / ("supervisor.log" if died else f"{service}.log")
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise ValueError(f"{name} does not answer; {log} ends with:\n{tail}")
-            time.sleep(0.3)
+        def died() -> bool:
+            return self._supervisor is not None and self._supervisor.poll() is not None
 
+        def hopeless() -> bool:
+            return died() or self._starts_by_us(service) >= START_ATTEMPTS
 
-class _Service:
-    """A process that is started again when it ends."""
-
-    def __init__(
-        self, name: str, start: Callable[[], subprocess.Popen[Any]], stop_signal: int
-    ) -> None:
-        self.name = name
-        self._start = start
-        self._stop_signal = stop_signal
-        self._process: subprocess.Popen[Any] | None = None
-        self._starts = 0
-        self._started = 0.0
-        self._pause = 0.0
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def as_json(self) -> dict[str, Any]:
-        return {"pid": self._process and self._process.pid, "starts": self._starts}
-
-    def keep_running(self) -> bool:
-        """Start it if it does not run; True if that was so."""
-        if self.is_running:
-            return False
-        ran = time.monotonic() - self._started
-        if self._process is not None:
-            _signal_group(self._process.pid, signal.SIGKILL)  # what it may have left
-            if ran < self._pause:
-                return False
-            logger.warning("%s ended with %s; starting it again", self.name, self._process.poll())
-        self._pause = min(LONGEST_PAUSE_SECONDS, 2 * self._pause + 1) if ran < 60 else 0.0
-        self._process = self._start()
-        self._starts += 1
-        self._started = time.monotonic()
-        return True
-
-    def stop(self) -> None:
-        if self._process is None or not self.is_running:
-            return
-        self._process.send_signal(self._stop_signal)
-        try:
-            self._process.wait(timeout=STOP_SECONDS / 2)
-        except subprocess.TimeoutExpired:
-            logger.warning("%s does not stop; killing it", self.name)
-        _signal_group(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
-def postgres_programs() -> Path:
-    """The folder of PostgreSQL's server programs; ValueError if they are not installed."""
-    found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4])
-    )
-    on_path = shutil.which("initdb")
-    if not found and on_path is None:
-        raise ValueError("PostgreSQL's server is not installed (on Debian: apt install postgresql)")
-    return found[-1].parent if found else Path(str(on_path)).parent
-
-
-def _database_account() -> str | None:
-    """Who runs the database: it refuses to run as root."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam("postgres").pw_name
-    except KeyError:
-        raise ValueError("as root, PostgreSQL needs an account `postgres` to run under") from None
-
-
-def _as(account: str | None) -> dict[str, Any]:
-    if account is None:
-        return {}
-    entry = pwd.getpwnam(account)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-
-
-def _ends_with_us(death_signal: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, death_signal)
-
-    return ask_kernel
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
-
-
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in ("localhost", "::1")
-
-
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    yield stopped
+        if not wait_until(answers, seconds=START_SECONDS, pause=0.3, hopeless=hopeless):
+            log = self.folder / ("supervisor.log" if died() else f"{service}.log")
+            tail = last_lines(log.read_bytes())
+            raise ValueError(f"{name} does not answer; {log} ends with:\n{tail}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import mlflow
 import pytest
 from suites import write_suite
 
-from orchestrator.cluster.services import Services, Settings, postgres_programs
+from orchestrator.cluster.postgres import postgres_programs
+from orchestrator.cluster.services import Services, Settings
 
 pytestmark = [
     pytest.mark.postgres,
@@ -147,14 +148,14 @@ def test_the_password_is_for_its_owner_and_in_no_address(services: Services):
 
 
 def test_a_backup_is_what_new_services_begin_with(services: Services, folder: Path):
-    services._psql("studies", "CREATE TABLE kept (answer int); INSERT INTO kept VALUES (42)")
+    services.postgres.ask("studies", "CREATE TABLE kept (answer int); INSERT INTO kept VALUES (42)")
     backup = services.backup(folder / "backup.tar")
     with pytest.raises(ValueError, match="holds data already"):
         services.start(backup=backup)
     restored = Services(folder / "restored", settings())
     try:
         restored.start(backup=backup)
-        assert restored._psql("studies", "SELECT answer FROM kept") == "42\n"
+        assert restored.postgres.ask("studies", "SELECT answer FROM kept") == "42\n"
         names = [e.name for e in mlflow.MlflowClient(restored.tracking_uri).search_experiments()]
         assert names
     finally:

@@ -105,7 +105,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path, make):
 def test_what_is_larger_than_the_bound_is_kept_alone_and_a_killed_makers_half_goes(tmp_path, make):
     cache = FeatureCache(tmp_path, max_bytes=1)
     cache.get(MADE_FROM, make)
-    half = file_in(tmp_path).with_name("abc.safetensors.12345678.part")
+    half = tmp_path / FOLDER / "abc.safetensors.12345678.part"
     half.write_text("half")
     cache.get({"images": "b"}, make)
     assert not half.exists()

@@ -165,7 +165,7 @@ class Services:
         ):
             for database in DATABASES:
                 self.postgres.dump(database, Path(scratch, f"{database}.dump"))
-            os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            unfinished.chmod(0o600)
             with tarfile.open(unfinished, "w") as archive:
                 for database in DATABASES:
                     archive.add(Path(scratch, f"{database}.dump"), f"{database}.dump")

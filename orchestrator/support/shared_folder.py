@@ -4,7 +4,6 @@ Whoever needs a file makes it while the others that need it wait; what was used 
 first when all of them are larger than the bound.
 """
 
-import glob
 import logging
 import os
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.support.locks import exclusive
-from orchestrator.support.whole_file import UNFINISHED
+from orchestrator.support.whole_file import UNFINISHED, remove_left
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -23,8 +22,7 @@ T = TypeVar("T")
 def found_or_made(path: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:
     """What `read` finds in the file at `path`; where that is None, what `make` makes of it.
 
-    Only one process makes it at a time: the others wait, and then find it. What one that was killed
-    meanwhile had written of it goes.
+    Only one process makes it at a time: the others wait, and then find it.
     """
     found = read()
     if found is None:
@@ -32,8 +30,6 @@ def found_or_made(path: Path, read: Callable[[], T | None], make: Callable[[], T
         with exclusive(_lock_of(path)):
             found = read()  # another process may have made it meanwhile
             if found is None:
-                for left in path.parent.glob(f"{glob.escape(path.name)}.{UNFINISHED}"):
-                    left.unlink(missing_ok=True)
                 found = make()
     return found
 
@@ -64,8 +60,7 @@ def evict(
         if path not in kept and _deleted(path):
             total -= size
             logger.info("evicted %s", path)
-    for unfinished in folder.glob(str(Path(pattern).with_name(UNFINISHED))):
-        _deleted(unfinished)
+    remove_left(folder, str(Path(pattern).with_name(UNFINISHED)))
 
 
 def _deleted(path: Path) -> bool:
@@ -77,5 +72,4 @@ def _deleted(path: Path) -> bool:
 
 
 def _lock_of(path: Path) -> Path:
-    """Of a file and of what is to become it."""
-    return path.with_name(f"{path.name.partition('.')[0]}.lock")
+    return path.with_suffix(".lock")

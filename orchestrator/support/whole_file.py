@@ -1,25 +1,30 @@
 """Files that are complete and on the disk, or not there at all, and never written through a link.
 
 Until it is complete a file is called `<name>.<eight digits>.part`: beside its place, so that it can
-be moved there in one step, and under a name of its own, so that no two writers meet in it. A
-writer that is killed leaves it behind; `UNFINISHED` is how whoever cleans up finds it.
+be moved there in one step, and under a name of its own, so that no two writers meet in it. Its
+writer holds it by a lock: what a killed one left is known by it, and goes when the same file is
+written again; `UNFINISHED` is how others find it.
 
 A sweep folder may come from a stranger: no file that stands there is opened for writing, since it
 may be a link to a file of whoever looks at the sweep.
 """
 
 import errno
+import glob
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestrator.support.locks import take
+
 UNFINISHED = "*.part"
-"""Of files that are being written, or were when their writer died (before 0.2, without digits)."""
+"""Of files that are being written, or were when their writer died; once they had no digits."""
 
 ENDING_BYTES = len(".12345678.part")
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
@@ -29,10 +34,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     ValueError where a device, a pipe or a folder has that name.
     """
-    with whole_path(path) as unfinished:
-        created = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-        with os.fdopen(created, "wb") as file:
-            yield file
+    with _begun(path) as (_, descriptor), os.fdopen(descriptor, "wb", closefd=False) as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """The same for a library that opens the file itself: an empty one, which it may write over."""
+    with _begun(path) as (unfinished, _):
+        yield unfinished
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -42,26 +52,52 @@ def write_whole(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-@contextmanager
-def whole_path(path: Path) -> Iterator[Path]:
-    """The same for a library that opens the file itself, by a name that nothing has yet."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: is there already and is no file, so no file can take its place")
-    # Digits, since a failure is known again by its words, whatever the numbers in it.
-    unfinished = path.with_name(f"{path.name}.{secrets.randbelow(10**8):08}.part")
-    try:
-        yield unfinished
-        put_in_place(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
 def put_in_place(complete: Path, path: Path) -> None:
     """Give a file that was written beside `path` its name; both survive a power cut."""
     _sync(complete)
     complete.replace(path)
     _sync(path.parent)
+
+
+def remove_left(folder: Path, pattern: str = UNFINISHED) -> None:
+    """Remove what writers that are gone left unfinished in a folder."""
+    for left in folder.glob(pattern):
+        with suppress(OSError):  # finished or removed just now; no file, or not ours to remove
+            descriptor = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if take(descriptor):
+                    left.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _begun(path: Path) -> Iterator[tuple[Path, int]]:
+    """The unfinished file and its open descriptor, by whose lock others know that we live."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: is there already and is no file, so no file can take its place")
+    remove_left(path.parent, f"{glob.escape(path.name)}.{UNFINISHED}")
+    unfinished, descriptor = _created_beside(path)
+    try:
+        yield unfinished, descriptor
+        put_in_place(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _created_beside(path: Path) -> tuple[Path, int]:
+    while True:
+        # Digits, since a failure is known again by its words, whatever the numbers in it.
+        unfinished = path.with_name(f"{path.name}.{secrets.randbelow(10**8):08}.part")
+        descriptor = os.open(unfinished, _NEW, 0o666)
+        with suppress(OSError):  # a disk without locks, where nothing that is left is removed
+            take(descriptor, wait=True)
+        if os.fstat(descriptor).st_nlink:
+            return unfinished, descriptor
+        os.close(descriptor)  # removed by another before we held it
 
 
 def _sync(path: Path) -> None:

@@ -40,7 +40,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
-    """The same for a library that opens the file itself: an empty one, which it may write over."""
+    """The same for a library that opens the file itself: an empty one, which it may write over.
+
+    Not for one that locks it: on a network disk it would meet our lock.
+    """
     with _begun(path) as (unfinished, _):
         yield unfinished
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.plan.plan import SweepPlan, load_plan
 from orchestrator.support.commit_points import commit_point
-from orchestrator.support.whole_file import whole_path
+from orchestrator.support.whole_file import put_in_place
 from orchestrator.tracking.mlflow import private
 from orchestrator.tracking.mlflow.server import MLFLOW_ENVIRONMENT
 
@@ -38,11 +38,13 @@ def _create_database(path: Path) -> None:
     """MLflow's tables, all of them or no file: it cannot go on where it was killed halfway."""
     if path.exists():
         return
-    with whole_path(
-        path
-    ) as unfinished:  # empty, it is a database in which MLflow makes them itself
-        if private.make_tables(unfinished):
-            commit_point("half mlflow")
+    # Not a `whole_path`, whose lock SQLite would meet on a network disk: only the owner of a sweep
+    # writes here.
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.unlink(missing_ok=True)
+    if private.make_tables(unfinished):
+        commit_point("half mlflow")
+        put_in_place(unfinished, path)
 
 
 def artifact_location(uri: str, folder: Path | None) -> str | None:

@@ -17,8 +17,7 @@ SMALL = {
     "methods": ["linear", "vpt_deep"],
     "trials": 4,
     "epochs": 4,
-    "first_rung_epochs": 2,
-    "reduction_factor": 2,
+    "pruner_options": {"first_rung_epochs": 2, "reduction_factor": 2},
 }
 
 

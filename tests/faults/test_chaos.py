@@ -36,8 +36,7 @@ LONGER = {
     "methods": ["linear", "vpt_deep"],
     "trials": 4,
     "epochs": 40,
-    "first_rung_epochs": 10,
-    "reduction_factor": 2,
+    "pruner_options": {"first_rung_epochs": 10, "reduction_factor": 2},
 }
 
 

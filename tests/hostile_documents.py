@@ -109,6 +109,14 @@ def _each(place: str, values: tuple[Any, ...], *, but: tuple[Any, ...] = ()) -> 
     return [(place, value) for value in values if not any(value is other for other in but)]
 
 
+CODE = {
+    "name": "toy",
+    "origin": "/home/somebody/toy.py",
+    "sha256": "a8ef585b954631a6aa33ffdfbef4fb9ac749a57f95143be11a0a2016c86cb781",
+    "source": ["raise SystemExit('code of a stranger was run')"],
+}
+"""A method that nobody named here."""
+
 BAD_BUNDLES: list[tuple[str, Any]] = [
     *_each("format", (GONE, 99, 0, -1, "1", True, 1.0, NAN, None, [1], LONG)),
     *_each("task", NOT_A_NAME),
@@ -167,6 +175,8 @@ BAD_BUNDLES: list[tuple[str, Any]] = [
     *_each("test_accuracies", ([], {"a": 0.5}, {1: 2}, {1: NAN}, {1: "0.5"}, {True: 0.5})),
     *_each("engine", ([], {"precision": "fp8"}, {"attention": 7}, {"eval_every": 0}, {"x": 1})),
     *_each("engine.frozen_cache", (1, "yes", None)),
+    *_each("own_method", (7, [], {}, "print()", CODE, {**CODE, "name": "vpt"})),
+    *_each("own_method", ({**CODE, "sha256": "ab" * 32},)),
     *_each("epochs", (2,)),
     *_each("__init__", (2,)),
 ]
@@ -211,6 +221,7 @@ BAD_PLANS: list[tuple[str, Any]] = [
     *_each("pruner.first_rung_epochs", _NO_COUNT),
     *_each("engine", ([], {"precision": 7}, {"eval_every": HUGE})),
     *_each("versions", (GONE, None, [], {"torch": 2})),
+    *_each("own_methods", (None, [], {"toy": None}, {"toy": CODE}, {"../toy": CODE})),
     *_each("extra", ("x",)),
 ]
 

@@ -176,7 +176,7 @@ def test_code_that_came_with_a_sweep_or_bundle_is_not_run_until_it_is_named(
     monkeypatch.setenv("TRACE", str(trace))
     bundle = swept / "sweep" / "best" / "colours_a.yaml"
     for ask in (lambda: load_plan(swept / "sweep"), lambda: load_bundle(bundle)):
-        with pytest.raises(ValueError, match=r"its method 'toy' does not come .* only if you name"):
+        with pytest.raises(ValueError, match=r"the method 'toy' does not come .* only if you name"):
             ask()
     assert not trace.exists()
     mine = write_toy(tmp_path / "mine")

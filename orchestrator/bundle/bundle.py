@@ -185,8 +185,10 @@ def read_bundle(path: Path, *, methods: Sequence[str | Path] = ()) -> Bundle:
     document = FORMAT.up_to_date(read_yaml(path), source=str(path))
     bundle = read_as(Bundle, document, source=str(path))
     if bundle.own_method is not None:
-        own = {bundle.trial.method: bundle.own_method}
-        use_planned(own, source=str(path), named=named)
+        own = {bundle.own_method.name: bundle.own_method}
+        if bundle.trial.method not in own:
+            raise ValueError(f"{path}: own_method: is not the {bundle.trial.method} of its trial")
+        use_planned(own, source=f"{path}: own_method", named=named)
     _check_consistent(bundle, str(path))
     return bundle
 

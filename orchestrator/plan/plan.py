@@ -231,7 +231,7 @@ def plan_document(plan: SweepPlan) -> dict[str, Any]:
 def read_plan(document: Any, *, source: str) -> SweepPlan:
     """The plan that `plan_document` gave; ValueError names `source` if it is none."""
     plan = read_as(SweepPlan, FORMAT.up_to_date(document, source=source), source=source)
-    use_planned(plan.own_methods, source=source)
+    use_planned(plan.own_methods, source=f"{source}: own_methods")
     _check_consistent(plan, source)
     return plan
 

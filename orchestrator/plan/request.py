@@ -36,8 +36,9 @@ class SweepRequest:
     methods: Annotated[
         Sequence[object] | None,
         Option(
-            "What to search: a search space by name (`orchestrator spaces list`) or a .yaml file. "
-            "Give it several times for several (default: every prompt method).",
+            "What to search: a search space by name (`orchestrator spaces list`), a .yaml file, or "
+            "a method of your own (my_method.py) beside its space (my_method.yaml). Give it "
+            "several times for several (default: every prompt method).",
             flag="--method",
         ),
     ] = None

@@ -59,7 +59,7 @@ def use_planned(
             use(own)
         else:
             raise ValueError(
-                f"{source}: its method {name!r} does not come with this package, and its code is "
+                f"{source}: the method {name!r} does not come with this package, and its code is "
                 f"run only if you name it: {VARIABLE}=FILE, where FILE is {Path(own.origin).name} "
                 f"with the sha256 {own.sha256[:12]}..."
             )

@@ -34,7 +34,7 @@ test-all: $(VENV)/installed check
 	@log=$$(mktemp); \
 	env --default-signal=INT $(BIN)/pytest tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
 	waiting=$$!; \
-	$(BIN)/pytest tests/test_*.py; others=$$?; \
+	$(BIN)/pytest tests --ignore tests/cluster --ignore tests/faults; others=$$?; \
 	wait $$waiting; waiting=$$?; cat $$log; rm $$log; \
 	$(BIN)/pytest tests/faults/test_workers.py; workers=$$?; \
 	exit $$((others || waiting || workers))

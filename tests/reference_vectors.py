@@ -47,3 +47,11 @@ class Vectors:
         )
         vit.load_state_dict(self.tensors("backbone/", torch.float32))  # strictly
         return vit.requires_grad_(False).eval().to(dtype)
+
+
+def close(name, value, expected, tolerance, at_least):
+    """Asserts that they differ by no more than `tolerance` of the largest value."""
+    assert value.shape == expected.shape, name
+    scale = max(at_least, expected.abs().max().item())
+    difference = (value - expected).abs().max().item()
+    assert difference <= tolerance * scale, f"{name}: {difference:.2e} of {scale:.2e}"

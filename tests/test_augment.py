@@ -2,12 +2,22 @@
 
 import pytest
 import torch
-from test_train import model_of, pixels, rows_of, vit  # noqa: F401  (fixtures)
+from tiny_training import model_of, pixels_of_two_classes, rows_of, tiny_vit
 from torch.nn.functional import interpolate
 
 from orchestrator.training.augment import RATIO, SCALE, cut_out, draw_crops
 from orchestrator.training.loop import Fit
 from orchestrator.training.numerics import Engine
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return tiny_vit()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return pixels_of_two_classes()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +62,7 @@ def test_crops_depend_on_seed_and_epoch_alone():
     assert not draw_crops(5, seed=4, epoch=2).equal(draw_crops(5, seed=3, epoch=2))
 
 
-def test_augmented_training_is_seeded_and_does_not_depend_on_the_parts_of_a_step(vit, pixels):  # noqa: F811
+def test_augmented_training_is_seeded_and_does_not_depend_on_the_parts_of_a_step(vit, pixels):
     engine = Engine(augment=True)
     whole = rows_of(model_of(vit), pixels, engine=engine)
     assert whole == rows_of(model_of(vit), pixels, engine=engine)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_model_name
 from plans import make_plan, make_record
 from suites import write_task
-from trials import context_of, trial_config
 from typer.testing import CliRunner
+from written_bundles import CONFIGS, write_bundle
 
 from orchestrator.bundle.bundle import (
     BUNDLE_SUFFIXES,
-    Bundle,
     Prediction,
     load_bundle,
     read_bundle,
@@ -39,29 +38,12 @@ from orchestrator.cli import app
 from orchestrator.data.cache import task_fingerprint
 from orchestrator.data.image_paths import Unreadable
 from orchestrator.data.vtab import read_vtab_task
-from orchestrator.support.checksum import sha256_of
 from orchestrator.support.yaml_io import parse_yaml
 from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.mlflow.registry import model_name, register_winner
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.training.backbone import image_transform
-from orchestrator.training.config import build
 from orchestrator.training.numerics import Engine
-from orchestrator.training.trial import Trial
-from orchestrator.training.worker_cache import WorkerCache
-
-CONFIGS = {
-    "linear": {},
-    "vpt": {"num_tokens": 3, "deep": True},
-    "spt": {"num_tokens": 3, "init": "kmeans"},
-    "gatevpt": {"num_tokens": 3},
-    "lspt": {"num_tokens": 3, "hidden": 8},
-    "apt": {},
-    "lora": {},
-    "bias": {},
-}
-SHORT = {"epochs": 2, "warmup_epochs": 0}
-
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.text(
     "ab:/~.3A ", min_size=1, max_size=6
@@ -71,39 +53,6 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6
 @pytest.fixture(scope="module")
 def task_folder(tmp_path_factory) -> Path:
     return write_task(tmp_path_factory.mktemp("suite") / "colours")
-
-
-def write_bundle(method: str, task_folder: Path, folder: Path) -> tuple[Path, Trial]:
-    """Train a configuration for two epochs and save it, as a sweep would."""
-    task = read_vtab_task(task_folder)
-    context = context_of(task, folder / "cache")
-    config = trial_config(task.name, method, **{**CONFIGS[method], **SHORT})
-    trial = Trial(config, context, WorkerCache(2**28))
-    rows = list(trial.epochs())
-    tensors = folder / "trained.safetensors"
-    trial.save(tensors)
-    _, recipe = build(method, config.config, source="test")
-    assert trial.model is not None
-    bundle = Bundle(
-        task=task.name,
-        suite=str(task_folder.parent),
-        data_root=None,
-        data_seed=0,
-        class_names=task.class_names,
-        data_fingerprint="f",
-        backbone=context.backbone,
-        trial=config,
-        recipe={**asdict(recipe), "readout": trial.model.recipe.readout},
-        val_accuracy=rows[-1]["val_accuracy"],
-        num_tuned_parameters=trial.model.num_tuned_parameters,
-        device="cpu",
-        cpu_threads=1,
-        tensors_sha256=sha256_of(tensors),
-        sweep="test",
-        versions={"torch": str(torch.__version__)},
-    )
-    description, *_ = save_bundle(bundle, folder / "bundle", tensors)
-    return description, trial
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

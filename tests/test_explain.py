@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from suites import write_task
-from test_bundle import write_bundle
+from written_bundles import write_bundle
 
 from methods import METHODS, load_backbone, tune
 from orchestrator.bundle.bundle import load_bundle

@@ -16,12 +16,12 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import pytest
+from command_line import COMMAND, environment, run
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from plans import EPOCHS, curve_to, facts_of, make_plan, make_record, run_trial, trial_facts
 from suites import write_task
-from test_sweep import COMMAND, environment, run
 from trials import context_of, trial_config
 
 from orchestrator.bundle.bundle import load_bundle, read_bundle, save_bundle

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from command_line import COMMAND, environment
 from suites import write_suite
-from test_sweep import COMMAND, environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
 

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from reference_vectors import Vectors
-from test_reference_vectors import close
+from reference_vectors import Vectors, close
 from timm.models import VisionTransformer
 from tiny_backbones import shake, tiny_batch, tiny_vit
 from torch import nn

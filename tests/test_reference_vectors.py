@@ -7,7 +7,7 @@ without it these tests skip. Tolerances are those of the README.
 import pytest
 import torch
 from plain_form import loss_and_gradients
-from reference_vectors import Vectors
+from reference_vectors import Vectors, close
 
 from methods import METHODS, tune
 from methods.recipe import Recipe
@@ -116,13 +116,6 @@ def test_equals_the_published_code(shared, file, case, dtype):
         close(key, found, expected[f"grad/{key}"], loose, at_least=1e-6)
     if "temp_after" in expected:
         assert model.tuned_state()["tuning.temperatures"].equal(expected["temp_after"])
-
-
-def close(name, value, expected, tolerance, at_least):
-    assert value.shape == expected.shape, name
-    scale = max(at_least, expected.abs().max().item())
-    difference = (value - expected).abs().max().item()
-    assert difference <= tolerance * scale, f"{name}: {difference:.2e} of {scale:.2e}"
 
 
 def test_every_case_is_tried(shared):

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,31 +12,13 @@ import mlflow
 import optuna
 import pyarrow.parquet as pq
 import pytest
+from command_line import COMMAND, environment, run
 from suites import write_suite
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-COMMAND = [sys.executable, "-m", "orchestrator"]
 METHODS = ("--method", "linear", "--method", "vpt_deep")
 SMALL = ("--backbone", "vit_quickstart", *METHODS, "--trials", "4", "--epochs", "8")
-
-
-def environment(tmp: Path) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ORCHESTRATOR_"))}
-    return {**clean, "ORCHESTRATOR_CACHE": str(tmp / "cache"), "COLUMNS": "200"}
-
-
-def run(*arguments: object, tmp: Path, code: int = 0) -> str:
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=environment(tmp),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def states_in_storage(folder: Path) -> Counter[str]:

@@ -1,61 +1,31 @@
 """The epoch loop gives the same numbers however it is cut up, and never pretends."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from timm.models import VisionTransformer
+from tiny_training import model_of, pixels_of_two_classes, rows_of, tiny_vit, untimed
 
-from methods import METHODS, TunedViT, tune
+from methods import TunedViT
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.training.loop import (
     EVAL_BATCH,
     Fit,
     Inputs,
-    Pixels,
     Training,
     TrialFailed,
     evaluate,
-    frozen_prefix,
 )
 from orchestrator.training.numerics import Engine
 
 
 @pytest.fixture(scope="module")
-def vit() -> VisionTransformer:
-    torch.manual_seed(0)
-    model = VisionTransformer(
-        img_size=16, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0
-    )
-    return model.eval().requires_grad_(False)
+def vit():
+    return tiny_vit()
 
 
 @pytest.fixture(scope="module")
-def pixels() -> Pixels:
-    """Two classes that differ in brightness."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 2
-    images = torch.randint(0, 128, (60, 16, 16, 3), generator=generator)
-    images += 100 * labels[:, None, None, None]
-    half = torch.full((3, 1, 1), 0.5)
-    return Pixels(images=images.to(torch.uint8), labels=labels, mean=half, std=half)
-
-
-def model_of(vit: VisionTransformer, name: str = "vpt", dropout: float = 0.0, **recipe) -> TunedViT:
-    options = {"num_tokens": 3, "dropout": dropout} if name == "vpt" else {}
-    method = METHODS[name](**options)
-    settings = {"epochs": 4, "warmup_epochs": 1, "batch_size": 16, "lr": 0.5, **recipe}
-    return tune(vit, method, num_classes=2, recipe=replace(method.recipe(), **settings), seed=1)
-
-
-def rows_of(model: TunedViT, pixels: Pixels, cached: bool = False, **options) -> list[dict]:
-    prefix = frozen_prefix(model, pixels, Engine(), Fit()) if cached else None
-    inputs = Inputs(pixels=pixels, prefix=prefix)
-    return untimed(list(Training(model, inputs, inputs, seed=3, **options).epochs()))
-
-
-def untimed(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
+def pixels():
+    return pixels_of_two_classes()
 
 
 def test_a_trial_learns_and_reports_every_epoch(vit, pixels):

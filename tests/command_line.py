@@ -1,0 +1,28 @@
+"""The command as users type it, in an environment of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "orchestrator"]
+
+
+def environment(tmp: Path) -> dict[str, str]:
+    """Nothing that the user has set for trackers and storages; the cache is under `tmp`."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ORCHESTRATOR_"))}
+    return {**clean, "ORCHESTRATOR_CACHE": str(tmp / "cache"), "COLUMNS": "200"}
+
+
+def run(*arguments: object, tmp: Path, code: int = 0) -> str:
+    """What it printed; it must end with this exit code."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment(tmp),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr

@@ -49,7 +49,13 @@ from orchestrator.training.objective import (
 )
 from orchestrator.training.own_methods import OwnMethod
 
-FORMAT = Format("a bundle")
+
+def _with_its_metric(bundle: dict[str, Any]) -> dict[str, Any]:
+    """Format 2: a bundle names the metric of its accuracies, which was top-1 before."""
+    return {"metric": DEFAULT_METRIC, **bundle}
+
+
+FORMAT = Format("a bundle", (_with_its_metric,))
 DEVICES = ("cpu", "cuda")
 
 BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")

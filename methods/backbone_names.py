@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.models import VisionTransformer
 
+from methods.checks import did_you_mean
 from methods.timm_private import DEPRECATED_NAMES
 from methods.walk import SUPPORTED
 
@@ -49,8 +50,7 @@ def _hint(name: str) -> str:
             " (vit_base_patch16_224)"
         )
     ours = [m for module in MODULES for m in timm.list_models(module=module.split(".")[-1])]
-    close = difflib.get_close_matches(name.partition(".")[0], [*ours, QUICKSTART], n=3)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else SUPPORTED
+    return did_you_mean(name.partition(".")[0], [*ours, QUICKSTART], most=3) or SUPPORTED
 
 
 def tags_of(architecture: str) -> list[str]:

@@ -15,13 +15,21 @@ MOST_WIDTH = 16_384
 """Of a layer that a method adds: four times the width of the largest ViT."""
 
 
+def did_you_mean(name: str, known: Collection[str], *, most: int = 1) -> str:
+    """A question after what is spelt alike; empty where nothing is.
+
+    The one of `orchestrator`, which knows more of its names, is none of ours to use.
+    """
+    close = difflib.get_close_matches(name[:60], known, n=most)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
 def check_choice(owner: object, name: str, choices: Collection[str]) -> None:
     """The field `name` of `owner` is one of `choices`."""
     value = getattr(owner, name)
     if isinstance(value, str) and value in choices:
         return
-    close = difflib.get_close_matches(str(value)[:60], choices, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(choices)}"
+    hint = did_you_mean(str(value), choices) or f"one of {', '.join(choices)}"
     raise ValueError(f"{type(owner).__name__}: {name}={_short(value)} is unknown; {hint}")
 
 

@@ -39,6 +39,7 @@ from orchestrator.support.yaml_io import dump_yaml, read_yaml
 from orchestrator.training.backbone import BackbonePlan, image_transform, load_planned_backbone
 from orchestrator.training.config import TrialConfig, build, check_types, split_config
 from orchestrator.training.named_methods import use_named, use_planned
+from orchestrator.training.normalization import normalized_for
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import (
     DEFAULT_METRIC,
@@ -306,12 +307,10 @@ class PromptedModel:
         return torch.cat([self._logits_of(decoded[start : start + part]) for start in starts])
 
     def _logits_of(self, decoded: Sequence[np.ndarray]) -> Tensor:
-        backbone = self.bundle.backbone
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
         pixels = torch.stack([torch.from_numpy(one.copy()) for one in decoded])
-        normalised = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        images = normalized_for(self.bundle.backbone, pixels)
         with torch.no_grad():
-            return self.model(normalised.to(self._device)).float().cpu()
+            return self.model(images.to(self._device)).float().cpu()
 
 
 def load_bundle(

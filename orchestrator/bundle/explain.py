@@ -27,6 +27,7 @@ from orchestrator.bundle.bundle import PromptedModel
 from orchestrator.support.foreign_text import visible
 from orchestrator.support.whole_file import whole_file
 from orchestrator.training.config import split_config
+from orchestrator.training.normalization import normalized_for
 
 NUM_PROTOTYPES = 16
 """Centres of the patch tokens of a block that prompts are compared with."""
@@ -210,9 +211,7 @@ def _without_prompts(model: PromptedModel) -> TunedViT:
 
 
 def _normalised(model: PromptedModel, images: np.ndarray) -> Tensor:
-    backbone = model.bundle.backbone
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    return (torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    return normalized_for(model.bundle.backbone, torch.from_numpy(images.copy()))
 
 
 def _draw_maps(

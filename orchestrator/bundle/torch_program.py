@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from orchestrator.bundle.bundle import PromptedModel
 from orchestrator.support.extras import require
 from orchestrator.support.whole_file import whole_path
+from orchestrator.training.normalization import normalized, per_channel
 
 
 class PixelsToLogits(nn.Module):
@@ -26,11 +27,11 @@ class PixelsToLogits(nn.Module):
         super().__init__()
         backbone = model.bundle.backbone
         self.model = model.model
-        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
+        self.register_buffer("mean", per_channel(backbone.mean))
+        self.register_buffer("std", per_channel(backbone.std))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.model((pixels.float() / 255 - self.mean) / self.std)
+        return self.model(normalized(pixels, self.mean, self.std))
 
 
 def save_program(model: PromptedModel, path: Path) -> float:

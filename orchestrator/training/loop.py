@@ -17,6 +17,7 @@ from torch import Tensor
 from methods import TunedViT
 from methods.recipe import build_optimizer, lr_factor, peak_lr
 from orchestrator.training.augment import cut_out, draw_crops
+from orchestrator.training.normalization import normalized
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import TOP1, Objective
 
@@ -60,7 +61,7 @@ class Pixels:
         pixels = self._on_device(index).permute(0, 3, 1, 2).to(torch.float32)
         if crops is not None:
             pixels = cut_out(pixels, crops)
-        return (pixels / 255 - self.mean) / self.std
+        return normalized(pixels, self.mean, self.std)
 
     @property
     def are_on_host(self) -> bool:

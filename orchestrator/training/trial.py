@@ -47,6 +47,7 @@ from orchestrator.training.loop import (
     TrialFailed,
     frozen_prefix,
 )
+from orchestrator.training.normalization import per_channel
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import DEFAULT_METRIC, Objective, objective_named
 from orchestrator.training.own_methods import OwnMethod, use
@@ -488,7 +489,7 @@ def pixels_on_device(
     `fingerprint` is another for other images or another order.
     """
     mean, std = (
-        torch.tensor(values, device=context.device).view(3, 1, 1)
+        per_channel(values, context.device)
         for values in (context.backbone.mean, context.backbone.std)
     )
     # A copy: the mapped file must not be held, nor be writable through the tensor.

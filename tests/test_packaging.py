@@ -32,6 +32,10 @@ def test_the_wheel_holds_every_search_space_and_the_embedded_backbone(names):
     assert "methods/assets/vit_quickstart.json" in names
 
 
+def test_the_wheel_says_that_its_packages_are_typed(names):
+    assert {"orchestrator/py.typed", "methods/py.typed"} <= names
+
+
 @pytest.mark.parametrize("package", ["orchestrator", "methods", "search_spaces"])
 def test_no_other_distribution_owns_our_names(package):
     owners = set(metadata.packages_distributions().get(package, [DISTRIBUTION]))

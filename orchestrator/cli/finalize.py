@@ -65,7 +65,7 @@ def test_winners(
     if as_json:
         typer.echo(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
-        _show(outcomes, found, request.unfinished)
+        _show(outcomes, found.folder, request.unfinished)
     if stop_requested() or any(outcome.num_left for outcome in outcomes):
         raise typer.Exit(INTERRUPTED)
     if any(outcome.failed_seeds or outcome.winner is None for outcome in outcomes):
@@ -76,13 +76,11 @@ def _same_command(folder: Path, unfinished: bool) -> str:
     return f"orchestrator finalize {folder}{' --unfinished' if unfinished else ''}"
 
 
-def _show(outcomes: "list[StudyOutcome]", found: "Sweep", unfinished: bool) -> None:
+def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False) -> None:
     from orchestrator.report.cautions import tested_sentence
-    from orchestrator.report.final import caveats
+    from orchestrator.report.final import caveats, read_final_results
     from orchestrator.support.uncertainty import seeds_text
     from orchestrator.training.objective import DEFAULT_METRIC
-
-    folder = found.folder
 
     table = Table(box=None, pad_edge=False)
     with_metric = any(outcome.metric != DEFAULT_METRIC for outcome in outcomes)
@@ -104,7 +102,7 @@ def _show(outcomes: "list[StudyOutcome]", found: "Sweep", unfinished: bool) -> N
             "" if share is None else f"{100 * share:.1f}",
         )
     console.print_table(table)
-    results = {f"{one.task}.{one.space}": one for one in found.final_results()}
+    results = {f"{one.task}.{one.space}": one for one in read_final_results(folder)}
     for outcome in outcomes:
         study = f"{outcome.task}.{outcome.space}"
         _say(f"{study}: {outcome.why}")

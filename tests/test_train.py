@@ -4,6 +4,7 @@ import pytest
 import torch
 from timm.models import VisionTransformer
 from tiny_training import model_of, pixels_of_two_classes, rows_of, tiny_vit, untimed
+from torch.overrides import TorchFunctionMode
 
 from methods import TunedViT
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
@@ -16,6 +17,7 @@ from orchestrator.training.loop import (
     evaluate,
 )
 from orchestrator.training.numerics import Engine
+from orchestrator.training.objective import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +191,38 @@ def test_accuracy_counts_images(vit, pixels):
         model.eval()
         expected = (model(pixels.normalised(slice(None))).argmax(1) == pixels.labels).float().mean()
     assert evaluate(model, inputs, Engine()).score == pytest.approx(expected.item())
+
+
+class _Waits(TorchFunctionMode):
+    """Counts what makes the host wait for a GPU: a value, or a size that depends on values."""
+
+    NAMES = ("tolist", "item", "__bool__", "__int__", "__float__", "cpu", "bincount", "nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        by_mask = name == "__getitem__" and getattr(args[1], "dtype", None) is torch.bool
+        self.count += by_mask or name in self.NAMES
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_batch_of_a_validation_waits_for_the_device(vit, pixels, metric):
+    model, counts = model_of(vit), []
+    for size in (60, 5):
+        with _Waits() as waits:
+            evaluate(
+                model,
+                Inputs(pixels=pixels, prefix=None),
+                Engine(),
+                Fit(eval_batch=size),
+                METRICS[metric],
+            )
+        counts.append(waits.count)
+    assert counts[0] == counts[1] > 0
 
 
 def test_normalisation_happens_on_the_device(pixels):

@@ -7,7 +7,8 @@ from methods.linear import Linear
 from methods.walk import tune
 
 TOLERANCE = 1e-3
-"""Of the features' length. Rounding makes a thousandth of it, another operation far more."""
+"""The largest difference, in shares of the features' length. Rounding makes a thousandth of it,
+another operation far more."""
 
 
 def check_agreement(vit: VisionTransformer) -> None:

@@ -41,9 +41,9 @@ class APT(Method):
     num_tokens: int = 50
     """Memory tokens per block. The paper uses 200."""
     rank: int = 4
-    """Of the learnt map that lets the scores see other tokens than the values; 0: no map."""
+    """Rank of the learnt map that lets the scores see other tokens than the values; 0: no map."""
     activation: str = "relu"
-    """Of the scores: relu as released, or softmax."""
+    """Activation of the scores: relu as released, or softmax."""
     weight: str = "detached_max"
     """How strongly a token takes the term: by its largest score, without gradient, or none."""
     use_scale: bool = True

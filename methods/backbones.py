@@ -49,9 +49,9 @@ class Backbone:
     weights: Path | None
     """The file they came from; None: timm's hub, the package itself, or chance."""
     weights_sha256: str
-    """Of the names, shapes and values in the ViT, so equal for two files with equal weights; not of
-    the position embedding, since resampling it rounds differently on different processors. Also of
-    `network`, where that is not the one that timm builds under this name."""
+    """A digest of the names, shapes and values in the ViT, so equal for two files with equal
+    weights; not of the position embedding, since resampling it rounds differently on different
+    processors. Also of `network`, where that is not the one that timm builds under this name."""
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -333,7 +333,8 @@ def _has_size_of(vit: VisionTransformer, found: Found) -> bool:
 
 
 def _patch_size(state: Mapping[str, Tensor], vit: VisionTransformer) -> int:
-    """Of the file, which FlexiViT may resample; of `vit` where patches are vectors."""
+    """The patch size of the file, which FlexiViT may resample; of `vit` where patches are
+    vectors."""
     kernel = state.get("patch_embed.proj.weight")
     if kernel is None or kernel.ndim != 4:
         return vit.patch_embed.patch_size[0]

@@ -12,7 +12,7 @@ MOST_PROMPTS = 10_000
 """Per block: fifty times what the papers search; of a large ViT they take a gigabyte."""
 
 MOST_WIDTH = 16_384
-"""Of a layer that a method adds: four times the width of the largest ViT."""
+"""The width of a layer that a method adds, at most: four times the width of the largest ViT."""
 
 
 def did_you_mean(name: str, known: Collection[str], *, most: int = 1) -> str:

@@ -42,7 +42,7 @@ class LoRA(Method):
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"LoRA": {}}
 
     rank: int = 8
-    """Of the products."""
+    """The rank of the two factors that are learnt."""
     alpha: float = 8.0
     """The products count alpha / rank."""
 

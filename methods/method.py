@@ -27,7 +27,7 @@ class Method(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     title: ClassVar[str]
-    """Of the paper."""
+    """Title of the paper, or the name that it gives the method."""
     paper: ClassVar[str]
     """Address of the paper."""
     needs_images: ClassVar[bool] = False
@@ -81,7 +81,7 @@ class Portrait:
     text: str
     """What the numbers mean, in a sentence or two."""
     name: str
-    """Of the numbers, at their axis."""
+    """What the numbers are, written at their axis."""
     values: Sequence[float]
     """From the first block on."""
 

@@ -34,17 +34,17 @@ class Recipe:
     scale_lr: bool = True
     """True: the peak is lr * batch_size / 256. False: lr itself."""
     momentum: float = 0.9
-    """Of sgd."""
+    """Momentum of SGD; AdamW has none."""
     beta1: float = 0.9
-    """Of adamw."""
+    """AdamW's decay of the mean of the gradients."""
     beta2: float = 0.999
-    """Of adamw."""
+    """AdamW's decay of the mean of their squares."""
     eps: float = 1e-8
-    """Of adamw."""
+    """AdamW's addend to the denominator, against division by zero."""
     weight_decay: float = 0.0
-    """Of all tuned tensors that are not exempt."""
+    """Weight decay of all tuned tensors that are not exempt."""
     head_weight_decay: float | None = None
-    """Of the head's weight; None: as `weight_decay`."""
+    """Weight decay of the head's weight; None: as `weight_decay`."""
     decay_exempt: str = "head_bias"
     """What never decays: head_bias (VPT), bias (every bias), vectors (every bias and every tensor
     with at most one dimension)."""
@@ -61,7 +61,7 @@ class Recipe:
     """prior: Kaiming-normal weight (fan out), bias -log(99), so that every class starts at 0.01.
     zero_bias: truncated normal weight of `head_init_std`, bias 0."""
     head_init_std: float = 0.02
-    """Of the head's weight where `head_init` is zero_bias."""
+    """Standard deviation of the head's first weights where `head_init` is zero_bias."""
     readout: str = "auto"
     """What the head reads: cls, mean_no_cls (all tokens but class token and registers, prompts
     included), img_pool (patches only), prompt_pool (prompts only), attn_pool (the backbone's own

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Standing(Enum):
-    """Of whom a statement is made."""
+    """Whom a statement is about."""
 
     CONFIG = auto()
     """A config file beside the weights: of this network."""

@@ -24,13 +24,13 @@ class Layout:
     marker: str
     """The patch embedding's name; what stands in front of it is the prefix of the network."""
     renamings: Sequence[Renaming] = ()
-    """Of whole names behind the prefix."""
+    """How whole names behind the prefix are renamed."""
     dropped: str = r"(?!)"
     """Classifiers and pretraining heads, which tuning replaces."""
     beside: str = ""
     """A name that must be there too, where the marker alone says too little."""
     norm_eps: float | None = None
-    """Of the library, where the file does not say."""
+    """The epsilon of the library's norms, where the file does not say."""
     separator: str = "."
 
     def rename(self, name: str) -> str | None:

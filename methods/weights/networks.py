@@ -50,7 +50,7 @@ class Found:
 
     @property
     def width(self) -> int:
-        """Of the tokens."""
+        """The width of the tokens."""
         for name, kernel in self.tensors.items():
             if re.fullmatch(self.layout.marker, name) and kernel.ndim:
                 return kernel.shape[-1 if self.layout.separator == "/" else 0]
@@ -142,7 +142,8 @@ def _all_equal(found: Sequence[Found]) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Of the plain tensors that lie in the file; others are refused later, if they are meant."""
+    """Whether two plain tensors are equal that lie in the file; others are refused later, if they
+    are meant."""
     return (
         one.shape == other.shape
         and one.dtype == other.dtype

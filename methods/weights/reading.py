@@ -41,7 +41,7 @@ class Content:
     remarks: Mapping[str, Any] = field(default_factory=dict)
     """Numbers and texts by their path: `args.model`, `arch`, `epoch`."""
     configs: Mapping[str, Any] = field(default_factory=dict)
-    """Of the hub's folders: config.json and the like, by name."""
+    """The documents of a folder of the hub: config.json and the like, by name."""
     top: str = ""
     """In words: what stands at the top of the file."""
     is_jax: bool = False

@@ -47,7 +47,7 @@ class _Lines:
         self._progress = progress
 
     def trial_started(self, trial: TrialRecord) -> None:
-        """Nothing to say yet."""
+        """Shows nothing: a trial is told when it ends."""
 
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
         """Too much for a log."""

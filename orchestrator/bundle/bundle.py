@@ -63,7 +63,8 @@ BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
 """Description, tuned weights, model card, checksums: one of each per task."""
 
 MOST_TENSOR_BYTES = 16 * 2**30
-"""Of tuned weights: all of the largest plain ViT of timm, in float32, are 7 GB."""
+"""The most bytes that tuned weights may have: all of the largest plain ViT of timm, in float32, are
+7 GB."""
 
 MOST_TOKENS = 64 * 1024
 """That predictions are computed of at once: 64 images of 512 pixels, in patches of 16."""
@@ -84,7 +85,8 @@ class Bundle:
     recipe: Mapping[str, Any]
     """As trained, for reading: the method's published recipe with the trial's values."""
     val_accuracy: Score | None
-    """Of the search, by `metric`; None after training on train and val together."""
+    """The score on val in the search, by `metric`; None after training on train and val
+    together."""
     num_tuned_parameters: Annotated[int, Between(1, 10**12)]
     device: str
     cpu_threads: Annotated[int, Between(1, 4096)]
@@ -98,17 +100,18 @@ class Bundle:
     stage: Annotated[str, OneOf(("search", "final"))] = "search"
     """search: trained on train. final: the winner, trained on train and val, tested once."""
     test_accuracies: Mapping[int, Score] = field(default_factory=dict)
-    """Of the final stage by seed, by `metric`; these are the prompts of the seed in `trial`."""
+    """The score on test of each seed of the final stage, by `metric`; these are the prompts of the
+    seed in `trial`."""
     seed_rule: str = ""
     """How that seed was chosen; empty: by an older version, the median on test."""
     round: Annotated[int, Between(1, 10**6)] = 1
-    """Of the final stage; 2 and more: it was done again."""
+    """Which round of the final stage this is from; 2 and more: it was done again."""
     num_openings: Annotated[int, Between(1, 10**6)] = 1
     """In how many rounds of the final stage the test split was opened."""
     num_images: Annotated[int, Between(1, 10**9)] | None = None
     """Val images that `val_accuracy` was measured on, or test images; None in older bundles."""
     majority: Annotated[int, Between(1, 10**9)] | None = None
-    """Of these, those of the most frequent class."""
+    """How many of these images belong to the most frequent class."""
     metric: MetricName = DEFAULT_METRIC
     """Name of the objective it was trained for, and what its accuracies are."""
     baseline: Score | None = None
@@ -122,7 +125,7 @@ class Bundle:
 
     @property
     def split_rule(self) -> SplitRule:
-        """Of the task's splits, if they are ours."""
+        """How the task was split, where it came without splits."""
         return SplitRule(
             seed=self.data_seed,
             fractions=self.data_split,
@@ -300,7 +303,7 @@ class PromptedModel:
         ]
 
     def _logits(self, decoded: Sequence[np.ndarray]) -> Tensor:
-        """Of large images few are computed at once."""
+        """The logits of decoded images, a few at once where images are large."""
         patches = self.model.vit.patch_embed.num_patches
         part = max(1, MOST_TOKENS // (int(patches) + self.model.tuning.num_prompts))
         starts = range(0, len(decoded), part)

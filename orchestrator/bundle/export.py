@@ -24,7 +24,7 @@ class Exported:
     """What an export wrote, and what it could not."""
 
     files: dict[str, list[Path]]
-    """Of the best trial of each study, by study."""
+    """The files written for the best trial of each study, by the name of the study."""
     best: dict[str, TrialRecord]
     """The winner of each task over all its studies, by task."""
     missing: list[str]

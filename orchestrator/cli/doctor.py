@@ -84,7 +84,7 @@ def doctor(
 
 
 def _notes(*, repair: bool) -> list[str]:
-    """Of this machine and user, not of a sweep: no part of the exit code."""
+    """Notes on this machine and user, not on a sweep: they do not change the exit code."""
     from orchestrator.support.privacy import open_things
     from orchestrator.support.scratch import dead, remove_dead
 

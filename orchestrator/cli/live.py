@@ -40,7 +40,7 @@ class LiveView:
             self._live.stop()
 
     def trial_started(self, trial: TrialRecord) -> None:
-        """Nothing to say yet."""
+        """Shows nothing: a trial is told when it ends."""
 
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
         """Too much for a log."""

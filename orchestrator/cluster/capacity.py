@@ -26,7 +26,7 @@ def may_have(config: Mapping[str, Any], gpu_kind: str | None = None) -> list[Mac
 
 
 def _types(config: Mapping[str, Any]) -> list[tuple[int | None, Machine]]:
-    """Of workers, those with most GPUs first, with how many there may be of each."""
+    """The kinds of workers, those with most GPUs first, with how many there may be of each."""
     head = config.get("head_node_type")
     kinds = [kind for name, kind in config.get("available_node_types", {}).items() if name != head]
     types = [(kind.get("max_workers"), Machine.of_ray(kind["resources"])) for kind in kinds]
@@ -46,7 +46,7 @@ def grown(machines: Sequence[Machine], gpu_kind: str | None = None) -> list[Mach
 
 
 def gpu_kinds(machines: Sequence[Machine]) -> set[str]:
-    """Of these, and of what this head's autoscaler may start."""
+    """The kinds of GPU of these machines, and of what this head's autoscaler may start."""
     possible = [*machines, *(machine for _, machine in _types(_own_config()))]
     return {machine.gpu_kind for machine in possible if machine.gpu_kind}
 

@@ -76,7 +76,8 @@ def find(address: str) -> str:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Of an address as Ray writes it, [::1]:6379 among them; ValueError for anything else."""
+    """The host and port of an address as Ray writes it, [::1]:6379 among them; ValueError for
+    anything else."""
     host, _, port = address.rpartition(":")
     if re.fullmatch(r"\[[^\[\]]+\]", host):
         host = host[1:-1]
@@ -157,7 +158,8 @@ def _problem(host: str, port: int) -> str | None:
 
 
 def _of_this_machine(address: str) -> str:
-    """Of the cluster that was started here; never that of another sweep, which is its own."""
+    """The address of the cluster that was started here; never that of another sweep, which is its
+    own."""
     if started := address_of_started():
         return started
     for process in psutil.process_iter():

@@ -107,7 +107,7 @@ def this_node() -> Any:
 
 
 def address_of_started() -> str | None:
-    """Of the cluster that `ray start` made on this machine last."""
+    """The address of the cluster that `ray start` made on this machine last."""
     return services.find_bootstrap_address(None)
 
 

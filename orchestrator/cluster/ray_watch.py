@@ -19,10 +19,10 @@ LOOK_SECONDS = 0.5
 ASK_SECONDS = 5.0
 """Between two questions to a cluster that others started."""
 PATIENCE_SECONDS = 40.0
-"""So long a cluster's head may be away: well below RAY_gcs_rpc_server_reconnect_timeout_s, after
+"""How long a cluster's head may be away: well below RAY_gcs_rpc_server_reconnect_timeout_s, after
 which Ray would end this process (ten minutes, in `schedule.py`; one is Ray's own)."""
 ORDER_SECONDS = 20.0
-"""So long what waits for Ray may take to notice; then the process ends as it is."""
+"""How long what waits for Ray may take to notice; then the process ends as it is."""
 
 _NEEDED = ("raylet", "gcs_server")
 
@@ -87,7 +87,7 @@ def _what_died(node: Any) -> str | None:
 
 
 def _what_does_not_answer(node: Any) -> str | None:
-    """Of a cluster that others started."""
+    """What does not answer of a cluster that others started."""
     try:
         answers(*host_and_port(node.gcs_address), seconds=5.0)
     except OSError as error:

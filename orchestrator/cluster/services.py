@@ -82,7 +82,7 @@ class Services:
 
     @property
     def storage_url(self) -> str:
-        """Of the studies. The password stays in its file."""
+        """The address of the studies' database. The password stays in its file."""
         return self.postgres.url("studies")
 
     @property

@@ -39,11 +39,11 @@ class Claim:
     slots: int
     """Trials side by side that it was given; the cluster is believed to have room for them."""
     wanted: int
-    """Of these, as many as it has trials for."""
+    """Slots that the sweep could use: as many as it has trials for."""
     running: int
-    """Of these, as many as a worker has begun."""
+    """Slots whose worker has begun."""
     needs: dict[str, float]
-    """Of a slot: CPUs, GPUs, and GPUs of its kind, where it wants one."""
+    """What a slot needs: CPUs, GPUs, and GPUs of its kind, where it wants one."""
 
 
 def fair_shares(claims: Mapping[str, Claim], size: Mapping[str, float]) -> dict[str, int]:
@@ -98,7 +98,7 @@ def _fits(claim: Claim, machine: Machine) -> bool:
 
 
 def machines_alive() -> list[Machine]:
-    """Of the cluster that this process is connected to."""
+    """The machines of the cluster that this process is connected to."""
     return [Machine.of_ray(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 

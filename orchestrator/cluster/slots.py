@@ -54,13 +54,14 @@ class Slots:
 
     @property
     def needs(self) -> dict[str, float]:
-        """Of one slot, in the names of `in_all`."""
+        """What one slot needs, in the names of `in_all`."""
         needs = {"CPU": float(self.cpu_threads), "GPU": self.gpus_per_trial}
         return {**needs, f"GPU:{self.gpu_kind}": self.gpus_per_trial} if self.gpu_kind else needs
 
     @property
     def ray_resources(self) -> dict[str, float]:
-        """Of one slot, in the names of Ray; of a kind of GPU a trace is enough to be there."""
+        """What one slot asks Ray for, in Ray's names; of a kind of GPU a trace is enough to be
+        there."""
         resources = {"cpu": float(self.cpu_threads), "gpu": self.gpus_per_trial}
         return {**resources, f"{_KIND}{self.gpu_kind}": 0.001} if self.gpu_kind else resources
 

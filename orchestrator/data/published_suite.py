@@ -38,7 +38,7 @@ class Archive:
     """A file on the hub."""
 
     repository: str
-    """Of a data set, `owner/name`."""
+    """The repository of the data set on the hub, `owner/name`."""
     name: str
     tasks: tuple[str, ...]
     """Whose images or lists it holds: once they are all in place, it is deleted."""

@@ -16,9 +16,9 @@ from orchestrator.data.images import ContentHashes
 from orchestrator.data.task import DataError, Example
 
 FRACTIONS = (0.6, 0.2, 0.2)
-"""Of train, val and test in every class, where nothing is split."""
+"""The shares of train, val and test in every class, where nothing is split."""
 VAL_FRACTION = 0.2
-"""Of train in every class, where only val is missing."""
+"""The share of train in every class that becomes val, where only val is missing."""
 
 Fractions = tuple[float, float, float]
 Examples = tuple[Example, ...]
@@ -30,7 +30,8 @@ class SplitRule:
 
     seed: int = 0
     fractions: Fractions | None = None
-    """Of train, val and test, as the user chose them; None: `FRACTIONS`, or `VAL_FRACTION`."""
+    """The shares of train, val and test, as the user chose them; None: `FRACTIONS`, or
+    `VAL_FRACTION`."""
     copies_together: bool = True
     """Exact copies count once and stay on one side; False for splits of older versions."""
 

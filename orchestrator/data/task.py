@@ -80,7 +80,8 @@ class Task:
     layout: str
     """How it lies on disk: as the tasks of a suite (vtab, fgvc), or image_folder."""
     splits: dict[str, Split]
-    """Of train, val, trainval, test: those that could be read."""
+    """The splits train, val, trainval and test, as far as there are any: those that could be
+    read."""
     official: bool = False
     """A task of a published suite, under its own name and classes."""
     split_rule: str = ""

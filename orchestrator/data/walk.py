@@ -37,7 +37,7 @@ class Folder:
     name: str
     path: Path
     identity: tuple[int, int]
-    """Of device and file: the same for all links to one folder."""
+    """The numbers of device and file: the same for all links to one folder."""
     real: str
     """Where it lies, with all links resolved."""
     above: "Folder | None" = field(default=None, repr=False)

@@ -55,7 +55,7 @@ FORMAT = Format("a sweep plan", (_pruner_with_its_own_fields,))
 PLAN_FILE = "sweep.yaml"
 
 MOST_TRIALS = 10_000_000
-"""Of a study."""
+"""The most trials that a study may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class TaskPlan:
     num_val: Annotated[int, Between(1, 10**9)]
     root: str
     fingerprint: str
-    """Of the decoded images, labels and order of train and val."""
+    """A digest of the decoded images, labels and order of train and val."""
     val_majority: Annotated[int, Between(1, 10**9)] | None = None
     """Val images of the most frequent class; None in plans of before it was kept."""
     class_names: tuple[str, ...] = ()
@@ -128,7 +128,8 @@ class SweepPlan:
     studies: Annotated[tuple[StudyPlan, ...], Entries(1)]
     seed: int
     split_seed: int | None = None
-    """Of splits that are ours; None in plans that were made when it was the seed above."""
+    """Seed of the split of data that comes unsplit; None in plans that were made when it was the
+    seed above."""
     split: tuple[float, float, float] | None = None
     """Fractions of train, val and test that the user chose for them."""
     sampler: Annotated[str, OneOf(tuple(SAMPLERS))]
@@ -149,7 +150,7 @@ class SweepPlan:
 
     @property
     def split_rule(self) -> SplitRule:
-        """Of splits that are ours; that of an older plan stays what it was."""
+        """How data that comes unsplit is split; older plans keep the rule that they had."""
         if self.split_seed is None:
             return SplitRule(seed=self.seed, copies_together=False)
         return SplitRule(seed=self.split_seed, fractions=self.split)
@@ -166,11 +167,11 @@ class SweepPlan:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the decoded images of every task, by its name."""
+        """The digest of the decoded images of every task, by its name."""
         return {task.name: task.fingerprint for task in self.tasks}
 
     def objective(self, study: str) -> Objective:
-        """Of the task of a study."""
+        """The objective of the task that a study is on."""
         return self.task(self.study(study).task).objective
 
     @property

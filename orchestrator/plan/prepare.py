@@ -59,7 +59,7 @@ NORMALIZATIONS = {
 QUICKSTART_METHODS = ("linear", "vpt_deep")
 SHOWN_PROBLEMS = 10
 LONGEST_ENDING = len(".safetensors") + ENDING_BYTES
-"""Of a file that is named after a task or study."""
+"""The longest ending of a file that is named after a task or study."""
 
 
 def plan_sweep(

@@ -138,7 +138,8 @@ class SweepRequest:
         bool | None, Option("Train on random crops and mirror images (default: fgvc only).")
     ] = None
     final: FinalProtocol | None = None
-    """Of the last stage, where one is to follow: what would stop it is said before the search."""
+    """The protocol of the final stage, if one is to follow: what would stop it is said before the
+    search."""
 
 
 @dataclass(frozen=True, kw_only=True)

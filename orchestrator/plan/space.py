@@ -28,10 +28,10 @@ from orchestrator.training.named_methods import use_named
 from orchestrator.training.own_methods import INSTALLED_SPACES
 
 KEYS = ("method", "fixed", "search", "searched_by_default")
-"""Of the YAML."""
+"""The keys that the YAML file of a search space may have."""
 
 _ROUNDING = 1e-8
-"""Of a step, as Optuna has it."""
+"""How far a value may lie beside a multiple of its step, as Optuna has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +261,7 @@ def _distribution(arguments: dict[str, Any]) -> BaseDistribution:
 
 
 _MOST = 2.0**1000
-"""Of a bound: beyond it a whole number is no float any more."""
+"""The largest bound of a range: beyond it a whole number is no float any more."""
 
 
 def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:

@@ -32,7 +32,7 @@ class StudyOutcome:
     num_test: int | None = None
     """Test images."""
     test_majority: int | None = None
-    """Of these, those of the most frequent class."""
+    """How many of these images belong to the most frequent class."""
     test_baseline: float | None = None
     """The score of always answering that class; None: `test_majority` of `num_test`."""
     test_effective_images: float | None = None
@@ -44,7 +44,7 @@ class StudyOutcome:
     num_left: int
     """Runs that are still to be done."""
     num_finished_trials: int
-    """Of the search, now."""
+    """Trials of the search that have ended by now."""
     num_planned_trials: int
     bundle_seed: int | None
     """Whose prompts are in the bundle."""
@@ -81,7 +81,7 @@ class StudyOutcome:
 
 
 def outcomes(plan: SweepPlan, record: Record, finals: FinalRecord) -> list[StudyOutcome]:
-    """Of the newest round of every study."""
+    """The outcome of the newest round of every study."""
     return [
         _with_metric(_of_study(study, record.trials(study.name), finals), plan)
         for study in plan.studies
@@ -172,7 +172,7 @@ def _of_round(
 
 
 def why_no_finalist(ended: list[TrialRecord]) -> str:
-    """Of a study in which no trial can be compared."""
+    """Why a study has no trial that can be compared."""
     states = Counter(trial.state for trial in ended)
     if states["complete"]:
         return "its finalists are not chosen yet"

@@ -127,7 +127,7 @@ class FinalRecord:
         return FinalProtocol(**{**told, "seeds": tuple(told["seeds"])})
 
     def fingerprint(self, study: str, round: int | None = None) -> str:
-        """Of the images of trainval and test."""
+        """The digest of the images of trainval and test."""
         return self._round(study, round).finalists.user_attrs["protocol"]["data_fingerprint"]
 
     def num_trials_at_choice(self, study: str, round: int | None = None) -> int:
@@ -183,7 +183,8 @@ class FinalRecord:
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def winner(self, study: str, round: int | None = None) -> Winner | None:
-        """Of a study whose finalists have all ended; None before, or if all of them failed."""
+        """The winner of a study whose finalists have all ended; None before, or if all of them
+        failed."""
         if not self._rounds[study]:
             return None
         final = self._round(study, round).final

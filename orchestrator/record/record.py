@@ -207,7 +207,7 @@ class Record:
         return best and self._as_record(study, best)
 
     def accepted_versions(self) -> Mapping[str, str] | None:
-        """Of the software, as last accepted; None: as planned."""
+        """The versions of the software that were accepted last; None: those of the plan."""
         study = next(iter(self._studies.values()))
         accepted = study.user_attrs.get("accepted_versions", [])
         return accepted[-1]["versions"] if accepted else None
@@ -410,7 +410,7 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 
 def _defaults(part: Any) -> dict[str, Any]:
-    """Of the fields of a dataclass that have one."""
+    """The defaults of the fields of a dataclass, where they have one."""
     return {f.name: f.default for f in fields(part) if f.default is not MISSING}
 
 

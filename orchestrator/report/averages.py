@@ -51,7 +51,7 @@ def expected_tasks(plan: SweepPlan) -> Mapping[str, str]:
 def mean_over_tasks(
     values: Mapping[str, float], expected: Mapping[str, str], group: str | None = None
 ) -> Average | None:
-    """Of all tasks, or those of a group."""
+    """The mean of all tasks, or of those of one group."""
     wanted = [task for task, its in expected.items() if group in (None, its)]
     found = [values[task] for task in wanted if task in values]
     if not found:
@@ -60,7 +60,7 @@ def mean_over_tasks(
 
 
 def mean_over_groups(values: Mapping[str, float], expected: Mapping[str, str]) -> Average | None:
-    """Of the means of the groups; None where there is only one group."""
+    """The mean of the means of the groups; None where there is only one group."""
     groups = list(dict.fromkeys(expected.values()))
     means = [mean_over_tasks(values, expected, group) for group in groups]
     known = [mean for mean in means if mean is not None]

@@ -33,7 +33,8 @@ class _Class:
 
 
 def class_table(study: StudyReport) -> Table | None:
-    """Of the chosen trial of a study, the worst class first; None where it was not kept."""
+    """How the chosen trial of a study does per class, the worst class first; None where it was not
+    kept."""
     classes = list(_classes(study))
     if study.chosen is None or not classes:
         return None

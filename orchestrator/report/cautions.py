@@ -36,7 +36,7 @@ class Tested(Protocol):
 
 
 def cautions(task: TaskPlan, trials: Sequence[TrialRecord]) -> list[str]:
-    """Of a study on `task`; none where all is in order."""
+    """What to be careful about in a study on `task`; empty where all is in order."""
     best = best_of(trials)
     found = [
         collapse_sentence(
@@ -52,7 +52,8 @@ def cautions(task: TaskPlan, trials: Sequence[TrialRecord]) -> list[str]:
 
 
 def majority_sentence(best: TrialRecord, task: TaskPlan) -> str | None:
-    """Of a best trial that is not shown to be better than always answering the same class.
+    """A sentence about a best trial that is not shown to be better than always answering the same
+    class.
 
     That is, the lower end of the 95 % interval of its score does not exceed the score of that
     answer; what this one is, is known, since it is that of the same images.
@@ -99,7 +100,7 @@ def _against_majority(
 
 
 def loss_sentence(best: TrialRecord, num_classes: int, objective: Objective = TOP1) -> str | None:
-    """Of a best trial whose training loss is far above that of guessing."""
+    """A sentence about a best trial whose training loss is far above that of guessing."""
     losses = [row["train_loss"] for row in best.curve if "train_loss" in row]
     guess = objective.guessing_loss(num_classes)
     if not losses:

@@ -12,7 +12,7 @@ from orchestrator.support.uncertainty import standard_error
 from orchestrator.training.objective import TOP1, Objective
 
 MIN_TRIALS = 4
-"""Of fewer nothing is said."""
+"""With fewer trials than this a study is not judged."""
 SHARE = 0.5
 """From this share of the trials on, it is worth a sentence."""
 

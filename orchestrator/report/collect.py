@@ -162,7 +162,7 @@ class StudyReport:
 
     @cached_property
     def epochs_run_and_planned(self) -> tuple[int, int]:
-        """Of trials that were completed or pruned."""
+        """Epochs that were run and that were planned, of trials that completed or were pruned."""
         counted = [trial for trial in self.finished if trial.state != "failed"]
         return (
             sum(len(trial.curve) for trial in counted),
@@ -171,7 +171,7 @@ class StudyReport:
 
     @property
     def saved_share(self) -> float | None:
-        """Of the epochs that were planned, those that pruning spared."""
+        """The share of the planned epochs that pruning spared."""
         run, planned = self.epochs_run_and_planned
         return 1 - run / planned if planned else None
 
@@ -266,7 +266,8 @@ class SweepReport:
 
     @property
     def idle_share(self) -> float | None:
-        """Of the time of all slots from first start to last end, that in which none was in work."""
+        """The share of the time of all slots, from the first start to the last end, in which none
+        was in work."""
         if not self.num_slots or not self.busy[-1][0]:
             return None
         worked = sum(

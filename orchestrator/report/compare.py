@@ -83,7 +83,7 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Of the sweeps, or `first` and `second` where they are called alike."""
+        """The names of the sweeps, or `first` and `second` where they are called alike."""
         names = self.first.plan.name, self.second.plan.name
         return ("first", "second") if names[0] == names[1] else names
 
@@ -286,7 +286,8 @@ def _change_table(comparison: Comparison) -> Table:
 
 
 def _changes(first: SweepPlan, second: SweepPlan) -> list[Change]:
-    """Of tasks and spaces only those that both sweeps have; studies are listed on their own."""
+    """What differs between two plans; of tasks and spaces only those that both have, studies are
+    listed on their own."""
     before, after = dict(_leaves(_comparable(first))), dict(_leaves(_comparable(second)))
     tasks = {task.name for task in first.tasks} & {task.name for task in second.tasks}
     studies = {study.name for study in first.studies} & {study.name for study in second.studies}

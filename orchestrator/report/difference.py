@@ -12,7 +12,7 @@ from orchestrator.support.uncertainty import CLEAR, clear_from, difference_error
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Of two scores by the same metric, with its standard error."""
+    """The difference of two scores by the same metric, with its standard error."""
 
     value: float
     error: float
@@ -34,7 +34,8 @@ class Difference:
 
 
 def val_difference(study: StudyReport, other: StudyReport) -> Difference | None:
-    """Of the best val scores, as if on different images; None if by different metrics."""
+    """The difference of the best val scores, as if on different images; None if by different
+    metrics."""
     if study.val_accuracy is None or other.val_accuracy is None:
         return None
     if study.task.metric != other.task.metric:
@@ -51,7 +52,7 @@ def val_difference(study: StudyReport, other: StudyReport) -> Difference | None:
 
 
 def test_difference(study: StudyReport, other: StudyReport) -> Difference | None:
-    """Of the final test scores, where both were run with two seeds or more.
+    """The difference of the final test scores, where both were run with two seeds or more.
 
     None too where it is not known how many test images there were, or where the metrics are
     different. See `over_seeds`.

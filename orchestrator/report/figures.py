@@ -28,7 +28,7 @@ from orchestrator.report.svg import (
 from orchestrator.report.wording import config_text, count, duration_text, percent, value_text
 
 SHADES = 5
-"""Of the colour that stands for accuracy, from poor to good."""
+"""Shades of the colour that stands for accuracy, from poor to good."""
 
 
 @dataclass(frozen=True, kw_only=True)

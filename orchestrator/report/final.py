@@ -47,7 +47,7 @@ class FinalResult:
     num_test: Count | None = None
     """Test images; None where a version before wrote the file, as all below."""
     test_majority: Count | None = None
-    """Of these, those of the most frequent class."""
+    """How many of these images belong to the most frequent class."""
     test_baseline: Score | None = None
     """What always answering one class gives; None: `test_majority` of `num_test`."""
     test_effective_images: Annotated[float, Between(1e-9, 10**9)] | None = None

@@ -168,7 +168,7 @@ def _caution_headlines(report: SweepReport) -> Sequence[str]:
 
 
 def _cautions(study: StudyReport) -> list[str]:
-    """Of the search, and of the test where there was one."""
+    """What to be careful about in the search, and in the test where there was one."""
     found, final = cautions(study.task, study.trials), study.final
     if final is not None:
         tested = tested_sentence(final)

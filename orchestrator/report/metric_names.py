@@ -48,7 +48,8 @@ def notes_on_metrics(plan: SweepPlan) -> list[str]:
 
 
 def notes_on_absent_classes(studies: Sequence[StudyReport]) -> list[str]:
-    """Of tasks where a class counts as much as any, if it has images: those that have none."""
+    """Notes on tasks where a class counts as much as any, if it has images: those that have
+    none."""
     found = {}
     for study in studies:
         told = study.chosen.facts.get("val_images_by_class", ()) if study.chosen else ()

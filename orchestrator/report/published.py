@@ -20,7 +20,7 @@ from orchestrator.training.objective import TOP1
 PUBLISHED_IMAGE_SIZE = 224
 
 PUBLISHED_METRIC = TOP1.name
-"""Of all numbers in the file: the protocols of VTAB-1k and FGVC."""
+"""The metric of all numbers in the file: the protocols of VTAB-1k and FGVC."""
 
 ARCHITECTURES = {
     "vit_small_patch16": "ViT-S/16",

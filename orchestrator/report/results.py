@@ -164,9 +164,9 @@ class StudySummary:
     """In workers, over all trials."""
     best_number: int | None
     best_val_accuracy: float | None
-    """Of the best complete trial, in [0, 1]."""
+    """The score of the best complete trial, in [0, 1]."""
     best_standard_error: float | None
-    """Of that accuracy, for the finite number of val images."""
+    """The standard error of that score, for the finite number of val images."""
     best_interval: tuple[float, float] | None
     """95 %, likewise."""
     best_images: float

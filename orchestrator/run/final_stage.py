@@ -35,15 +35,15 @@ class StudyStage:
     num_left: int
     """Runs, if no finalist is stopped."""
     epochs: Sequence[int]
-    """Of the finalists."""
+    """The epochs that the finalists were trained for."""
     num_trials: int
-    """Of the search that have ended."""
+    """Trials of the search that have ended."""
     outdated: Sequence[str] = field(default=())
     """Why its newest round does not stand for what is asked now."""
 
     @property
     def is_over(self) -> bool:
-        """Nothing is left to be chosen or run."""
+        """Whether nothing is left to be chosen or run."""
         return not self.begins and not self.num_left
 
 

@@ -27,7 +27,8 @@ class Run:
     files: str
     """Its checkpoint and its tuned weights are this path with a suffix of their own."""
     memory_share: float = 1.0
-    """Of what a worker may keep in memory; halved whenever the run died for want of it."""
+    """The share of what a worker may keep in memory; halved whenever the run died for want of
+    it."""
 
     @property
     def checkpoint(self) -> Path:
@@ -59,9 +60,9 @@ class Report:
     """What a worker says of a run."""
 
     rows: "Sequence[EpochRow]"
-    """Of the epochs since its last report."""
+    """One row per epoch since the last report."""
     facts: "TrialFacts"
-    """Of the run so far."""
+    """What is known of the run so far."""
     end: Finished | Failed | None = None
     """None: it goes on, if the queue lets it."""
 

@@ -155,7 +155,7 @@ class SearchQueue:
         self._running.pop(run_id, None)
 
     def _remove_old_checkpoints(self) -> None:
-        """Of trials that ended just before their driver did."""
+        """Remove the checkpoints of trials that ended just before their driver did."""
         kept = {(config.study, str(config.number)) for config in self._interrupted}
         for study in self.record.plan.studies:
             for path in (self._trials_folder / study.name).glob("*"):
@@ -201,7 +201,7 @@ class SearchQueue:
         self._tell("trial_ended", self.record.trial(running.config.study, running.config.number))
 
     def _keep_best(self, study: str) -> None:
-        """Of the tuned weights of a study only those of its best trial are kept."""
+        """Keep the tuned weights of a study's best trial and remove those of the others."""
         best = self.record.best(study)
         running = {r.config.number for r in self._running.values() if r.config.study == study}
         for path in (self._trials_folder / study).glob("*.safetensors"):

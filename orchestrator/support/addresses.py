@@ -3,7 +3,8 @@
 import re
 
 MAX_CHARACTERS = 300
-"""Of the reason of an error; a library may append a whole page to its own."""
+"""The most characters that are shown of an error's reason; a library may append a whole page to its
+own."""
 
 
 def redacted(text: str) -> str:

@@ -21,13 +21,14 @@ Document = TypeVar("Document")
 
 INT64 = 2**63
 MOST_SEED = 2**32 - 1
-"""Of a trial: what numpy takes, and torch also after augmentation has multiplied it."""
+"""The largest seed of a trial: what numpy takes, and torch also after augmentation has multiplied
+it."""
 MOST_CHARACTERS = 10_000
-"""Of a text: paths have 4,096 at most."""
+"""The longest text: paths have 4,096 at most."""
 MOST_ENTRIES = 1_000_000
-"""Of a list: the classes of the largest data set are fewer."""
+"""The longest list: the classes of the largest data set are fewer."""
 MOST_BYTES_OF_A_NAME = 255
-"""Of a file, on all usual disks."""
+"""The longest name of a file on all usual disks."""
 
 
 class DocumentError(ValueError):
@@ -85,7 +86,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Entries:
-    """So many entries of a list or mapping."""
+    """How many entries a list or mapping has."""
 
     least: int
 

@@ -23,14 +23,14 @@ class Option:
     help: str
     """A sentence for somebody who has never seen the code."""
     flag: str = ""
-    """Of the command; by default the name of the field with dashes."""
+    """The flag on the command line; by default the name of the field with dashes."""
     short: str = ""
     choices: Sequence[str] = ()
     """Where they are not known before the program runs; else the type is a `Literal`."""
     at_least: float | None = None
     at_most: float | None = None
     envvar: str | None = None
-    """Of the environment, where neither command nor call names a value."""
+    """The environment variable that is read where neither command nor call names a value."""
     metavar: str | None = None
     listed: bool = False
     """One word on the command line, with commas; else a list is an option given several times."""

@@ -25,7 +25,7 @@ class Silence:
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self._lock = threading.Lock()
         self._since: float | None = None
-        """Of the last progress, by the monotonic clock; None: none is expected."""
+        """When the last progress was made, by the monotonic clock; None: none is expected."""
         threading.Thread(target=self._renew_while_computing, name="silence", daemon=True).start()
 
     def expect_progress(self) -> None:

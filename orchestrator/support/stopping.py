@@ -30,7 +30,7 @@ class MachineLost(Exception):
 
 class _Signals:
     name: str | None = None
-    """Of the first signal that came."""
+    """The name of the first signal that came."""
     last: tuple[int, float] | None = None
     """The signal that came last, and when by the monotonic clock."""
     blocks: int = 0

@@ -15,7 +15,7 @@ CLEAR = 2.0
 """A difference of so many standard errors counts as shown."""
 
 LEVEL = 0.95
-"""Of the intervals."""
+"""The confidence level of the intervals."""
 
 EXPLAINED = (
     "Where ± would be 0 because all images are right, all are wrong, or all seeds agree, the 95 % "
@@ -26,7 +26,8 @@ _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 def standard_error(accuracy: float, num_images: float) -> float:
-    """Of an accuracy, for the finite number of images it was measured on; never 0.
+    """The standard error of an accuracy, for the finite number of images it was measured on; never
+    0.
 
     sqrt(p (1 - p) / n); for accuracies of 0 and 1, where that is 0, the way from them to the other
     end of Wilson's interval of one standard error, 1 / (n + 1).
@@ -101,7 +102,7 @@ def clear_from(degrees: int) -> float:
 
 
 def quantile(probability: float, degrees: int) -> float:
-    """Of Student's t."""
+    """The quantile of Student's t distribution."""
     from scipy.stats import t  # takes longer to import than all that stands here
 
     return float(t.ppf(probability, degrees))

@@ -45,7 +45,8 @@ class RunContent:
     end: int | None
     """None: still running."""
     state: str
-    """Of the trial (running, complete, pruned or failed); of a study, running or complete."""
+    """The state of the trial (running, complete, pruned or failed); of a study, running or
+    complete."""
     tags: Mapping[str, str]
     params: Mapping[str, str]
     points: Sequence[Point]
@@ -97,7 +98,7 @@ class ShownRun:
     """As in the record, if its status says the same."""
     val_accuracy: float | None
     test_accuracy: float | None
-    """Of a winner's run with one seed."""
+    """The score on test of a winner's run with one seed."""
     deleted: bool
     """By a person, in the tracker's pages: it is in the trash."""
     missing: Sequence[MissingFile]
@@ -178,7 +179,7 @@ class Pages:
     command: Sequence[str] = ()
     """Starts the server; empty: it runs somewhere."""
     environment: Mapping[str, str] | None = None
-    """Of that command; None: that of this process."""
+    """The environment of that command; None: that of this process."""
     notes: Sequence[str] = ()
     """What the person should know before."""
 

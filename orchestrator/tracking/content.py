@@ -24,10 +24,11 @@ STUDY_TAG = "orchestrator.study"
 TRIAL_TAG = "orchestrator.trial"
 BEST_PREFIX = "best."
 CAUTION_TAG = "caution"
-"""Of a study: what a reader must know before the best of it is taken for a result."""
+"""The tag of a study that says what a reader must know before the best of it is taken for a
+result."""
 
 STATES = ("running", *FINISHED)
-"""Of trials that are shown."""
+"""The states of the trials that are shown."""
 
 TOTALS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
 _FACT_TAGS = ("device", "readout")

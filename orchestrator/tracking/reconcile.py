@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.record.finals import FinalRecord
 
 ATTEMPTS = 3
-"""So often a tracker is asked before it counts as away."""
+"""How often a tracker is asked before it counts as away."""
 
 
 @dataclass(frozen=True, kw_only=True)

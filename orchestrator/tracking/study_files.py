@@ -57,7 +57,7 @@ def figures(report: StudyReport) -> Iterator[RunFiles]:
 
 
 def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
-    """Of names and contents, in 16 hexadecimal digits."""
+    """A digest of names and contents, in 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, content in files:
         digest.update(name.encode())
@@ -66,6 +66,6 @@ def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def bundle_digest(bundle: Path) -> str:
-    """Of both files of a bundle, by which its model is known."""
+    """The digest of both files of a bundle, by which its model is known."""
     content = bundle.read_bytes() + bundle.with_suffix(".safetensors").read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]

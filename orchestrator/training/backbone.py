@@ -13,7 +13,8 @@ from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
 from orchestrator.support.document import Between, OneOf, Sha256
 
 MOST_PIXELS = 2048
-"""Of a side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm sees."""
+"""The longest side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm
+sees."""
 
 Normal = Annotated[float, Between(-1000, 1000)]
 Positive = Annotated[float, Between(1e-6, 1000)]

@@ -90,7 +90,7 @@ class FoldTrial(Trial):
         return self._on_device(np.concatenate(images), labels[chosen], contents)
 
     def save(self, path: Path) -> None:
-        """Nothing: what was trained without a fold is of no further use."""
+        """Saves nothing: what was trained without a fold is of no further use."""
 
 
 class FinalTrial(Trial):

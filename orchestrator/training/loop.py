@@ -32,7 +32,8 @@ SMALLEST_PART = 8
 """Before a step is split into parts of fewer images, blocks are computed twice instead."""
 
 MOST_CLASSES = 2000
-"""Of tasks with more nothing is kept by class: with every trial it would fill the storage."""
+"""Tasks with more classes than this keep no counts per class: with every trial it would fill the
+storage."""
 
 
 class TrialFailed(Exception):
@@ -136,7 +137,7 @@ def evaluate(
     fit: Fit | None = None,
     objective: Objective = TOP1,
 ) -> Evaluation:
-    """Of all images of `inputs`, in their order; no batch waits for the device."""
+    """The scores of all images of `inputs`, in their order; no batch waits for the device."""
     model.eval()
     targets = inputs.pixels.labels
 

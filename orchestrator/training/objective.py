@@ -19,9 +19,9 @@ from orchestrator.support.document import Between, OneOf
 from orchestrator.training.accuracy import MeanPerClass, Top1
 
 BOUNDS = (0.0, 1.0)
-"""Of every score."""
+"""The lowest and the highest value that a score can have."""
 DIRECTION = "maximize"
-"""Of every search, in Optuna's words."""
+"""Every search maximizes its score (Optuna's word for it)."""
 
 Score = Annotated[float, Between(*BOUNDS)]
 """In a document."""
@@ -52,7 +52,7 @@ class Objective(Protocol):
         ...
 
     def loss(self, logits: Tensor, targets: Tensor, reduction: Literal["sum", "none"]) -> Tensor:
-        """Of logits (B, head width): the sum, or (B,)."""
+        """The loss of logits (B, head width): the sum, or (B,)."""
         ...
 
     def guessing_loss(self, num_classes: int) -> float:
@@ -72,7 +72,8 @@ class Objective(Protocol):
         ...
 
     def constant_score(self, labels: np.ndarray) -> float:
-        """Of always giving the same answer, that of the most frequent class of `labels`."""
+        """The score of always giving the same answer, that of the most frequent class of
+        `labels`."""
         ...
 
     def effective_images(self, marks: Tensor, targets: Tensor) -> float | None:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 ENTRY_POINTS = "orchestrator.methods"
 """The group in which an installed package names its methods, each as `name = "module:Class"`."""
 MOST_BYTES = 2**20
-"""Of a source."""
+"""The largest source file of a method that is taken."""
 
 _SHIPPED = frozenset(METHODS)
 

@@ -18,7 +18,8 @@ class RungRule(Protocol):
 
 @dataclass(frozen=True)
 class NeverPruned:
-    """Of a trial that runs to its last epoch whatever it finds: in the last stage, or anew."""
+    """The pruning rule of a trial that runs to its last epoch whatever it finds: in the last stage,
+    or anew."""
 
     def asked_at(self, epoch: int) -> bool:
         return False

@@ -145,7 +145,7 @@ class TrialContext:
 
     @property
     def features(self) -> FeatureCache:
-        """Of the node that we are on."""
+        """The cache of features on the node that this trial runs on."""
         return FeatureCache(
             Path(self.cache_folder) if self.driver_files is None else default_cache_root()
         )
@@ -278,7 +278,7 @@ class Trial:
 
     @property
     def num_epochs(self) -> int:
-        """Of the whole trial; known once `epochs` has given the first."""
+        """The epochs of the whole trial; known once `epochs` has given the first."""
         assert self.model is not None
         return self.model.recipe.epochs
 

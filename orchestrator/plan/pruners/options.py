@@ -23,7 +23,7 @@ class PrunerOption:
     flag: str
     """As the command writes it, `--reduction`."""
     kind: type
-    """Of its value, without the range."""
+    """The type of its value, without the range."""
     default: Any
     """None: fitted to the sweep at planning."""
     help: str

@@ -156,7 +156,7 @@ class SweepController(TuneController):
             trials.difference_update(ended)
 
     def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
-        """Heard twice where an idle worker had died before it was to begin this trial.
+        """Called by Tune, twice where an idle worker had died before it was to begin this trial.
 
         The first time the trial is put back to go again; for the second, Tune would give it up.
         """
@@ -189,7 +189,7 @@ class QuietProgress(TrialProgressCallback):
         del result["report"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Nothing to print."""
+        """Prints nothing."""
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Nothing to print."""
+        """Prints nothing."""

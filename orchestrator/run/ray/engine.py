@@ -152,7 +152,8 @@ class _Shared:
     idle: list[Sequence[str]] = field(default_factory=list)
     """Tasks that each worker holds which waits for the next run."""
     failure: Exception | None = None
-    """Of the queue, after which nothing more is asked of it and the schedule ends in order."""
+    """The error that the queue raised, after which nothing more is asked of it and the schedule
+    ends in order."""
 
     def ask(self, call: Callable[[], Answer], otherwise: Answer) -> Answer:
         """What the queue answers, or `otherwise` from its first failure on."""
@@ -208,7 +209,7 @@ class _QueueSearcher(Searcher):
             kept.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the record is what a sweep resumes from."""
+        """Saves nothing: the record is what a sweep resumes from."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise AssertionError("a sweep is resumed from its record, not from a Tune snapshot")
@@ -232,7 +233,8 @@ class _QueueScheduler(SweepScheduler):
         self.shared.idle = list(held)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Heard in every round. None: Tune starts what is pending by itself."""
+        """Called by Tune in every step of its loop. Gives None: then Tune starts what is pending by
+        itself."""
         queue, running = self.shared.queue, len(self.shared.heard)
         self.shared.share.look(
             num_left=lambda: running + self.shared.ask(lambda: queue.num_left, 0),
@@ -248,7 +250,7 @@ class _QueueScheduler(SweepScheduler):
         return TrialScheduler.STOP if ends else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Heard after every death of a worker, before the run goes again."""
+        """Called by Tune after every death of a worker, before the run is started again."""
         name, now = trial.trial_id, time.monotonic()
         silent = now - self.shared.heard.get(name, now)
         self.shared.heard[name] = now

@@ -21,7 +21,7 @@ from orchestrator.training.driver_files import DriverFiles, store_weights
 
 PART_BYTES = 32 << 20
 STORED_BYTES = 2 << 30
-"""Of files that were asked for last, kept ready in the object store."""
+"""The most bytes of files, those asked for last, that are kept ready in the object store."""
 CALLS_AT_ONCE = 8
 
 

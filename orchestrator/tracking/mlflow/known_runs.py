@@ -30,7 +30,7 @@ class KnownRun:
     tags: dict[str, str]
     has_params: bool
     known_points: dict[int, Shown] | None
-    """Of the leading metric, by step; None: not asked yet."""
+    """The points of the leading metric that are there, by step; None: not asked yet."""
 
 
 def known(run: "Run") -> KnownRun:

@@ -19,7 +19,7 @@ STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "fai
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 NOTE_DIGEST_TAG = "orchestrator.note"
-"""Of the note as we wrote it: another one is a person's."""
+"""The tag with the digest of the note as we wrote it: another one is a person's."""
 
 MAX_VALUE_CHARACTERS = 5000
 """MLflow takes 6000 in a param and 8000 in a tag."""

@@ -24,18 +24,23 @@ quickstart: $(VENV)/installed
 fast: $(VENV)/installed check
 	$(BIN)/pytest -q -m "not (slow or thorough or ray or mlflow or postgres or browser or cluster or gpu)"
 
-test: $(VENV)/installed check
-	$(BIN)/pytest -q -m "not thorough"
-
-# The tests of clusters and faults mostly wait: they run beside the others. Those of workers come
-# last and alone, since one of them takes all memory. Ctrl-C must reach what runs in the background,
-# for which a shell turns it off.
-test-all: $(VENV)/installed check
-	@log=$$(mktemp); \
-	env --default-signal=INT $(BIN)/pytest tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
+# The tests of clusters and faults mostly wait: they run beside the others. Ctrl-C must reach what
+# runs in the background, for which a shell turns it off.
+define both_halves
+	log=$$(mktemp); \
+	env --default-signal=INT $(BIN)/pytest $(1) tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
 	waiting=$$!; \
-	$(BIN)/pytest tests --ignore tests/cluster --ignore tests/faults; others=$$?; \
-	wait $$waiting; waiting=$$?; cat $$log; rm $$log; \
+	$(BIN)/pytest $(1) tests --ignore tests/cluster --ignore tests/faults; others=$$?; \
+	wait $$waiting; waiting=$$?; cat $$log; rm $$log
+endef
+
+test: $(VENV)/installed check
+	@$(call both_halves,-m "not thorough"); \
+	exit $$((others || waiting))
+
+# Those of workers come last and alone, since one of them takes all memory.
+test-all: $(VENV)/installed check
+	@$(call both_halves,); \
 	$(BIN)/pytest tests/faults/test_workers.py; workers=$$?; \
 	exit $$((others || waiting || workers))
 

@@ -77,9 +77,10 @@ class Decided:
     """What an earlier load of the same file decided, so that nothing is asked or assumed again."""
 
     network: Network | None
-    """None: as timm builds it, which was so before files were asked."""
+    """The network that was decided on; None: as timm builds it, which was so before files were
+    asked."""
     part: str | None = None
-    """None: by the rules."""
+    """The part of the file that was meant; None: chosen by the rules."""
 
 
 def load_backbone(

@@ -108,7 +108,8 @@ class Sweep:
         dry_run: bool = False,
         say: Callable[[str], None] = say,
     ) -> "Sweep":
-        """As `plan`, from a request; `where` are the machines that precision is measured on."""
+        """Does what `plan` does, from a request; `where` are the machines that precision is
+        measured on."""
         from orchestrator.plan.prepare import plan_sweep
 
         folder = claim_folder(request.out or default_folder(request.suite))
@@ -242,7 +243,8 @@ class Sweep:
     def start(
         self, request: RunRequest, slots: "Slots", *, view: "View | None" = None
     ) -> "Outcome":
-        """As `run`, of what was checked and saved; a stop signal is left to the caller."""
+        """Does what `run` does, with what was checked and saved; a stop signal is left to the
+        caller."""
         from orchestrator.run.sweep import run_sweep
 
         with self._owned(self._resume), ending_in_order():
@@ -273,7 +275,7 @@ class Sweep:
     def finalized(
         self, request: "FinalRequest", where: RunRequest, *, say: Callable[[str], None]
     ) -> "list[StudyOutcome]":
-        """As `finalize`, from requests; a stop signal is left to the caller."""
+        """Does what `finalize` does, from requests; a stop signal is left to the caller."""
         from orchestrator.run.finalize import finalize
 
         if not request.dry_run:

@@ -83,7 +83,8 @@ class Bundle:
     backbone: BackbonePlan
     trial: TrialConfig
     recipe: Mapping[str, Any]
-    """As trained, for reading: the method's published recipe with the trial's values."""
+    """The recipe as it was trained, for people to read: the method's published recipe with the
+    trial's values."""
     val_accuracy: Score | None
     """The score on val in the search, by `metric`; None after training on train and val
     together."""

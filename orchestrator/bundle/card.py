@@ -174,10 +174,10 @@ def _classes(bundle: "Bundle") -> str:
 
 
 def _text(text: str) -> str:
-    """As Python reads it back."""
+    """The text as a literal that Python reads back."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _command(*words: str) -> str:
-    """As a shell takes it."""
+    """The text as one word of a shell."""
     return code(shlex.join(words))

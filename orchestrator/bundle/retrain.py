@@ -63,7 +63,8 @@ def _device_like(bundle: Bundle) -> str:
 
 
 def _threads_like(bundle: Bundle) -> int:
-    """As many as the bundle was trained with, or as there are CPUs for."""
+    """The number of threads to train with: as many as the bundle was trained with, or as there are
+    CPUs for."""
     most = available_cpus()
     if bundle.cpu_threads > most:
         logger.warning(

@@ -26,7 +26,7 @@ class Terminal(Console):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """As Rich prints; a text of several lines has its later ones indented."""
+        """Prints as Rich does; a text of several lines has its later ones indented."""
         shown = (_as_text(one) if isinstance(one, str) else one for one in objects)
         super().print(*shown, **how)
 

@@ -14,7 +14,8 @@ class Machine:
     cpus: float
     gpus: float = 0.0
     gpu_kind: str | None = None
-    """As Ray names it, for example L4 or H100; None: it has none, or nobody knows."""
+    """The kind of GPU as Ray names it, for example L4 or H100; None: it has none, or nobody
+    knows."""
 
     @classmethod
     def of_ray(cls, resources: Mapping[str, float]) -> "Machine":

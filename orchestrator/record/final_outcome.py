@@ -47,7 +47,7 @@ class StudyOutcome:
     """Trials of the search that have ended by now."""
     num_planned_trials: int
     bundle_seed: int | None
-    """Whose prompts are in the bundle."""
+    """The seed whose prompts are in the bundle."""
     seed_rule: str = ""
     """How that seed was chosen: `FIRST_SEED`, or `MEDIAN_SEED` by an older version."""
     round: int = 1

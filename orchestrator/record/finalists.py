@@ -21,7 +21,7 @@ class Finalist:
     """One of the best trials of a study, and how it did on the folds."""
 
     trial: TrialRecord
-    """As the search knows it."""
+    """The trial as the search knows it."""
     state: str
     """running, complete, pruned or failed."""
     fold_accuracies: Mapping[int, float]

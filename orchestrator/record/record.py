@@ -186,7 +186,7 @@ class Record:
         return list(self.each_trial())
 
     def each_trial(self) -> Iterator[TrialRecord]:
-        """As `all_trials`, with the curves of one study at a time in memory."""
+        """The same trials as `all_trials`, with the curves of one study at a time in memory."""
         for study in self._studies:
             yield from self.trials(study)
 

@@ -64,7 +64,7 @@ class Report:
     facts: "TrialFacts"
     """What is known of the run so far."""
     end: Finished | Failed | None = None
-    """None: it goes on, if the queue lets it."""
+    """How the run ended; None: it goes on, if the queue lets it."""
 
 
 class RunQueue(Protocol):

@@ -83,6 +83,7 @@ def _stand_still_at(gate: Path) -> None:
 
 
 def kill_at(wanted: str | None) -> None:
-    """As the environment variable does, for a process that has read its environment already."""
+    """Sets the commit point as the environment variable does, for a process that has read its
+    environment already."""
     global _kill_at
     _kill_at = _KillAt(wanted) if wanted else None

@@ -57,7 +57,7 @@ _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s)")
 
 
 def code(text: str) -> str:
-    """As code of Markdown, whatever backticks stand in it."""
+    """The text as code of Markdown, whatever backticks stand in it."""
     text = visible(" ".join(text.split()))
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)

@@ -32,7 +32,8 @@ def differences(relied_on: Mapping[str, str]) -> list[str]:
 
 
 def check(library: str, found: str, tested: str, relied_on: Mapping[str, str]) -> None:
-    """As `refuse_another`; a warning where the names are the same but the minor version is not."""
+    """Does what `refuse_another` does, but with a warning where the names are the same but the
+    minor version is not."""
     refuse_another(library, found, tested, relied_on)
     if not is_minor(found, tested):
         logger.warning("tested with %s %s; found %s", library, tested, found)

@@ -30,7 +30,8 @@ _UNFINISHED = ".orchestrator-"
 _MARK = "of-a-driver"
 """A file in each: the machine's name, and which of its starts it is, in a line each."""
 _OLD_NAME = re.compile(r"orchestrator-tune-[a-z0-9_]{8}")
-"""As drivers left them before they had folders that are locked, and said of which machine."""
+"""The name of folders as drivers left them before they had folders that are locked, and said of
+which machine."""
 _OF_ONE_MACHINE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 
 

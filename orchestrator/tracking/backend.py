@@ -43,7 +43,7 @@ class RunContent:
     start: int
     """Milliseconds since 1970, UTC, as `end`."""
     end: int | None
-    """None: still running."""
+    """When it ended; None: it is still running."""
     state: str
     """The state of the trial (running, complete, pruned or failed); of a study, running or
     complete."""
@@ -95,7 +95,7 @@ class ShownRun:
     study: str
     number: str
     state: str
-    """As in the record, if its status says the same."""
+    """The state, in the record's words, if the tracker's own status agrees."""
     val_accuracy: float | None
     test_accuracy: float | None
     """The score on test of a winner's run with one seed."""
@@ -189,7 +189,7 @@ class TrackerKind(Protocol):
 
     @property
     def name(self) -> str:
-        """As in messages to people."""
+        """The tracker's name in messages to people."""
         ...
 
     @property

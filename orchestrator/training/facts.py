@@ -45,7 +45,8 @@ class TrialFacts:
     )
 
     def stored(self) -> dict[str, Any]:
-        """As the storage keeps them: a field with a default is left out while it has that."""
+        """The facts as the storage keeps them: a field with a default is left out while it has
+        that."""
         told = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {
             name: value

@@ -112,7 +112,7 @@ class FinalTrial(Trial):
         self._tested = self._test()
 
     def facts(self) -> FinalFacts:
-        """As of any trial; after the last epoch also what `_test` found."""
+        """What is known of it, as of any trial; after the last epoch also what `_test` found."""
         return FinalFacts(**self._told(), **self._tested)
 
     def _test(self) -> dict[str, Any]:

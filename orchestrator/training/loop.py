@@ -107,7 +107,7 @@ class Fit:
     recompute: bool = False
     """Blocks are computed again in the backward pass instead of keeping their activations."""
     eval_batch: int | None = None
-    """None: EVAL_BATCH."""
+    """Images per batch of validation; None: EVAL_BATCH."""
 
 
 def frozen_prefix(model: TunedViT, pixels: Pixels, engine: Engine, fit: Fit) -> Tensor:

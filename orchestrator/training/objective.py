@@ -77,7 +77,7 @@ class Objective(Protocol):
         ...
 
     def effective_images(self, marks: Tensor, targets: Tensor) -> float | None:
-        """As many images of a plain accuracy would make the score as sure.
+        """How many images would make a plain accuracy as sure as this score.
 
         Hence sqrt(score (1 - score) / effective images) is its standard error. None: the images.
         """

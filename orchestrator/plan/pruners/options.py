@@ -21,11 +21,11 @@ class PrunerOption:
 
     name: str
     flag: str
-    """As the command writes it, `--reduction`."""
+    """The flag as it is typed, `--reduction`."""
     kind: type
     """The type of its value, without the range."""
     default: Any
-    """None: fitted to the sweep at planning."""
+    """The default; None: fitted to the sweep at planning."""
     help: str
     owners: tuple[str, ...]
     """Names of the pruners that have it."""

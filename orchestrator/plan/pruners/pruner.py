@@ -29,7 +29,7 @@ class Pruner(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     name: str
-    """As the command and sweep.yaml write it; a field that nobody can set."""
+    """The name in the command and in sweep.yaml; a field that nobody can set."""
     not_for_epochs: ClassVar[str] = ""
     """Why it cannot judge a trial by its epochs; empty: it can."""
 

@@ -27,7 +27,7 @@ from orchestrator.training.numerics import Engine
 def on_a_worker(
     slots: Slots, ray_address: str, sweep: str, *, deadline: float | None
 ) -> PrecisionChooser:
-    """As `choose_precision`, in one of these slots of the cluster at `ray_address`.
+    """Chooses as `choose_precision` does, in one of these slots of the cluster at `ray_address`.
 
     A slot is waited for, as the sweep itself would wait for it: until a machine has come up, or
     until another sweep on the cluster leaves one to `sweep`. ValueError if there is none by the

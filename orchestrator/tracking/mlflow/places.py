@@ -68,7 +68,7 @@ END
 """The only one that MLflow makes (its migration 1b5f0d9ad7c1)."""
 
 _DEFINED = re.compile(r"""CREATE (TABLE|INDEX|UNIQUE INDEX|VIEW) ["`[]?(\w+)["`\]]?[\s(]""")
-"""As SQLite keeps a definition; what it does not keep so was written there by hand."""
+"""A definition as SQLite keeps it; what it does not keep so was written there by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)

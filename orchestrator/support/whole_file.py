@@ -21,7 +21,8 @@ from typing import BinaryIO
 from orchestrator.support.locks import take
 
 UNFINISHED = "*.part"
-"""Of files that are being written, or were when their writer died; once they had no digits."""
+"""The ending of files that are being written, or were when their writer died; once they had no
+digits."""
 
 ENDING_BYTES = len(".12345678.part")
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

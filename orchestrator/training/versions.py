@@ -25,7 +25,7 @@ def versions(own_methods: Mapping[str, OwnMethod] | None = None) -> dict[str, st
 
 
 def code_digest(packages: Path = ROOT) -> str:
-    """Of all our own code that a trial runs, below the folder that `orchestrator` lies in.
+    """All our own code that a trial runs, below the folder that `orchestrator` lies in.
 
     Whole folders, so that nothing that changes a number can be forgotten: a file that could not
     have changed one costs a question when a sweep is resumed, one that is forgotten a wrong table.

@@ -20,10 +20,6 @@ help:
 quickstart: $(VENV)/installed
 	$(BIN)/orchestrator sweep quickstart
 
-# Marks decide what runs where; pyproject.toml says what each means.
-fast: $(VENV)/installed check
-	$(BIN)/pytest -q -m "not (slow or thorough or ray or mlflow or postgres or browser or cluster or gpu)"
-
 # The tests of clusters and faults mostly wait: they run beside the others. Ctrl-C must reach what
 # runs in the background, for which a shell turns it off.
 define both_halves
@@ -33,6 +29,11 @@ define both_halves
 	$(BIN)/pytest $(1) tests --ignore tests/cluster --ignore tests/faults; others=$$?; \
 	wait $$waiting; waiting=$$?; cat $$log; rm $$log
 endef
+
+# Marks decide what runs where; pyproject.toml says what each means.
+fast: $(VENV)/installed check
+	@$(call both_halves,-q -m "not (slow or thorough or ray or mlflow or postgres or browser or cluster or gpu)"); \
+	exit $$((others || waiting))
 
 test: $(VENV)/installed check
 	@$(call both_halves,-m "not thorough"); \

@@ -32,6 +32,7 @@ def test_trials_stacked_in_one_pass_get_their_own_gradients():
     assert all(row.difference < 1e-5 and row.gain > 0 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_trial_benchmark_tells_cold_warm_and_changed_tasks_apart(
     precision, tmp_path, monkeypatch

@@ -82,6 +82,7 @@ def bootstrapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any
         yield AWSNodeProvider.bootstrap_config(config), client
 
 
+@pytest.mark.slow
 def test_aws_takes_the_machines_that_we_ask_for(bootstrapped):
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 

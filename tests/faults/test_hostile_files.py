@@ -140,6 +140,7 @@ def test_yaml_that_would_cost_or_run_something_is_refused_by_name(text: str):
         parse_yaml(text, source="hostile.yaml")
 
 
+@pytest.mark.slow
 def test_a_list_of_a_million_lines_is_read(tmp_path: Path):
     lines = "".join(f"images/{number:07}.png {number % 10}\n" for number in range(1_000_000))
     for name in ("train800", "val200", "test", "train800val200"):

@@ -43,6 +43,7 @@ def holder(folder: Path, storage: str = "") -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_second_driver_of_a_folder_is_refused_and_told_who_the_first_is(tmp_path: Path):
     with holder(tmp_path) as first:
         refused = rf"process {first.pid} on .* since 20"
@@ -54,6 +55,7 @@ def test_a_second_driver_of_a_folder_is_refused_and_told_who_the_first_is(tmp_pa
             pass  # the lock of a dead owner is nobody's
 
 
+@pytest.mark.slow
 def test_a_lock_file_that_was_cut_off_still_refuses(tmp_path: Path):
     with holder(tmp_path):
         (tmp_path / ".owner").write_text('{"pid": 1')

@@ -135,7 +135,7 @@ def test_tables_have_their_documented_columns(kept):
     assert list(table.val_accuracy) == pytest.approx([0.5, 0.7, 0.6])
     assert set(table.state) == {"complete"}
     assert "param.num_tokens" in table
-    named = re.findall(r"^\| `([a-z_]+)` \|", (ROOT / PAGE).read_text(), re.M)
+    named = re.findall(r"^\| `([a-z_0-9]+)` \|", (ROOT / PAGE).read_text(), re.M)
     assert named
     assert set(named) == {name for name in table if not name.startswith("param.")}
     (row,) = sweep.status().to_dict("records")

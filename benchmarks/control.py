@@ -159,7 +159,8 @@ def _run_ours(case: Case, folder: Path) -> Row:
     from orchestrator.record.record import open_record
     from orchestrator.run.progress import Progress
     from orchestrator.run.queue import Finished, Report, Run
-    from orchestrator.run.ray import engine
+    from orchestrator.run.ray.engine import RayEngine
+    from orchestrator.run.ray.start import start_ray
     from orchestrator.run.search_queue import SearchQueue
     from orchestrator.tracking.reconcile import reconcile, tracked_runs
     from orchestrator.tracking.tracker import Tracker
@@ -196,11 +197,11 @@ def _run_ours(case: Case, folder: Path) -> Row:
     progress, tracker = Progress(plan, record), Tracker(plan, uri)
     queue = EmptyQueue(record, folder / "trials", [progress, tracker])
     slots = Slots(num_slots=case.slots, cpu_threads=1, gpus_per_trial=0)
-    engine.start_ray(slots, None)
-    engine.WarmWorker = _worker_class()  # pyright: ignore[reportAttributeAccessIssue]
+    start_ray(slots, None)
+    engine = RayEngine(slots, worker=_worker_class())
     reported = [e for e in range(1, case.epochs + 1) if plan.pruner.asked_at(e)]
     cpu = time.process_time()
-    engine.run_schedule(queue, _context(case, reported), slots, sweep=plan.name)
+    engine.run(queue, _context(case, reported), sweep=plan.name)
     ended, cpu = time.time(), time.process_time() - cpu
     tracker.close(timeout_seconds=600)
     if not case.before:  # else it would write them all

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
@@ -14,11 +15,18 @@ def environment(tmp: Path) -> dict[str, str]:
     return {**clean, "ORCHESTRATOR_CACHE": str(tmp / "cache"), "COLUMNS": "200"}
 
 
-def run(*arguments: object, tmp: Path, code: int = 0) -> str:
-    """What it printed; it must end with this exit code."""
+def run(
+    *arguments: object,
+    tmp: Path,
+    code: int = 0,
+    command: Sequence[str] = COMMAND,
+    typed: str | None = None,
+) -> str:
+    """What it printed, with `typed` on its stdin; it must end with this exit code."""
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         env=environment(tmp),
+        input=typed,
         capture_output=True,
         text=True,
         timeout=300,

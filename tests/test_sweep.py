@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import optuna
@@ -123,20 +125,75 @@ def test_status_speaks_json(swept, tmp):
     assert sum(row["complete"] + row["pruned"] for row in rows) == 16
 
 
-@pytest.mark.usefixtures("swept")
-def test_a_second_sweep_decodes_nothing_and_decides_the_same(suite, tmp):
-    again = tmp / "again"
-    output = run("sweep", suite, *SMALL, "--out", again, "--slots", 1, tmp=tmp)
+@pytest.fixture(scope="module")
+def again(swept, suite, tmp) -> tuple[Path, str]:
+    """A second sweep of the same, with one slot, and what the command printed."""
+    folder = tmp / "again"
+    return folder, run("sweep", suite, *SMALL, "--out", folder, "--slots", 1, tmp=tmp)
+
+
+def decided(folder: Path) -> list[dict[str, Any]]:
+    """Configuration, state and end of every trial, and its accuracy after every epoch."""
+    columns = ["study", "number", "state", "val_accuracy", "config", "epochs_run"]
+    rows = pq.read_table(folder / "results.parquet", columns=[*columns, "curve"]).to_pylist()
+    return [{**row, "curve": [e["val_accuracy"] for e in row["curve"]]} for row in rows]
+
+
+def test_a_second_sweep_decodes_nothing_and_decides_the_same(again, suite, tmp):
+    folder, output = again
     assert "all decoded before" in output
     assert " decoded\n" not in output
     third = tmp / "third"
     run("sweep", suite, *SMALL, "--out", third, "--slots", 1, tmp=tmp)
-    columns = ["study", "number", "state", "val_accuracy", "config", "epochs_run"]
-    rows = [
-        pq.read_table(path / "results.parquet", columns=columns).to_pylist()
-        for path in (again, third)
-    ]
-    assert rows[0] == rows[1]
+    assert decided(folder) == decided(third)
+
+
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None  # whoever imports it fails
+from orchestrator.cli import main
+main()
+"""
+
+
+def test_the_local_engine_decides_as_one_slot_of_ray_and_imports_no_ray(again, suite, tmp):
+    folder = tmp / "local"
+    local = ("--out", folder, "--engine", "local")
+    run("sweep", suite, *SMALL, *local, tmp=tmp, command=[sys.executable, "-c", WITHOUT_RAY])
+    found = decided(folder)
+    assert found == decided(again[0])
+    assert {row["state"] for row in found} == {"complete", "pruned"}, "the pruner was asked"
+    assert totals(states_in_storage(folder)) == states_in_table(folder) == states_in_mlflow(folder)
+
+
+AT_A_BREAKPOINT = """
+from orchestrator.cli import main
+from orchestrator.training.trial import Trial
+
+made = Trial._model
+
+def make(trial, pixels):
+    breakpoint()
+    return made(trial, pixels)
+
+Trial._model = make
+main()
+"""
+
+
+def test_a_breakpoint_in_a_trial_stops_there_and_leaving_it_costs_no_trial(suite, tmp):
+    folder = tmp / "debugged"
+    tiny = ("--backbone", "vit_quickstart", "--method", "linear", "--trials", 1, "--epochs", 2)
+    arguments = ["sweep", suite, "--tasks", "colours_a", *tiny, "--out", folder]
+    command = [sys.executable, "-c", AT_A_BREAKPOINT]
+    left = run(*arguments, "--engine", "local", tmp=tmp, code=130, command=command, typed="q\n")
+    assert "(Pdb)" in left and "the debugger was left" in left
+    assert totals(states_in_storage(folder)) == {"running": 1}
+    typed = "p trial.config.study, len(pixels)\nc\n"
+    resume = ("resume", folder, "--engine", "local")
+    gone_on = run(*resume, tmp=tmp, command=command, typed=typed)
+    assert "(Pdb) ('colours_a.linear', " in gone_on
+    assert totals(states_in_storage(folder)) == {"complete": 1}
 
 
 def _kill_midway(arguments: list[object], folder: Path, tmp: Path, kill: signal.Signals) -> int:

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
     from orchestrator.api.report import Report
     from orchestrator.bundle.export import Exported
-    from orchestrator.cluster.slots import Slots
     from orchestrator.data.suites import Suite
     from orchestrator.plan.request import FinalRequest
     from orchestrator.record.final_outcome import StudyOutcome
     from orchestrator.report.final import FinalResult
     from orchestrator.report.results import StudySummary
     from orchestrator.run.doctor import Examination
+    from orchestrator.run.engine import Engine
     from orchestrator.run.progress import Progress
     from orchestrator.run.search_queue import Observer
     from orchestrator.run.sweep import Outcome
@@ -81,7 +81,7 @@ class Sweep:
         self.cache = cache or ImageCache()
         self.frozen_plan = at_places(frozen_plan, self.places)
         """All that it was begun with, as in `sweep.yaml`; images and weights where they are now."""
-        self.slots: Slots | None = None
+        self.engine: Engine | None = None
         """That precision was chosen for, where it was planned in this process."""
         self._frozen = frozen_plan
         self._data_is_named = data_is_named
@@ -117,24 +117,24 @@ class Sweep:
         if storage and not dry_run:
             ask_once(storage)
         cache = ImageCache()
-        slots = where.chosen_slots()
+        engine = where.chosen_engine()
         frozen, suite = plan_sweep(
             request,
             name=folder.name,
             cache=cache,
             say=say,
-            device=slots.device,
-            cpu_threads=slots.cpu_threads,
-            choose=where.precision_chooser(slots, folder.name, deadline=deadline, dry_run=dry_run),
+            device=engine.slots.device,
+            cpu_threads=engine.slots.cpu_threads,
+            choose=engine.precision_chooser(folder.name, deadline=deadline, dry_run=dry_run),
         )
         pruner = frozen.pruner
         say(
-            f"plan: {len(frozen.studies)} studies, {frozen.num_trials} trials on {slots}; "
+            f"plan: {len(frozen.studies)} studies, {frozen.num_trials} trials on {engine.slots}; "
             f"sampler {frozen.sampler}, pruner {pruner.name}"
             + (f" from epoch {pruner.first_epoch}" if pruner.first_epoch is not None else "")
         )
         planned = cls(frozen, folder, storage=storage, suite=suite, cache=cache)
-        planned.slots = slots
+        planned.engine = engine
         return planned
 
     @classmethod
@@ -222,11 +222,11 @@ class Sweep:
         A progress bar in a notebook, a line for each trial elsewhere. Ctrl-C ends it in order: what
         trials reached is kept, the files are written, and then the interrupt comes through.
         """
-        slots = request.chosen_slots()
+        engine = request.chosen_engine()
         self.check(accept_versions=request.accept_versions)
         self.save()
         try:
-            return self.start(request, slots, view=lines_or_bar)
+            return self.start(request, engine, view=lines_or_bar)
         finally:
             deliver_signal()
 
@@ -241,7 +241,7 @@ class Sweep:
         self._is_checked = False  # what lies on a disk may change before the next time
 
     def start(
-        self, request: RunRequest, slots: "Slots", *, view: "View | None" = None
+        self, request: RunRequest, engine: "Engine", *, view: "View | None" = None
     ) -> "Outcome":
         """Does what `run` does, with what was checked and saved; a stop signal is left to the
         caller."""
@@ -253,10 +253,9 @@ class Sweep:
                 self.frozen_plan,
                 self.suite,
                 self.folder,
-                slots,
+                engine,
                 cache=self.cache,
                 storage_url=self.storage,
-                ray_address=request.ray_address,
                 max_seconds=request.max_seconds,
                 view=view,
             )
@@ -286,11 +285,10 @@ class Sweep:
                 self.frozen_plan,
                 self.folder,
                 request,
-                where.chosen_slots,
+                where.chosen_engine,
                 cache=self.cache,
                 storage_url=self.storage_url,
                 say=say,
-                ray_address=where.ray_address,
                 max_seconds=where.max_seconds,
             )
             if not request.dry_run:

@@ -16,12 +16,13 @@ from orchestrator.training.facts import EpochRow
 class LiveView:
     """Shows a Progress; as an observer it also writes a line per finished trial to a log."""
 
-    def __init__(self, progress: Progress, console: Console) -> None:
+    def __init__(self, progress: Progress, console: Console, *, in_place: bool = True) -> None:
+        """`in_place`: renew a table on a terminal, which nobody else must write to meanwhile."""
         self._progress = progress
         self._console = console
         self._live = (
             Live(get_renderable=self._render, console=console, refresh_per_second=2)
-            if console.is_terminal
+            if in_place and console.is_terminal
             else None
         )
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.api.sweep import Sweep
-    from orchestrator.cluster.slots import Slots
     from orchestrator.plan.plan import SweepPlan
     from orchestrator.record.record import Record
     from orchestrator.report.results import StudySummary
+    from orchestrator.run.engine import Engine
     from orchestrator.run.sweep import Outcome
 
 console = Terminal()
@@ -57,7 +57,7 @@ def sweep(
 ) -> None:
     """Search the best configuration of every method on every task of a suite."""
     if detach:
-        _detach(request, where.ray_address)
+        _detach(request, where)
         return
     from dataclasses import replace
 
@@ -80,8 +80,8 @@ def sweep(
     planned.check()
     planned.save()
     _say(f"sweep folder {planned.folder}")
-    assert planned.slots is not None
-    exit_code = _run(planned, replace(where, max_hours=hours_until(deadline)), planned.slots)
+    assert planned.engine is not None
+    exit_code = _run(planned, replace(where, max_hours=hours_until(deadline)), planned.engine)
     if finalize and exit_code != INTERRUPTED:
         from orchestrator.cli.finalize import test_winners
 
@@ -108,11 +108,11 @@ def resume(
     from orchestrator.api.sweep import Sweep
 
     found = Sweep.open(folder, storage=storage, data=data, weights=weights)
-    slots = where.chosen_slots()
+    engine = where.chosen_engine()
     found.check(accept_versions=where.accept_versions)
     found.save()
-    _say(f"resuming {folder} with {slots}")
-    _leave(_run(found, where, slots))
+    _say(f"resuming {folder} with {engine.slots}")
+    _leave(_run(found, where, engine))
 
 
 def status(folder: Folder, storage: Storage = None, as_json: Json = False) -> None:
@@ -126,31 +126,37 @@ def status(folder: Folder, storage: Storage = None, as_json: Json = False) -> No
         _show_sweep(found)
 
 
-def _run(found: "Sweep", where: RunRequest, slots: "Slots") -> int:
+def _run(found: "Sweep", where: RunRequest, engine: "Engine") -> int:
     """The exit code of the command."""
     from orchestrator.cli.live import LiveView
     from orchestrator.support.stopping import stop_requested
 
-    outcome = found.start(where, slots, view=lambda progress: LiveView(progress, console))
+    outcome = found.start(
+        where, engine, view=lambda progress: LiveView(progress, console, in_place=engine.is_apart)
+    )
     _show_sweep(found)
     exit_code = _show_end(outcome, found.folder)
     return INTERRUPTED if stop_requested() else exit_code
 
 
-def _detach(request: PlanRequest, ray_address: str | None) -> None:
+def _detach(request: PlanRequest, where: RunRequest) -> None:
     """Submit the command that was typed, without --detach."""
     from orchestrator.cluster.jobs import submit
     from orchestrator.record.database import ask_once, with_driver
     from orchestrator.record.owner import claim_folder, default_folder
+    from orchestrator.run.engine import refuse_unsuited
 
     folder = claim_folder(request.out or default_folder(request.suite))
     if request.storage:
         ask_once(with_driver(request.storage))
-    if not ray_address:
+    refuse_unsuited(where.engine, where.slots, where.ray_address)
+    if not where.ray_address:
         raise ValueError("--detach needs a cluster: --ray-address or RAY_ADDRESS")
     arguments = [word for word in sys.argv[1:] if word != "--detach"]
     job = submit(
-        [*arguments, "--out", str(folder.absolute())], name=folder.name, ray_address=ray_address
+        [*arguments, "--out", str(folder.absolute())],
+        name=folder.name,
+        ray_address=where.ray_address,
     )
     _say(f"job {job} runs on the cluster; what it prints: ray job logs --follow {job}")
     _say(f"how far it is: orchestrator status {folder}")

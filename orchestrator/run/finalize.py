@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.cluster.slots import Slots
 from orchestrator.data.cache import (
+    DecodedSplit,
     ImageCache,
     open_final_splits,
     open_search_splits,
@@ -29,11 +29,10 @@ from orchestrator.record.changes import refuse_other_weights, warn_of_other_soft
 from orchestrator.record.final_outcome import StudyOutcome, outcomes
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import Record
+from orchestrator.run.engine import Engine
 from orchestrator.run.final_files import FINAL_FOLDER, RUNS_FOLDER, standing, write_final
 from orchestrator.run.final_queue import FinalQueue
 from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
-from orchestrator.run.ray.engine import run_schedule, start_ray
-from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.tracking.reconcile import reconcile_final, register_winners
 from orchestrator.tracking.trackers import chosen_tracker, tracking_uri
 from orchestrator.training.backbone import image_transform
@@ -47,12 +46,11 @@ def finalize(
     plan: SweepPlan,
     folder: Path,
     request: FinalRequest,
-    slots: Callable[[], Slots],
+    engine: Callable[[], Engine],
     *,
     cache: ImageCache,
     storage_url: str,
     say: Callable[[str], None],
-    ray_address: str | None = None,
     max_seconds: float | None = None,
 ) -> list[StudyOutcome]:
     """Run what is left of the last stage, then write final.json, final.parquet and the bundles.
@@ -83,7 +81,7 @@ def finalize(
         return []
     schedule = None
     if any(stage.num_left for stage in stages) or request.again:
-        chosen = slots()
+        chosen = engine()
         suite = functools.cache(lambda: reopen_suite(plan, cache))
         prints = _open_test_images(plan, suite(), cache)
         refuse_other_weights(plan)
@@ -97,7 +95,6 @@ def finalize(
             FinalQueue(plan, finals, folder.absolute() / RUNS_FOLDER, say),
             chosen,
             cache=cache,
-            ray_address=ray_address,
             max_seconds=max_seconds,
         )
     try:
@@ -123,10 +120,9 @@ def _run_what_is_left(
     plan: SweepPlan,
     suite: Suite,
     queue: FinalQueue,
-    slots: Slots,
+    engine: Engine,
     *,
     cache: ImageCache,
-    ray_address: str | None,
     max_seconds: float | None,
 ) -> None:
     context = FinalContext.of(
@@ -135,15 +131,26 @@ def _run_what_is_left(
         fingerprints=plan.fingerprints,
         metrics=plan.metrics,
         cache=cache,
-        device=slots.device,
-        cpu_threads=slots.cpu_threads,
+        device=engine.slots.device,
+        cpu_threads=engine.slots.cpu_threads,
         engine=plan.engine,
         own_methods=own_methods_of(plan.own_methods),
     )
-    start_ray(slots, ray_address)
-    if ray_address:
-        context = _with_driver_files(context, plan, suite, cache, queue.runs_folder)
-    run_schedule(queue, context, slots, sweep=plan.name, max_seconds=max_seconds)
+
+    def decoded() -> Mapping[str, Mapping[str, DecodedSplit]]:
+        transform = image_transform(plan.backbone)
+        return {
+            task.name: {
+                **open_search_splits(task, transform, cache),
+                **open_final_splits(task, transform, cache),
+            }
+            for task in suite.tasks
+        }
+
+    files = engine.driver_files(plan, decoded, cache=cache, kept_below=queue.runs_folder)
+    engine.run(
+        queue, replace(context, driver_files=files), sweep=plan.name, max_seconds=max_seconds
+    )
 
 
 def _begin(
@@ -173,19 +180,3 @@ def _open_test_images(plan: SweepPlan, suite: Suite, cache: ImageCache) -> dict[
             task, transform, splits=FINAL_SPLITS, hashes=cache.hashes
         )
     return found
-
-
-def _with_driver_files(
-    context: FinalContext, plan: SweepPlan, suite: Suite, cache: ImageCache, runs_folder: Path
-) -> FinalContext:
-    """For workers that do not share our disk."""
-    transform = image_transform(plan.backbone)
-    decoded = {
-        task.name: {
-            **open_search_splits(task, transform, cache),
-            **open_final_splits(task, transform, cache),
-        }
-        for task in suite.tasks
-    }
-    driver_files = serve_driver_files(plan, decoded, cache=cache, kept_below=runs_folder)
-    return replace(context, driver_files=driver_files)

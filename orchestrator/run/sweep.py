@@ -1,25 +1,23 @@
 """A sweep from its plan to its files: record, schedule, tracking, table and bundles together."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.bundle.export import BEST_FOLDER, TRIALS_FOLDER, export_best
-from orchestrator.cluster.slots import Slots
-from orchestrator.data.cache import ImageCache, open_search_splits
+from orchestrator.data.cache import DecodedSplit, ImageCache, open_search_splits
 from orchestrator.data.suites import Suite
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.database import StorageError
 from orchestrator.record.record import Record, open_record
 from orchestrator.record.stored_plan import store_plan
 from orchestrator.report.results import RESULTS_FILE, write_results
+from orchestrator.run.engine import Engine
 from orchestrator.run.lost_weights import LostWeightsQueue
 from orchestrator.run.progress import Progress
 from orchestrator.run.queue import RunQueue
-from orchestrator.run.ray.engine import run_schedule, start_ray
-from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.run.search_queue import Observer, SearchQueue
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
@@ -48,11 +46,10 @@ def run_sweep(
     plan: SweepPlan,
     suite: Suite,
     folder: Path,
-    slots: Slots,
+    engine: Engine,
     *,
     cache: ImageCache,
     storage_url: str | None = None,
-    ray_address: str | None = None,
     max_seconds: float | None = None,
     view: Callable[[Progress], AbstractContextManager[Observer]] | None = None,
 ) -> Outcome:
@@ -71,18 +68,21 @@ def run_sweep(
         cache=cache,
         pruner=plan.pruner,
         own_methods=own_methods_of(plan.own_methods),
-        device=slots.device,
-        cpu_threads=slots.cpu_threads,
+        device=engine.slots.device,
+        cpu_threads=engine.slots.cpu_threads,
         engine=plan.engine,
     )
 
+    def decoded() -> Mapping[str, Mapping[str, DecodedSplit]]:
+        transform = image_transform(plan.backbone)
+        return {task.name: open_search_splits(task, transform, cache) for task in suite.tasks}
+
     def train(queue: RunQueue, max_seconds: float | None = None) -> None:
-        if queue.num_left:  # Ray is not started for nothing
-            start_ray(slots, ray_address)
-            here = (
-                _with_driver_files(context, plan, suite, folder, cache) if ray_address else context
-            )
-            run_schedule(queue, here, slots, sweep=plan.name, max_seconds=max_seconds)
+        if queue.num_left:  # nothing is started for nothing
+            below = folder / TRIALS_FOLDER
+            files = engine.driver_files(plan, decoded, cache=cache, kept_below=below)
+            here = replace(context, driver_files=files)
+            engine.run(queue, here, sweep=plan.name, max_seconds=max_seconds)
 
     try:
         with view(progress) if view else nullcontext() as shown:
@@ -104,16 +104,6 @@ def run_sweep(
         tracked=tracked,
         stop_reason=queue.stop_reason,
     )
-
-
-def _with_driver_files(
-    context: TrialContext, plan: SweepPlan, suite: Suite, folder: Path, cache: ImageCache
-) -> TrialContext:
-    """For workers that do not share our disk."""
-    transform = image_transform(plan.backbone)
-    decoded = {task.name: open_search_splits(task, transform, cache) for task in suite.tasks}
-    driver_files = serve_driver_files(plan, decoded, cache=cache, kept_below=folder / TRIALS_FOLDER)
-    return replace(context, driver_files=driver_files)
 
 
 def _write_out(

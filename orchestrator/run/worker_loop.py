@@ -4,6 +4,7 @@ Whoever drives it, a Ray actor or this very process, begins a run and asks for r
 queue says that the run ends.
 """
 
+import bdb
 import errno
 import logging
 import os
@@ -54,6 +55,8 @@ class WorkerLoop:
         self._expect_progress()
         try:
             end = self._train(rows)
+        except bdb.BdbQuit:
+            raise  # a person has left the debugger; the configuration did not fail
         except TrialFailed as error:
             end = Failed(str(error), "config")
         except Exception as error:

@@ -20,7 +20,7 @@ from ray import tune
 from orchestrator.cluster import sharing
 from orchestrator.cluster.slots import Slots
 from orchestrator.run.queue import Finished, Report
-from orchestrator.run.ray import engine
+from orchestrator.run.ray.engine import RayEngine
 from orchestrator.run.ray.worker import as_result
 
 
@@ -79,10 +79,9 @@ def main() -> None:
         gpu_kind=options.gpu_kind,
     )
     sharing.PATIENCE_SECONDS = 4.0
-    engine.start_ray(slots, os.environ["RAY_ADDRESS"])
-    engine.WarmWorker = SleepingWorker  # pyright: ignore[reportAttributeAccessIssue]
+    engine = RayEngine(slots, os.environ["RAY_ADDRESS"], worker=SleepingWorker)
     context: Any = SimpleNamespace(silent_seconds=600.0, seconds=options.seconds)
-    engine.run_schedule(SleepingQueue(options.trials), context, slots, sweep=options.name)
+    engine.run(SleepingQueue(options.trials), context, sweep=options.name)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Forks a driver for every line of stdin, and answers with the code it ended with.
 
-Everything is imported once. A driver is the command `orchestrator resume` with one slot, in its own
-process instead of Ray: record, pruner, training, checkpoints, MLflow, table and bundles are the
-real ones. Ray has tests of its own.
+Everything is imported once. A driver is the command `orchestrator resume --engine local`: record,
+pruner, training, checkpoints, MLflow, table and bundles without Ray, which has tests of its own.
 """
 
 import contextlib
@@ -15,17 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import cli
-from orchestrator.cluster.slots import Slots
 from orchestrator.data.cache import ImageCache
 from orchestrator.plan.plan import save_plan
 from orchestrator.plan.prepare import plan_sweep
 from orchestrator.plan.request import SweepRequest
 from orchestrator.record import database
-from orchestrator.run import request, sweep
-from orchestrator.run.queue import Run, RunQueue
-from orchestrator.run.worker_loop import WorkerLoop
 from orchestrator.support import commit_points
-from orchestrator.training.trial import TrialContext
 
 
 def _plan(folder: str, suite: str, request: dict[str, Any]) -> None:
@@ -40,25 +34,9 @@ def _run(folder: str, kill_at: str | None, environment: dict[str, str]) -> None:
     if "ORCHESTRATOR_STORAGE_SECONDS" in environment:
         database.PATIENCE_SECONDS = float(environment["ORCHESTRATOR_STORAGE_SECONDS"])
     commit_points.kill_at(kill_at)
-    sweep.start_ray = lambda slots, address: None
-    sweep.run_schedule = _one_slot
-    one_slot = Slots(num_slots=1, cpu_threads=1, gpus_per_trial=0)
-    request.RunRequest.chosen_slots = lambda self: one_slot
-    sys.argv = ["orchestrator", "resume", folder]
+    one_slot = ["--engine", "local", "--cpus-per-trial", "1", "--gpus-per-trial", "0"]
+    sys.argv = ["orchestrator", "resume", folder, *one_slot]
     cli.main()
-
-
-def _one_slot(queue: RunQueue, context: TrialContext, slots: Slots, **_: Any) -> None:
-    """What Tune does with a queue and a single warm worker."""
-    worker = WorkerLoop(context)
-    for run_id in map(str, range(queue.num_left)):
-        run = queue.next_run(run_id)
-        if not isinstance(run, Run):
-            return
-        worker.begin(run)
-        while not queue.reported(run_id, worker.step()):
-            pass
-        queue.forget(run_id)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from ray.tune.experiment import Trial
 
 from orchestrator.cluster.slots import Slots
 from orchestrator.run.queue import Finished, Report
-from orchestrator.run.ray import engine
+from orchestrator.run.ray.engine import RayEngine
 from orchestrator.run.ray.worker import as_result, run_in
 
 IDLE_SECONDS = 2.0
@@ -101,11 +101,9 @@ def main() -> None:
     parser.add_argument("--kill-idle", action="store_true")
     options = parser.parse_args()
     slots = Slots(num_slots=options.slots, cpu_threads=1, gpus_per_trial=0)
-    engine.start_ray(slots, None)
-    engine.WarmWorker = MomentaryWorker  # pyright: ignore[reportAttributeAccessIssue]
     queue = ShortQueue(options.trials, options.tasks, kill_idle=options.kill_idle)
     context: Any = SimpleNamespace(silent_seconds=600.0)
-    engine.run_schedule(queue, context, slots, sweep="short")
+    RayEngine(slots, worker=MomentaryWorker).run(queue, context, sweep="short")
     heard = {"ended": len(queue.ended), "died": queue.died, "lost": queue.lost}
     of_workers = list(queue.by_worker.values())
     print(json.dumps({**heard, "remembered": queue.most_remembered, "of_workers": of_workers}))

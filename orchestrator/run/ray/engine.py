@@ -5,74 +5,106 @@ whether to go on, and warm actors train. All state is in the record behind the q
 snapshots are never read.
 """
 
-import logging
-import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-# Before Ray is imported: its own loggers write files that nobody reads, and phone home.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # we have our own
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# Why a worker died is known when its node is missed, which takes longer than the second that Ray
-# waits for the reason: a preempted node would count as a death of the trial's.
-os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "60000")
-# What is written out after Ray has gone takes longer than the minute after which it ends us.
-os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
-
-import ray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.cluster import joined_ray, own_ray
-from orchestrator.cluster.capacity import gpu_kinds, grown
+from orchestrator.cluster import own_ray
 from orchestrator.cluster.ray_watch import watched
-from orchestrator.cluster.sharing import Share, machines_alive
-from orchestrator.cluster.slots import Machine, Slots
+from orchestrator.cluster.sharing import Share
+from orchestrator.cluster.slots import Slots
+from orchestrator.data.cache import DecodedSplit, ImageCache
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Run, RunQueue
 from orchestrator.run.ray.controller import QuietProgress, SweepScheduler, sweeps_controller
+from orchestrator.run.ray.files import serve_driver_files
+from orchestrator.run.ray.precision import on_a_worker, when_it_starts
+from orchestrator.run.ray.start import start_ray
 from orchestrator.run.ray.worker import WarmWorker, as_config, report_in, run_in
-from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.stopping import MachineLost, ending_in_order, stop_requested
+from orchestrator.training.driver_files import DriverFiles
 from orchestrator.training.trial import TrialContext
-
-logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
 
-def run_schedule(
+@dataclass(frozen=True)
+class RayEngine:
+    """See `Engine`."""
+
+    slots: Slots
+    address: str | None = None
+    """Of a running cluster; None: Ray is started on this machine, for us alone."""
+    worker: type[tune.Trainable] = WarmWorker
+    """The actor that trains; made `with_parameters(context=...)`."""
+    is_apart = True
+
+    def precision_chooser(
+        self, sweep: str, *, deadline: float | None, dry_run: bool
+    ) -> PrecisionChooser:
+        """On a cluster the workers are asked, not the machine of the driver."""
+        if not self.address:
+            return choose_precision
+        if dry_run:
+            return when_it_starts
+        return on_a_worker(self.slots, self.address, sweep, deadline=deadline)
+
+    def driver_files(
+        self,
+        plan: SweepPlan,
+        decoded: Callable[[], Mapping[str, Mapping[str, DecodedSplit]]],
+        *,
+        cache: ImageCache,
+        kept_below: Path,
+    ) -> DriverFiles | None:
+        """Carried by Ray, where workers may be on other machines."""
+        if not self.address:
+            return None
+        start_ray(self.slots, self.address)
+        return serve_driver_files(plan, decoded(), cache=cache, kept_below=kept_below)
+
+    def run(
+        self,
+        queue: RunQueue,
+        context: TrialContext,
+        *,
+        sweep: str,
+        max_seconds: float | None = None,
+    ) -> None:
+        """As `Engine.run`; a signal or the end of the time is heeded within a second.
+
+        As many run at a time as slots, or as the fair share of the cluster that other sweeps leave.
+        """
+        if queue.num_left == 0:
+            return
+        start_ray(self.slots, self.address)
+        _run_tune(self, queue, context, sweep, max_seconds)
+
+
+def _run_tune(
+    engine: RayEngine,
     queue: RunQueue,
     context: TrialContext,
-    slots: Slots,
-    *,
     sweep: str,
-    max_seconds: float | None = None,
+    max_seconds: float | None,
 ) -> None:
-    """Run what is left in the queue; returns when done, out of time, or stopped by a signal.
-
-    Runs that were not finished by then stay running in the record, to be run again. As many run at
-    a time as slots, or as the fair share of the cluster that other sweeps, which know this one as
-    `sweep`, leave to it.
-    """
-    if queue.num_left == 0:
-        return
+    slots = engine.slots
     share = Share(sweep, slots)
     share.look(num_left=lambda: queue.num_left, num_running=lambda: 0)
     shared = _Shared(queue, share, silent_seconds=context.silent_seconds)
     with ending_in_order(), watched(shared.lose):
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(WarmWorker, context=context),
+                tune.with_parameters(engine.worker, context=context),
                 slots.ray_resources,
             ),
             tune_config=tune.TuneConfig(
@@ -104,38 +136,6 @@ def run_schedule(
                 share.withdraw()
             if shared.failure is not None:
                 raise shared.failure
-
-
-def start_ray(slots: Slots, address: str | None) -> None:
-    """Connect to the cluster at `address`, or start Ray on this machine for these slots.
-
-    A process has one Ray: what was started for the search also serves the last stage.
-    """
-    if ray.is_initialized():
-        return
-    for name in ("ray.tune", "ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if address:
-        joined_ray.connect(address)
-    else:
-        own_ray.start(slots)
-
-
-def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:
-    """The machines that a running cluster has, or that its autoscaler may start.
-
-    Only those with GPUs of a kind, where one is named; ValueError if there can be none.
-    """
-    connected = ray.is_initialized()  # by the search, which the last stage follows
-    if not connected:
-        joined_ray.connect(address)
-    here = machines_alive()
-    if not connected:
-        ray.shutdown()
-    machines = grown(here, gpu_kind)
-    if gpu_kind and not machines:
-        raise ValueError(unknown("--gpu-kind", gpu_kind, gpu_kinds(here)))
-    return machines
 
 
 @dataclass

@@ -20,7 +20,7 @@ from orchestrator.plan.precision import (
     choose_precision,
     chosen_without_timing,
 )
-from orchestrator.run.ray.engine import start_ray
+from orchestrator.run.ray.start import start_ray
 from orchestrator.training.numerics import Engine
 
 

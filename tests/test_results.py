@@ -19,9 +19,9 @@ from orchestrator.report.results import (
     RESULTS_SCHEMA,
     read_results,
     results_table,
-    summary_table,
     write_results,
 )
+from orchestrator.report.summary import summary_table
 
 ADDED = ("val_majority_share", "val_images_by_class", "val_correct_by_class")
 """Columns that older tables lack."""

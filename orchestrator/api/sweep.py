@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.request import FinalRequest
     from orchestrator.record.final_outcome import StudyOutcome
     from orchestrator.report.final import FinalResult
-    from orchestrator.report.results import StudySummary
+    from orchestrator.report.summary import StudySummary
     from orchestrator.run.doctor import Examination
     from orchestrator.run.engine import Engine
     from orchestrator.run.progress import Progress
@@ -307,7 +307,7 @@ class Sweep:
 
     def summaries(self) -> "list[StudySummary]":
         """The rows of `status`."""
-        from orchestrator.report.results import summary_table
+        from orchestrator.report.summary import summary_table
 
         with self.reading() as record:
             return summary_table(self.frozen_plan, record)

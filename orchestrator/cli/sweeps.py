@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.api.sweep import Sweep
     from orchestrator.plan.plan import SweepPlan
     from orchestrator.record.record import Record
-    from orchestrator.report.results import StudySummary
+    from orchestrator.report.summary import StudySummary
     from orchestrator.run.engine import Engine
     from orchestrator.run.sweep import Outcome
 
@@ -200,7 +200,7 @@ def _show_sweep(found: "Sweep") -> None:
 
 def _show_summary(plan: "SweepPlan", record: "Record") -> None:
     from orchestrator.report.cautions import cautions
-    from orchestrator.report.results import summary_table
+    from orchestrator.report.summary import summary_table
 
     rows = summary_table(plan, record)
     _show_studies(rows)

@@ -12,14 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.space import SearchSpace, holds
 from orchestrator.support.document import INT64, is_number, shown
+from orchestrator.training.facts import TrialFacts, described
 from orchestrator.training.objective import BOUNDS, is_score
 
-_AMOUNTS = (
-    *("wall_seconds", "setup_seconds", "train_seconds", "eval_seconds"),
-    *("images_per_second", "peak_memory_mib", "num_tuned_parameters", "cpu_threads"),
-)
-_COUNTS = ("num_tuned_parameters", "cpu_threads")
-_TEXTS = ("host", "device", "readout", "precision", "attention", "frozen_work")
+_KINDS = {name: kind for name, (kind, _) in described(TrialFacts).items()}
+_COUNTS = [name for name, kind in _KINDS.items() if kind is int]
+_AMOUNTS = [name for name, kind in _KINDS.items() if kind in (float, int)]
+_TEXTS = [name for name, kind in _KINDS.items() if kind in (str, str | None)]
 
 
 def refuse_other_facts(trial: FrozenTrial, space: SearchSpace, *, source: str) -> None:

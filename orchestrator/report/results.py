@@ -1,4 +1,4 @@
-"""The results of a sweep as a table: `results.parquet`, one row per trial, and a summary per study.
+"""The results of a sweep as a table: `results.parquet`, one row per trial.
 
     import pandas
     trials = pandas.read_parquet("sweeps/mine/results.parquet")
@@ -10,9 +10,7 @@ space of the sweep names; a trial whose space does not use it has null there.
 
 import json
 import typing
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import NoneType
@@ -23,10 +21,10 @@ import pyarrow.parquet as pq
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.space import hyperparameters
-from orchestrator.record.record import Record, TrialRecord, best_of
+from orchestrator.record.record import Record, TrialRecord
 from orchestrator.support.commit_points import commit_point
-from orchestrator.support.uncertainty import accuracy_text, interval, standard_error
 from orchestrator.support.whole_file import whole_file
+from orchestrator.training.facts import TrialFacts, described
 from orchestrator.training.objective import DEFAULT_METRIC
 
 RESULTS_FILE = "results.parquet"
@@ -48,6 +46,24 @@ _EPOCH = pa.struct(
 
 def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
     return pa.field(name, kind, metadata={"description": description})
+
+
+_NOT_SHOWN = ("host", "memory_share")
+_FACTS = {name: told for name, told in described(TrialFacts).items() if name not in _NOT_SHOWN}
+_ARROW = {
+    float: pa.float64(),
+    int: pa.int32(),
+    str: pa.string(),
+    bool: pa.bool_(),
+    list[int]: pa.list_(pa.int32()),
+}
+_ARROW |= {kind | None: arrow for kind, arrow in _ARROW.items()}
+
+
+def _fact(name: str) -> pa.Field:
+    kind, description = _FACTS[name]
+    is_large = name == "num_tuned_parameters"
+    return _column(name, pa.int64() if is_large else _ARROW[kind], description)
 
 
 RESULTS_SCHEMA = pa.schema(
@@ -75,37 +91,13 @@ RESULTS_SCHEMA = pa.schema(
             pa.float64(),
             "val_accuracy of always answering the most frequent class",
         ),
-        _column(
-            "val_effective_images",
-            pa.float64(),
-            "val images on which a top-1 accuracy would be as sure; null: num_val",
-        ),
-        _column("val_images_by_class", pa.list_(pa.int32()), "val images, by label"),
-        _column(
-            "val_correct_by_class",
-            pa.list_(pa.int32()),
-            "of these the right ones after the last epoch of a complete trial",
-        ),
+        *map(_fact, ("val_effective_images", "val_images_by_class", "val_correct_by_class")),
         _column("epochs_run", pa.int32(), "epochs until the trial ended"),
         _column("failure", pa.string(), "why the trial failed"),
         _column("seed", pa.int64(), "of everything random in the trial"),
         _column("started", _TIME, "when the trial was drawn"),
         _column("finished", _TIME, "when it ended"),
-        _column("wall_seconds", pa.float64(), "in the worker, from setup to end"),
-        _column("setup_seconds", pa.float64(), "before the first step: model, images, features"),
-        _column("train_seconds", pa.float64(), "in training steps"),
-        _column("eval_seconds", pa.float64(), "in validation"),
-        _column("images_per_second", pa.float64(), "trained, over train_seconds"),
-        _column("num_tuned_parameters", pa.int64(), "trained, head included"),
-        _column("peak_memory_mib", pa.float64(), "of the device, or of the worker on a CPU"),
-        _column("readout", pa.string(), "what the head reads"),
-        _column("device", pa.string(), "name of the GPU, or cpu"),
-        _column("cpu_threads", pa.int32(), "of the trial"),
-        _column("precision", pa.string(), "fp32, or bf16 for the frozen network"),
-        _column("attention", pa.string(), "fused or unfused kernel"),
-        _column("frozen_work", pa.string(), "what was computed once per image, and why not more"),
-        _column("part_size", pa.int32(), "images per part of a step; null: the whole batch"),
-        _column("recompute", pa.bool_(), "blocks were computed twice to save memory"),
+        *(_fact(name) for name in _FACTS if not name.startswith("val_")),
         _column("data_fingerprint", pa.string(), "of the decoded train and val images and labels"),
         _column("config", pa.string(), "searched and fixed hyper-parameters, JSON"),
         _column(
@@ -117,93 +109,11 @@ RESULTS_SCHEMA = pa.schema(
 )
 """The columns every results table has; their descriptions are in the metadata of the fields."""
 
-_FACTS = (
-    "wall_seconds",
-    "setup_seconds",
-    "train_seconds",
-    "eval_seconds",
-    "images_per_second",
-    "num_tuned_parameters",
-    "peak_memory_mib",
-    "readout",
-    "device",
-    "cpu_threads",
-    "precision",
-    "attention",
-    "frozen_work",
-    "part_size",
-    "recompute",
-    "val_effective_images",
-    "val_images_by_class",
-    "val_correct_by_class",
-)
-
 _ADDED = (
     *("metric", "val_majority_share", "val_effective_images"),
     *("val_images_by_class", "val_correct_by_class"),
 )
 """Columns that tables of before them lack."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudySummary:
-    """One study in a line."""
-
-    study: str
-    task: str
-    group: str
-    space: str
-    metric: str
-    """What its accuracies are."""
-    planned: int
-    complete: int
-    pruned: int
-    failed: int
-    running: int
-    seconds: float
-    """In workers, over all trials."""
-    best_number: int | None
-    best_val_accuracy: float | None
-    """The score of the best complete trial, in [0, 1]."""
-    best_standard_error: float | None
-    """The standard error of that score, for the finite number of val images."""
-    best_interval: tuple[float, float] | None
-    """95 %, likewise."""
-    best_images: float
-    """On as many an accuracy equal to the best is as sure."""
-    num_val: int
-    majority_share: float | None
-    """The val score of always answering the most frequent class; None in older plans."""
-    best_config: Mapping[str, Any] | None
-    """Its searched values."""
-
-    @property
-    def best_text(self) -> str:
-        """`93.5 ± 1.7`, in percent."""
-        if self.best_val_accuracy is None:
-            return ""
-        return accuracy_text(self.best_val_accuracy, self.best_images)
-
-    @property
-    def majority_text(self) -> str:
-        """`12.5`, in percent."""
-        return "" if self.majority_share is None else f"{100 * self.majority_share:.1f}"
-
-    @property
-    def config_text(self) -> str:
-        """`lr=0.0123 num_tokens=10`."""
-        return " ".join(
-            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in (self.best_config or {}).items()
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def summary_table(plan: SweepPlan, record: Record) -> list[StudySummary]:
-    """A line per study, in the order of the plan."""
-    return [_summary(plan, study.name, record.trials(study.name)) for study in plan.studies]
 
 
 def write_results(plan: SweepPlan, record: Record, path: Path) -> None:
@@ -334,36 +244,3 @@ def _arrow_type(types: set[Any]) -> pa.DataType:
 def _utc(time: datetime | None) -> datetime | None:
     """Optuna keeps UTC and gives local times without zone."""
     return None if time is None else time.astimezone(UTC)
-
-
-def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> StudySummary:
-    study = plan.study(name)
-    task = plan.task(study.task)
-    states = Counter(trial.state for trial in trials)
-    best = best_of(trials)
-    accuracy = best.val_accuracy if best else None
-    images = best.val_images(task) if best else task.val_images
-    searched = [dimension.name for dimension in plan.parsed_spaces[study.space].dimensions]
-    return StudySummary(
-        study=name,
-        task=task.name,
-        group=task.group,
-        space=study.space,
-        metric=task.metric,
-        planned=study.num_trials,
-        complete=states["complete"],
-        pruned=states["pruned"],
-        failed=states["failed"],
-        running=states["running"],
-        seconds=sum(trial.facts.get("wall_seconds", 0.0) for trial in trials),
-        best_number=best.number if best else None,
-        best_val_accuracy=accuracy,
-        best_standard_error=None if accuracy is None else standard_error(accuracy, images),
-        best_interval=None if accuracy is None else interval(accuracy, images),
-        best_images=images,
-        num_val=task.num_val,
-        majority_share=task.val_majority_share,
-        best_config=(
-            {name: best.config[name] for name in searched if name in best.config} if best else None
-        ),
-    )

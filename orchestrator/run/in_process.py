@@ -80,7 +80,6 @@ class InProcess:
                     logger.warning("the debugger was left, and with it the sweep")
                     return
                 finally:
-                    worker.close()
                     queue.forget(run_id)
                 held = [run.config.task, *(task for task in held if task != run.config.task)]
 
@@ -88,9 +87,12 @@ class InProcess:
 def _trained(worker: WorkerLoop, queue: RunQueue, run_id: str, run: Run, ends_at: float) -> bool:
     """Whether the run came to its end, rather than the time or the sweep."""
     worker.begin(run)
-    while not queue.reported(run_id, worker.step()):
-        if _must_stop(ends_at):
-            return False
+    try:
+        while not queue.reported(run_id, worker.step()):
+            if _must_stop(ends_at):
+                return False
+    finally:
+        worker.close()
     return True
 
 

@@ -106,6 +106,7 @@ def bytes_to_keep(device: str) -> int:
     if device != "cpu":
         import torch
 
+        torch.cuda.empty_cache()  # what an earlier loop of this process has left
         free, _ = torch.cuda.mem_get_info()
         return free // 2
     import psutil

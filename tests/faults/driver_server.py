@@ -5,6 +5,7 @@ pruner, training, checkpoints, MLflow, table and bundles without Ray, which has 
 """
 
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ from orchestrator.plan.prepare import plan_sweep
 from orchestrator.plan.request import SweepRequest
 from orchestrator.record import database
 from orchestrator.support import commit_points
+
+IMPORTED_LATE = ("orchestrator.api.sweep", "orchestrator.run.sweep", "orchestrator.run.in_process")
+"""What a command imports when it is called: here once for all drivers."""
 
 
 def _plan(folder: str, suite: str, request: dict[str, Any]) -> None:
@@ -76,4 +80,6 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
+    for module in IMPORTED_LATE:
+        importlib.import_module(module)
     _serve()

@@ -22,9 +22,10 @@ from trial import planned
 
 from orchestrator.plan.request import SweepRequest
 from orchestrator.training.config import TrialConfig
+from orchestrator.training.context import TrialContext
 from orchestrator.training.loop import TrialFailed
 from orchestrator.training.numerics import PRECISIONS
-from orchestrator.training.trial import TrialContext, run_trial
+from orchestrator.training.trial import run_trial
 from orchestrator.training.worker_cache import WorkerCache
 
 

@@ -31,8 +31,9 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.prepare import plan_sweep
 from orchestrator.plan.request import SweepRequest
 from orchestrator.plan.space import SearchSpace
+from orchestrator.training.context import TrialContext
 from orchestrator.training.feature_cache import FeatureCache
-from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
 IMPORT_SECONDS = time.time() - psutil.Process().create_time()

@@ -22,8 +22,9 @@ from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
 from orchestrator.plan.request import SweepRequest
 from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.training import trial as trial_module
+from orchestrator.training.context import TrialContext
 from orchestrator.training.numerics import Engine
-from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
 

@@ -47,6 +47,7 @@ from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with
 from orchestrator.run.queue import Failed, Finished, Report
 from orchestrator.tracking.final_content import final_contents
 from orchestrator.training import trial as trial_module
+from orchestrator.training.context import TrialContext
 from orchestrator.training.facts import FinalFacts
 from orchestrator.training.final_trial import (
     FinalContext,
@@ -57,7 +58,7 @@ from orchestrator.training.final_trial import (
 )
 from orchestrator.training.loop import frozen_prefix
 from orchestrator.training.numerics import Engine
-from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
 STUDY = "caltech101.vpt_deep"

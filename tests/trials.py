@@ -7,7 +7,7 @@ from orchestrator.data.cache import ImageCache
 from orchestrator.data.task import Task
 from orchestrator.training.backbone import BackbonePlan
 from orchestrator.training.config import TrialConfig, Value
-from orchestrator.training.trial import TrialContext
+from orchestrator.training.context import TrialContext
 
 
 def small_backbone() -> BackbonePlan:

@@ -13,9 +13,10 @@ from orchestrator.data.task import Task
 from orchestrator.plan.places import moved_suite, under_planned_names
 from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
+from orchestrator.training.context import TrialContext
 from orchestrator.training.final_trial import FinalContext, FinalTrial
 from orchestrator.training.own_methods import own_methods_of
-from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
 logger = logging.getLogger(__name__)

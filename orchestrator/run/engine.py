@@ -16,8 +16,8 @@ from orchestrator.plan.precision import PrecisionChooser
 from orchestrator.run.queue import RunQueue
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.processors import available_cpus
+from orchestrator.training.context import TrialContext
 from orchestrator.training.driver_files import DriverFiles
-from orchestrator.training.trial import TrialContext
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.run.queue import Run, RunQueue
 from orchestrator.run.worker_loop import WorkerLoop
 from orchestrator.support.stopping import ending_in_order, stop_requested
-from orchestrator.training.trial import TrialContext
+from orchestrator.training.context import TrialContext
 
 logger = logging.getLogger(__name__)
 

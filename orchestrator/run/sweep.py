@@ -23,8 +23,8 @@ from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.trackers import tracker_at, tracking_uri
 from orchestrator.training.backbone import image_transform
+from orchestrator.training.context import TrialContext
 from orchestrator.training.own_methods import own_methods_of
-from orchestrator.training.trial import TrialContext
 
 logger = logging.getLogger(__name__)
 

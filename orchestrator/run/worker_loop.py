@@ -16,8 +16,9 @@ from pathlib import Path
 
 from orchestrator.run.queue import Failed, Finished, Report, Run
 from orchestrator.support.silence import Silence
+from orchestrator.training.context import TrialContext
 from orchestrator.training.facts import EpochRow
-from orchestrator.training.trial import Trial, TrialContext, TrialFailed
+from orchestrator.training.trial import Trial, TrialFailed
 from orchestrator.training.worker_cache import WorkerCache
 
 logger = logging.getLogger(__name__)

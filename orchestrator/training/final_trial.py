@@ -15,6 +15,7 @@ import torch
 from orchestrator.data.cache import DecodedSplit, ImageCache, open_final_splits
 from orchestrator.data.task import FINAL_SPLITS, Task
 from orchestrator.training.config import TrialConfig
+from orchestrator.training.context import TrialContext
 from orchestrator.training.facts import EpochRow, FinalFacts
 from orchestrator.training.loop import (
     MOST_CLASSES,
@@ -23,7 +24,7 @@ from orchestrator.training.loop import (
     TrialFailed,
     evaluate,
 )
-from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.trial import Trial
 
 TEST_CHUNK = 2048
 """Test images on the device at a time: a test split may have more than fit."""

@@ -16,8 +16,9 @@ from orchestrator.data.vtab import read_vtab_task
 from orchestrator.run.ray.files import _Files
 from orchestrator.support.whole_file import write_whole
 from orchestrator.training.backbone import image_transform
+from orchestrator.training.context import TrialContext
 from orchestrator.training.driver_files import DriverFiles, store_weights
-from orchestrator.training.trial import Trial, TrialContext
+from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
 

@@ -31,8 +31,8 @@ from orchestrator.run.ray.precision import on_a_worker, when_it_starts
 from orchestrator.run.ray.start import start_ray
 from orchestrator.run.ray.worker import WarmWorker, as_config, report_in, run_in
 from orchestrator.support.stopping import MachineLost, ending_in_order, stop_requested
+from orchestrator.training.context import TrialContext
 from orchestrator.training.driver_files import DriverFiles
-from orchestrator.training.trial import TrialContext
 
 Answer = TypeVar("Answer")
 

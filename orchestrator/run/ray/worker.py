@@ -8,7 +8,7 @@ from ray import tune
 from orchestrator.run.queue import Report, Run
 from orchestrator.run.worker_loop import WorkerLoop
 from orchestrator.support.silence import Silence
-from orchestrator.training.trial import TrialContext
+from orchestrator.training.context import TrialContext
 
 
 class WarmWorker(tune.Trainable):

@@ -14,6 +14,7 @@ from test_sweep import run
 from typer.testing import CliRunner
 
 from methods import METHODS
+from orchestrator import Sweep
 from orchestrator.bundle.bundle import load_bundle
 from orchestrator.bundle.explain import explain
 from orchestrator.cli import app
@@ -165,6 +166,9 @@ def test_an_own_method_is_swept_and_its_source_kept(swept: Path, monkeypatch: py
     assert "colours_a" in run("report", swept / "sweep", tmp=swept)
     model = load_bundle(swept / "sweep" / "best" / "colours_a.yaml")
     assert model.model.method.title == "Toy"
+    card = (swept / "sweep" / "best" / "colours_a.md").read_text()
+    assert 'load_bundle("colours_a.yaml", methods=["toy.py"])' in card
+    assert plan.own_methods["toy"].sha256[:12] in card
 
 
 @pytest.mark.ray
@@ -250,3 +254,33 @@ def test_a_sweep_goes_on_with_the_method_that_was_planned(tmp_path: Path, caplog
     document["own_methods"]["toy"]["source"][0] += "# another"
     with pytest.raises(ValueError, match=r"own_methods\.toy: sha256 is not that of the source"):
         read_plan(document, source="sweep.yaml")
+
+
+@pytest.mark.slow
+def test_each_sweep_of_a_process_trains_with_its_own_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In a notebook: a sweep is planned, the file is edited, and another sweep is planned."""
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    suite, file = write_suite(tmp_path / "suite", ("colours_a",)), write_toy(tmp_path / "mine")
+    sweeps = []
+    for added in (0, 5):
+        file.write_text(TOY.replace("(1, self.count,", f"(1, self.count + {added},"))
+        sweeps.append(
+            Sweep.plan(
+                suite,
+                methods=[file],
+                backbone="vit_quickstart",
+                trials=1,
+                epochs=1,
+                precision="fp32",
+                out=tmp_path / f"sweep{added}",
+            )
+        )
+    trained = []
+    for sweep in sweeps:
+        sweep.run(engine="local")
+        trial = sweep.best("colours_a")
+        trained.append(trial.facts["num_tuned_parameters"] - 96 * trial.config["count"])
+    assert trained[1] - trained[0] == 5 * 96
+    assert not sweeps[0].run(engine="local").num_failed  # nor is that other software

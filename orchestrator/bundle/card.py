@@ -44,7 +44,7 @@ def model_card(bundle: "Bundle", title: str, paper: str) -> str:
             "```python",
             "from orchestrator.bundle import load_bundle",
             "",
-            f'predictions = load_bundle({_text(f"{bundle.task}.yaml")}).predict(["image.png"])',
+            f"predictions = load_bundle({_arguments(bundle)}).predict([{_text('image.png')}])",
             "```",
             "",
             f"The files {description} and {code(f'{bundle.task}.safetensors')} stay side by side; "
@@ -171,6 +171,23 @@ def _classes(bundle: "Bundle") -> str:
     more = len(names) - LARGEST_LIST
     shown = ", ".join(names[:LARGEST_LIST])
     return shown + (f", and {more} more in {code(f'{bundle.task}.yaml')}" if more > 0 else "")
+
+
+def _arguments(bundle: "Bundle") -> str:
+    """What `load_bundle` is called with: a method that is no part of the package is named."""
+    own, path = bundle.own_method, _text(f"{bundle.task}.yaml")
+    return path if own is None else f"{path}, methods=[{_text(f'{own.name}.py')}]"
+
+
+def _own_method(bundle: "Bundle") -> str:
+    own = bundle.own_method
+    if own is None:
+        return ""
+    file, lines = code(f"{own.name}.py"), code(f"{bundle.task}.yaml")
+    return (
+        f" The method does not come with the package: {file} (sha256 {own.sha256[:12]}...) is run "
+        f"where it is named; its lines stand in {lines} under `own_method`."
+    )
 
 
 def _text(text: str) -> str:

@@ -15,7 +15,7 @@ from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.context import TrialContext
 from orchestrator.training.final_trial import FinalContext, FinalTrial
-from orchestrator.training.own_methods import own_methods_of
+from orchestrator.training.own_methods import planned_methods
 from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
@@ -41,7 +41,7 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
         device=_device_like(bundle),
         cpu_threads=_threads_like(bundle),
         engine=bundle.engine,
-        own_methods=own_methods_of([bundle.trial.method]),
+        own_methods=planned_methods({own.name: own} if (own := bundle.own_method) else {}),
     )
     worker_cache = WorkerCache(8 * 2**30)
     if isinstance(context, FinalContext):

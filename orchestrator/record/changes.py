@@ -11,7 +11,7 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record, differences
 from orchestrator.training.backbone import load_planned_backbone
 from orchestrator.training.named_methods import warn_of_changed_files
-from orchestrator.training.own_methods import own_methods_of
+from orchestrator.training.own_methods import planned_methods
 from orchestrator.training.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -50,4 +50,4 @@ def _other_software(plan: SweepPlan, record: Record) -> list[str]:
 
 
 def _versions_now(plan: SweepPlan) -> dict[str, str]:
-    return versions(own_methods_of(plan.own_methods))
+    return versions(planned_methods(plan.own_methods))

@@ -37,7 +37,7 @@ from orchestrator.tracking.reconcile import reconcile_final, register_winners
 from orchestrator.tracking.trackers import chosen_tracker, tracking_uri
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.final_trial import FinalContext
-from orchestrator.training.own_methods import own_methods_of
+from orchestrator.training.own_methods import planned_methods
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def _run_what_is_left(
         device=engine.slots.device,
         cpu_threads=engine.slots.cpu_threads,
         engine=plan.engine,
-        own_methods=own_methods_of(plan.own_methods),
+        own_methods=planned_methods(plan.own_methods),
     )
 
     def decoded() -> Mapping[str, Mapping[str, DecodedSplit]]:

@@ -24,7 +24,7 @@ from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.trackers import tracker_at, tracking_uri
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.context import TrialContext
-from orchestrator.training.own_methods import own_methods_of
+from orchestrator.training.own_methods import planned_methods
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def run_sweep(
         metrics=plan.metrics,
         cache=cache,
         pruner=plan.pruner,
-        own_methods=own_methods_of(plan.own_methods),
+        own_methods=planned_methods(plan.own_methods),
         device=engine.slots.device,
         cpu_threads=engine.slots.cpu_threads,
         engine=plan.engine,

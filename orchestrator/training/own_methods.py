@@ -90,6 +90,17 @@ def own_methods_of(methods: Iterable[str]) -> dict[str, OwnMethod]:
     return {name: OWN[name] for name in methods if name in OWN}
 
 
+def planned_methods(planned: Mapping[str, OwnMethod]) -> dict[str, OwnMethod]:
+    """Those of a plan or bundle that was read here, in use again; of packages as installed now.
+
+    In one process, as in a notebook, another plan may have brought another source meanwhile.
+    """
+    for name, own in planned.items():
+        if name not in INSTALLED:
+            use(own)
+    return own_methods_of(planned)
+
+
 def _run(own: OwnMethod) -> types.ModuleType:
     name = f"own_method_{own.sha256[:16]}"
     if name in sys.modules:

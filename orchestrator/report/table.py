@@ -238,9 +238,11 @@ def val_table(report: SweepReport) -> Table:
     rows += _average_rows(report, [*columns, *_share_columns(report, shares)])
     num_val = sorted({task.num_val for task in report.plan.tasks})
     images = " to ".join(str(n) for n in dict.fromkeys((num_val[0], num_val[-1])))
+    # Where every class counts alike, what an image is worth depends on its class.
+    worth = f" (one image of {num_val[0]} is {100 / num_val[0]:.2g} points)"
     notes = [
-        f"Best complete trial on {images} validation images (one image of {num_val[0]} is "
-        f"{100 / num_val[0]:.2g} points) ± its standard error. The best of many trials flatters: "
+        f"Best complete trial on {images} validation images{'' if is_told(report.plan) else worth} "
+        "± its standard error. The best of many trials flatters: "
         f"these are not test numbers. {EXPLAINED}",
         *([MAJORITY] if shares else []),
         *notes_on_metrics(report.plan),

@@ -116,3 +116,16 @@ def test_what_another_has_just_begun_is_not_taken_for_left(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
     assert len(set(path.read_bytes())) == 1 and [*tmp_path.iterdir()] == [path]
+
+
+def test_others_may_read_what_is_written_or_not_from_its_first_moment(tmp_path: Path):
+    """What a backup holds is for its owner alone, also while it is being written."""
+    before = os.umask(0o022)
+    try:
+        write_whole(tmp_path / "table", b"all may read it")
+        with whole_path(tmp_path / "backup", mode=0o600) as unfinished:
+            assert unfinished.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    assert (tmp_path / "table").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o600

@@ -161,11 +161,10 @@ class Services:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(dir=path.parent) as scratch,
-            whole_path(path) as unfinished,
+            whole_path(path, mode=0o600) as unfinished,
         ):
             for database in DATABASES:
                 self.postgres.dump(database, Path(scratch, f"{database}.dump"))
-            unfinished.chmod(0o600)
             with tarfile.open(unfinished, "w") as archive:
                 for database in DATABASES:
                     archive.add(Path(scratch, f"{database}.dump"), f"{database}.dump")

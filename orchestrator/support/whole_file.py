@@ -40,12 +40,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def whole_path(path: Path) -> Iterator[Path]:
+def whole_path(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """The same for a library that opens the file itself: an empty one, which it may write over.
 
-    Not for one that locks it: on a network disk it would meet our lock.
+    Not for one that locks it: on a network disk it would meet our lock. `mode` is what the file
+    may be opened for from the moment that it is there, less the umask.
     """
-    with _begun(path) as (unfinished, _):
+    with _begun(path, mode) as (unfinished, _):
         yield unfinished
 
 
@@ -76,12 +77,12 @@ def remove_left(folder: Path, pattern: str = UNFINISHED) -> None:
 
 
 @contextmanager
-def _begun(path: Path) -> Iterator[tuple[Path, int]]:
+def _begun(path: Path, mode: int = 0o666) -> Iterator[tuple[Path, int]]:
     """The unfinished file and its open descriptor, by whose lock others know that we live."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: is there already and is no file, so no file can take its place")
     remove_left(path.parent, f"{glob.escape(path.name)}.{UNFINISHED}")
-    unfinished, descriptor = _created_beside(path)
+    unfinished, descriptor = _created_beside(path, mode)
     try:
         yield unfinished, descriptor
         put_in_place(unfinished, path)
@@ -92,11 +93,11 @@ def _begun(path: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _created_beside(path: Path) -> tuple[Path, int]:
+def _created_beside(path: Path, mode: int) -> tuple[Path, int]:
     while True:
         # Digits, since a failure is known again by its words, whatever the numbers in it.
         unfinished = path.with_name(f"{path.name}.{secrets.randbelow(10**8):08}.part")
-        descriptor = os.open(unfinished, _NEW, 0o666)
+        descriptor = os.open(unfinished, _NEW, mode)
         with suppress(OSError):  # a disk without locks, where nothing that is left is removed
             take(descriptor, wait=True)
         if os.fstat(descriptor).st_nlink:

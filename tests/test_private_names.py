@@ -8,6 +8,7 @@ import ast
 import functools
 import inspect
 import logging
+import os
 import subprocess
 import sys
 import tomllib
@@ -301,6 +302,19 @@ def test_tunes_controller_is_ours_only_while_a_schedule_runs():
         assert tune_module.TuneController is controller.SweepController
         raise KeyError
     assert tune_module.TuneController is TuneController
+
+
+def test_what_tune_takes_from_the_environment_is_ours_only_while_a_schedule_runs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name in controller.OPTIONS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "7")  # of the user
+    before = dict(os.environ)
+    with controller.sweeps_controller():
+        assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
+        assert os.environ["TUNE_GLOBAL_CHECKPOINT_S"] == "7"
+    assert dict(os.environ) == before
 
 
 def test_importing_us_changes_ray_for_nobody():

@@ -2,10 +2,7 @@
 
 import os
 
-# Before Ray is imported: its own loggers write files that nobody reads, and phone home.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # we have our own
+# Before Ray is imported: it would phone home, and print what we say ourselves.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

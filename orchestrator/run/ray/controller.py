@@ -12,6 +12,7 @@ place of Tune's own only while a schedule of ours runs.
 import contextlib
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -58,6 +59,13 @@ RELIES_ON = {
     },
 }
 
+OPTIONS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they write files that nobody reads
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # nor does anybody read its snapshots
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # we have our own
+}
+"""What Tune takes from the environment only; what the user has set there stays."""
+
 
 @functools.cache
 def _check_tune() -> None:
@@ -71,8 +79,14 @@ def sweeps_controller() -> Iterator[None]:
     `tune.run` has no option for it. Whoever else uses Tune in this process keeps Tune's own.
     """
     _check_tune()
+    ours = {name: value for name, value in OPTIONS.items() if name not in os.environ}
     with replaced(tune_module, "TuneController", SweepController):
-        yield
+        os.environ.update(ours)
+        try:
+            yield
+        finally:
+            for name in ours:
+                os.environ.pop(name, None)
 
 
 class SweepScheduler(FIFOScheduler):

@@ -53,7 +53,8 @@ def test_the_order_of_the_rooms_holds(copy):
             "The doors to the tracker that is MLflow",
         ),
         ("orchestrator/report", "import sqlalchemy", "The doors to SQL"),
-        ("orchestrator/run", "import typer", "The doors to Typer"),
+        ("orchestrator/run", "import typer", "The doors to Typer and Rich"),
+        ("orchestrator/api", "import rich", "The doors to Typer and Rich"),
         ("methods", "import orchestrator.training", "Methods know nothing of the orchestrator"),
     ],
 )

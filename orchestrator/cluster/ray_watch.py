@@ -20,7 +20,7 @@ ASK_SECONDS = 5.0
 """Between two questions to a cluster that others started."""
 PATIENCE_SECONDS = 40.0
 """How long a cluster's head may be away: well below RAY_gcs_rpc_server_reconnect_timeout_s, after
-which Ray would end this process (ten minutes, in `schedule.py`; one is Ray's own)."""
+which Ray would end this process (ten minutes, in `run/ray/__init__.py`; one is Ray's own)."""
 ORDER_SECONDS = 20.0
 """How long what waits for Ray may take to notice; then the process ends as it is."""
 

@@ -39,15 +39,13 @@ class WorkerLoop:
         self._context = context
         self._silence = silence
         self._max_bytes = bytes_to_keep(context.device)
-        self._residents = WorkerCache(self._max_bytes)
+        self._cache = WorkerCache(self._max_bytes)
 
     def begin(self, run: Run) -> None:
         """The next run; nothing of it is done before the first `step`."""
         self._run = run
-        self._residents.max_bytes = int(run.memory_share * self._max_bytes)
-        self._trial = run.kind(
-            run.config, self._context, self._residents, checkpoint=run.checkpoint
-        )
+        self._cache.max_bytes = int(run.memory_share * self._max_bytes)
+        self._trial = run.kind(run.config, self._context, self._cache, checkpoint=run.checkpoint)
         self._epochs = self._trial.epochs()
 
     def step(self) -> Report:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 from PIL import Image
@@ -18,8 +19,10 @@ from typer.testing import CliRunner
 
 import orchestrator
 from orchestrator import SearchSpace, Sweep
+from orchestrator.api.keywords import request_from
 from orchestrator.api.requests import FinalizeRequest, PlanRequest, ResumeRequest
 from orchestrator.cli import app
+from orchestrator.data.suites import Suite
 from orchestrator.plan.final_protocol import FinalProtocol
 from orchestrator.plan.plan import save_plan
 from orchestrator.record.finals import FinalRecord
@@ -60,9 +63,12 @@ def test_a_method_takes_the_options_of_its_command(method, command, request_):
     parameters = inspect.signature(getattr(Sweep, method)).parameters
     cli = {one.name: one for one in typer.main.get_command(app).commands[command].params}
     for field in fields_of(request_):
+        assert field.option.help in inspect.getdoc(getattr(Sweep, method))
+        if not field.option.in_commands:
+            assert field.name == "pruner_options"  # of which each is an option
+            continue
         assert field.flag in cli[field.name].opts or field.option.positional
         assert parameters[field.name].default in (field.default, inspect.Parameter.empty)
-        assert field.option.help in inspect.getdoc(getattr(Sweep, method))
         assert cli[field.name].help == field.option.help
 
 
@@ -74,12 +80,40 @@ def test_a_method_takes_the_options_of_its_command(method, command, request_):
         ({"precision": "fp23"}, ValueError, "did you mean 'fp32'"),
         ({"sampler": "tpee"}, ValueError, "did you mean 'tpe'"),
         ({"methods": "vpt_dep"}, ValueError, "did you mean 'vpt_deep'"),
+        ({"methods": []}, ValueError, "methods: names none"),
+        ({"trials": "8"}, ValueError, "--trials: expected a whole number, found '8'"),
+        ({"trials": 2.5}, ValueError, "--trials: expected a whole number, found 2.5"),
+        ({"seed": True}, ValueError, "--seed: expected a whole number, found True"),
+        ({"frozen_cache": "no"}, ValueError, "expected True or False, found 'no'"),
+        ({"tasks": [1]}, ValueError, "--tasks: expected a list, each of it a text, found 1"),
+        ({"out": 5}, ValueError, "--out: expected a path, found 5"),
+        ({"pruner_options": "x"}, ValueError, "pruner_options: expected a dictionary"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(options, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        Sweep.plan("quickstart", out=tmp_path / "sweep", **options)
+        Sweep.plan("quickstart", **{"out": tmp_path / "sweep", **options})
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_folder_that_another_sweep_took_since_the_plan_is_refused(tmp_path):
+    suite = Suite(name="vtab", tasks=(), root=None, default_backbone=None)
+    mine, others = (Sweep(make_plan(), tmp_path / "sweep", suite=suite) for _ in range(2))
+    others.save()
+    with pytest.raises(ValueError, match="belongs to another sweep"):
+        mine.save()
+    with pytest.raises(ValueError, match="was planned and not run yet"):
+        mine.table()
+    others.save()  # its own
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = {"trials": np.int64(3), "seed": np.int8(1), "methods": SearchSpace.load("linear")}
+    request = request_from(PlanRequest, ["vtab"], given)
+    assert [type(request.trials), type(request.seed)] == [int, int]
+    assert request.methods == [SearchSpace.load("linear")]
+    seeds = request_from(FinalizeRequest, [], {"seeds": np.arange(2), "max_hours": np.float32(1)})
+    assert (seeds.seeds, type(seeds.max_hours)) == ([0, 1], float)
 
 
 def test_a_space_can_be_written_in_python():

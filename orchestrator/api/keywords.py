@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import inspect
+import numbers
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -62,15 +63,55 @@ def request_from(kind: type, positional: Sequence[Any], keywords: Mapping[str, A
 
 
 def _converted(field: Field, value: Any) -> Any:
-    """A path given as a text, and a list of one given as what is in it."""
-    if field.type is Path and isinstance(value, str):
-        return Path(value).expanduser()
-    if field.type is str and isinstance(value, Path):
-        return str(value)
-    if typing.get_origin(field.type) is Sequence and isinstance(value, str | Path):
+    """As the option has it: numbers of numpy, a path given as a text, a list of one given as what
+    is in it; ValueError where it is something else."""
+    origin = typing.get_origin(field.type)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{field.name}: expected a dictionary, found {value!r}")
+        return value
+    if origin is not Sequence:
+        kind = str if field.choices else field.type
+        return _as_kind(kind, value, f"{field.flag}: expected {_WORDS.get(kind, kind)}")
+    if isinstance(value, str | Path):
         text = str(value)
-        return [part.strip() for part in text.split(",")] if field.option.listed else [text]
-    return value
+        value = [part.strip() for part in text.split(",")] if field.option.listed else [text]
+    (kind,) = typing.get_args(field.type)
+    if kind is object:
+        value = list(value) if isinstance(value, Iterable) else [value]
+        if not value:
+            raise ValueError(
+                f"{field.name}: names none, found {value!r}; leave it out for the default"
+            )
+        return value
+    expected = f"{field.flag}: expected a list, each of it {_WORDS[kind]}"
+    if not isinstance(value, Iterable):
+        raise ValueError(f"{expected}, found {value!r}")
+    return [_as_kind(kind, one, expected) for one in value]
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    Path: "a path",
+}
+
+
+def _as_kind(kind: type, value: Any, expected: str) -> Any:
+    match value:
+        case bool() if kind is bool:
+            return value
+        case numbers.Integral() if kind is int and not isinstance(value, bool):
+            return int(value)
+        case numbers.Real() if kind is float and not isinstance(value, bool):
+            return float(value)
+        case str() | Path() if kind is str:
+            return str(value)
+        case str() | Path() if kind is Path:
+            return Path(value).expanduser()
+    raise ValueError(f"{expected}, found {value!r}")
 
 
 def _parameter(field: Field) -> inspect.Parameter:

@@ -86,7 +86,7 @@ class Sweep:
         self._frozen = frozen_plan
         self._data_is_named = data_is_named
         self._suite = suite
-        self._is_checked = suite is not None
+        self._is_checked = self._is_new = suite is not None
 
     @classmethod
     @takes(PlanRequest)
@@ -171,7 +171,7 @@ class Sweep:
     @property
     def has_folder(self) -> bool:
         """False: the storage alone is known, or nothing was run yet."""
-        return (self.folder / PLAN_FILE).exists()
+        return not self._is_new and (self.folder / PLAN_FILE).exists()
 
     @property
     def storage_url(self) -> str:
@@ -210,10 +210,15 @@ class Sweep:
                 yield Record(self.frozen_plan, default_storage(databases))
 
     def save(self) -> None:
-        """Make the folder and write the plan there, if that is still to be done."""
+        """Make the folder and write the plan there, if that is still to be done.
+
+        ValueError if another sweep was begun there since this one was planned.
+        """
         if not self.has_folder:
+            claim_folder(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             save_plan(self._frozen, self.folder)
+            self._is_new = False
 
     @takes(ResumeRequest)
     def run(self, request: ResumeRequest) -> "Outcome":

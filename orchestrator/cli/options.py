@@ -76,14 +76,14 @@ def with_requests(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in inspect.signature(command).parameters.values():
         if dataclasses.is_dataclass(parameter.annotation):
             requests[parameter.name] = typing.cast(type, parameter.annotation)
-            parameters += map(_parameter, fields_of(requests[parameter.name]))
+            parameters += map(_parameter, _shown(requests[parameter.name]))
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
         for name, request in requests.items():
-            values = {f.name: _value(f, given.pop(f.name)) for f in fields_of(request)}
+            values = {f.name: _value(f, given.pop(f.name)) for f in _shown(request)}
             given[name] = request(**values)
             check_options(given[name])
         command(**given)
@@ -91,6 +91,10 @@ def with_requests(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
+
+
+def _shown(request: type) -> list[Field]:
+    return [field for field in fields_of(request) if field.option.in_commands]
 
 
 def _parameter(field: Field) -> inspect.Parameter:

@@ -113,9 +113,15 @@ class SweepRequest:
     pruner: Annotated[str, Option(f"What stops weak trials early: {', '.join(choices())}.")] = (
         DEFAULT
     )
-    pruner_options: Mapping[str, Any] = field(default_factory=dict)
-    """Values for fields of the pruner; the others have its defaults. Commands have them as options
-    of their own."""
+    pruner_options: Annotated[
+        Mapping[str, Any],
+        Option(
+            "A dictionary with values for the pruner's own options, e.g. "
+            "{'reduction_factor': 3, 'first_rung_epochs': 5}.",
+            in_commands=False,
+        ),
+    ] = field(default_factory=dict)
+    """The others have the pruner's defaults. Commands have each as an option."""
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         Option(

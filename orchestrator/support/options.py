@@ -35,6 +35,8 @@ class Option:
     listed: bool = False
     """One word on the command line, with commas; else a list is an option given several times."""
     positional: bool = False
+    in_commands: bool = True
+    """False: commands have something else in its place."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def fields_of(request: type) -> Iterator[Field]:
         kind, *beside = typing.get_args(hints[field.name]) or (None,)
         option = next((one for one in beside if isinstance(one, Option)), None)
         if option is not None:
-            yield Field(field.name, kind, field.default, option)
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            yield Field(field.name, kind, default, option)
 
 
 def help_of(request: type, name: str) -> str:
@@ -92,7 +97,7 @@ def check_options(request: Any) -> None:
             continue
         if field.choices and value not in field.choices:
             raise ValueError(unknown(f"value of {field.flag}", value, field.choices))
-        if option.at_least is not None and value < option.at_least:
+        if option.at_least is not None and not value >= option.at_least:  # as of NaN
             raise ValueError(f"{field.flag} must be at least {option.at_least:,}, found {value:,}")
         if option.at_most is not None and value > option.at_most:
             raise ValueError(f"{field.flag} must be at most {option.at_most:,}, found {value:,}")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from plans import curve_to, trial_facts
 
 from orchestrator.cluster.slots import Slots
@@ -100,6 +101,21 @@ def test_a_signal_ends_it_after_the_epoch_and_the_run_stays_to_be_run_again(numb
     assert run(queue) == [2]
     assert queue.heard["0"][-1].end is None
     assert queue.num_left == 1
+
+
+def test_the_caller_has_its_threads_and_its_random_numbers_again():
+    threads = torch.get_num_threads()
+
+    def trains() -> None:
+        torch.set_num_threads(threads + 1)
+        torch.manual_seed(7)
+
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    run(ShortQueue(["a"], trains))
+    assert torch.rand(1) == expected
+    assert torch.get_num_threads() == threads
 
 
 def test_the_end_of_the_time_is_one_of_the_sweep():

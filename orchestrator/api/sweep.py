@@ -154,7 +154,7 @@ class Sweep:
         """
         named = from_environment(PlanRequest, {"storage": storage}).get("storage")
         storage = named and with_driver(named)
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         places = find_places(folder, _path(data), _path(weights))
         return cls(
             find_plan(folder, storage),

@@ -6,11 +6,12 @@ memory; `resume` goes on.
 """
 
 import bdb
+import contextlib
 import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class InProcess:
         ends_at = math.inf if max_seconds is None else time.monotonic() + max_seconds
         worker = WorkerLoop(context)
         held: list[str] = []
-        with ending_in_order():
+        with ending_in_order(), _torch_as_it_was():
             for run_id in map(str, itertools.count()):
                 if _must_stop(ends_at):
                     return
@@ -82,6 +83,19 @@ class InProcess:
                 finally:
                     queue.forget(run_id)
                 held = [run.config.task, *(task for task in held if task != run.config.task)]
+
+
+@contextlib.contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """Afterwards the caller, as a notebook, has its own threads and random numbers again."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _trained(worker: WorkerLoop, queue: RunQueue, run_id: str, run: Run, ends_at: float) -> bool:

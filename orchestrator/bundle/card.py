@@ -55,7 +55,8 @@ def model_card(bundle: "Bundle", title: str, paper: str) -> str:
                 if backbone.weights is None
                 else "give their file as `weights`"
             )
-            + f". They are checked (sha256 of the tensors {backbone.weights_sha256[:12]}...).",
+            + f". They are checked (sha256 of the tensors {backbone.weights_sha256[:12]}...)."
+            + _own_method(bundle),
             "",
             f"Images are resized to {backbone.image_size} pixels ({backbone.resize}, "
             f"{backbone.interpolation}) and normalised with mean {list(backbone.mean)} and "

@@ -60,8 +60,9 @@ def use_planned(
         else:
             raise ValueError(
                 f"{source}: the method {name!r} does not come with this package, and its code is "
-                f"run only if you name it: {VARIABLE}=FILE, where FILE is {Path(own.origin).name} "
-                f"with the sha256 {own.sha256[:12]}..."
+                f"run only if you name it: {VARIABLE}=FILE, where FILE is {name}.py "
+                f"with the sha256 {own.sha256[:12]}... (it was of {Path(own.origin).name}, which "
+                "is not installed or named here)"
             )
 
 

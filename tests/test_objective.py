@@ -20,7 +20,7 @@ from trials import context_of, trial_config
 
 from orchestrator.bundle.bundle import read_bundle
 from orchestrator.data.suites import load_suite
-from orchestrator.plan.metrics import metrics_by_task
+from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite
 from orchestrator.plan.plan import plan_document, read_plan
 from orchestrator.record.record import Record
 from orchestrator.report.collect import collect
@@ -140,6 +140,39 @@ def test_a_metric_that_means_nothing_is_refused_before_anything_starts(asked, sa
         metrics_by_task(asked, ["svhn", "pets"])
 
 
+def test_a_suite_s_own_file_names_the_metrics_of_its_tasks(tmp_path):
+    tasks = ["svhn", "pets"]
+    assert metrics_of_suite(tmp_path, tasks, all_tasks=True) == {}
+    file = tmp_path / "suite.yaml"
+    file.write_text("metrics:\n  pets: mean_per_class\n")
+    of_suite = metrics_of_suite(tmp_path, tasks, all_tasks=True)
+    assert metrics_by_task([], tasks, of_suite=of_suite) == {
+        "svhn": "top1",
+        "pets": "mean_per_class",
+    }
+    for asked in (["top1"], ["pets=top1"]):  # what is asked goes before it
+        assert set(metrics_by_task(asked, tasks, of_suite=of_suite).values()) == {"top1"}
+    # Of a suite of which only some tasks are searched, the others may stand in its file.
+    assert metrics_by_task(
+        [], ["svhn"], of_suite=metrics_of_suite(tmp_path, ["svhn"], all_tasks=False)
+    ) == {"svhn": "top1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("metrics: {pet: mean_per_class}", "suite.yaml: metrics: .*did you mean 'pets'"),
+        ("metrics: {pets: mean_per_clas}", "suite.yaml.*pets: expected one of top1"),
+        ("metric: {pets: top1}", "suite.yaml.*did you mean 'metrics'"),
+        ("top1", "suite.yaml"),
+    ],
+)
+def test_a_suite_s_file_that_means_nothing_is_refused(tmp_path, text, said):
+    (tmp_path / "suite.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        metrics_of_suite(tmp_path, ["svhn", "pets"], all_tasks=True)
+
+
 def test_plans_and_storages_of_before_metrics_are_about_top1(tmp_path):
     plan = make_plan(num_trials=2)
     document = plan_document(plan)
@@ -203,9 +236,12 @@ def swept(tmp):
     folder, suite = tmp / "sweep", tmp / "both"
     write_task(suite / "skewed", counts=SKEWED, noise=150)
     write_task(suite / "even")
+    (suite / "suite.yaml").write_text(
+        "metrics: {skewed: mean_per_class, even: mean_per_class}\n", encoding="utf-8"
+    )
     said = run(
         *("sweep", suite, "--backbone", "vit_quickstart", "--method", "linear", "--trials", 2),
-        *("--metric", "skewed=mean_per_class", "--pruner", "none", "--epochs", 2, *ONE_SLOT),
+        *("--metric", "even=top1", "--pruner", "none", "--epochs", 2, *ONE_SLOT),
         *("--out", folder),
         tmp=tmp,
     )

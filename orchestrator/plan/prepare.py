@@ -19,7 +19,7 @@ from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.plan.final_protocol import refuse_unsuited
-from orchestrator.plan.metrics import metrics_by_task
+from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite
 from orchestrator.plan.places import under_planned_names
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.precision import PrecisionChooser, choose_precision
@@ -91,7 +91,9 @@ def plan_sweep(
     suite = load_suite(request.suite, data_root=request.data, tasks=request.tasks, rule=rule)
     _say_unused_rule(request, suite, say)
     _check_names(name, suite, spaces)
-    metrics = metrics_by_task(request.metrics or (), [task.name for task in suite.tasks])
+    names = [task.name for task in suite.tasks]
+    of_suite = metrics_of_suite(suite.root, names, all_tasks=request.tasks is None)
+    metrics = metrics_by_task(request.metrics or (), names, of_suite=of_suite)
     if request.final is not None:
         refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)

@@ -47,7 +47,8 @@ class SweepRequest:
         Sequence[str] | None,
         Option(
             "What is measured and maximized: top1 (the default), or mean_per_class, in which every "
-            "class counts alike. TASK=NAME for one task; may be given several times.",
+            "class counts alike. TASK=NAME for one task; may be given several times. A suite.yaml "
+            "beside the tasks can say it, too (metrics: {TASK: NAME}).",
             flag="--metric",
             metavar="[TASK=]NAME",
         ),

@@ -1,6 +1,8 @@
 """Fixtures that many tests share: the optional shared material and a tiny real backbone."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,13 @@ def shared() -> Path:
     if not root.is_dir():
         pytest.skip(f"no shared material at {root} (set ORCHESTRATOR_SHARED to its folder)")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A command listens to signals until its process ends; here the process goes on."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

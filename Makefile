@@ -10,9 +10,9 @@ export ORCHESTRATOR_CACHE ?= $(CURDIR)/cache
 
 help:
 	@echo "make quickstart   install into .venv and run a small real sweep (about 10 minutes)"
-	@echo "make test         install into .venv, check style and types, run the tests (under 15 minutes)"
+	@echo "make test         install into .venv, check style and types, run all tests but the thorough ones"
 	@echo "make fast         the same with the quick tests only (about 5 minutes)"
-	@echo "make test-all     the same with every test: clusters and long faults, too (about 25 minutes)"
+	@echo "make test-all     the same with every test: clusters and long faults, too"
 	@echo "make check        style, types and the order of the rooms only"
 	@echo "make wheel        build dist/*.whl, which a cluster installs (docs/cluster.md)"
 	@echo "make clean        remove .venv, cache and build leftovers (sweeps stay)"

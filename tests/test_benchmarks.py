@@ -1,6 +1,10 @@
 """The benchmarks run, and measure what they say."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import accuracy
 import control
@@ -70,6 +74,28 @@ def test_the_launch_benchmark_times_the_eager_step(capsys):
     (row,) = launch.main([*options, "--tokens", "3", "--ways", "eager", "--rounds", "2"])
     assert (row.gain, row.difference) == (1.0, 0.0)
     assert "| eager |" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_processes_side_by_side_times_one_and_two(tmp_path):
+    # In a process of its own, since it forks: this one has computed with several threads.
+    program = Path(__file__).parents[1] / "benchmarks/neighbours.py"
+    path = tmp_path / "side.json"
+    words = "--device cpu --backbone tiny --batch 2 --precision fp32 --tokens 3 --ways eager"
+    options = f"{words} --services none --processes 1 2 --seconds 0.2 --json {path}".split()
+    done = subprocess.run(
+        [sys.executable, program, *options],
+        env={**os.environ, "PYTHONPATH": str(program.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["processes"], row["steps_per_second"] > 0) for row in rows] == [
+        (1, True),
+        (2, True),
+    ]
+    assert rows[0]["gain"] == 1.0 and "| none | eager | 2 |" in done.stdout
 
 
 def test_the_reading_benchmark_reads_the_same_both_ways(capsys):

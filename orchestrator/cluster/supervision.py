@@ -7,7 +7,6 @@ that runs, which containers do not have, and lingering, which root has to allow.
 """
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -16,10 +15,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.support.locks import take
+from orchestrator.support.with_parent import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,6 @@ STOP_SECONDS = 30
 """A process that was asked to stop is killed after so long."""
 LONGEST_PAUSE_SECONDS = 30.0
 """Between two starts of a process that ends again and again."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Supervised:
@@ -129,7 +128,7 @@ def spawn(
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_ends_with_us(death_signal),
+            preexec_fn=partial(end_with_parent, death_signal),
             **options,
         )
 
@@ -141,15 +140,6 @@ def stop_signals() -> Iterator[threading.Event]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     yield stopped
-
-
-def _ends_with_us(death_signal: signal.Signals) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, death_signal)
-
-    return ask_kernel
 
 
 def _signal_group(pid: int, number: int) -> None:

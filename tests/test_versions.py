@@ -1,6 +1,9 @@
 """What a result may depend on is told apart, so that `resume` can ask before it mixes results."""
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from orchestrator.support.own_process import ROOT
@@ -41,3 +44,30 @@ def test_code_that_moves_from_one_file_to_the_next_is_other_software(tmp_path: P
         other.write_bytes(second)
         digests.add(code_digest(tmp_path))
     assert len(digests) == 3
+
+
+FROM_A_CHECKOUT = """
+import json
+from importlib.metadata import MetadataPathFinder
+from pathlib import Path
+
+from orchestrator.training.versions import versions
+
+of_all = MetadataPathFinder.find_distributions
+
+def but_ours(context):
+    return [d for d in of_all(context) if d.name != "visual-prompt-orchestrator"]
+
+MetadataPathFinder.find_distributions = but_ours
+print(json.dumps(versions()))
+"""
+
+
+def test_a_checkout_that_is_not_installed_says_so_and_is_told_apart_by_its_code():
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_A_CHECKOUT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["visual-prompt-orchestrator"] == "not installed"
+    assert found["code"] == code_digest() and found["torch"][0].isdigit()

@@ -19,9 +19,17 @@ def versions(own_methods: Mapping[str, OwnMethod] | None = None) -> dict[str, st
     Methods that do not come with this package are among it.
     """
     packages = ("torch", "timm", "pillow", "optuna", "ray", "mlflow", "visual-prompt-orchestrator")
-    found = {name: metadata.version(name) for name in packages}
+    found = {name: _version(name) for name in packages}
     own = {f"method {name}": one.sha256[:12] for name, one in (own_methods or {}).items()}
     return {"python": platform.python_version(), **found, "code": code_digest(), **own}
+
+
+def _version(package: str) -> str:
+    """Of an installed package. A checkout on PYTHONPATH is none; `code` says which one it is."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def code_digest(packages: Path = ROOT) -> str:

@@ -37,5 +37,7 @@ def shake(model, scale=0.3):
     """Move every tuned tensor off its initial value, so that no zero hides a mistake."""
     generator = torch.Generator().manual_seed(11)
     for tensor in model.tuned_state().values():
-        tensor.add_(scale * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype))
+        # Drawn on the CPU, so that a model on a GPU gets the same values.
+        noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+        tensor.add_(scale * noise.to(tensor.device))
     return model

@@ -21,12 +21,14 @@ def run(
     code: int = 0,
     command: Sequence[str] = COMMAND,
     typed: str | None = None,
+    cwd: Path | None = None,
 ) -> str:
     """What it printed, with `typed` on its stdin; it must end with this exit code."""
     done = subprocess.run(
         [*command, *map(str, arguments)],
         env=environment(tmp),
         input=typed,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=300,

@@ -8,6 +8,7 @@ from orchestrator.data.task import Task
 from orchestrator.training.backbone import BackbonePlan
 from orchestrator.training.config import TrialConfig, Value
 from orchestrator.training.context import TrialContext
+from orchestrator.training.numerics import Engine
 
 
 def small_backbone() -> BackbonePlan:
@@ -27,14 +28,18 @@ def small_backbone() -> BackbonePlan:
     )
 
 
-def context_of(task: Task, cache_folder: Path) -> TrialContext:
-    """Of trials on one task with the small backbone on a CPU."""
+def context_of(
+    task: Task, cache_folder: Path, *, device: str = "cpu", engine: Engine | None = None
+) -> TrialContext:
+    """Of trials on one task with the small backbone."""
     return TrialContext.of(
         small_backbone(),
         [task],
         fingerprints={task.name: "f"},
         metrics={},
         cache=ImageCache(cache_folder),
+        device=device,
+        engine=engine,
     )
 
 

@@ -13,6 +13,7 @@ from orchestrator.bundle.bundle import (
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.support.checksum import sha256_of
 from orchestrator.training.config import build
+from orchestrator.training.numerics import Engine
 from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
@@ -31,10 +32,17 @@ CONFIGS = {
 SHORT = {"epochs": 2, "warmup_epochs": 0}
 
 
-def write_bundle(method: str, task_folder: Path, folder: Path) -> tuple[Path, Trial]:
+def write_bundle(
+    method: str,
+    task_folder: Path,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    engine: Engine | None = None,
+) -> tuple[Path, Trial]:
     """Train a configuration for two epochs and save it, as a sweep would."""
     task = read_vtab_task(task_folder)
-    context = context_of(task, folder / "cache")
+    context = context_of(task, folder / "cache", device=device, engine=engine)
     config = trial_config(task.name, method, **{**CONFIGS[method], **SHORT})
     trial = Trial(config, context, WorkerCache(2**28))
     rows = list(trial.epochs())
@@ -54,11 +62,12 @@ def write_bundle(method: str, task_folder: Path, folder: Path) -> tuple[Path, Tr
         recipe={**asdict(recipe), "readout": trial.model.recipe.readout},
         val_accuracy=rows[-1]["val_accuracy"],
         num_tuned_parameters=trial.model.num_tuned_parameters,
-        device="cpu",
+        device=trial.facts().device,
         cpu_threads=1,
         tensors_sha256=sha256_of(tensors),
         sweep="test",
         versions={"torch": str(torch.__version__)},
+        engine=context.engine,
     )
     description, *_ = save_bundle(bundle, folder / "bundle", tensors)
     return description, trial

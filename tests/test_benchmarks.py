@@ -8,13 +8,20 @@ from pathlib import Path
 
 import accuracy
 import control
+import fp8
 import launch
 import pytest
 import reading
 import stacked
 import step
+import torch
 import trial
+from fp8_layers import GRADIENTS, LAYERS, Fp8Linear, Fp8Mlp, layer_of, swap
 from suites import write_suite
+from timm.layers.mlp import Mlp
+
+from methods import VPT, tune
+from orchestrator.training.numerics import Engine
 
 
 def test_the_step_benchmark_writes_a_row_per_case(tmp_path, capsys):
@@ -96,6 +103,105 @@ def test_the_benchmark_of_processes_side_by_side_times_one_and_two(tmp_path):
         (2, True),
     ]
     assert rows[0]["gain"] == 1.0 and "| none | eager | 2 |" in done.stdout
+
+
+def relative(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((found.float() - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.parametrize(("gradients", "most"), [("e4m3", 0.045), ("e5m2", 0.07)])
+def test_a_layer_in_8_bits_is_near_the_exact_one(gradients, most):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(192, 64).requires_grad_(False)
+    inputs = torch.randn(3, 20, 192, requires_grad=True)
+    arriving = torch.randn(3, 20, 64) * torch.logspace(-6, 6, 20)[:, None]
+    expected = linear(inputs)
+    (gradient,) = torch.autograd.grad(expected, inputs, arriving)
+    layer = Fp8Linear(linear.bfloat16(), GRADIENTS[gradients])
+    found = layer(inputs)
+    (own,) = torch.autograd.grad(found, inputs, arriving.bfloat16())
+    assert found.dtype == torch.bfloat16 and own.dtype == inputs.dtype
+    # In bfloat16 it would be 0.003.
+    assert 0.01 < relative(found, expected) < 0.045
+    # Rows of gradients differ by 12 orders of magnitude, and each has its own scale.
+    assert max(relative(own[:, i], gradient[:, i]) for i in range(20)) < most
+
+
+def test_an_mlp_in_8_bits_is_near_the_exact_one():
+    torch.manual_seed(0)
+    mlp = Mlp(192, 768).requires_grad_(False)
+    inputs, arriving = torch.randn(3, 20, 192, requires_grad=True), torch.randn(3, 20, 192)
+    expected = mlp(inputs)
+    (gradient,) = torch.autograd.grad(expected, inputs, arriving)
+    mlp.bfloat16()
+    e4m3 = GRADIENTS["e4m3"]
+    found = Fp8Mlp(Fp8Linear(mlp.fc1, e4m3), Fp8Linear(mlp.fc2, e4m3))(inputs)
+    (own,) = torch.autograd.grad(found, inputs, arriving.bfloat16())
+    assert 0.01 < relative(found, expected) < 0.065 and 0.01 < relative(own, gradient) < 0.065
+
+
+@pytest.mark.parametrize("layers", [("qkv",), ("fc1", "proj"), ("qkv", "fc1", "fc2")])
+def test_only_the_named_layers_are_swapped_and_the_walk_goes_through_them(layers):
+    vit = step.backbone("tiny")
+    engine = Engine(precision="bf16")
+    engine.cast_frozen(vit)
+    before = dict(vit.named_parameters())
+    swap(vit, layers)
+    swapped = {name for name, module in vit.named_modules() if isinstance(module, Fp8Linear)}
+    places = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+    assert swapped == {f"blocks.{i}.{places[name]}" for i in range(3) for name in layers}
+    after = dict(vit.named_parameters())
+    assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
+    passed = set()
+    model = tune(vit, VPT(num_tokens=3), num_classes=5)
+    for name, module in model.vit.named_modules():
+        if isinstance(module, Fp8Linear | Fp8Mlp):
+            module.register_forward_hook(lambda *_, name=name: passed.add(name.split(".")[1]))
+    with engine.computing("cpu"):
+        logits = model(torch.randn(2, 3, 32, 32))
+    logits.sum().backward()
+    # In the last block the walk takes queries of the class token from the weight itself.
+    assert passed == ({"0", "1"} if layers == ("qkv",) else {"0", "1", "2"})
+    assert all(p.grad is not None for p in model.tuning.parameters())
+
+
+def test_what_cannot_be_in_8_bits_is_refused():
+    vit = step.backbone("tiny")
+    with pytest.raises(ValueError, match=r"no such layers: \['head'\]; known: qkv, proj"):
+        swap(vit, ["qkv", "head"])
+    layer_of(vit.blocks[1], "fc1").requires_grad_(True)
+    with pytest.raises(ValueError, match="is trained"):
+        swap(vit, ["fc1"])
+    with pytest.raises(ValueError, match="multiples of 16"):
+        Fp8Linear(torch.nn.Linear(8, 16).requires_grad_(False), GRADIENTS["e4m3"])
+
+
+def test_the_fp8_benchmark_tells_times_errors_and_what_failed(tmp_path, capsys):
+    path = tmp_path / "fp8.json"
+    options = ["--device", "cpu", "--backbone", "tiny", "--batch", "2", "--tokens", "3"]
+    options += ["--rounds", "1", "--steps", "1", "--json", str(path)]
+    report = fp8.main([*options, "--layers", "qkv,fc1,fc2", "fc3"])
+    assert [row.layers for row in report.steps] == ["", "qkv,fc1,fc2"]
+    bf16, eight = report.steps
+    assert 0 < 3 * bf16.gradient_error < eight.gradient_error < 0.15
+    assert {row.piece.split()[0] for row in report.pieces} >= set(LAYERS)
+    assert report.failures == [
+        "fc3, eager: ValueError: no such layers: ['fc3']; known: qkv, proj, fc1, fc2"
+    ]
+    assert json.loads(path.read_text())["failures"] == report.failures
+    assert "| qkv,fc1,fc2 | eager |" in capsys.readouterr().out
+    report = fp8.main([*options, "--seconds", "-1"])
+    assert not report.steps and "kernels: not tried" in report.failures[0]
+
+
+def test_the_fp8_benchmark_pairs_accuracies_by_seed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    suite = write_suite(tmp_path / "suite", ("colours",))
+    options = ["--task", "colours", "--backbone", "vit_quickstart", "--device", "cpu"]
+    report = fp8.main(["--accuracy", str(suite), *options, "--epochs", "1", "--seeds", "2"])
+    assert [row.seed for row in report.seeds] == [0, 1] and not report.failures
+    assert all(row.bf16 is not None and row.fp8 is not None for row in report.seeds)
+    assert "fp8 - bf16 over 2 pairs of 2" in capsys.readouterr().out
 
 
 def test_the_reading_benchmark_reads_the_same_both_ways(capsys):

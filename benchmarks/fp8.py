@@ -1,0 +1,500 @@
+"""Whether frozen linear layers in 8-bit floating point pay: time, gradients, accuracy.
+
+    python benchmarks/fp8.py --backbone vit_base_patch16_224 --layers qkv,fc1,fc2 fc1,fc2
+    python benchmarks/fp8.py --accuracy data/vtab-1k --task eurosat --epochs 15 \\
+        --backbone deit_tiny_patch16_224 --weights deit_tiny.safetensors
+
+The first times a training step of VPT-Deep with each set of `--layers` in 8 bits against bfloat16
+launched in the same way, in turn, round by round; a gain is a median over the rounds. On a GPU all
+are CUDA graphs, `compiled graph` with the parts of a block around its attention compiled
+(`launch.py`). A gradient's error is that of all prompts against float32. Then the pieces: single
+products, and what prepares their inputs.
+
+The second trains the same configuration in bfloat16 and in 8 bits with every seed on real images,
+and pairs the validation accuracies. The layers are those of `fp8_layers.py`; the engine has none.
+"""
+
+import argparse
+import copy
+import faulthandler
+import json
+import math
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import accuracy
+import torch
+import torch.nn.functional as F
+from fp8_layers import (
+    FORMS,
+    GRADIENTS,
+    LAYERS,
+    Fp8Linear,
+    layer_of,
+    product,
+    quantised,
+    quantised_rows,
+    swap,
+)
+from launch import recorded, with_compiled_blocks
+from step import NUM_CLASSES, backbone, clock_of, machine
+from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from trial import planned
+
+from methods import VPT, TunedViT, tune
+from orchestrator.plan.request import SweepRequest
+from orchestrator.training.numerics import Engine
+from orchestrator.training.worker_cache import WorkerCache
+
+LAUNCHES = ("eager", "graph", "compiled", "compiled graph")
+"""As in `launch.py`."""
+
+REPEATS = 20
+"""Of a piece in one graph, so that launching it takes no time beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """A training step with one set of layers in 8 bits."""
+
+    layers: str
+    """Empty: none, all in bfloat16."""
+    launch: str
+    ms: float
+    gain: float
+    """Time of the same launch in bfloat16 over that of this one."""
+    gradient_error: float
+    """Norm of the difference from float32 over the norm, all prompts together."""
+    ready_seconds: float
+    """Compilation, warm-up and recording."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieceRow:
+    """Work of one layer for a whole batch, each alone and repeated."""
+
+    piece: str
+    bf16_ms: float
+    fp8_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRow:
+    """Validation accuracy in points of one seed; None where it diverged."""
+
+    seed: int
+    bf16: float | None
+    fp8: float | None
+    bf16_seconds: float
+    fp8_seconds: float
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What was found, written after every row: a crash costs only what comes after it."""
+
+    options: argparse.Namespace
+    steps: list[StepRow] = field(default_factory=list)
+    pieces: list[PieceRow] = field(default_factory=list)
+    seeds: list[SeedRow] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def write(self) -> None:
+        if self.options.json:
+            rows = {
+                name: [asdict(row) for row in getattr(self, name)]
+                for name in ("steps", "pieces", "seeds")
+            }
+            document = {"machine": machine(), **vars(self.options), **rows}
+            document["failures"] = self.failures
+            self.options.json.write_text(json.dumps(document, indent=2, default=str))
+
+    def attempt(self, what: str, action: Callable[[], str]) -> bool:
+        """Print what `action` says, unless it fails or there is no time left; then say so."""
+        spent = time.monotonic() - self.began
+        if spent > self.options.seconds:
+            reason = f"{what}: not tried, {spent:.0f} of {self.options.seconds} s are over"
+        else:
+            try:
+                print(action(), flush=True)
+                self.write()
+                return True
+            except Exception as error:
+                traceback.print_exc()
+                reason = f"{what}: {type(error).__name__}: {str(error)[:300]}"
+        self.failures.append(reason)
+        print(f"FAILED {reason}", flush=True)
+        self.write()
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> Report:
+    options = _parse(arguments)
+    report = Report(options=options)
+    print(f"{vars(options)}\n{machine()}\n", flush=True)
+    if options.accuracy:
+        _pair_accuracies(options, report)
+    else:
+        report.attempt("kernels", partial(_check_kernels, options.device))
+        _time_steps(options, report)
+        _time_pieces(options, report)
+    print(f"\n{time.monotonic() - report.began:.0f} s, {len(report.failures)} failures")
+    return report
+
+
+# Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """A step, ready to be timed. A graph reads the memory of what it was recorded from: kept."""
+
+    model: TunedViT
+    step: Callable[[], None]
+    run: Callable[[], None]
+    ready_seconds: float
+
+    @property
+    def prompt_gradient(self) -> Tensor:
+        """After a run, of all prompts in one row."""
+        gradients = [p.grad for p in self.model.tuning.parameters() if p.grad is not None]
+        return torch.cat([gradient.flatten() for gradient in gradients]).float()
+
+
+def _time_steps(options: argparse.Namespace, report: Report) -> None:
+    torch.manual_seed(0)
+    vit = backbone(options.backbone).to(options.device)
+    engine = Engine(precision="bf16")
+    exact = _ready(options, vit, Engine(precision="fp32"), "eager").prompt_gradient
+    engine.cast_frozen(vit)
+    baselines: dict[str, _Way] = {}
+
+    def bfloat(launch: str) -> str:
+        way = baselines[launch] = _ready(options, vit, engine, launch)
+        return _measured(options, report, launch, "", way, way, exact)
+
+    def eight(launch: str, layers: str) -> str:
+        swapped = copy.deepcopy(vit)
+        swap(swapped, layers.split(","), options.gradients)
+        way = _ready(options, swapped, engine, launch)
+        return _measured(options, report, launch, layers, way, baselines[launch], exact)
+
+    print(
+        "| in 8 bits | launch | ms | gain | gradient error | ready s |\n|---|---|---|---|---|---|"
+    )
+    for launch in options.launches:
+        if report.attempt(f"bf16, {launch}", partial(bfloat, launch)):
+            for layers in options.layers:
+                report.attempt(f"{layers}, {launch}", partial(eight, launch, layers))
+        baselines.clear()
+
+
+def _ready(
+    options: argparse.Namespace, vit: VisionTransformer, engine: Engine, launch: str
+) -> _Way:
+    """The step after its first run: gradients are there."""
+    device = options.device
+    model = tune(vit, VPT(num_tokens=options.tokens), num_classes=NUM_CLASSES).to(device)
+    generator = torch.Generator().manual_seed(0)
+    size = vit.patch_embed.img_size
+    assert size is not None
+    images = torch.randn(options.batch, 3, *size, generator=generator).to(device)
+    labels = torch.arange(options.batch, device=device) % NUM_CLASSES
+    with torch.no_grad(), engine.computing(device):
+        prefix = model.prefix(images)
+
+    def step() -> None:
+        with engine.computing(device):
+            logits = model.forward_from(prefix)
+        F.cross_entropy(logits.float(), labels).backward()
+
+    clock = clock_of(device, "wall")
+    started = clock()
+    launched = with_compiled_blocks(model, step) if launch.startswith("compiled") else step
+
+    def fresh() -> None:
+        model.zero_grad(set_to_none=True)
+        launched()
+
+    run = recorded(model, launched) if launch.endswith("graph") else fresh
+    run()
+    return _Way(model=model, step=launched, run=run, ready_seconds=clock() - started)
+
+
+def _measured(
+    options: argparse.Namespace,
+    report: Report,
+    launch: str,
+    layers: str,
+    way: _Way,
+    baseline: _Way,
+    exact: Tensor,
+) -> str:
+    error = (way.prompt_gradient - exact).norm() / exact.norm()
+    times = _in_turn([baseline.run, way.run], options, count=options.steps)
+    row = StepRow(
+        layers=layers,
+        launch=launch,
+        ms=1e3 * statistics.median(both[1] for both in times),
+        gain=statistics.median(both[0] / both[1] for both in times),
+        gradient_error=error.item(),
+        ready_seconds=way.ready_seconds,
+    )
+    report.steps.append(row)
+    return (
+        f"| {layers or 'none'} | {launch} | {row.ms:.3f} | {row.gain:.3f}"
+        f" | {row.gradient_error:.2e} | {row.ready_seconds:.1f} |"
+    )
+
+
+def _in_turn(
+    runs: Sequence[Callable[[], None]], options: argparse.Namespace, *, count: int
+) -> list[list[float]]:
+    """Seconds of each run, a list per round; the mean of `count` calls."""
+    clock = clock_of(options.device, "process")
+
+    def seconds(run: Callable[[], None]) -> float:
+        started = clock()
+        for _ in range(count):
+            run()
+        return (clock() - started) / count
+
+    return [[seconds(run) for run in runs] for _ in range(options.rounds)]
+
+
+# Pieces
+
+
+def _check_kernels(device: str) -> str:
+    """What quantises on this device gives what torch gives on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for columns in (768, 3072):
+        source, hidden = torch.randn(2, 256, columns, generator=generator).bfloat16()
+        for form in FORMS:
+            for dtype in GRADIENTS.values():
+                expected, found = (
+                    values.cpu().float() * scales.cpu()
+                    for values, scales in (
+                        quantised_rows(source.to(place), form, dtype, hidden.to(place))
+                        for place in ("cpu", device)
+                    )
+                )
+                worst = max(worst, ((found - expected).norm() / expected.norm()).item())
+    if not worst < 0.01:
+        raise RuntimeError(f"quantised rows differ from those of the CPU by {worst:.2g}")
+    return f"quantised rows differ from those of the CPU by {worst:.1e}"
+
+
+def _time_pieces(options: argparse.Namespace, report: Report) -> None:
+    """Products, and what stands between them, of one block on all tokens of a batch."""
+
+    def measure(piece: str, actions: Sequence[Callable[[], Any]]) -> str:
+        runs = [_repeated(action, options.device) for action in actions]
+        times = zip(*_in_turn(runs, options, count=1), strict=True)
+        bf16, fp8 = (1e3 * statistics.median(of_one) / REPEATS for of_one in times)
+        report.pieces.append(PieceRow(piece=piece, bf16_ms=bf16, fp8_ms=fp8))
+        return f"| {piece} | {bf16:.4f} | {fp8:.4f} |"
+
+    print("\n| piece | bf16 ms | fp8 ms |\n|---|---|---|", flush=True)
+    with torch.no_grad():
+        for piece, actions in _pieces(options):
+            report.attempt(piece, partial(measure, piece, actions))
+
+
+Pieces = Iterator[tuple[str, tuple[Callable[[], Any], Callable[[], Any]]]]
+
+
+def _pieces(options: argparse.Namespace) -> Pieces:
+    """Each in bfloat16 and in 8 bits."""
+    vit = backbone(options.backbone)
+    block, width = vit.blocks[0], vit.embed_dim
+    assert isinstance(block, Block) and vit.pos_embed is not None
+    hidden_width = block.mlp.fc1.out_features
+    e4m3, gradient_dtype = GRADIENTS["e4m3"], GRADIENTS[options.gradients]
+
+    def some(columns: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        rows = options.batch * vit.pos_embed.shape[1]
+        return torch.randn(rows, columns, device=options.device, dtype=dtype)
+
+    for name in LAYERS:
+        linear = layer_of(block, name).to(options.device, torch.bfloat16)
+        eight = Fp8Linear(linear, gradient_dtype)
+        inputs, gradient = some(linear.in_features), some(linear.out_features)
+        forth = *quantised(inputs), eight.forth, eight.forth_scales, eight.bias
+        back = *quantised(gradient, gradient_dtype), eight.back, eight.back_scales, None
+        yield f"{name} forward", (partial(linear, inputs), partial(product, *forth))
+        yield (
+            f"{name} backward",
+            (partial(torch.mm, gradient, linear.weight), partial(product, *back)),
+        )
+    normed = some(width, torch.float32)
+    yield (
+        "a norm's output cast or quantised",
+        (normed.bfloat16, partial(quantised_rows, normed, "plain", e4m3, None)),
+    )
+    both, hidden, after = some(3 * width), some(hidden_width), some(hidden_width)
+    yield (
+        "qkv's gradient copied or quantised",
+        (both.clone, partial(quantised_rows, both, "plain", gradient_dtype, None)),
+    )
+    yield (
+        "GELU, quantised",
+        (partial(F.gelu, hidden), partial(quantised_rows, hidden, "gelu", e4m3, None)),
+    )
+    yield (
+        "gradient of GELU, quantised",
+        (
+            partial(torch.ops.aten.gelu_backward, after, hidden),
+            partial(quantised_rows, after, "gelu_gradient", gradient_dtype, hidden),
+        ),
+    )
+
+
+def _repeated(action: Callable[[], Any], device: str) -> Callable[[], None]:
+    """`action` REPEATS times, on a GPU as a graph: launching takes no time beside it."""
+
+    def all_of_them() -> None:
+        for _ in range(REPEATS):
+            action()
+
+    all_of_them()
+    if device == "cpu":
+        return all_of_them
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        all_of_them()
+    return graph.replay
+
+
+# Accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fp8Engine(Engine):
+    """bf16 with the linear layers of the blocks in 8 bits."""
+
+    layers: tuple[str, ...]
+    gradients: str
+
+    def cast_frozen(self, vit: nn.Module) -> None:
+        super().cast_frozen(vit)
+        assert isinstance(vit, VisionTransformer)
+        swap(vit, self.layers, self.gradients)
+
+
+CONFIG: dict[str, Any] = {"num_tokens": 50, "lr": 1e-3, "weight_decay": 1e-4, "dropout": 0.0}
+"""VPT-Deep with AdamW, rate and decay of Zhang et al. 2022 (arXiv 2206.04673)."""
+
+
+def _pair_accuracies(options: argparse.Namespace, report: Report) -> None:
+    request = SweepRequest(
+        suite=options.accuracy,
+        tasks=[options.task],
+        methods=["vpt_deep_adamw"],
+        epochs=options.epochs,
+        backbone=options.backbone,
+        weights=options.weights,
+        image_size=options.image_size,
+        precision="bf16",
+        eval_every=options.epochs,
+        pruner="none",
+    )
+    plan, context = planned(request, device=options.device, cpu_threads=1)
+    (space,) = plan.parsed_spaces.values()
+    (task,) = (planned_task.name for planned_task in plan.tasks)
+    eight = Fp8Engine(
+        **vars(context.engine),
+        layers=tuple(options.layers[0].split(",")),
+        gradients=options.gradients,
+    )
+    # Caches of their own: a worker knows a backbone by its precision, which is bf16 for both.
+    ways = {
+        "bf16": (context, WorkerCache(8 * 2**30)),
+        "fp8": (replace(context, engine=eight), WorkerCache(8 * 2**30)),
+    }
+    print(f"{task}, {dict(space.fixed) | CONFIG}\n")
+    print("| seed | bf16 | fp8 | bf16 s | fp8 s |\n|---|---|---|---|---|", flush=True)
+
+    def pair(seed: int) -> str:
+        config = plan.trial_config(
+            f"{task}.{space.name}", seed, {**space.fixed, **CONFIG}, seed=seed
+        )
+        points, seconds = {}, {}
+        for name, (context, cache) in ways.items():
+            started = time.monotonic()
+            points[name] = accuracy.validated(config, context, "bf16", cache)
+            seconds[f"{name}_seconds"] = time.monotonic() - started
+        row = SeedRow(seed=seed, **points, **seconds)
+        report.seeds.append(row)
+        shown = (row.bf16, row.fp8, row.bf16_seconds, row.fp8_seconds)
+        texts = ("diverged" if value is None else f"{value:.1f}" for value in shown)
+        return f"| {seed} | {' | '.join(texts)} |"
+
+    for seed in range(options.seeds):
+        report.attempt(f"seed {seed}", partial(pair, seed))
+    print(_summary(report.seeds))
+
+
+def _summary(rows: Sequence[SeedRow]) -> str:
+    pairs = [(r.bf16, r.fp8) for r in rows if r.bf16 is not None and r.fp8 is not None]
+    if len(pairs) < 2:
+        return "\ntoo few pairs for a mean"
+    differences = [eight - sixteen for sixteen, eight in pairs]
+    error = statistics.stdev(differences) / math.sqrt(len(pairs))
+    return (
+        f"\nfp8 - bf16 over {len(pairs)} pairs of {len(rows)}: "
+        f"{statistics.mean(differences):+.2f} points, standard error {error:.2f}; standard "
+        f"deviation between seeds in bf16 {statistics.stdev(pair[0] for pair in pairs):.2f}"
+    )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", default="vit_base_patch16_224", help="a timm name, or tiny")
+    parser.add_argument("--tokens", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=["qkv,fc1,fc2"],
+        help=f"sets of {', '.join(LAYERS)}, each with commas; --accuracy takes the first",
+    )
+    parser.add_argument("--gradients", choices=GRADIENTS, default="e4m3")
+    parser.add_argument("--launches", nargs="+", choices=LAUNCHES, help="default: by the device")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10, help="of a round")
+    parser.add_argument("--seconds", type=int, default=60, help="nothing new is begun after them")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    parser.add_argument("--accuracy", metavar="SUITE", help="train on its images instead")
+    parser.add_argument("--task", default="eurosat")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=4)
+    options = parser.parse_args(arguments)
+    options.launches = options.launches or (
+        ["eager"] if options.device == "cpu" else ["graph", "compiled graph"]
+    )
+    return options
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    # Whatever hangs shows where and ends: a machine with a GPU may be lent by the minute.
+    faulthandler.dump_traceback_later(_parse(None).seconds + 60, exit=True)
+    sys.exit(1 if main().failures else 0)

@@ -8,8 +8,10 @@ blocks. The floor is what any method must pay that trains something in front of 
 the frozen forward pass and a backward pass through the activations, with no prompt at all.
 
 All steps of a line are timed in turn, round by round, and the ratios are medians over the rounds,
-so that a busy machine disturbs both sides alike. On a CPU the time is that of the process, which
-others cannot stretch; `--clock wall` takes the clock on the wall instead. FLOPs are counted, not
+so that a busy machine disturbs both sides alike. On a GPU every step is launched as `--launch`
+says, floor and plain form too: `graph` records each and replays it, `compiled` also fuses what is
+bound by memory, in the floor and in ours. On a CPU the time is that of the process, which others
+cannot stretch; `--clock wall` takes the clock on the wall instead. FLOPs are counted, not
 estimated, for the forward and the backward pass of one image.
 """
 
@@ -18,9 +20,10 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,12 @@ import torch
 from plain_form import plain_logits
 from timm.models import VisionTransformer
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from methods import METHODS, TunedViT, tune
-from orchestrator.training.numerics import ATTENTIONS, PRECISIONS, Engine
+from methods import METHODS, TunedViT, pieces, tune
+from orchestrator.training.numerics import ATTENTIONS, LAUNCHES, PRECISIONS, Engine
+from orchestrator.training.recorded import Recorded
 
 METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vpt_deep": ("vpt", {}),
@@ -73,7 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     if options.device == "cpu":
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    engine = Engine(precision=options.precision, attention=options.attention)
+    engine = Engine(
+        precision=options.precision,
+        attention=options.attention,
+        launch=options.launch,
+        deterministic=options.deterministic,
+    )
     vit = backbone(options.backbone, options.image_size)
     engine.cast_frozen(vit)
     vit.to(options.device)
@@ -81,26 +90,27 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     labels = torch.arange(options.batch, device=options.device) % NUM_CLASSES
     clock = clock_of(options.device, options.clock)
 
-    def step(logits_of: Callable[[], Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            with engine.computing(options.device):
-                logits = logits_of()
-            cross_entropy(logits.float(), labels).backward()
+    floor = launched(_floor(vit, images, engine), labels, engine)
 
-        return run
+    def lines() -> Iterator[Line]:
+        """One after the other: what is recorded of a step keeps its memory."""
+        yield Line("floor", 0, floor, None)
+        for name in options.method:
+            for num_tokens in options.tokens:
+                method, settings = METHOD_CASES[name]
+                model = tune(
+                    vit, METHODS[method](**settings, num_tokens=num_tokens), num_classes=NUM_CLASSES
+                ).to(options.device)
+                plain = partial(plain_logits, model, images)
+                yield Line(
+                    name,
+                    num_tokens,
+                    launched(partial(model, images), labels, engine, model),
+                    launched(plain, labels, engine, model),
+                )
 
-    floor = step(_floor(vit, images))
-    lines = [Line("floor", 0, lambda: vit(images), floor, None, None)]
-    for name in options.method:
-        for num_tokens in options.tokens:
-            method, settings = METHOD_CASES[name]
-            model = tune(
-                vit, METHODS[method](**settings, num_tokens=num_tokens), num_classes=NUM_CLASSES
-            ).to(options.device)
-            walk, plain = _logits(model, images), _logits(model, images, plain_logits)
-            lines.append(Line(name, num_tokens, walk, step(walk), plain, step(plain)))
     rows = []
-    for line in lines:
+    for line in lines():
         rows.append(_measure(line, floor, engine, options, clock))
         if len(rows) == 1:
             print(_heading(options, vit))
@@ -114,15 +124,55 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A forward and a backward pass."""
+
+    forward: Callable[[], Tensor]
+    eager: Callable[[], None]
+    launched: Callable[[], None]
+    """The same as the engine launches it."""
+
+
+@dataclass(frozen=True)
 class Line:
     """What is timed together."""
 
     case: str
     num_tokens: int
-    forward: Callable[[], Tensor]
-    step: Callable[[], None]
-    plain_forward: Callable[[], Tensor] | None
-    plain_step: Callable[[], None] | None
+    ours: Step
+    plain: Step | None
+
+
+def launched(
+    forward: Callable[[], Tensor], labels: Tensor, engine: Engine, model: TunedViT | None = None
+) -> Step:
+    """The step of a forward pass that gives logits; gradients are fresh after each call."""
+    device = labels.device.type
+    learnt = [] if model is None else [p for p in model.parameters() if p.requires_grad]
+    if model is not None:
+        model.compile_blocks = engine.compiles(device)
+
+    def action(_: Tensor) -> tuple[Tensor]:
+        with engine.repeatable():
+            with engine.computing(device):
+                logits = forward()
+            loss = cross_entropy(logits.float(), labels)
+            loss.backward()
+        return (loss.detach(),)
+
+    def eager() -> None:
+        for tensor in learnt:
+            tensor.grad = None
+        action(labels)
+
+    if not engine.records(device):
+        return Step(forward, eager, eager)
+    recorded = Recorded(action, learnt)
+
+    def replayed() -> None:
+        recorded(labels)
+
+    return Step(forward, eager, replayed)
 
 
 def machine() -> dict[str, Any]:
@@ -151,26 +201,27 @@ def backbone(name: str, image_size: int | None = None) -> VisionTransformer:
     return vit.requires_grad_(False).eval()
 
 
-def _logits(
-    model: TunedViT, images: Tensor, form: Callable[..., Tensor] | None = None
-) -> Callable[[], Tensor]:
-    def run() -> Tensor:
-        model.zero_grad(set_to_none=True)
-        return model(images) if form is None else form(model, images)
-
-    return run
-
-
-def _floor(vit: VisionTransformer, images: Tensor) -> Callable[[], Tensor]:
+def _floor(vit: VisionTransformer, images: Tensor, engine: Engine) -> Callable[[], Tensor]:
     """Logits of the frozen network, with a gradient down to what enters the first block."""
     probe = tune(vit, METHODS["linear"](), num_classes=NUM_CLASSES).to(images.device)
+    blocks = list(vit.blocks)
+    compiled = pieces.compiled() if engine.compiles(images.device.type) else None
+
+    def fused(block: Any, tokens: Tensor) -> Tensor:
+        assert compiled is not None
+        enter, leave = compiled
+        heads = block.attn.num_heads
+        q, k, v, _ = enter(block, tokens, None, False)
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+        attended = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return leave(block, tokens, block.attn.proj(attended))
 
     def run() -> Tensor:
         with torch.no_grad():
             tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
         tokens = tokens.requires_grad_()
-        for block in vit.blocks:
-            tokens = block(tokens)
+        for block in blocks:
+            tokens = block(tokens) if compiled is None else fused(block, tokens)
         pooled = vit.fc_norm(vit.pool(vit.norm(tokens)))
         return probe.head(pooled)
 
@@ -179,7 +230,7 @@ def _floor(vit: VisionTransformer, images: Tensor) -> Callable[[], Tensor]:
 
 def _measure(
     line: Line,
-    floor: Callable[[], None],
+    floor: Step,
     engine: Engine,
     options: argparse.Namespace,
     clock: Callable[[], float],
@@ -189,24 +240,24 @@ def _measure(
         action()
         return clock() - started
 
-    steps = [floor, line.step, *([line.plain_step] if line.plain_step else [])]
+    ours, plain = line.ours, line.plain or line.ours
+    steps = [floor.launched, ours.launched, *([plain.launched] if line.plain else [])]
     for action in steps:
         action()
-    peak = _peak_mib(line.step, options.device)
+    peak = _peak_mib(ours.eager, options.device)
     times = [[seconds(action) for action in steps] for _ in range(options.rounds)]
     per_image = 1e9 * options.batch
     with engine.computing(options.device):
-        forward = _flop(line.forward) / per_image
-        plain = _flop(line.plain_forward) / per_image if line.plain_forward else forward
+        forward, plain_forward = _flop(ours.forward), _flop(plain.forward)
     return Row(
         case=line.case,
         num_tokens=line.num_tokens,
-        forward_gflop=forward,
-        step_gflop=_flop(line.step) / per_image,
+        forward_gflop=forward / per_image,
+        step_gflop=_flop(ours.eager) / per_image,
         images_per_second=options.batch / statistics.median(row[1] for row in times),
         times_floor=statistics.median(row[1] / row[0] for row in times),
         speedup=statistics.median(row[-1] / row[1] for row in times),
-        plain_forward_gflop=plain,
+        plain_forward_gflop=plain_forward / per_image,
         peak_mib=peak,
     )
 
@@ -258,7 +309,7 @@ def _heading(options: argparse.Namespace, vit: VisionTransformer) -> str:
     place = ", ".join(f"{key} {value}" for key, value in machine().items())
     return (
         f"{options.backbone} at {vit.patch_embed.img_size[0]} pixels, batch {options.batch}, "
-        f"{options.precision}, {options.attention} attention, {options.device}, "
+        f"{options.precision}, {options.attention} attention, {options.launch}, {options.device}, "
         f"{options.threads} threads, {options.rounds} rounds; {place}\n\n"
         "| case | prompts | forward GFLOP | plain form | step GFLOP | images/s | x floor "
         "| speedup over plain |\n|---|---|---|---|---|---|---|---|"
@@ -284,6 +335,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--attention", choices=ATTENTIONS, default="fused")
+    parser.add_argument("--launch", choices=LAUNCHES, default="eager", help="of a GPU")
+    parser.add_argument("--deterministic", action="store_true", help="the same digits each time")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--clock", choices=["process", "wall"], default="process")

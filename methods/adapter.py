@@ -29,6 +29,7 @@ class Adapter(Method):
 
     title: ClassVar[str] = "Adapters Strike Back"
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.06820"
+    same_each_step: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "Adapter+": {"channel_scale": True, "position": "post"}
     }

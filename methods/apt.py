@@ -36,6 +36,7 @@ class APT(Method):
 
     title: ClassVar[str] = "Approximated Prompt Tuning for Vision-Language Pre-trained Models"
     paper: ClassVar[str] = "https://arxiv.org/abs/2306.15706"
+    same_each_step: ClassVar[bool] = True
     learns_prompts: ClassVar[bool] = True
 
     num_tokens: int = 50

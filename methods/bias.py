@@ -23,6 +23,7 @@ class Bias(Method):
 
     title: ClassVar[str] = "BitFit"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.10199"
+    same_each_step: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Bias": {}}
 
     def recipe(self) -> Recipe:

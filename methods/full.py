@@ -32,6 +32,7 @@ class Full(Method):
 
     title: ClassVar[str] = "Full fine-tuning (baseline of Visual Prompt Tuning)"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    same_each_step: ClassVar[bool] = True
     trains_backbone: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Full": {}}
 

@@ -29,6 +29,7 @@ class GateVPT(Method):
 
     title: ClassVar[str] = "Improving Visual Prompt Tuning for Self-supervised Vision Transformers"
     paper: ClassVar[str] = "https://arxiv.org/abs/2306.05067"
+    same_each_step: ClassVar[bool] = True
     learns_prompts: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"GateVPT": {}}
 

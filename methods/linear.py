@@ -20,6 +20,7 @@ class Linear(Method):
 
     title: ClassVar[str] = "Linear probe (baseline of Visual Prompt Tuning)"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    same_each_step: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Linear": {}}
 
     def recipe(self) -> Recipe:

@@ -39,6 +39,7 @@ class LoRA(Method):
 
     title: ClassVar[str] = "LoRA: Low-Rank Adaptation of Large Language Models"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.09685"
+    same_each_step: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"LoRA": {}}
 
     rank: int = 8

@@ -42,6 +42,7 @@ class LSPT(Method):
         "LSPT: Long-term Spatial Prompt Tuning for Visual Representation Learning (reconstruction)"
     )
     paper: ClassVar[str] = "https://arxiv.org/abs/2402.17406"
+    same_each_step: ClassVar[bool] = True
     reconstruction: ClassVar[bool] = True
     learns_prompts: ClassVar[bool] = True
 

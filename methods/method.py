@@ -37,6 +37,9 @@ class Method(Protocol):
     trains_backbone: ClassVar[bool] = False
     """The whole backbone learns and runs in training mode, with its own dropout if it has any."""
 
+    same_each_step: ClassVar[bool] = False
+    """Its pass is the same sequence of operations in every training step: nothing in Python counts
+    steps, draws a number or looks at a value. Such a step can be recorded and replayed on a GPU."""
     learns_prompts: ClassVar[bool] = False
     """It learns prompt tokens: a report compares such methods with those that learn none."""
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -154,6 +157,11 @@ class Tuning(nn.Module):
         `patches` the patch rows (B, N, d) that left it. The memory starts as None.
         """
         return None, None
+
+
+def overrides(tuning: Tuning, hook: str) -> bool:
+    """Whether the method does something at this place of the walk."""
+    return getattr(type(tuning), hook) is not getattr(Tuning, hook)
 
 
 def tuned_dtype(vit: VisionTransformer) -> torch.dtype:

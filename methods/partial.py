@@ -21,6 +21,7 @@ class Partial(Method):
 
     title: ClassVar[str] = "Partial fine-tuning (baseline of Visual Prompt Tuning)"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    same_each_step: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Partial-1": {"num_blocks": 1}}
 
     num_blocks: int = 1

@@ -42,6 +42,7 @@ class SPT(Method):
 
     title: ClassVar[str] = "Revisiting the Power of Prompt for Visual Tuning"
     paper: ClassVar[str] = "https://arxiv.org/abs/2402.02382"
+    same_each_step: ClassVar[bool] = True
     needs_images: ClassVar[bool] = True
     learns_prompts: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -24,6 +24,7 @@ class VPT(Method):
 
     title: ClassVar[str] = "Visual Prompt Tuning"
     paper: ClassVar[str] = "https://arxiv.org/abs/2203.12119"
+    same_each_step: ClassVar[bool] = True
     learns_prompts: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "VPT-Shallow": {"deep": False},

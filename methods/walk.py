@@ -24,11 +24,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from methods.method import Images, Method, Tuning, blank_linear, tuned_dtype
+from methods import pieces
+from methods.method import Images, Method, Tuning, blank_linear, overrides, tuned_dtype
 from methods.recipe import Recipe
 from methods.timm_private import tokens_of
 
 _UNTOUCHED = Tuning()
+_INSIDE_PIECES = ("query_update", "value_update", "after_mlp", "after_block")
 _MOST_DIFFERENCES = 5
 
 
@@ -165,6 +167,8 @@ class TunedViT(nn.Module):
         self.num_classes = num_classes
         self.checkpoint_blocks = False
         """Recompute each block in the backward pass instead of keeping its activations."""
+        self.compile_blocks = False
+        """Fuse what is bound by memory, where the method leaves a block's inside as it is."""
         self.vit = vit
         self.vit.head = nn.Identity()
         self.tuning = tuning.to(device)
@@ -305,13 +309,32 @@ class TunedViT(nn.Module):
             tokens, in_sequence, prompts = self._insert(tokens, prompts), tuning.num_prompts, None
         asking = self._readout_rows(in_sequence) if is_last else slice(None)
 
-        normed = block.norm1(tokens)
-        attended = self._attend(index, tuning, normed, asking, prompts)
-        attended = tuning.after_attention(index, normed[:, asking], attended)
-        result = tokens[:, asking] + self._drop(index, block.drop_path1(block.ls1(attended)))
-        output = tuning.after_mlp(index, block.mlp(block.norm2(result)))
-        result = result + self._drop(index, block.drop_path2(block.ls2(output)))
-        result = tuning.after_block(index, result)
+        compiled = pieces.compiled() if self._is_compiled(index, tuning) else None
+        if compiled:
+            enter, _ = compiled
+            q, k, v, normed = enter(block, tokens, prompts, overrides(tuning, "after_attention"))
+        else:
+            normed = block.norm1(tokens)
+
+            def update(asking_normed: Tensor, q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+                if (of_queries := tuning.query_update(index, asking_normed)) is not None:
+                    q = q + of_queries
+                if (of_values := tuning.value_update(index, normed)) is not None:
+                    v = v + of_values
+                return q, v
+
+            q, k, v = pieces.project(block, normed, asking, prompts, update)
+        attended = self._attend(index, tuning, q, k, v)
+        if normed is not None:
+            attended = tuning.after_attention(index, normed[:, asking], attended)
+        if compiled:
+            _, leave = compiled
+            result = leave(block, tokens, attended)
+        else:
+            result = tokens[:, asking] + self._drop(index, block.drop_path1(block.ls1(attended)))
+            output = tuning.after_mlp(index, block.mlp(block.norm2(result)))
+            result = result + self._drop(index, block.drop_path2(block.ls2(output)))
+            result = tuning.after_block(index, result)
 
         if tuning.persistent and not is_last:
             start = self.vit.num_prefix_tokens
@@ -323,33 +346,10 @@ class TunedViT(nn.Module):
                 result = torch.cat([result[:, :start], edited, result[:, end:]], dim=1)
         return result, memory
 
-    def _attend(
-        self, index: int, tuning: Tuning, normed: Tensor, asking: slice, prompts: Tensor | None
-    ) -> Tensor:
-        """Attention of the asking tokens to all tokens and to `prompts`, projected."""
-        block = self._block(index)
-        attn = block.attn
+    def _attend(self, index: int, tuning: Tuning, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the queries (B, T, width) to keys and values, projected: (B, T, d)."""
+        attn = self._block(index).attn
         assert isinstance(attn, Attention)
-        width = attn.num_heads * attn.head_dim
-        weight, bias = attn.qkv.weight, attn.qkv.bias
-        q_bias, kv_bias = (None, None) if bias is None else (bias[:width], bias[width:])
-        asking_normed = normed[:, asking]
-        if asking_normed.shape[1] == normed.shape[1]:
-            q, k, v = attn.qkv(normed).split(width, dim=-1)
-        else:
-            q = F.linear(asking_normed, weight[:width], q_bias)
-            k, v = F.linear(normed, weight[width:], kv_bias).split(width, dim=-1)
-        if (update := tuning.query_update(index, asking_normed)) is not None:
-            q = q + update
-        if (update := tuning.value_update(index, normed)) is not None:
-            v = v + update
-        if prompts is not None:
-            normed_prompts = block.norm1(prompts.to(normed.dtype))
-            both = F.linear(normed_prompts, weight[width:], kv_bias).expand(normed.shape[0], -1, -1)
-            prompt_k, prompt_v = both.split(width, dim=-1)
-            k = torch.cat([prompt_k, k], dim=1)
-            v = torch.cat([prompt_v, v], dim=1)
-
         q, k, v = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
         q, k = attn.q_norm(q), attn.k_norm(k)
         if (temperature := tuning.temperature(index)) is not None:
@@ -359,6 +359,17 @@ class TunedViT(nn.Module):
         )
         attended = attn.norm(attended.transpose(1, 2).flatten(2))
         return attn.proj_drop(attn.proj(attended))
+
+    def _is_compiled(self, index: int, tuning: Tuning) -> bool:
+        """Not where the method reaches into the parts that are fused, nor in the last block, which
+        runs for a few tokens only."""
+        return (
+            self.compile_blocks
+            and index < len(self.vit.blocks) - 1
+            and not self.method.trains_backbone
+            and not (self.training and self._drop_path[index])
+            and not any(overrides(tuning, hook) for hook in _INSIDE_PIECES)
+        )
 
     def _block(self, index: int) -> Block:
         block = self.vit.blocks[index]

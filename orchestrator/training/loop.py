@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ from orchestrator.training.augment import cut_out, draw_crops
 from orchestrator.training.normalization import normalized
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import TOP1, Objective
+from orchestrator.training.recorded import Recorded
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -91,6 +92,11 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether a batch is made on the device alone."""
+        return self.prefix is not None or not self.pixels.are_on_host
+
     def batch(self, model: TunedViT, index: Tensor, crops: Tensor | None = None) -> Tensor:
         if self.prefix is not None and crops is None:
             return self.prefix[index]
@@ -130,6 +136,57 @@ class Evaluation(NamedTuple):
     """(N, ...), on the device: what the score is computed from, image by image."""
 
 
+class Evaluator:
+    """Validates a model again and again on the same images, which no batch waits for."""
+
+    def __init__(
+        self,
+        model: TunedViT,
+        inputs: Inputs,
+        engine: Engine,
+        fit: Fit | None = None,
+        objective: Objective = TOP1,
+    ) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._engine = engine
+        self._fit = fit or Fit()
+        self._objective = objective
+        self._targets = inputs.pixels.labels
+        can_record = inputs.can_be_recorded and model.method.same_each_step
+        records = can_record and engine.records(self._targets.device.type)
+        self._recorded = Recorded(self._part) if records else None
+
+    def forget_recordings(self) -> None:
+        """Give their memory back: from now on kernels are launched one by one."""
+        self._recorded = None
+
+    def __call__(self) -> Evaluation:
+        """The scores of all images, in their order."""
+        self._model.eval()
+        part = self._part if self._recorded is None else self._replayed
+        with torch.no_grad(), self._engine.repeatable():
+            found = _over_all(len(self._inputs), self._targets.device, self._fit, part)
+        losses, parts = zip(*found, strict=True)
+        marks = torch.cat(parts)
+        sums = torch.stack(losses).sum(), self._objective.score(marks, self._targets)
+        total, score = torch.stack(sums).tolist()
+        return Evaluation(total / len(self._inputs), score, marks)
+
+    def _part(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the losses and marks of some images."""
+        with self._engine.computing(self._targets.device.type):
+            inputs = self._inputs.batch(self._model, index)
+            logits = self._model.forward_from(inputs).float()
+            losses = self._objective.loss(logits, self._targets[index], reduction="none")
+            return losses.double().sum(), self._objective.marks(logits, self._targets[index])
+
+    def _replayed(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        assert self._recorded is not None
+        loss, marks = self._recorded(index)
+        return loss.clone(), marks.clone()
+
+
 def evaluate(
     model: TunedViT,
     inputs: Inputs,
@@ -137,22 +194,9 @@ def evaluate(
     fit: Fit | None = None,
     objective: Objective = TOP1,
 ) -> Evaluation:
-    """The scores of all images of `inputs`, in their order; no batch waits for the device."""
-    model.eval()
-    targets = inputs.pixels.labels
-
-    def part(index: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model.forward_from(inputs.batch(model, index)).float()
-        losses = objective.loss(logits, targets[index], reduction="none")
-        return losses.double().sum(), objective.marks(logits, targets[index])
-
-    with torch.no_grad(), engine.computing(targets.device.type):
-        found = _over_all(len(inputs), targets.device, fit or Fit(), part)
-    losses, parts = zip(*found, strict=True)
-    marks = torch.cat(parts)
-    sums = torch.stack(losses).sum(), objective.score(marks, targets)
-    total, score = torch.stack(sums).tolist()
-    return Evaluation(total / len(inputs), score, marks)
+    """The scores of all images of `inputs`, in their order, once."""
+    once = replace(engine, launch="eager")
+    return Evaluator(model, inputs, once, fit, objective)()
 
 
 def _over_all(count: int, device: torch.device, fit: Fit, action: Callable[[Tensor], T]) -> list[T]:
@@ -203,6 +247,15 @@ class Training:
         self._engine = engine or Engine()
         self._fit = fit or Fit()
         model.checkpoint_blocks = self._fit.recompute
+        model.compile_blocks = self._engine.compiles(self._device.type)
+        self._evaluator = (
+            None
+            if evaluate_on is None
+            else Evaluator(model, evaluate_on, self._engine, self._fit, objective)
+        )
+        self._recorded = None
+        if self._can_record:
+            self._recorded = Recorded(self._gradients_of, self._learnt)
         self._validate_after = validate_after
         self._objective = objective
         self._seed = seed
@@ -223,31 +276,61 @@ class Training:
         while len(self.rows) < self._model.recipe.epochs:
             epoch = len(self.rows)
             started = time.perf_counter()
-            train_loss, lr = self._train_epoch(epoch)
-            trained = time.perf_counter()
+            losses, lr = self._train_epoch(epoch)
+            trained = moment(self._device)
+            # Before anything of the training is looked at: the device is waited for once an epoch.
+            validated = self._validate(epoch + 1)
+            train_loss = self._mean_of(losses, epoch, lr)
+            eval_seconds = seconds_since(trained)
             row = {
                 "epoch": epoch + 1,
                 "scaled_lr": lr,
                 "train_loss": train_loss,
-                **self._validate(epoch + 1, lr),
-                "train_seconds": trained - started,
-                "eval_seconds": time.perf_counter() - trained,
+                **self._said_of(validated, epoch + 1, lr),
+                "train_seconds": time.perf_counter() - started - eval_seconds,
+                "eval_seconds": eval_seconds,
             }
             self.rows.append(row)
             yield row
 
-    def _validate(self, epoch: int, lr: float) -> dict[str, float]:
+    def _validate(self, epoch: int) -> Evaluation | None:
         is_last = epoch == self._model.recipe.epochs
-        if self._evaluate_on is None or not (is_last or self._validate_after(epoch)):
-            return {}
-        loss, score, marks = evaluate(
-            self._model, self._evaluate_on, self._engine, self._fit, self._objective
-        )
+        if self._evaluator is None or not (is_last or self._validate_after(epoch)):
+            return None
+        found = self._evaluator()
         if is_last:
-            self._marks = marks
-        if not math.isfinite(loss):
-            raise TrialFailed(f"validation loss is {loss} after epoch {epoch}, lr {lr:.3g}")
-        return {"val_loss": loss, "val_accuracy": score}
+            self._marks = found.marks
+        return found
+
+    def _said_of(self, found: Evaluation | None, epoch: int, lr: float) -> dict[str, float]:
+        if found is None:
+            return {}
+        if not math.isfinite(found.loss):
+            raise TrialFailed(f"validation loss is {found.loss} after epoch {epoch}, lr {lr:.3g}")
+        return {"val_loss": found.loss, "val_accuracy": found.score}
+
+    def _mean_of(self, losses: Tensor, epoch: int, lr: float) -> float:
+        epoch_losses = losses.cpu()
+        if not epoch_losses.isfinite().all():
+            bad = int((~epoch_losses.isfinite()).nonzero()[0])
+            raise TrialFailed(
+                f"loss is {epoch_losses[bad].item()} at epoch {epoch + 1}, step {bad + 1} "
+                f"of {self._num_steps}, lr {lr:.3g}"
+            )
+        return epoch_losses.mean().item()
+
+    @property
+    def _learnt(self) -> list[torch.nn.Parameter]:
+        return [tensor for tensor in self._model.parameters() if tensor.requires_grad]
+
+    @property
+    def _can_record(self) -> bool:
+        on_device = self._train.can_be_recorded
+        if self._engine.augment:
+            on_device = not self._train.pixels.are_on_host
+        fits = self._fit.part_size is None and not self._fit.recompute
+        same = self._model.method.same_each_step
+        return self._engine.records(self._device.type) and on_device and fits and same
 
     @property
     def judged(self) -> tuple[Tensor, Tensor] | None:
@@ -281,45 +364,48 @@ class Training:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"])
 
-    def _train_epoch(self, epoch: int) -> tuple[float, float]:
-        """Mean loss and last learning rate."""
+    def _train_epoch(self, epoch: int) -> tuple[Tensor, float]:
+        """Loss of every step, on the device, and the last learning rate."""
         recipe = self._model.recipe
         self._model.train()
         shuffled = torch.randperm(len(self._train), generator=self._order)
         if not self._train.pixels.are_on_host:  # else to look up a batch would wait for the device
             shuffled = shuffled.to(self._device)
         if self._engine.augment:
-            crops = draw_crops(len(self._train), seed=self._seed, epoch=epoch)
-            self._crops = crops.to(self._device)
+            crops = draw_crops(len(self._train), seed=self._seed, epoch=epoch).to(self._device)
+            # In place: a recorded step reads them where they were when it was recorded.
+            self._crops = crops if self._crops is None else self._crops.copy_(crops)
         losses, lr = [], 0.0
-        for step in range(self._num_steps):
-            fraction = step / self._num_steps if recipe.schedule_step == "iteration" else 0.0
-            lr = peak_lr(recipe) * lr_factor(recipe, epoch + fraction)
-            for group in self._optimizer.param_groups:
-                group["lr"] = lr
-            first = step * self._batch_size
-            losses.append(self._step(shuffled[first : first + self._batch_size]))
-        # Looking at every loss as it comes would make the device wait; one look an epoch does not.
-        epoch_losses = torch.stack(losses).cpu()
-        if not epoch_losses.isfinite().all():
-            bad = int((~epoch_losses.isfinite()).nonzero()[0])
-            raise TrialFailed(
-                f"loss is {epoch_losses[bad].item()} at epoch {epoch + 1}, step {bad + 1} "
-                f"of {self._num_steps}, lr {lr:.3g}"
-            )
-        return epoch_losses.mean().item(), lr
+        with self._engine.repeatable():
+            for step in range(self._num_steps):
+                fraction = step / self._num_steps if recipe.schedule_step == "iteration" else 0.0
+                lr = peak_lr(recipe) * lr_factor(recipe, epoch + fraction)
+                for group in self._optimizer.param_groups:
+                    group["lr"] = lr
+                first = step * self._batch_size
+                losses.append(self._step(shuffled[first : first + self._batch_size]))
+        return torch.stack(losses), lr
 
     def _step(self, index: Tensor) -> Tensor:
         """One optimizer step on the images of `index`; its mean loss."""
         while True:
             try:
-                return self._step_in_parts(index)
+                loss = self._replay(index) if self._recorded else self._in_parts(index)
+                self._optimizer.step()
+                return loss
             except torch.OutOfMemoryError as error:
                 self._make_room(len(index), error)
             torch.cuda.empty_cache()
 
     def _make_room(self, num_images: int, error: torch.OutOfMemoryError) -> None:
-        """Smaller parts while they are worth a pass, then blocks twice, then smaller parts."""
+        """What is recorded goes, then smaller parts while they are worth a pass, then blocks twice,
+        then smaller parts."""
+        if self._recorded is not None:
+            self._recorded = None
+            if self._evaluator is not None:
+                self._evaluator.forget_recordings()
+            logger.warning("out of memory: steps are launched kernel by kernel, not recorded")
+            return
         fit = self._fit
         now = min(fit.part_size or num_images, num_images)
         half = math.ceil(now / 2)
@@ -332,18 +418,46 @@ class Training:
             fit.part_size = half
             logger.warning("out of memory: steps are split into parts of %d", half)
 
-    def _step_in_parts(self, index: Tensor) -> Tensor:
+    def _replay(self, index: Tensor) -> Tensor:
+        assert self._recorded is not None
+        (loss,) = self._recorded(index)
+        return loss.clone()
+
+    def _in_parts(self, index: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self._device)
         for part in index.split(self._fit.part_size or len(index)):
-            there = part.to(self._device)
-            crops = None if self._crops is None else self._crops[there]
-            with self._engine.computing(self._device.type):
-                inputs = self._train.batch(self._model, part, crops)
-                logits = self._model.forward_from(inputs).float()
-            targets = self._train.pixels.labels[there]
-            loss = self._objective.loss(logits, targets, reduction="sum") / len(index)
-            loss.backward()
-            total += loss.detach()
-        self._optimizer.step()
+            total += self._gradients_of(part, of=len(index))[0]
         return total
+
+    def _gradients_of(self, part: Tensor, of: int | None = None) -> tuple[Tensor]:
+        """The part's share of the mean loss over a batch `of` so many images; its gradients are
+        added to what is there."""
+        there = part.to(self._device)
+        crops = None if self._crops is None else self._crops[there]
+        with self._engine.computing(self._device.type):
+            inputs = self._train.batch(self._model, part, crops)
+            logits = self._model.forward_from(inputs).float()
+        targets = self._train.pixels.labels[there]
+        loss = self._objective.loss(logits, targets, reduction="sum") / (of or len(part))
+        loss.backward()
+        return (loss.detach(),)
+
+
+def moment(device: torch.device) -> float | torch.cuda.Event:
+    """Now, in the time of the device, which is not waited for."""
+    if device.type == "cpu":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_since(begun: float | torch.cuda.Event) -> float:
+    """Since a `moment` of this device; waits for what it was given to do."""
+    if not isinstance(begun, torch.cuda.Event):
+        return time.perf_counter() - begun
+    now = torch.cuda.Event(enable_timing=True)
+    now.record()
+    now.synchronize()
+    return begun.elapsed_time(now) / 1e3

@@ -1,14 +1,15 @@
-"""How the trials of a sweep are computed: floating type, attention kernel, what is cached, when
-they are validated, whether images are augmented.
+"""How the trials of a sweep are computed: floating type, attention kernel, how a step is launched,
+what is cached, when they are validated, whether images are augmented.
 
 One engine for all trials of a sweep, in its plan: what changes the last digits of a result must
 not differ between trials that are compared.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from orchestrator.support.document import Between
 
 PRECISIONS = ("fp32", "bf16")
 ATTENTIONS = ("fused", "unfused")
+LAUNCHES = ("eager", "graph", "compiled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,12 @@ class Engine:
     positions, the residual stream, what is trained, the head and the optimiser stay in float32."""
     attention: str = "fused"
     """fused, or unfused: the scores as a matrix, on some CPUs faster in bf16."""
+    launch: str = "eager"
+    """On a GPU: eager, kernel by kernel; graph, a step recorded once and replayed; compiled, the
+    same with the parts of a block that are bound by memory fused."""
+    deterministic: bool = False
+    """On a GPU: only kernels that add in the same order each time, so that equal seeds give equal
+    numbers to the last digit. A CPU does so anyway."""
     frozen_cache: bool = True
     """Keep what the frozen network makes of each image in front of the first trained tensor."""
     eval_every: Annotated[int, Between(1, 10**6)] = 1
@@ -40,6 +48,7 @@ class Engine:
         for name, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("attention", self.attention, ATTENTIONS),
+            ("launch", self.launch, LAUNCHES),
         ):
             if value not in known:
                 raise ValueError(f"engine: {name} is {value!r}; known: {', '.join(known)}")
@@ -52,6 +61,32 @@ class Engine:
             for module in vit.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     module.to(torch.bfloat16)
+
+    def records(self, device: str) -> bool:
+        """Whether steps are recorded and replayed."""
+        return device == "cuda" and self.launch != "eager"
+
+    def compiles(self, device: str) -> bool:
+        """Whether parts of a block are compiled."""
+        return device == "cuda" and self.launch == "compiled"
+
+    @contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """Forward and backward passes inside choose their kernels as `deterministic` asks."""
+        if not self.deterministic:
+            yield
+            return
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch insists on it
+        before = torch.are_deterministic_algorithms_enabled()
+        memory: Any = torch.utils.deterministic  # a module whose attributes no checker knows
+        fills = memory.fill_uninitialized_memory
+        torch.use_deterministic_algorithms(True)
+        memory.fill_uninitialized_memory = False  # we read nothing unwritten
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+            memory.fill_uninitialized_memory = fills
 
     @contextmanager
     def computing(self, device: str) -> Iterator[None]:

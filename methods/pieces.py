@@ -1,0 +1,83 @@
+"""What a frozen block does around its attention, as functions that torch.compile can fuse.
+
+On a GPU these parts are bound by memory: run one operation at a time they read and write the
+tokens again and again. The attention itself stays outside, so that its fast kernels are used.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+
+class Projected(NamedTuple):
+    """What a block's attention is asked with; the prompts' keys and values stand in front."""
+
+    q: Tensor
+    """(B, T, width)."""
+    k: Tensor
+    """(B, P + N, width)."""
+    v: Tensor
+    """(B, P + N, width)."""
+    normed: Tensor | None
+    """(B, N, d) behind the block's first norm, where it was asked for."""
+
+
+def project(
+    block: Block,
+    normed: Tensor,
+    asking: slice,
+    prompts: Tensor | None,
+    update: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of the asking tokens, keys and values of `prompts` and of all tokens.
+
+    `normed` is (B, N, d), `prompts` (P, d) or (B, P, d) and not normed yet. `update` makes of the
+    asking tokens, their queries and the values of all tokens other queries and values.
+    """
+    attn = block.attn
+    assert isinstance(attn, Attention)
+    width = attn.num_heads * attn.head_dim
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    q_bias, kv_bias = (None, None) if bias is None else (bias[:width], bias[width:])
+    asking_normed = normed[:, asking]
+    if asking_normed.shape[1] == normed.shape[1]:
+        q, k, v = attn.qkv(normed).split(width, dim=-1)
+    else:
+        q = F.linear(asking_normed, weight[:width], q_bias)
+        k, v = F.linear(normed, weight[width:], kv_bias).split(width, dim=-1)
+    if update is not None:
+        q, v = update(asking_normed, q, v)
+    if prompts is not None:
+        normed_prompts = block.norm1(prompts.to(normed.dtype))
+        both = F.linear(normed_prompts, weight[width:], kv_bias).expand(normed.shape[0], -1, -1)
+        prompt_k, prompt_v = both.split(width, dim=-1)
+        k = torch.cat([prompt_k, k], dim=1)
+        v = torch.cat([prompt_v, v], dim=1)
+    return q, k, v
+
+
+def enter(block: Block, tokens: Tensor, prompts: Tensor | None, keep_normed: bool) -> Projected:
+    """From the tokens (B, N, d) to queries, keys and values."""
+    normed = block.norm1(tokens)
+    q, k, v = project(block, normed, slice(None), prompts)
+    # In the type that linear layers get: written whole it would cost as much as all else here.
+    return Projected(q, k, v, normed.to(q.dtype) if keep_normed else None)
+
+
+def leave(block: Block, tokens: Tensor, branch: Tensor) -> Tensor:
+    """The tokens (B, N, d) that leave the block, from those that entered it and `branch`, what the
+    attention adds to them."""
+    result = tokens + block.ls1(branch)
+    return result + block.ls2(block.mlp(block.norm2(result)))
+
+
+@cache
+def compiled() -> tuple[Any, Any]:
+    """`enter` and `leave`, compiled once for all numbers of images, tokens and prompts."""
+    return torch.compile(enter, dynamic=True), torch.compile(leave, dynamic=True)

@@ -1,0 +1,92 @@
+"""A pass of the network as a CUDA graph: its kernels are launched together, not one by one.
+
+A step of a small backbone is some five hundred kernels of a few microseconds, and Python takes
+longer to launch them than the device to run them.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Action = Callable[[Tensor], tuple[Tensor, ...]]
+"""What is computed for some images, by their indices (B,)."""
+
+
+class _Recording(NamedTuple):
+    images: Tensor
+    graph: torch.cuda.CUDAGraph
+    results: tuple[Tensor, ...]
+    gradients: tuple[Tensor | None, ...]
+
+
+class Recorded:
+    """An action that is recorded once per number of images and replayed from then on.
+
+    The replay runs the same kernels on the same addresses, so it draws and computes what the
+    action would. What the action does in Python happens while it is recorded and not again.
+    """
+
+    def __init__(self, action: Action, learnt: Iterable[torch.nn.Parameter] = ()) -> None:
+        """Gradients that `action` leaves in the `learnt` tensors are left there by a replay too."""
+        self._action = action
+        self._learnt = list(learnt)
+        self._recordings: dict[int, _Recording] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+        self._refused = False
+
+    def __call__(self, index: Tensor) -> tuple[Tensor, ...]:
+        """What the action gives for these images. The next call overwrites it.
+
+        OutOfMemoryError if it does not fit; where it cannot be recorded it is run as it is.
+        """
+        recording = self._recordings.get(len(index))
+        if recording is None and not self._refused:
+            recording = self._record(index)
+        if recording is None:
+            self._forget_gradients()
+            return self._action(index)
+        recording.images.copy_(index)
+        recording.graph.replay()
+        for tensor, gradient in zip(self._learnt, recording.gradients, strict=True):
+            tensor.grad = gradient
+        return recording.results
+
+    def _record(self, index: Tensor) -> _Recording | None:
+        held = index.clone()
+        # Once as it is: kernels are chosen and compiled, and memory that runs out says so.
+        random = torch.cuda.get_rng_state(index.device)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._forget_gradients()
+            self._action(held)
+            self._forget_gradients()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        torch.cuda.set_rng_state(random, index.device)
+        torch.cuda.empty_cache()  # its memory is not the recording's
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                results = self._action(held)
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning("steps are launched kernel by kernel, not recorded: %s", reason)
+            self._refused = True
+            self._recordings.clear()
+            self._forget_gradients()
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            return None
+        gradients = tuple(tensor.grad for tensor in self._learnt)
+        recording = _Recording(held, graph, results, gradients)
+        self._recordings[len(index)] = recording
+        return recording
+
+    def _forget_gradients(self) -> None:
+        for tensor in self._learnt:
+            tensor.grad = None

@@ -52,7 +52,6 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     options = _parse(arguments)
-    faulthandler.enable()
     engine = Engine(precision=options.precision)
     torch.manual_seed(0)
     vit = backbone(options.backbone)
@@ -171,4 +170,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
     main()

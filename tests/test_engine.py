@@ -28,10 +28,16 @@ from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
 
-def chosen(precision, device="cpu"):
+def chosen(precision, device="cpu", launch="auto"):
     said = []
     engine = choose_precision(
-        tiny_vit(), Engine(), precision=precision, device=device, cpu_threads=1, say=said.append
+        tiny_vit(),
+        Engine(),
+        precision=precision,
+        launch=launch,
+        device=device,
+        cpu_threads=1,
+        say=said.append,
     )
     return engine, said
 
@@ -63,7 +69,8 @@ def test_bf16_may_be_asked_for():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")
 def test_without_a_gpu_to_measure_on_float32_is_kept_and_that_is_said():
     engine, said = chosen("auto", device="cuda")
-    assert engine == Engine() and "no GPU here" in said[0]
+    assert engine == Engine(launch="graph") and "no GPU here" in said[0]
+    assert chosen("bf16", "cuda", "compiled") == (Engine(precision="bf16", launch="compiled"), [])
 
 
 def test_the_engine_is_part_of_the_plan(tmp_path):

@@ -1,25 +1,30 @@
-"""Which precision and attention kernel suit a machine: a training step of the real backbone, timed.
+"""Which precision, attention kernel and launch suit a machine: a training step of the real
+backbone, timed.
 
 Decided once, when a sweep is planned, and then part of its plan.
 """
 
 import copy
+import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 from timm.models import VisionTransformer
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import VPT, tune
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import TOP1
+from orchestrator.training.recorded import Recorded
 
 WORTH = 1.1
-"""Another way than plain float32 must be so many times as fast, or it is not taken."""
+"""A way that rounds more, or needs more to go well, must be so many times as fast as those before
+it, or it is not taken."""
 
 SMALL_STEP_GFLOP = 10
 """On a CPU a network with smaller steps, some 0.2 s of a core, stays in float32: hardly anything
@@ -38,6 +43,7 @@ class PrecisionChooser(Protocol):
         engine: Engine,
         *,
         precision: str,
+        launch: str,
         device: str,
         cpu_threads: int,
         say: Callable[[str], None],
@@ -49,20 +55,27 @@ def choose_precision(
     engine: Engine,
     *,
     precision: str,
+    launch: str,
     device: str,
     cpu_threads: int,
     say: Callable[[str], None],
 ) -> Engine:
-    """`engine` with the fastest way to compute: `precision` is auto, fp32 or bf16.
+    """`engine` with the fastest way to compute: `precision` is auto, fp32 or bf16, `launch` (of
+    GPUs) is auto, eager, graph or compiled.
 
-    Plain float32 is kept unless another way is WORTH its rounding. What is found is said.
+    The plainest way is kept unless another is WORTH it. What is found is said.
     """
-    chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+    chosen = chosen_without_timing(
+        vit, engine, precision=precision, launch=launch, device=device, say=say
+    )
     if chosen is not None:
         return chosen
-    ways = candidates(engine, precision, device)
+    ways = candidates(engine, precision, launch, device)
     if device == "cuda" and not torch.cuda.is_available():
-        say("precision fp32: no GPU here to measure bf16 on; --precision bf16 takes it unmeasured")
+        say(
+            f"precision {ways[0].precision}, steps launched as {ways[0].launch}: no GPU here to "
+            "measure on; --precision and --launch, both given, are taken unmeasured"
+        )
         return ways[0]
     threads = torch.get_num_threads()
     if device == "cpu":
@@ -78,11 +91,12 @@ def chosen_without_timing(
     engine: Engine,
     *,
     precision: str,
+    launch: str,
     device: str,
     say: Callable[[str], None],
 ) -> Engine | None:
     """Where there is no choice, or on a CPU too little to gain; None: it has to be measured."""
-    ways = candidates(engine, precision, device)
+    ways = candidates(engine, precision, launch, device)
     if len(ways) == 1:
         return ways[0]
     if device == "cpu" and ways[0].precision == "fp32":
@@ -96,15 +110,25 @@ def chosen_without_timing(
     return None
 
 
-def candidates(engine: Engine, precision: str, device: str) -> list[Engine]:
-    """The ways to choose among; the first is what others must beat."""
-    ways = [("fp32", "fused"), ("bf16", "fused")]
-    if device == "cpu":  # the fused kernels of a GPU have no rival
-        ways.append(("bf16", "unfused"))
+def candidates(engine: Engine, precision: str, launch: str, device: str) -> list[Engine]:
+    """The ways to choose among, from the plainest to the one that must be WORTH most."""
+    if device == "cpu":
+        ways = [("fp32", "fused"), ("bf16", "fused"), ("bf16", "unfused")]
+        return [
+            replace(engine, precision=kind, attention=attention)
+            for kind, attention in ways
+            if precision in ("auto", kind)
+        ]
+    # The fused attention kernels of a GPU have no rival, and a recorded step computes the same as
+    # one launched kernel by kernel. In float32, where bf16 may be chosen, none is compiled: it
+    # would take its time and not be taken.
+    launches = ("graph", "compiled") if launch == "auto" else (launch,)
     return [
-        replace(engine, precision=kind, attention=attention)
-        for kind, attention in ways
+        replace(engine, precision=kind, launch=how)
+        for kind in ("fp32", "bf16")
         if precision in ("auto", kind)
+        for how in launches
+        if not (how == "compiled" and kind == "fp32" and precision == launch == "auto")
     ]
 
 
@@ -114,9 +138,7 @@ def _fastest(
     batch = BATCH[device]
     while True:
         try:
-            steps = [_step(vit, way, device, batch) for way in ways]
-            for step in steps:
-                step()
+            ready = _ready(vit, ways, device, batch, say)
             break
         except torch.OutOfMemoryError:
             if batch == 1:
@@ -124,18 +146,53 @@ def _fastest(
             batch //= 2
         torch.cuda.empty_cache()
     # In turn, so that a busy machine slows all of them alike.
-    rounds = [[_seconds(step, device) for step in steps] for _ in range(ROUNDS)]
-    gains = [statistics.median(row[0] / row[index] for row in rounds) for index in range(len(ways))]
-    best = max(range(len(ways)), key=gains.__getitem__)
-    chosen = ways[best if gains[best] >= WORTH else 0]
-    say(
-        f"precision {chosen.precision}, {chosen.attention} attention: "
-        + ", ".join(
-            f"{c.precision} {c.attention} {gain:.2f}x" for c, gain in zip(ways, gains, strict=True)
-        )
-        + f" the speed of {ways[0].precision} {ways[0].attention}"
-    )
+    rounds = [{way: _seconds(step, device) for way, step in ready.items()} for _ in range(ROUNDS)]
+    del ready
+    if device == "cuda":  # the memory is wanted by those who train
+        gc.collect()
+        torch.cuda.empty_cache()
+    first, *others = rounds[0]
+    gains = {
+        way: statistics.median(row[first] / row[way] for row in rounds) for way in (first, *others)
+    }
+    chosen = first
+    for way in others:
+        if gains[way] >= WORTH * gains[chosen]:
+            chosen = way
+
+    def named(way: Engine) -> str:
+        return f"{way.precision} {way.attention if device == 'cpu' else way.launch}"
+
+    how = f"{chosen.attention} attention" if device == "cpu" else f"launch {chosen.launch}"
+    found = ", ".join(f"{named(way)} {gain:.2f}x" for way, gain in gains.items())
+    say(f"precision {chosen.precision}, {how}: {found} the speed of {named(first)}")
     return chosen
+
+
+def _ready(
+    vit: VisionTransformer,
+    ways: Sequence[Engine],
+    device: str,
+    batch: int,
+    say: Callable[[str], None],
+) -> dict[Engine, Callable[[], None]]:
+    """A step of each way, run once; a way that needs what is not here, such as a compiler, is left
+    out, and that is said."""
+    ready = {}
+    for way in ways:
+        step = _step(vit, way, device, batch)
+        try:
+            step()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if way.launch != "compiled" or way is ways[0]:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            say(f"steps cannot be compiled here: {reason[:200]}")
+        else:
+            ready[way] = step
+    return ready
 
 
 def _step(vit: VisionTransformer, engine: Engine, device: str, batch: int) -> Callable[[], None]:
@@ -143,16 +200,27 @@ def _step(vit: VisionTransformer, engine: Engine, device: str, batch: int) -> Ca
     held = copy.deepcopy(vit).to(device)
     engine.cast_frozen(held)
     model = tune(held, VPT(num_tokens=10), num_classes=10).to(device)
+    model.compile_blocks = engine.compiles(device)
     size = vit.patch_embed.img_size
     assert size is not None
     images = torch.zeros(batch, 3, *size, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
 
+    def action(_: Tensor) -> tuple[Tensor]:
+        with engine.repeatable():
+            with engine.computing(device):
+                logits = model(images)
+            loss = TOP1.loss(logits, labels, reduction="sum")
+            loss.backward()
+        return (loss.detach(),)
+
+    launched = action
+    if engine.records(device):
+        launched = Recorded(action, [p for p in model.parameters() if p.requires_grad])
+
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        with engine.computing(device):
-            logits = model(images)
-        TOP1.loss(logits, labels, reduction="sum").backward()
+        launched(labels)
 
     return step
 

@@ -112,6 +112,7 @@ def plan_sweep(
         vit,
         _plan_engine(request),
         precision=request.precision,
+        launch=request.launch,
         device=device,
         cpu_threads=cpu_threads,
         say=say,
@@ -356,12 +357,17 @@ def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> Pruner
 
 
 def _plan_engine(request: SweepRequest) -> Engine:
-    """All but the precision. Without a word from the user, as the suite's published protocol."""
+    """All but what is measured. Without a word from the user, as the suite's published protocol."""
     published = PUBLISHED_SUITES.get(request.suite)
     augment = request.augment
     if augment is None:
         augment = published is not None and published.augment
-    return Engine(eval_every=request.eval_every, frozen_cache=request.frozen_cache, augment=augment)
+    return Engine(
+        eval_every=request.eval_every,
+        frozen_cache=request.frozen_cache,
+        augment=augment,
+        deterministic=request.deterministic,
+    )
 
 
 def _check_names(sweep: str, suite: Suite, spaces: Sequence[SearchSpace]) -> None:

@@ -130,6 +130,17 @@ class SweepRequest:
             "the two, measured here."
         ),
     ] = "auto"
+    launch: Annotated[
+        Literal["auto", "eager", "graph", "compiled"],
+        Option(
+            "How a step reaches a GPU: eager (kernel by kernel), graph (recorded and replayed), "
+            "compiled (and what is bound by memory fused), or auto for the fastest, measured here."
+        ),
+    ] = "auto"
+    deterministic: Annotated[
+        bool,
+        Option("On a GPU: equal seeds give equal numbers to the last digit, at some cost of time."),
+    ] = False
     eval_every: Annotated[
         int,
         Option(

@@ -1,4 +1,4 @@
-"""Measure the precision where trials will run: on a worker of the cluster, not beside the driver.
+"""Measure precision and launch where trials will run: on a worker, not beside the driver.
 
 A head without a GPU can tell nothing of one, and its processor need not be that of the workers.
 """
@@ -39,11 +39,14 @@ def on_a_worker(
         engine: Engine,
         *,
         precision: str,
+        launch: str,
         device: str,
         cpu_threads: int,
         say: Callable[[str], None],
     ) -> Engine:
-        chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+        chosen = chosen_without_timing(
+            vit, engine, precision=precision, launch=launch, device=device, say=say
+        )
         if chosen is not None:
             return chosen
         say("precision: to be measured in a slot of the cluster, which is waited for")
@@ -59,7 +62,7 @@ def on_a_worker(
         network = copy.deepcopy(vit).to("meta")
         try:
             chosen, lines = ray.get(
-                measure.remote(network, engine, precision, device, cpu_threads),
+                measure.remote(network, engine, precision, launch, device, cpu_threads),
                 timeout=None if deadline is None else max(1.0, deadline - time.monotonic()),
             )
         except ray.exceptions.RayError as error:
@@ -81,20 +84,28 @@ def when_it_starts(
     engine: Engine,
     *,
     precision: str,
+    launch: str,
     device: str,
     cpu_threads: int,
     say: Callable[[str], None],
 ) -> Engine:
     """For a plan that is only looked at, for which no machine is started."""
-    chosen = chosen_without_timing(vit, engine, precision=precision, device=device, say=say)
+    chosen = chosen_without_timing(
+        vit, engine, precision=precision, launch=launch, device=device, say=say
+    )
     if chosen is not None:
         return chosen
     say("precision: will be measured in a slot of the cluster when the sweep starts")
-    return candidates(engine, precision, device)[0]
+    return candidates(engine, precision, launch, device)[0]
 
 
 def _measure(
-    network: VisionTransformer, engine: Engine, precision: str, device: str, cpu_threads: int
+    network: VisionTransformer,
+    engine: Engine,
+    precision: str,
+    launch: str,
+    device: str,
+    cpu_threads: int,
 ) -> tuple[Engine, list[str]]:
     """On the worker: the way that is taken, and what is to be said of it."""
     network.to_empty(device="cpu")
@@ -105,6 +116,7 @@ def _measure(
         network,
         engine,
         precision=precision,
+        launch=launch,
         device=device,
         cpu_threads=cpu_threads,
         say=lines.append,

@@ -5,9 +5,8 @@
         --backbone deit_tiny_patch16_224 --weights deit_tiny.safetensors
 
 The first times a training step of VPT-Deep with each set of `--layers` in 8 bits against bfloat16
-launched in the same way, in turn, round by round; a gain is a median over the rounds. On a GPU all
-are CUDA graphs, `compiled graph` with the parts of a block around its attention compiled
-(`launch.py`). A gradient's error is that of all prompts against float32. Then the pieces: single
+launched in the same way (`launch.py`), in turn, round by round; a gain is a median over the
+rounds. A gradient's error is that of all prompts against float32. Then the pieces: single
 products, and what prepares their inputs.
 
 The second trains the same configuration in bfloat16 and in 8 bits with every seed on real images,
@@ -43,7 +42,7 @@ from fp8_layers import (
     quantised_rows,
     swap,
 )
-from launch import recorded, with_compiled_blocks
+from launch import ready
 from step import NUM_CLASSES, backbone, clock_of, machine
 from timm.models import VisionTransformer
 from timm.models.vision_transformer import Block
@@ -52,11 +51,8 @@ from trial import planned
 
 from methods import VPT, TunedViT, tune
 from orchestrator.plan.request import SweepRequest
-from orchestrator.training.numerics import Engine
+from orchestrator.training.numerics import LAUNCHES, Engine
 from orchestrator.training.worker_cache import WorkerCache
-
-LAUNCHES = ("eager", "graph", "compiled", "compiled graph")
-"""As in `launch.py`."""
 
 REPEATS = 20
 """Of a piece in one graph, so that launching it takes no time beside it."""
@@ -160,7 +156,6 @@ class _Way:
     """A step, ready to be timed. A graph reads the memory of what it was recorded from: kept."""
 
     model: TunedViT
-    step: Callable[[], None]
     run: Callable[[], None]
     ready_seconds: float
 
@@ -210,25 +205,11 @@ def _ready(
     assert size is not None
     images = torch.randn(options.batch, 3, *size, generator=generator).to(device)
     labels = torch.arange(options.batch, device=device) % NUM_CLASSES
-    with torch.no_grad(), engine.computing(device):
-        prefix = model.prefix(images)
-
-    def step() -> None:
-        with engine.computing(device):
-            logits = model.forward_from(prefix)
-        F.cross_entropy(logits.float(), labels).backward()
-
     clock = clock_of(device, "wall")
     started = clock()
-    launched = with_compiled_blocks(model, step) if launch.startswith("compiled") else step
-
-    def fresh() -> None:
-        model.zero_grad(set_to_none=True)
-        launched()
-
-    run = recorded(model, launched) if launch.endswith("graph") else fresh
+    run = ready(launch, model, images, labels, engine)
     run()
-    return _Way(model=model, step=launched, run=run, ready_seconds=clock() - started)
+    return _Way(model=model, run=run, ready_seconds=clock() - started)
 
 
 def _measured(
@@ -488,7 +469,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args(arguments)
     options.launches = options.launches or (
-        ["eager"] if options.device == "cpu" else ["graph", "compiled graph"]
+        ["eager"] if options.device == "cpu" else ["graph", "compiled"]
     )
     return options
 

@@ -30,7 +30,6 @@ import torch
 from launch import WAYS, ready
 from step import NUM_CLASSES, backbone, machine
 from timm.models import VisionTransformer
-from torch.nn.functional import cross_entropy
 
 from methods import VPT, tune
 from orchestrator.support.side_by_side import Team, TeamFailed, Turns, team
@@ -172,15 +171,7 @@ def _turns(network: VisionTransformer, options: argparse.Namespace) -> Turns:
     for way in options.ways:
         model = tune(vit, VPT(num_tokens=options.tokens), num_classes=NUM_CLASSES)
         model.to(options.device)
-        with torch.no_grad(), engine.computing(options.device):
-            prefix = model.prefix(images)
-
-        def step(model: Any = model, prefix: Any = prefix) -> None:
-            with engine.computing(options.device):
-                logits = model.forward_from(prefix)
-            cross_entropy(logits.float(), labels).backward()
-
-        launch = ready(way, model, step)
+        launch = ready(way, model, images, labels, engine)
 
         def turn(launch: Any = launch) -> None:
             for _ in range(STEPS):

@@ -19,7 +19,9 @@ from orchestrator.run.in_process import InProcess
 from orchestrator.run.queue import Failed, Finished, Report, Run
 
 ENGINE = InProcess(Slots(num_slots=1, cpu_threads=1, gpus_per_trial=0))
-CONTEXT: Any = SimpleNamespace(device="cpu", pruner=SimpleNamespace(asked_at=lambda epoch: True))
+CONTEXT: Any = SimpleNamespace(
+    device="cpu", gpu_share=1.0, pruner=SimpleNamespace(asked_at=lambda epoch: True)
+)
 EPOCHS = 3
 
 

@@ -126,7 +126,10 @@ class Sweep:
             device=engine.slots.device,
             cpu_threads=engine.slots.cpu_threads,
             choose=engine.precision_chooser(folder.name, deadline=deadline, dry_run=dry_run),
+            share=where.gpu_share_chooser(engine.slots),
         )
+        if frozen.gpu_share is not None:
+            engine = where.chosen_engine(frozen.gpu_share)
         pruner = frozen.pruner
         say(
             f"plan: {len(frozen.studies)} studies, {frozen.num_trials} trials on {engine.slots}; "
@@ -227,7 +230,7 @@ class Sweep:
         A progress bar in a notebook, a line for each trial elsewhere. Ctrl-C ends it in order: what
         trials reached is kept, the files are written, and then the interrupt comes through.
         """
-        engine = request.chosen_engine()
+        engine = request.chosen_engine(self.frozen_plan.gpu_share)
         self.check(accept_versions=request.accept_versions)
         self.save()
         try:
@@ -290,7 +293,7 @@ class Sweep:
                 self.frozen_plan,
                 self.folder,
                 request,
-                where.chosen_engine,
+                functools.partial(where.chosen_engine, self.frozen_plan.gpu_share),
                 cache=self.cache,
                 storage_url=self.storage_url,
                 say=say,

@@ -108,7 +108,7 @@ def resume(
     from orchestrator.api.sweep import Sweep
 
     found = Sweep.open(folder, storage=storage, data=data, weights=weights)
-    engine = where.chosen_engine()
+    engine = where.chosen_engine(found.frozen_plan.gpu_share)
     found.check(accept_versions=where.accept_versions)
     found.save()
     _say(f"resuming {folder} with {engine.slots}")

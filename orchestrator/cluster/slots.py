@@ -70,6 +70,11 @@ class Slots:
     def device(self) -> str:
         return "cuda" if self.gpus_per_trial else "cpu"
 
+    @property
+    def gpu_share(self) -> float:
+        """The part that a trial has of each GPU that it uses."""
+        return min(1.0, self.gpus_per_trial) or 1.0
+
     def __str__(self) -> str:
         threads = f"{self.cpu_threads} CPU thread{'s' if self.cpu_threads > 1 else ''}"
         kind = f" {self.gpu_kind}" if self.gpu_kind else ""

@@ -99,6 +99,15 @@ class TaskPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuShare:
+    """How much of a GPU suits a trial, as it was measured when the sweep was planned."""
+
+    gpus_per_trial: Annotated[float, Between(1e-3, 1)]
+    gpu: str
+    """The GPU that it was measured on, as its driver names it. Another may be of another size."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyPlan:
     """One search space on one task."""
 
@@ -137,6 +146,8 @@ class SweepPlan:
     pruner: Annotated[Pruner, OneOfKinds({name: PRUNERS[name] for name in pruner_choices()})]
     engine: Engine = field(default_factory=Engine)
     """How its trials are computed."""
+    gpu_share: GpuShare | None = None
+    """What a trial has of a GPU where nobody says it; None: a whole one, on whatever GPU."""
     versions: Mapping[str, str]
     own_methods: Mapping[Annotated[str, Name()], OwnMethod] = field(default_factory=dict)
     """Methods of its spaces that do not come with this package, by name."""
@@ -226,6 +237,8 @@ def plan_document(plan: SweepPlan) -> dict[str, Any]:
     document = _plain(FORMAT.stamped(dataclasses.asdict(plan)))
     if not plan.own_methods:
         del document["own_methods"]  # as in plans of before
+    if plan.gpu_share is None:
+        del document["gpu_share"]
     return document
 
 

@@ -19,6 +19,7 @@ from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.plan.final_protocol import refuse_unsuited
+from orchestrator.plan.gpu_share import GpuShareChooser
 from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite
 from orchestrator.plan.places import under_planned_names
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
@@ -71,12 +72,13 @@ def plan_sweep(
     device: str = "cpu",
     cpu_threads: int = 1,
     choose: PrecisionChooser = choose_precision,
+    share: GpuShareChooser | None = None,
 ) -> tuple[SweepPlan, Suite]:
     """Check suite, spaces, backbone and every image; decode what is not cached yet.
 
     `device` and `cpu_threads` are those of a trial: `choose` takes the precision for them, last of
-    all, since it may have to wait for a machine. ValueError
-    says what is wrong, before anything is started.
+    all, since it may have to wait for a machine; then `share`, if there is a choice, how much of a
+    GPU it has. ValueError says what is wrong, before anything is started.
     """
     check_options(request)
     if request.sampler not in SAMPLERS:
@@ -117,6 +119,7 @@ def plan_sweep(
         cpu_threads=cpu_threads,
         say=say,
     )
+    gpu_share = None if share is None else share(vit, engine, say=say)
     studies = tuple(
         StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
         for task in tasks
@@ -138,6 +141,7 @@ def plan_sweep(
         sampler=request.sampler,
         pruner=_plan_pruner(request, spaces),
         engine=engine,
+        gpu_share=gpu_share,
         versions=versions(own_methods),
         own_methods=own_methods,
     )

@@ -133,6 +133,7 @@ def _run_what_is_left(
         cache=cache,
         device=engine.slots.device,
         cpu_threads=engine.slots.cpu_threads,
+        gpu_share=engine.slots.gpu_share,
         engine=plan.engine,
         own_methods=planned_methods(plan.own_methods),
     )

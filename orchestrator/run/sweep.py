@@ -70,6 +70,7 @@ def run_sweep(
         own_methods=planned_methods(plan.own_methods),
         device=engine.slots.device,
         cpu_threads=engine.slots.cpu_threads,
+        gpu_share=engine.slots.gpu_share,
         engine=plan.engine,
     )
 

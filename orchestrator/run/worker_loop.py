@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.run.queue import Failed, Finished, Report, Run
 from orchestrator.support.silence import Silence
 from orchestrator.training.context import TrialContext
+from orchestrator.training.device_memory import free_bytes, keep_to_part
 from orchestrator.training.facts import EpochRow
 from orchestrator.training.trial import Trial, TrialFailed
 from orchestrator.training.worker_cache import WorkerCache
@@ -38,7 +39,7 @@ class WorkerLoop:
         """`silence` ends this process when a run makes no progress, for somebody to go on."""
         self._context = context
         self._silence = silence
-        self._max_bytes = bytes_to_keep(context.device)
+        self._max_bytes = bytes_to_keep(context.device, context.gpu_share)
         self._cache = WorkerCache(self._max_bytes)
 
     def begin(self, run: Run) -> None:
@@ -100,14 +101,14 @@ def _is_of_the_machine(error: Exception) -> bool:
     return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EROFS))
 
 
-def bytes_to_keep(device: str) -> int:
-    """Half of the free memory of the device, or of this worker's share of the machine's."""
+def bytes_to_keep(device: str, gpu_share: float = 1.0) -> int:
+    """Half of the free memory of the worker's part of the device, or of the machine's."""
     if device != "cpu":
         import torch
 
         torch.cuda.empty_cache()  # what an earlier loop of this process has left
-        free, _ = torch.cuda.mem_get_info()
-        return free // 2
+        keep_to_part(gpu_share)
+        return free_bytes(gpu_share) // 2
     import psutil
 
     share = psutil.virtual_memory().available // (2 * max(1, len(os.sched_getaffinity(0))))

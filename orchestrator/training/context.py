@@ -43,6 +43,8 @@ class TrialContext:
     device: str
     cpu_threads: int
     engine: Engine
+    gpu_share: float = 1.0
+    """The part of a GPU that a trial has; with several GPUs 1."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Names of the tasks' objectives; of a task that is not there the default."""
     driver_files: DriverFiles | None = None
@@ -63,6 +65,7 @@ class TrialContext:
         cache: ImageCache,
         device: str = "cpu",
         cpu_threads: int = 1,
+        gpu_share: float = 1.0,
         engine: Engine | None = None,
         pruner: RungRule | None = None,
         own_methods: Mapping[str, OwnMethod] | None = None,
@@ -83,6 +86,7 @@ class TrialContext:
             cache_folder=str(cache.root),
             device=device,
             cpu_threads=cpu_threads,
+            gpu_share=gpu_share,
             engine=engine or Engine(),
             own_methods=own_methods or {},
             **cls._of_tasks(tasks),

@@ -26,6 +26,7 @@ from orchestrator.training.backbone import load_planned_backbone
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.training.config import TrialConfig, build
 from orchestrator.training.context import TrialContext
+from orchestrator.training.device_memory import free_bytes
 from orchestrator.training.facts import EpochRow, TrialFacts
 from orchestrator.training.loop import (
     EVAL_BATCH,
@@ -389,7 +390,7 @@ def pixels_on_device(
     )
     # A copy: the mapped file must not be held, nor be writable through the tensor.
     decoded = torch.from_numpy(images.copy())
-    if context.device != "cpu" and decoded.nbytes > torch.cuda.mem_get_info()[0] * IMAGES_SHARE:
+    if context.device != "cpu" and decoded.nbytes > IMAGES_SHARE * free_bytes(context.gpu_share):
         logger.info("%d MiB of images stay on the host", decoded.nbytes // 2**20)
         decoded = decoded.pin_memory()
     else:

@@ -1,0 +1,150 @@
+"""How much of a GPU suits a trial: training steps of the real backbone, in processes side by side.
+
+A small backbone leaves most of a GPU empty, and two trials on it finish more in an hour than one
+after the other. Measured once, when a sweep is planned, and kept in its plan for those who go on
+with it. No number of a trial depends on it.
+"""
+
+import contextlib
+import copy
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from timm.models import VisionTransformer
+
+from orchestrator.plan.plan import GpuShare
+from orchestrator.support.own_process import ROOT
+from orchestrator.support.with_parent import end_with_parent
+from orchestrator.training import shared_device
+from orchestrator.training.numerics import Engine
+from orchestrator.training.shared_device import Answer, Question
+
+WORTH = 1.1
+"""More trials on a GPU must do so many times the steps of fewer, or the fewer are taken."""
+
+COUNTS = (1, 2, 4)
+"""Trials on a GPU that are tried."""
+
+MEMORY_FOR_STEPS = 0.5
+"""Of a GPU's free memory; the rest is for what workers keep between trials."""
+
+WHOLE = "GPU share: a whole GPU for each trial"
+BATCH_SIZE = {"cuda": 64, "cpu": 4}
+SECONDS = 1.0
+AT_MOST_SECONDS = 40.0
+"""After so long a whole GPU is taken, whatever was found by then."""
+GRACE_SECONDS = 5.0
+"""For the processes to end by themselves, before they are killed."""
+
+
+class GpuShareChooser(Protocol):
+    """Measures where trials will run, or says why it does not; None: a whole GPU each."""
+
+    def __call__(
+        self, vit: VisionTransformer, engine: Engine, *, say: Callable[[str], None]
+    ) -> GpuShare | None: ...
+
+
+def choose_gpu_share(
+    vit: VisionTransformer, engine: Engine, *, say: Callable[[str], None], most: int
+) -> GpuShare | None:
+    """On the first GPU of this machine, for at most so many trials on it; what is found is said."""
+    counts = [count for count in COUNTS if count <= most]
+    if len(counts) == 1:
+        say(f"{WHOLE}, there are no CPUs for more")
+        return None
+    try:
+        gpu = torch.cuda.get_device_name()
+        gc.collect()
+        torch.cuda.empty_cache()  # what the measurement of the precision has left
+        free, _ = torch.cuda.mem_get_info()
+    except RuntimeError as error:
+        say(f"{WHOLE}: {str(error).splitlines()[0]}")
+        return None
+    say(f"GPU share: measuring with 1 to {counts[-1]} trials side by side")
+    count = chosen_count(measure(vit, engine, counts, device="cuda"), free_bytes=free, say=say)
+    return None if count == 1 else GpuShare(gpus_per_trial=1 / count, gpu=gpu)
+
+
+def chosen_count(answer: Answer, *, free_bytes: int, say: Callable[[str], None]) -> int:
+    """How many trials share a GPU, and the line that says why."""
+    if answer.failure is not None:
+        say(f"{WHOLE}, it could not be measured: {answer.failure}")
+        return 1
+    rates = answer.steps_per_second
+    room = MEMORY_FOR_STEPS * free_bytes
+    fitting = [
+        count for count in sorted(rates) if count == 1 or count * answer.bytes_of_one <= room
+    ]
+    chosen = 1
+    for count in fitting:
+        if rates[count] >= WORTH * rates[chosen]:
+            chosen = count
+    too_large = [str(count) for count in sorted(rates) if count not in fitting]
+    say(
+        (WHOLE if chosen == 1 else f"GPU share: 1/{chosen} of a GPU for each trial")
+        + "; side by side "
+        + ", ".join(f"{count} take {rates[count]:.0f} steps/s" for count in sorted(rates))
+        + (f"; no memory for {' or '.join(too_large)}" if too_large else "")
+    )
+    return chosen
+
+
+def measure(
+    vit: VisionTransformer,
+    engine: Engine,
+    counts: Sequence[int],
+    *,
+    device: str,
+    seconds: float = SECONDS,
+    at_most_seconds: float = AT_MOST_SECONDS,
+) -> Answer:
+    """Steps per second by the number of processes. Never raises, and always ends in time."""
+    question = Question(
+        network=copy.deepcopy(vit).to("meta"),
+        engine=engine,
+        device=device,
+        batch_size=BATCH_SIZE[device],
+        counts=tuple(counts),
+        seconds=seconds,
+        deadline=time.monotonic() + at_most_seconds,
+    )
+    try:
+        asked = pickle.dumps(question)
+    except Exception as error:  # a backbone of somebody's own, with parts that cannot be sent
+        return Answer(failure=f"the backbone cannot be given to another process ({error})")
+    # The paths on which this process has found us.
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", shared_device.__name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+            preexec_fn=partial(end_with_parent, signal.SIGKILL),
+        )
+        try:
+            told, _ = process.communicate(asked, timeout=at_most_seconds + GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return Answer(failure=f"it took longer than {at_most_seconds:.0f} s")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.returncode == 0:
+            return Answer.from_json(told.decode().splitlines()[-1])
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+        return Answer(failure=lines[-1] if lines else f"it ended with {process.returncode}")

@@ -14,6 +14,9 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
+_MOST_KINDS = 32
+"""Of calls that are compiled apart; PyTorch runs what comes after so many as it is."""
+
 
 class Projected(NamedTuple):
     """What a block's attention is asked with; the prompts' keys and values stand in front."""
@@ -80,4 +83,8 @@ def leave(block: Block, tokens: Tensor, branch: Tensor) -> Tensor:
 @cache
 def compiled() -> tuple[Any, Any]:
     """`enter` and `leave`, compiled once for all numbers of images, tokens and prompts."""
+    import torch._dynamo  # takes a second that only this is worth
+
+    # Each with and without gradients, and `enter` for prompts of all images, of each, or none.
+    torch._dynamo.config.recompile_limit = max(_MOST_KINDS, torch._dynamo.config.recompile_limit)
     return torch.compile(enter, dynamic=True), torch.compile(leave, dynamic=True)

@@ -1,0 +1,53 @@
+"""The parts of a block that torch.compile fuses: the same numbers, compiled once for any length."""
+
+from typing import Any
+
+import pytest
+import torch
+from plain_form import loss_and_gradients
+from tiny_backbones import shake, tiny_batch, tiny_vit
+
+from methods import METHODS, TunedViT, tune
+from methods.pieces import compiled
+
+pytestmark = pytest.mark.slow
+
+
+def both_ways(model: TunedViT, images: torch.Tensor, labels: torch.Tensor) -> list[Any]:
+    found = []
+    for model.compile_blocks in (False, True):
+        found.append(loss_and_gradients(model, model(images), labels))
+    return found
+
+
+def num_compiled() -> int:
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize("name", ["vpt", "lspt", "apt"])
+def test_fused_parts_compute_the_same_for_every_length_and_batch(name: str):
+    compiled.cache_clear()
+    torch.compiler.reset()
+    images, labels = tiny_batch()
+    kinds = []
+    for num_tokens, count in ((5, 6), (9, 6), (5, 4), (7, 5)):
+        vit = tiny_vit(depth=4)
+        model = shake(tune(vit, METHODS[name](num_tokens=num_tokens), num_classes=5)).eval()
+        plain, fused = both_ways(model, images[:count], labels[:count])
+        torch.testing.assert_close(fused[0], plain[0], rtol=1e-5, atol=1e-6)
+        for key, gradient in fused[1].items():
+            torch.testing.assert_close(gradient, plain[1][key], rtol=1e-4, atol=1e-6, msg=key)
+        kinds.append(num_compiled())
+    assert kinds[0] > 0 and len(set(kinds)) == 1
+
+
+def test_a_method_that_reaches_into_the_parts_runs_them_as_they_are():
+    images, labels = tiny_batch()
+    before = num_compiled()
+    for name in ("lora", "adapter", "full"):
+        model = shake(tune(tiny_vit(), METHODS[name](), num_classes=5)).eval()
+        plain, fused = both_ways(model, images, labels)
+        assert torch.equal(plain[0], fused[0])
+    assert num_compiled() == before

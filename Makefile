@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ORCHESTRATOR_CACHE ?= $(CURDIR)/cache
 
-.PHONY: help quickstart check fast test test-all wheel install clean
+.PHONY: help quickstart check fast test test-all gpu wheel install clean
 
 help:
 	@echo "make quickstart   install into .venv and run a small real sweep (about 10 minutes)"
 	@echo "make test         install into .venv, check style and types, run all tests but the thorough ones"
 	@echo "make fast         the same with the quick tests only (about 5 minutes)"
 	@echo "make test-all     the same with every test: clusters and long faults, too"
+	@echo "make gpu          tests and measurements on this machine's GPU beside the targets (10 minutes at most)"
 	@echo "make check        style, types and the order of the rooms only"
 	@echo "make wheel        build dist/*.whl, which a cluster installs (docs/cluster.md)"
 	@echo "make clean        remove .venv, cache and build leftovers (sweeps stay)"
@@ -50,6 +51,11 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The environment if there is one; else PYTHON, which must have what we need: such a machine may have
+# no network to install from.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py $(ARGS)
 
 wheel: $(VENV)/installed
 	rm -rf dist

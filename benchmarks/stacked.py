@@ -10,9 +10,11 @@ engine: it would be taken over from 1.2 times the speed on.
 """
 
 import argparse
+import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from step import NUM_CLASSES, backbone, clock_of, machine
@@ -97,6 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         rows.append(row)
         speed = f"{row.gain:.2f} | {row.images_per_second:.1f}"
         print(f"| {count} | {speed} | {row.difference:.1e} |", flush=True)
+    if options.json:
+        document = {"machine": machine(), **vars(options), "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(document, indent=2, default=str))
     return rows
 
 
@@ -168,6 +173,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--clock", choices=["process", "wall"], default="process")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--quick", action="store_true", help="a tiny backbone, to see it run")
     options = parser.parse_args(arguments)
     if options.quick:

@@ -3,13 +3,18 @@
     python benchmarks/trial.py                      # the quickstart's tasks and backbone
     python benchmarks/trial.py data/vtab-1k --tasks cifar,eurosat \\
         --backbone deit_tiny_patch16_224 --weights deit_tiny.safetensors --epochs 3
+    python benchmarks/trial.py IMAGES --backbone vit_base_patch16_224 --random-weights \\
+        --device cuda --precision bf16 --epochs 100 --cold-epochs 2 \\
+        --method vpt_deep_adamw --values num_tokens=50
 
 Trials run one after the other in this process as they do in a warm worker, on images that are
 decoded already; a linear probe has at last a `found` trial of each task, as in another process of
 the node, with nothing in memory and the features on the disk. `import` is what a new process pays
 before anything else. What comes before the first step is split into `backbone` (its weights),
 `data` (the images), `frozen` (what the frozen part makes of them, kept for the next trial) and
-`prompts` (the rest: prompts, head, what a method looks at); `log` is the file of the tuned weights.
+`prompts` (the rest: prompts, head, what a method looks at); `log` is the file of the tuned weights
+and `wall` all of it, with what the loop spends between epochs. `steps` is the share of the training
+steps in it: the rest is what a trial costs besides.
 What a trial waits for between two of a worker, and what the driver logs of it, is measured by
 `control.py`.
 """
@@ -24,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from made_up import write_weights
 from step import machine
 
 from orchestrator.data.cache import ImageCache
@@ -31,6 +37,7 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.prepare import plan_sweep
 from orchestrator.plan.request import SweepRequest
 from orchestrator.plan.space import SearchSpace
+from orchestrator.support.yaml_io import parse_yaml
 from orchestrator.training.context import TrialContext
 from orchestrator.training.feature_cache import FeatureCache
 from orchestrator.training.trial import Trial
@@ -55,6 +62,10 @@ class Row:
     step: float
     evaluate: float
     log: float
+    wall: float
+    steps: float
+    """The share of `step` in `wall`."""
+    epochs: int
     images_per_second: float
     val_accuracy: float
     frozen_work: str
@@ -62,6 +73,13 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     options = _parse(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.random_weights:
+            options.weights = write_weights(options.backbone, Path(folder) / "chance.safetensors")
+        return _rows(options, Path(folder))
+
+
+def _rows(options: argparse.Namespace, folder: Path) -> list[Row]:
     request = SweepRequest(
         suite=options.suite,
         tasks=options.tasks,
@@ -70,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         backbone=options.backbone,
         weights=options.weights,
         image_size=options.image_size,
+        normalization=options.normalization,
         precision=options.precision,
         eval_every=options.eval_every,
         frozen_cache=options.frozen_cache,
@@ -79,29 +98,32 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     worker_cache = WorkerCache(8 * 2**30)
     print(f"\n{machine()}\nimport {IMPORT_SECONDS:.2f} s\n")
     print(
-        "| state | task | method | backbone | data | frozen | prompts | step | evaluate | log "
-        "| images/s | val |"
+        "| state | task | method | epochs | backbone | data | frozen | prompts | step | evaluate "
+        "| log | wall | steps | images/s | val |"
     )
-    print("|---" * 12 + "|")
+    print("|---" * 15 + "|")
     rows: list[Row] = []
 
     def run(state: str, task: str, space: SearchSpace, worker_cache: WorkerCache) -> None:
         drawn = {d.name: _middle(d.distribution) for d in space.dimensions if not d.when}
-        values = {**space.fixed, **drawn}
+        values = {**space.fixed, **drawn, **dict(options.values)}
+        if state == "cold" and options.cold_epochs:
+            share = options.cold_epochs / values["epochs"]
+            warmup = values["warmup_epochs"] * share
+            values |= {"epochs": options.cold_epochs, "warmup_epochs": warmup}
         config = plan.trial_config(f"{task}.{space.name}", len(rows), values, seed=len(rows))
         rows.append(_run(state, _TimedTrial(config, context, worker_cache)))
         print(_text(rows[-1]), flush=True)
 
     tasks = [planned.name for planned in plan.tasks]
-    with tempfile.TemporaryDirectory() as folder:
-        context = _Context(**vars(planned_context), features_folder=Path(folder))
-        for space in plan.parsed_spaces.values():
+    context = _Context(**vars(planned_context), features_folder=folder)
+    for space in plan.parsed_spaces.values():
+        for task in tasks:
+            run("change" if rows else "cold", task, space, worker_cache)
+            run("warm", task, space, worker_cache)
+        if rows[-1].frozen_work.startswith("train: features"):
             for task in tasks:
-                run("change" if rows else "cold", task, space, worker_cache)
-                run("warm", task, space, worker_cache)
-            if rows[-1].frozen_work.startswith("train: features"):
-                for task in tasks:
-                    run("found", task, space, WorkerCache(8 * 2**30))
+                run("found", task, space, WorkerCache(8 * 2**30))
     if options.json:
         document = {"machine": machine(), "import_seconds": IMPORT_SECONDS, **vars(options)}
         document["rows"] = [asdict(row) for row in rows]
@@ -183,6 +205,9 @@ def _run(state: str, trial: _TimedTrial) -> Row:
         step=facts.train_seconds,
         evaluate=facts.eval_seconds,
         log=saved,
+        wall=facts.wall_seconds,
+        steps=facts.train_seconds / facts.wall_seconds,
+        epochs=trial.num_epochs,
         images_per_second=facts.images_per_second,
         val_accuracy=accuracy,
         frozen_work=facts.frozen_work,
@@ -195,11 +220,17 @@ def _middle(distribution: Any) -> Any:
     return choices[len(choices) // 2] if choices else distribution.low
 
 
+def _value(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    return name, parse_yaml(value, source=text)
+
+
 def _text(row: Row) -> str:
     return (
-        f"| {row.state} | {row.task} | {row.method} | {row.backbone:.3f} | {row.data:.3f}"
-        f" | {row.frozen:.3f} | {row.prompts:.3f} | {row.step:.2f} | {row.evaluate:.2f}"
-        f" | {row.log:.3f} | {row.images_per_second:.0f} | {row.val_accuracy:.3f} |"
+        f"| {row.state} | {row.task} | {row.method} | {row.epochs} | {row.backbone:.3f}"
+        f" | {row.data:.3f} | {row.frozen:.3f} | {row.prompts:.3f} | {row.step:.2f}"
+        f" | {row.evaluate:.2f} | {row.log:.3f} | {row.wall:.2f} | {row.steps:.0%}"
+        f" | {row.images_per_second:.0f} | {row.val_accuracy:.3f} |"
     )
 
 
@@ -212,8 +243,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", nargs="+", default=["linear", "vpt_deep"])
     parser.add_argument("--backbone")
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--random-weights", action="store_true", help="for the time alone")
     parser.add_argument("--image-size", type=int)
+    parser.add_argument("--normalization", help="for weights that do not say theirs")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--cold-epochs", type=int, help="of the first trial (default: as others)")
+    parser.add_argument(
+        "--values",
+        nargs="+",
+        type=_value,
+        default=[],
+        help="NAME=VALUE of hyper-parameters, instead of one from the middle of the space",
+    )
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--eval-every", type=int, default=1)
     parser.add_argument("--no-frozen-cache", dest="frozen_cache", action="store_false")

@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import accuracy
 import control
 import fp8
+import gpu
 import launch
+import psutil
 import pytest
 import reading
 import stacked
@@ -17,6 +21,7 @@ import step
 import torch
 import trial
 from fp8_layers import GRADIENTS, LAYERS, Fp8Linear, Fp8Mlp, layer_of, swap
+from gpu_targets import epochs_after_pruning, targets
 from suites import write_suite
 from timm.layers.mlp import Mlp
 
@@ -222,3 +227,87 @@ def test_the_control_benchmark_runs_the_stock_and_a_resumed_sweep(tmp_path, caps
     assert 0 < ours.busy <= 1 and ours.turnaround > 0 and ours.wall > 0
     assert [row["reports_per_second"] > 0 for row in json.loads(path.read_text())["rows"]]
     assert "| ours | 3 after 190 | 1 |" in capsys.readouterr().out
+
+
+PYTHON = [sys.executable, "-c"]
+
+
+def test_a_step_that_crashes_or_hangs_does_not_stop_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "LEAST_SECONDS", 1)
+    monkeypatch.setattr(gpu, "GRACE_SECONDS", 1)
+    out = tmp_path / "out"
+    runner = gpu.Runner(tmp_path, out, deadline=time.monotonic() + 60)
+    # It has a child that does not listen.
+    deaf = f"echo $$ > {tmp_path}/pid; trap '' INT; exec sleep 60"
+    hangs = f"import subprocess, time; subprocess.Popen(['bash', '-c', {deaf!r}]); time.sleep(60)"
+    crashed = gpu.Step(name="launch", command=[*PYTHON, "import os; os.abort()"], limit=20)
+    hung = gpu.Step(name="side", command=[*PYTHON, hangs], limit=1)
+    good = gpu.Step(name="step", command=[*PYTHON, "print('it is measured')"], limit=20)
+    assert [runner.run(step) for step in (crashed, hung, good)] == [False, False, True]
+    assert len(runner.failed) == 2
+    noted = json.loads((out / "steps.json").read_text())
+    assert noted["launch"]["outcome"] == "crashed with SIGABRT"
+    assert noted["side"]["outcome"] == "stopped after 1 s"
+    with suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int((tmp_path / "pid").read_text()))
+        assert child.status() == psutil.STATUS_ZOMBIE
+    assert noted["step"]["outcome"] == "ok"
+    assert (out / "step.log").read_text() == "it is measured\n"
+    late = gpu.Runner(tmp_path, out, deadline=time.monotonic() + gpu.GRACE_SECONDS)
+    assert not late.run(good)
+    assert "not begun: no time left" in late.failed[0]
+    table = (out / "targets.md").read_text()
+    assert "not measured: launch crashed with SIGABRT" in table
+
+
+def test_targets_are_met_or_missed_by_a_card_and_never_by_a_rehearsal(tmp_path):
+    def write(name: str, **document: object) -> None:
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+
+    def step_row(case: str, num_tokens: int, times_floor: float) -> dict[str, object]:
+        speed = {"images_per_second": 6000.0, "step_gflop": 70.0}
+        return {"case": case, "num_tokens": num_tokens, "times_floor": times_floor, **speed}
+
+    write("machine", device="cuda", peak_tflops=800.0)
+    rows = [step_row("vpt_deep", 50, 1.05), step_row("apt", 50, 1.0), step_row("apt", 100, 1.2)]
+    write("step", rows=[*rows, step_row("vpt_deep", 200, 9.0)])  # no target beyond 100 prompts
+    seconds = {"step": 14.0, "evaluate": 0.5, "wall": 15.0}
+    write("trial", rows=[{"state": "warm", "epochs": 100, **seconds}])
+    write("steps", launch={"outcome": "crashed with SIGSEGV"}, tests={"outcome": "ok"})
+    write("tests", passed=20, failed=0, skipped=0)
+
+    found = {line.what: line for line in targets(tmp_path)}
+    met = {what: line.met for what, line in found.items() if line.met is not None}
+    assert met == {
+        "tests on the GPU": True,
+        "step of vpt_deep, ViT-B/16, P <= 100": True,
+        "step of apt, ViT-B/16, P <= 100": False,
+        "share of the matrix peak, ViT-B/16": True,  # 420 of 800 TFLOP/s
+        "whole trial, ViT-B/16, 800 images, 100 epochs, P = 50": True,
+        "of it not the step": False,
+        "VTAB of one method, 19 x 60 trials, pruned": False,
+    }
+    # All reach epoch 15, a quarter epoch 60, a sixteenth the end.
+    assert epochs_after_pruning() == 15 + 45 / 4 + 40 / 16
+    hours = 19 * 60 * (0.5 + 28.75 * 0.145) / 3600
+    assert f"{hours:.2f} h, derived" in found["VTAB of one method, 19 x 60 trials, pruned"].measured
+    launch_line = found["launched otherwise, whole trial, ViT-B/16"]
+    assert launch_line.measured == "not measured: launch crashed with SIGSEGV"
+
+    write("machine", device="cpu", peak_tflops=800.0)
+    assert {line.met for line in targets(tmp_path)} == {None}
+
+
+@pytest.mark.slow
+def test_all_is_measured_by_one_command_and_a_part_again_beside_the_rest(tmp_path, capsys):
+    out = tmp_path / "card"
+    out.mkdir()
+    earlier = {"stacked": {"outcome": "crashed with SIGSEGV"}}
+    (out / "steps.json").write_text(json.dumps(earlier))
+    rehearsal = ["--device", "cpu", "--backbone", "tiny", "--quick", "--out", str(out)]
+    assert gpu.main([*rehearsal, "--steps", "step"]) == 0
+    assert {"machine", "stacked", "step"} == set(json.loads((out / "steps.json").read_text()))
+    table = (out / "targets.md").read_text()
+    for expected in ("tests not run", "stacked crashed with SIGSEGV", "at P = 3"):
+        assert expected in table
+    assert table.strip() in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """Trials and sweeps on a GPU, with what comes with the package; on a CPU the same is rehearsed."""
 
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from command_line import run
+from gpu import most_at_once
 from PIL import Image
 from written_bundles import write_bundle
 
@@ -88,16 +88,6 @@ def test_trials_share_one_device_and_weak_ones_are_pruned(swept: tuple[str, Path
     assert {row["device"] for row in rows} == {name}
     if device == "cuda":
         assert "4 slots of 1 CPU thread and 0.25 GPU" in output
-
-
-def most_at_once(rows: list[dict[str, Any]]) -> int:
-    """Trials that were in training at the same time; `started` would count those that waited."""
-    changes: list[tuple[datetime, int]] = []
-    for row in rows:
-        began = row["finished"] - timedelta(seconds=row["train_seconds"] + row["eval_seconds"])
-        changes += [(began, 1), (row["finished"], -1)]
-    running = [sum(change for _, change in sorted(changes)[: n + 1]) for n in range(len(changes))]
-    return max(running)
 
 
 def test_the_precision_of_a_sweep_is_measured_on_its_gpu(swept: tuple[str, Path, str]):

@@ -14,6 +14,8 @@ from plans import make_plan
 from timm.models import VisionTransformer
 from tiny_backbones import tiny_vit
 
+from orchestrator.api.requests import PlanRequest
+from orchestrator.api.sweep import Sweep
 from orchestrator.cluster.slots import Slots
 from orchestrator.plan.gpu_share import choose_gpu_share, chosen_count, measure
 from orchestrator.plan.plan import GpuShare, load_plan, plan_document, save_plan
@@ -127,6 +129,23 @@ def test_a_share_of_another_gpu_is_not_taken_and_that_is_said(gpus, caplog):
     gpus += [H100, "NVIDIA L4"]
     assert RunRequest().chosen_engine(SHARE).slots.gpus_per_trial == 1
     assert "was measured on NVIDIA H100 80GB HBM3, not on NVIDIA L4" in caplog.text
+
+
+def test_what_is_measured_is_planned_and_run_with(gpus, monkeypatch, tmp_path):
+    def choose(vit: VisionTransformer, engine: Engine, *, say: object, most: int) -> GpuShare:
+        assert most == 16
+        return SHARE
+
+    monkeypatch.setattr("orchestrator.plan.gpu_share.choose_gpu_share", choose)
+    gpus.append(H100)
+    lines: list[str] = []
+    settled = {"precision": "fp32", "launch": "eager", "trials": 2, "tasks": ["digits"]}
+    planned = Sweep.planned(
+        PlanRequest("quickstart", out=tmp_path / "s", **settled), RunRequest(), say=lines.append
+    )
+    assert planned.frozen_plan.gpu_share == SHARE and planned.engine is not None
+    assert planned.engine.slots.gpus_per_trial == 0.25
+    assert "on 4 slots of 4 CPU threads and 0.25 GPU" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -123,18 +123,19 @@ def measure(
         asked = pickle.dumps(question)
     except Exception as error:  # a backbone of somebody's own, with parts that cannot be sent
         return Answer(failure=f"the backbone cannot be given to another process ({error})")
-    # The paths on which this process has found us.
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", shared_device.__name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-            preexec_fn=partial(end_with_parent, signal.SIGKILL),
-        )
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", shared_device.__name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=_environment(),
+                start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGKILL),
+            )
+        except OSError as error:
+            return Answer(failure=f"{sys.executable}: {error.strerror}")
         try:
             told, _ = process.communicate(asked, timeout=at_most_seconds + GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -148,3 +149,14 @@ def measure(
         errors.seek(0)
         lines = errors.read().decode(errors="replace").strip().splitlines()
         return Answer(failure=lines[-1] if lines else f"it ended with {process.returncode}")
+
+
+def _environment() -> dict[str, str]:
+    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    # Steps were compiled when the precision was measured, and lie in a cache: each process would
+    # start as many more as there are processors, to find nothing to compile.
+    return {
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+    }

@@ -97,9 +97,8 @@ def team(
     try:
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_work, args=(theirs, prepare, environment or {}), daemon=True
-            )
+            # No daemon of multiprocessing, which could not start a process to compile with.
+            process = context.Process(target=_work, args=(theirs, prepare, environment or {}))
             process.start()
             theirs.close()
             processes.append(process)

@@ -420,7 +420,7 @@ class Training:
 
     def _replay(self, index: Tensor) -> Tensor:
         assert self._recorded is not None
-        (loss,) = self._recorded(index)
+        (loss,) = self._recorded(index.to(self._device))
         return loss.clone()
 
     def _in_parts(self, index: Tensor) -> Tensor:

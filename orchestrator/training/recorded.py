@@ -6,6 +6,7 @@ longer to launch them than the device to run them.
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,12 @@ class Recorded:
             tensor.grad = gradient
         return recording.results
 
+    def __del__(self) -> None:
+        """A graph that is still running must not be taken apart."""
+        if self._recordings:
+            with suppress(Exception):  # the interpreter ends, or the device is lost
+                torch.cuda.synchronize()
+
     def _record(self, index: Tensor) -> _Recording | None:
         held = index.clone()
         # Once as it is: kernels are chosen and compiled, and memory that runs out says so.
@@ -77,9 +84,9 @@ class Recorded:
             reason = str(error).strip().partition("\n")[0]
             logger.warning("steps are launched kernel by kernel, not recorded: %s", reason)
             self._refused = True
+            torch.cuda.synchronize()
             self._recordings.clear()
             self._forget_gradients()
-            torch.cuda.synchronize()
             torch.cuda.empty_cache()
             return None
         gradients = tuple(tensor.grad for tensor in self._learnt)

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import accuracy
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from fp8_layers import (
@@ -53,6 +54,8 @@ from methods import VPT, TunedViT, tune
 from orchestrator.plan.request import SweepRequest
 from orchestrator.training.numerics import LAUNCHES, Engine
 from orchestrator.training.worker_cache import WorkerCache
+
+Pair = tuple[Callable[[], Any], Callable[[], Any]]
 
 REPEATS = 20
 """Of a piece in one graph, so that launching it takes no time beside it."""
@@ -141,9 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     if options.accuracy:
         _pair_accuracies(options, report)
     else:
-        report.attempt("kernels", partial(_check_kernels, options.device))
-        _time_steps(options, report)
-        _time_pieces(options, report)
+        vit = _network(options)
+        report.attempt("kernels", partial(_check_kernels, options, vit))
+        _time_steps(options, report, vit)
+        _time_pieces(options, report, vit)
     print(f"\n{time.monotonic() - report.began:.0f} s, {len(report.failures)} failures")
     return report
 
@@ -166,32 +170,51 @@ class _Way:
         return torch.cat([gradient.flatten() for gradient in gradients]).float()
 
 
-def _time_steps(options: argparse.Namespace, report: Report) -> None:
-    torch.manual_seed(0)
-    vit = backbone(options.backbone).to(options.device)
+def _time_steps(options: argparse.Namespace, report: Report, vit: VisionTransformer) -> None:
+    """Leaves `vit` as bf16 holds it."""
     engine = Engine(precision="bf16")
-    exact = _ready(options, vit, Engine(precision="fp32"), "eager").prompt_gradient
-    engine.cast_frozen(vit)
+    exact: list[Tensor] = []
     baselines: dict[str, _Way] = {}
+
+    def full() -> str:
+        exact.append(_ready(options, vit, Engine(precision="fp32"), "eager").prompt_gradient)
+        return f"norm of the prompts' gradient in float32: {exact[0].norm().item():.3g}"
 
     def bfloat(launch: str) -> str:
         way = baselines[launch] = _ready(options, vit, engine, launch)
-        return _measured(options, report, launch, "", way, way, exact)
+        return _measured(options, report, launch, "", way, way, exact[0])
 
     def eight(launch: str, layers: str) -> str:
         swapped = copy.deepcopy(vit)
         swap(swapped, layers.split(","), options.gradients)
         way = _ready(options, swapped, engine, launch)
-        return _measured(options, report, launch, layers, way, baselines[launch], exact)
+        return _measured(options, report, launch, layers, way, baselines[launch], exact[0])
 
-    print(
-        "| in 8 bits | launch | ms | gain | gradient error | ready s |\n|---|---|---|---|---|---|"
-    )
+    if not report.attempt("float32", full):
+        return
+    engine.cast_frozen(vit)
+    print("\n| in 8 bits | launch | ms | gain | gradient error | ready s |")
+    print("|---|---|---|---|---|---|", flush=True)
     for launch in options.launches:
         if report.attempt(f"bf16, {launch}", partial(bfloat, launch)):
             for layers in options.layers:
                 report.attempt(f"{layers}, {launch}", partial(eight, launch, layers))
         baselines.clear()
+
+
+def _network(options: argparse.Namespace) -> VisionTransformer:
+    """On its device; with weights by chance unless there are `--weights` in timm's own layout."""
+    with torch.device(options.device):
+        torch.manual_seed(0)
+        vit = backbone(options.backbone, options.image_size)
+    if options.weights:
+        state = {
+            name: values
+            for name, values in safetensors.torch.load_file(options.weights).items()
+            if not name.startswith("head.")
+        }
+        vit.load_state_dict(state)
+    return vit
 
 
 def _ready(
@@ -221,7 +244,7 @@ def _measured(
     baseline: _Way,
     exact: Tensor,
 ) -> str:
-    error = (way.prompt_gradient - exact).norm() / exact.norm()
+    error = _relative(way.prompt_gradient, exact)
     times = _in_turn([baseline.run, way.run], options, count=options.steps)
     row = StepRow(
         layers=layers,
@@ -256,28 +279,31 @@ def _in_turn(
 # Pieces
 
 
-def _check_kernels(device: str) -> str:
+def _check_kernels(options: argparse.Namespace, vit: VisionTransformer) -> str:
     """What quantises on this device gives what torch gives on the CPU."""
     generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for columns in (768, 3072):
-        source, hidden = torch.randn(2, 256, columns, generator=generator).bfloat16()
-        for form in FORMS:
-            for dtype in GRADIENTS.values():
-                expected, found = (
-                    values.cpu().float() * scales.cpu()
-                    for values, scales in (
-                        quantised_rows(source.to(place), form, dtype, hidden.to(place))
-                        for place in ("cpu", device)
-                    )
-                )
-                worst = max(worst, ((found - expected).norm() / expected.norm()).item())
-    if not worst < 0.01:
+    width = layer_of(_first_block(vit), "fc1").out_features
+    source, hidden = torch.randn(2, 256, width, generator=generator).bfloat16()
+    dtype = GRADIENTS[options.gradients]
+
+    def rows(form: str, place: str) -> Tensor:
+        values, scales = quantised_rows(source.to(place), form, dtype, hidden.to(place))
+        return values.cpu().float() * scales.cpu()
+
+    worst = max(
+        _relative(rows(form, options.device), rows(form, "cpu")).nan_to_num(torch.inf).item()
+        for form in FORMS
+    )
+    if worst > 0.01:
         raise RuntimeError(f"quantised rows differ from those of the CPU by {worst:.2g}")
     return f"quantised rows differ from those of the CPU by {worst:.1e}"
 
 
-def _time_pieces(options: argparse.Namespace, report: Report) -> None:
+def _relative(found: Tensor, exact: Tensor) -> Tensor:
+    return (found - exact).norm() / exact.norm()
+
+
+def _time_pieces(options: argparse.Namespace, report: Report, vit: VisionTransformer) -> None:
     """Products, and what stands between them, of one block on all tokens of a batch."""
 
     def measure(piece: str, actions: Sequence[Callable[[], Any]]) -> str:
@@ -287,48 +313,48 @@ def _time_pieces(options: argparse.Namespace, report: Report) -> None:
         report.pieces.append(PieceRow(piece=piece, bf16_ms=bf16, fp8_ms=fp8))
         return f"| {piece} | {bf16:.4f} | {fp8:.4f} |"
 
-    print("\n| piece | bf16 ms | fp8 ms |\n|---|---|---|", flush=True)
+    print("\n| piece of a block | bf16 ms | fp8 ms |\n|---|---|---|", flush=True)
     with torch.no_grad():
-        for piece, actions in _pieces(options):
+        for piece, actions in _pieces(options, vit):
             report.attempt(piece, partial(measure, piece, actions))
 
 
-Pieces = Iterator[tuple[str, tuple[Callable[[], Any], Callable[[], Any]]]]
+def _first_block(vit: VisionTransformer) -> Block:
+    block = vit.blocks[0]
+    assert isinstance(block, Block)
+    return block
 
 
-def _pieces(options: argparse.Namespace) -> Pieces:
+def _pieces(options: argparse.Namespace, vit: VisionTransformer) -> Iterator[tuple[str, Pair]]:
     """Each in bfloat16 and in 8 bits."""
-    vit = backbone(options.backbone)
-    block, width = vit.blocks[0], vit.embed_dim
-    assert isinstance(block, Block) and vit.pos_embed is not None
-    hidden_width = block.mlp.fc1.out_features
+    block = copy.deepcopy(_first_block(vit)).to(torch.bfloat16)
+    linears = {name: layer_of(block, name) for name in LAYERS}
     e4m3, gradient_dtype = GRADIENTS["e4m3"], GRADIENTS[options.gradients]
+    assert vit.pos_embed is not None
+    num_rows = options.batch * vit.pos_embed.shape[1]
 
     def some(columns: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-        rows = options.batch * vit.pos_embed.shape[1]
-        return torch.randn(rows, columns, device=options.device, dtype=dtype)
+        return torch.randn(num_rows, columns, device=options.device, dtype=dtype)
 
-    for name in LAYERS:
-        linear = layer_of(block, name).to(options.device, torch.bfloat16)
+    for name, linear in linears.items():
         eight = Fp8Linear(linear, gradient_dtype)
         inputs, gradient = some(linear.in_features), some(linear.out_features)
         forth = *quantised(inputs), eight.forth, eight.forth_scales, eight.bias
         back = *quantised(gradient, gradient_dtype), eight.back, eight.back_scales, None
         yield f"{name} forward", (partial(linear, inputs), partial(product, *forth))
-        yield (
-            f"{name} backward",
-            (partial(torch.mm, gradient, linear.weight), partial(product, *back)),
-        )
-    normed = some(width, torch.float32)
+        backward = partial(torch.mm, gradient, linear.weight)
+        yield f"{name} backward", (backward, partial(product, *back))
+    normed = some(vit.embed_dim, torch.float32)
     yield (
-        "a norm's output cast or quantised",
+        "a norm's output, cast or quantised",
         (normed.bfloat16, partial(quantised_rows, normed, "plain", e4m3, None)),
     )
-    both, hidden, after = some(3 * width), some(hidden_width), some(hidden_width)
+    both = some(linears["qkv"].out_features)
     yield (
-        "qkv's gradient copied or quantised",
+        "qkv's gradient, copied or quantised",
         (both.clone, partial(quantised_rows, both, "plain", gradient_dtype, None)),
     )
+    hidden, after = (some(linears["fc1"].out_features) for _ in range(2))
     yield (
         "GELU, quantised",
         (partial(F.gelu, hidden), partial(quantised_rows, hidden, "gelu", e4m3, None)),

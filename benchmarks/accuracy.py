@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 config = plan.trial_config(f"{task}.{space.name}", number, drawn, seed=0)
                 found = {
                     precision: [
-                        validated(replace(config, seed=seed), context, precision, worker_cache)
+                        _accuracy(replace(config, seed=seed), context, precision, worker_cache)
                         for seed in range(options.seeds)
                     ]
                     for precision in PRECISIONS
@@ -89,10 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     return rows
 
 
-def validated(
+def _accuracy(
     config: TrialConfig, context: TrialContext, precision: str, worker_cache: WorkerCache
 ) -> float | None:
-    """Validation accuracy in points at the end of a trial; None where it diverged."""
     engine = replace(context.engine, precision=precision)
     try:
         _, rows = run_trial(config, replace(context, engine=engine), worker_cache)

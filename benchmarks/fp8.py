@@ -28,7 +28,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import accuracy
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -52,7 +51,11 @@ from trial import planned
 
 from methods import VPT, TunedViT, tune
 from orchestrator.plan.request import SweepRequest
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.context import TrialContext
+from orchestrator.training.loop import TrialFailed
 from orchestrator.training.numerics import LAUNCHES, Engine
+from orchestrator.training.trial import run_trial
 from orchestrator.training.worker_cache import WorkerCache
 
 Pair = tuple[Callable[[], Any], Callable[[], Any]]
@@ -88,11 +91,16 @@ class PieceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRow:
-    """Validation accuracy in points of one seed; None where it diverged."""
+    """The same trial both ways; None where it diverged."""
 
+    task: str
     seed: int
     bf16: float | None
+    """Validation accuracy in points, as is `fp8`."""
     fp8: float | None
+    bf16_loss: float | None
+    """On the validation images: finer than the accuracy of a few hundred."""
+    fp8_loss: float | None
     bf16_seconds: float
     fp8_seconds: float
 
@@ -408,63 +416,92 @@ CONFIG: dict[str, Any] = {"num_tokens": 50, "lr": 1e-3, "weight_decay": 1e-4, "d
 def _pair_accuracies(options: argparse.Namespace, report: Report) -> None:
     request = SweepRequest(
         suite=options.accuracy,
-        tasks=[options.task],
+        tasks=options.task,
         methods=["vpt_deep_adamw"],
         epochs=options.epochs,
         backbone=options.backbone,
         weights=options.weights,
         image_size=options.image_size,
         precision="bf16",
+        launch=options.launches[0],
         eval_every=options.epochs,
         pruner="none",
     )
     plan, context = planned(request, device=options.device, cpu_threads=1)
     (space,) = plan.parsed_spaces.values()
-    (task,) = (planned_task.name for planned_task in plan.tasks)
-    eight = Fp8Engine(
-        **vars(context.engine),
-        layers=tuple(options.layers[0].split(",")),
-        gradients=options.gradients,
-    )
+    layers = tuple(options.layers[0].split(","))
+    eight = Fp8Engine(**vars(context.engine), layers=layers, gradients=options.gradients)
     # Caches of their own: a worker knows a backbone by its precision, which is bf16 for both.
     ways = {
         "bf16": (context, WorkerCache(8 * 2**30)),
         "fp8": (replace(context, engine=eight), WorkerCache(8 * 2**30)),
     }
-    print(f"{task}, {dict(space.fixed) | CONFIG}\n")
-    print("| seed | bf16 | fp8 | bf16 s | fp8 s |\n|---|---|---|---|---|", flush=True)
+    print(f"{dict(space.fixed) | CONFIG}\n\n| task | seed | bf16 | fp8 | loss | | s | |")
+    print("|---" * 8 + "|", flush=True)
 
-    def pair(seed: int) -> str:
-        config = plan.trial_config(
-            f"{task}.{space.name}", seed, {**space.fixed, **CONFIG}, seed=seed
-        )
-        points, seconds = {}, {}
+    def pair(task: str, seed: int) -> str:
+        values = {**space.fixed, **CONFIG}
+        config = plan.trial_config(f"{task}.{space.name}", seed, values, seed=seed)
+        found: dict[str, Any] = {}
         for name, (context, cache) in ways.items():
             started = time.monotonic()
-            points[name] = accuracy.validated(config, context, "bf16", cache)
-            seconds[f"{name}_seconds"] = time.monotonic() - started
-        row = SeedRow(seed=seed, **points, **seconds)
+            found[name], found[f"{name}_loss"] = _validated(config, context, cache)
+            found[f"{name}_seconds"] = time.monotonic() - started
+        row = SeedRow(task=task, seed=seed, **found)
         report.seeds.append(row)
-        shown = (row.bf16, row.fp8, row.bf16_seconds, row.fp8_seconds)
-        texts = ("diverged" if value is None else f"{value:.1f}" for value in shown)
-        return f"| {seed} | {' | '.join(texts)} |"
+        shown = (row.bf16, row.fp8), (row.bf16_loss, row.fp8_loss)
+        texts = [
+            _text(value, digits) for two, digits in zip(shown, (1, 4), strict=True) for value in two
+        ]
+        texts += [f"{row.bf16_seconds:.1f}", f"{row.fp8_seconds:.1f}"]
+        return f"| {task} | {seed} | {' | '.join(texts)} |"
 
     for seed in range(options.seeds):
-        report.attempt(f"seed {seed}", partial(pair, seed))
+        for planned_task in plan.tasks:
+            task = planned_task.name
+            report.attempt(f"{task}, seed {seed}", partial(pair, task, seed))
     print(_summary(report.seeds))
 
 
+def _validated(
+    config: TrialConfig, context: TrialContext, worker_cache: WorkerCache
+) -> tuple[float, float] | tuple[None, None]:
+    """Accuracy in points and loss on the validation images after the last epoch."""
+    try:
+        _, rows = run_trial(config, context, worker_cache)
+    except TrialFailed:
+        return None, None
+    return 100 * rows[-1]["val_accuracy"], rows[-1]["val_loss"]
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "diverged" if value is None else f"{value:.{digits}f}"
+
+
 def _summary(rows: Sequence[SeedRow]) -> str:
-    pairs = [(r.bf16, r.fp8) for r in rows if r.bf16 is not None and r.fp8 is not None]
-    if len(pairs) < 2:
-        return "\ntoo few pairs for a mean"
-    differences = [eight - sixteen for sixteen, eight in pairs]
-    error = statistics.stdev(differences) / math.sqrt(len(pairs))
-    return (
-        f"\nfp8 - bf16 over {len(pairs)} pairs of {len(rows)}: "
-        f"{statistics.mean(differences):+.2f} points, standard error {error:.2f}; standard "
-        f"deviation between seeds in bf16 {statistics.stdev(pair[0] for pair in pairs):.2f}"
-    )
+    """Differences over their standard error tell noise from a loss."""
+    said = []
+    for name, of_bf16, of_fp8 in (("accuracy", "bf16", "fp8"), ("loss", "bf16_loss", "fp8_loss")):
+        pairs: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            bf16, fp8 = getattr(row, of_bf16), getattr(row, of_fp8)
+            if bf16 is not None and fp8 is not None:
+                pairs.setdefault(row.task, []).append((bf16, fp8))
+        differences = [fp8 - bf16 for of_task in pairs.values() for bf16, fp8 in of_task]
+        variances = [
+            statistics.variance(bf16 for bf16, _ in of_task)
+            for of_task in pairs.values()
+            if len(of_task) > 1
+        ]
+        if not variances:
+            return "\ntoo few pairs for a mean"
+        said.append(
+            f"{name}, fp8 - bf16 over {len(differences)} pairs of {len(rows)}: "
+            f"{statistics.mean(differences):+.4f}, standard error "
+            f"{statistics.stdev(differences) / math.sqrt(len(differences)):.4f}; standard deviation"
+            f" between two seeds in bf16 {math.sqrt(statistics.mean(variances)):.4f}"
+        )
+    return "\n" + "\n".join(said)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -478,17 +515,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--layers",
         nargs="+",
         default=["qkv,fc1,fc2"],
-        help=f"sets of {', '.join(LAYERS)}, each with commas; --accuracy takes the first",
+        help=f"sets of {', '.join(LAYERS)}, with commas; --accuracy takes the first",
     )
     parser.add_argument("--gradients", choices=GRADIENTS, default="e4m3")
-    parser.add_argument("--launches", nargs="+", choices=LAUNCHES, help="default: by the device")
+    parser.add_argument(
+        "--launches", nargs="+", choices=LAUNCHES, help="on a GPU graph and compiled; see --layers"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="of a round")
     parser.add_argument("--seconds", type=int, default=60, help="nothing new is begun after them")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--accuracy", metavar="SUITE", help="train on its images instead")
-    parser.add_argument("--task", default="eurosat")
+    parser.add_argument("--task", nargs="+", default=["eurosat"])
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--epochs", type=int, default=15)

@@ -205,7 +205,11 @@ def test_the_fp8_benchmark_pairs_accuracies_by_seed(tmp_path, monkeypatch, capsy
     options = ["--task", "colours", "--backbone", "vit_quickstart", "--device", "cpu"]
     report = fp8.main(["--accuracy", str(suite), *options, "--epochs", "1", "--seeds", "2"])
     assert [row.seed for row in report.seeds] == [0, 1] and not report.failures
-    assert all(row.bf16 is not None and row.fp8 is not None for row in report.seeds)
+    for row in report.seeds:
+        assert row.bf16 is not None and row.fp8 is not None
+        # Near, but not the same: the backbone in 8 bits is one of its own.
+        assert row.bf16_loss is not None and row.fp8_loss == pytest.approx(row.bf16_loss, rel=0.05)
+        assert row.fp8_loss != row.bf16_loss
     assert "fp8 - bf16 over 2 pairs of 2" in capsys.readouterr().out
 
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +18,13 @@ from tiny_backbones import tiny_vit
 from orchestrator.api.requests import PlanRequest
 from orchestrator.api.sweep import Sweep
 from orchestrator.cluster.slots import Slots
-from orchestrator.plan.gpu_share import choose_gpu_share, chosen_count, measure
+from orchestrator.plan.gpu_share import (
+    AT_MOST_SECONDS,
+    GRACE_SECONDS,
+    choose_gpu_share,
+    chosen_count,
+    measure,
+)
 from orchestrator.plan.plan import GpuShare, load_plan, plan_document, save_plan
 from orchestrator.run.request import RunRequest
 from orchestrator.run.worker_loop import bytes_to_keep
@@ -36,7 +43,8 @@ SHARE = GpuShare(gpus_per_trial=0.25, gpu=H100)
         ({1: 100, 2: 190, 4: 200}, 4 * GIB, 2, "1/2 of a GPU"),
         ({1: 100, 2: 105, 4: 112}, 4 * GIB, 4, "1/4 of a GPU"),
         ({1: 100, 2: 109, 4: 109}, 4 * GIB, 1, "a whole GPU .* 2 take 109 steps/s"),
-        ({1: 100, 2: 190, 4: 300}, 11 * GIB, 2, "1/2 of a GPU .* no memory for 4"),
+        ({1: 100, 2: 190, 4: 300}, 9 * GIB, 4, "1/4 of a GPU"),
+        ({1: 100, 2: 190, 4: 300}, 10 * GIB, 2, "1/2 of a GPU .* no memory for 4"),
         ({1: 100, 2: 190, 4: 300}, 21 * GIB, 1, "a whole GPU .* no memory for 2 or 4"),
         ({1: 100, 2: 190, 4: 300}, 90 * GIB, 1, "a whole GPU"),
     ],
@@ -199,28 +207,28 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 def test_the_share_of_a_real_gpu_is_measured_in_time():
     lines: list[str] = []
     begun = time.monotonic()
-    engine = Engine(precision="bf16")
-    found = choose_gpu_share(tiny_vit(), engine, say=lines.append, most=4)
-    assert time.monotonic() - begun < 60
-    assert "could not be measured" not in lines[-1], lines
-    assert found is None or found.gpu == torch.cuda.get_device_name()
+    engine = Engine(precision="bf16", launch="graph")
+    found = choose_gpu_share(tiny_vit(), engine, say=lines.append, most=2)
+    assert time.monotonic() - begun < AT_MOST_SECONDS + GRACE_SECONDS + 5
+    assert "1 take" in lines[-1] and "2 take" in lines[-1], lines
+    assert found is None or found == GpuShare(gpus_per_trial=0.5, gpu=torch.cuda.get_device_name())
 
 
 @pytest.mark.gpu
 @needs_gpu
 def test_a_worker_is_out_of_memory_where_its_part_ends():
-    answer = measure(tiny_vit(), Engine(), (1,), device="cuda", seconds=0.1)
-    assert answer.failure is None and answer.bytes_of_one > 0
-    total = torch.cuda.mem_get_info()[1]
-    program = (
-        "import torch\n"
-        "from orchestrator.training.device_memory import free_bytes, keep_to_part\n"
-        "keep_to_part(0.25)\n"
-        "assert free_bytes(0.25) <= 0.25 * torch.cuda.mem_get_info()[1]\n"
-        "try:\n"
-        f"    torch.empty({int(0.3 * total)}, dtype=torch.uint8, device='cuda')\n"
-        "except torch.OutOfMemoryError:\n"
-        "    print('out of memory')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    program = """
+        import torch
+        from orchestrator.training.device_memory import free_bytes, keep_to_part
+        keep_to_part(0.25)
+        total = torch.cuda.mem_get_info()[1]
+        assert 0 < free_bytes(0.25) <= 0.25 * total
+        held = torch.empty(int(0.1 * total), dtype=torch.uint8, device="cuda")
+        try:
+            torch.empty(int(0.2 * total), dtype=torch.uint8, device="cuda")
+        except torch.OutOfMemoryError:
+            print("out of memory")
+    """
+    words = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout == "out of memory\n", done.stderr

@@ -26,6 +26,7 @@ from orchestrator.plan.plan import GpuShare
 from orchestrator.support.own_process import ROOT
 from orchestrator.support.with_parent import end_with_parent
 from orchestrator.training import shared_device
+from orchestrator.training.device_memory import OUTSIDE_BYTES
 from orchestrator.training.numerics import Engine
 from orchestrator.training.shared_device import Answer, Question
 
@@ -36,7 +37,7 @@ COUNTS = (1, 2, 4)
 """Trials on a GPU that are tried."""
 
 MEMORY_FOR_STEPS = 0.5
-"""Of a GPU's free memory; the rest is for what workers keep between trials."""
+"""Of a trial's part of the free memory; the rest is for what its worker keeps between trials."""
 
 WHOLE = "GPU share: a whole GPU for each trial"
 BATCH_SIZE = {"cuda": 64, "cpu": 4}
@@ -82,9 +83,11 @@ def chosen_count(answer: Answer, *, free_bytes: int, say: Callable[[str], None])
         say(f"{WHOLE}, it could not be measured: {answer.failure}")
         return 1
     rates = answer.steps_per_second
-    room = MEMORY_FOR_STEPS * free_bytes
     fitting = [
-        count for count in sorted(rates) if count == 1 or count * answer.bytes_of_one <= room
+        count
+        for count in sorted(rates)
+        if count == 1
+        or answer.bytes_of_one <= MEMORY_FOR_STEPS * (free_bytes / count - OUTSIDE_BYTES)
     ]
     chosen = 1
     for count in fitting:

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         backbone=options.backbone,
         weights=options.weights,
         image_size=options.image_size,
+        normalization=options.normalization,
         precision="fp32",
         eval_every=options.epochs,
         pruner="none",
@@ -147,6 +148,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backbone")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--image-size", type=int)
+    parser.add_argument("--normalization", help="for weights that do not say theirs")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")

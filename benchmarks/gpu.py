@@ -262,19 +262,23 @@ def _steps(o: argparse.Namespace, work: Path) -> Mapping[str, Step]:
     quick = o.quick
     device = ["--device", o.device]
     bf16 = [*device, "--precision", "bf16", "--clock", "wall"]
-    batch = 2 if quick else 64
-    rounds = ["--rounds", 2 if quick else 5]
-    material = _material(o, work)
-    on_images = [*material.images, *material.small]
-    whole = [*material.images, "--precision", "bf16"]
-    if o.backbone == "tiny":
-        whole += ["--backbone", "vit_quickstart"]
-    else:
-        whole += ["--backbone", o.backbone, "--random-weights", "--normalization", "imagenet"]
+    batch = ["--batch", 2 if quick else 64]
+    rounds = [*batch, "--rounds", 2 if quick else 5]
+    tokens = [3] if quick else [50, 100]
     epochs = 2 if quick else 100
     few_epochs = 2 if quick else 15
+    base, large, small = (["--backbone", name] for name in (o.backbone, o.large, o.small))
+    material = _material(o, work)
+    on_images = [*material.images, *material.small]
+    if o.backbone == "tiny":
+        whole: list[object] = ["--backbone", "vit_quickstart"]
+    else:
+        whole = [*base, "--random-weights", "--normalization", "imagenet"]
+    launched = [*bf16, "--launch", "compiled", *rounds]
     methods = ["--method", "vpt_deep", "vpt_deep_dropout", "spt_deep", "apt"]
-    tokens = [3] if quick else [50, 100]
+    ways = ["--ways", "eager"] if quick else ["--ways", "eager", "graph", "compiled"]
+    few = ["--tokens", 3, "--steps", 2] if quick else []
+    side = ["--ways", "eager", "--processes", 1, 2] if quick else []
 
     def step(name: str, limit: float, script: str, *arguments: object, **more: Any) -> Step:
         command = _script(script, *arguments, "--json", f"{{out}}/{name}.json")
@@ -288,7 +292,7 @@ def _steps(o: argparse.Namespace, work: Path) -> Mapping[str, Step]:
         return Step(
             name=name,
             command=[*command, *slots, "--out", work / name],
-            limit=110,
+            limit=130,
             keep=lambda work, out: _keep_sweep(name, work, out),
         )
 
@@ -303,50 +307,36 @@ def _steps(o: argparse.Namespace, work: Path) -> Mapping[str, Step]:
         Step(
             name="tests",
             command=[*pytest, *files, "--junit-xml", work / "tests.xml"],
-            limit=180,
+            limit=240,
             in_root=True,
             keep=_keep_tests,
         ),
+        step("step", 100, "step", *launched, *base, *methods, "--tokens", *tokens),
         step(
-            *("step", 90, "step", *bf16, *methods, "--tokens", *tokens, *rounds),
-            *("--backbone", o.backbone, "--batch", batch),
+            *("trial", 150, "trial", *material.images, *whole, *device, "--precision", "bf16"),
+            *("--epochs", epochs, "--cold-epochs", 2, "--method", "vpt_deep_adamw"),
+            *("--values", f"num_tokens={tokens[0]}"),
         ),
         step(
-            *("trial", 120, "trial", *whole, *device, "--epochs", epochs, "--cold-epochs", 2),
-            *("--method", "vpt_deep_adamw", "--values", f"num_tokens={3 if quick else 50}"),
+            *("step-large", 80, "step", *launched, *large, "--method", "vpt_deep"),
+            *("--tokens", tokens[0]),
         ),
-        step(
-            *("step-large", 70, "step", *bf16, "--method", "vpt_deep", "--tokens", tokens[0]),
-            *(*rounds, "--backbone", o.large, "--batch", batch),
-        ),
-        step(
-            *("side", 75, "neighbours", *device, "--backbone", o.small, "--batch", batch),
-            *("--at-most", 60, *(["--ways", "eager", "--processes", 1, 2] if quick else [])),
-        ),
+        step("side", 75, "neighbours", *device, *small, *batch, "--at-most", 60, *side),
         sweep("sweep", *whole_gpu),
         sweep("share", *quarter),
-        step("launch-small", 60, "launch", *device, "--backbone", o.small, *_launched(o), *rounds),
-        step("launch", 60, "launch", *device, "--backbone", o.backbone, *_launched(o), *rounds),
+        step("launch-small", 60, "launch", *device, *small, *rounds, *ways, *few),
+        step("launch", 60, "launch", *device, *base, *rounds, *ways, *few),
         step(
-            *("stacked", 60, "stacked", *bf16, "--backbone", o.small, "--batch", batch, *rounds),
+            *("stacked", 60, "stacked", *bf16, *small, *rounds),
             *("--trials", *([1, 2] if quick else [1, 2, 4, 8])),
         ),
         step(
             *("accuracy", 90, "accuracy", *on_images, *device, "--epochs", few_epochs),
             *("--method", "vpt_deep_adamw", "--configs", 1, "--seeds", 2 if quick else 4),
         ),
-        step(
-            *("fp8", 75, "fp8", *device, "--backbone", o.backbone, "--batch", batch, *rounds),
-            *("--seconds", 60),
-        ),
+        step("fp8", 75, "fp8", *device, *base, *rounds, "--seconds", 60),
     ]
     return {one.name: one for one in found}
-
-
-def _launched(o: argparse.Namespace) -> Sequence[object]:
-    if o.quick:
-        return ["--batch", 2, "--tokens", 3, "--steps", 2, "--ways", "eager"]
-    return ["--batch", 64]
 
 
 STEP_NAMES = (

@@ -40,6 +40,7 @@ from orchestrator.plan.space import SearchSpace
 from orchestrator.support.yaml_io import parse_yaml
 from orchestrator.training.context import TrialContext
 from orchestrator.training.feature_cache import FeatureCache
+from orchestrator.training.numerics import LAUNCHES
 from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
 
@@ -90,6 +91,7 @@ def _rows(options: argparse.Namespace, folder: Path) -> list[Row]:
         image_size=options.image_size,
         normalization=options.normalization,
         precision=options.precision,
+        launch=options.launch,
         eval_every=options.eval_every,
         frozen_cache=options.frozen_cache,
         pruner="none",
@@ -126,6 +128,7 @@ def _rows(options: argparse.Namespace, folder: Path) -> list[Row]:
                 run("found", task, space, WorkerCache(8 * 2**30))
     if options.json:
         document = {"machine": machine(), "import_seconds": IMPORT_SECONDS, **vars(options)}
+        document["engine"] = asdict(plan.engine)
         document["rows"] = [asdict(row) for row in rows]
         options.json.write_text(json.dumps(document, indent=2, default=str))
     return rows
@@ -256,6 +259,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="NAME=VALUE of hyper-parameters, instead of one from the middle of the space",
     )
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--launch", choices=("auto", *LAUNCHES), default="auto", help="of a GPU")
     parser.add_argument("--eval-every", type=int, default=1)
     parser.add_argument("--no-frozen-cache", dest="frozen_cache", action="store_false")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -18,6 +18,7 @@ pytestmark = [
 ]
 
 NUM_CLASSES = 5
+EXACT = Engine(deterministic=True)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def pixels() -> Pixels:
     )
 
 
-def vpt(vit: VisionTransformer, **recipe: object) -> TunedViT:
-    method = METHODS["vpt"](num_tokens=5, dropout=0.0)
+def vpt(vit: VisionTransformer, *, dropout: float = 0.0, **recipe: object) -> TunedViT:
+    method = METHODS["vpt"](num_tokens=5, dropout=dropout)
     settings = {"epochs": 3, "warmup_epochs": 1, "batch_size": 256, "lr": 0.5, **recipe}
     recipe_used = replace(method.recipe(), **settings)
     return tune(vit, method, num_classes=NUM_CLASSES, recipe=recipe_used, seed=1).cuda()
@@ -89,9 +90,15 @@ def test_memory_that_runs_out_splits_the_step_to_the_same_result(
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=tolerance)
 
 
-def test_the_same_seed_gives_the_same_numbers(vit: VisionTransformer, pixels: Pixels):
-    rows = [rows_of(vpt(vit), pixels, Engine(), Fit()) for _ in range(2)]
-    assert rows[0] == rows[1]
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_numbers(
+    precision: str, dropout: float, vit: VisionTransformer, pixels: Pixels
+):
+    engine, held = replace(EXACT, precision=precision), copy_of(vit)
+    engine.cast_frozen(held)
+    first, again = (rows_of(vpt(held, dropout=dropout), pixels, engine, Fit()) for _ in range(2))
+    assert first == again
 
 
 def test_a_cached_prefix_changes_nothing(vit: VisionTransformer, pixels: Pixels):
@@ -109,10 +116,10 @@ def test_images_that_stay_on_the_host_give_the_same_numbers(
     assert on_host.are_on_host and not pixels.are_on_host
     rows = []
     for there in (pixels, on_host):
-        model, engine = vpt(vit), Engine()
-        prefix = frozen_prefix(model, there, engine, Fit()) if cached else None
-        inputs = Inputs(pixels=there, prefix=prefix)
-        rows.append([row["train_loss"] for row in Training(model, inputs, seed=3).epochs()])
+        model = vpt(vit)
+        prefix = frozen_prefix(model, there, EXACT, Fit()) if cached else None
+        training = Training(model, Inputs(pixels=there, prefix=prefix), seed=3, engine=EXACT)
+        rows.append([row["train_loss"] for row in training.epochs()])
     assert rows[0] == rows[1]
 
 

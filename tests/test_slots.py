@@ -142,3 +142,9 @@ def test_what_ray_says_of_a_node_is_understood():
     assert Machine.of_ray(node) == L4
     assert Machine.of_ray({"CPU": 64.0}) == NO_GPU
     assert in_all([L4, H100, NO_GPU]) == {"CPU": 84, "GPU": 3, "GPU:L4": 1, "GPU:H100": 2}
+
+
+@pytest.mark.parametrize(("gpus_per_trial", "share"), [(0, 1), (0.25, 0.25), (1, 1), (2, 1)])
+def test_a_trial_has_a_part_of_each_gpu_that_it_uses(gpus_per_trial: float, share: float):
+    slots = Slots(num_slots=1, cpu_threads=1, gpus_per_trial=gpus_per_trial)
+    assert slots.gpu_share == share

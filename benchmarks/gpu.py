@@ -302,7 +302,8 @@ def _steps(o: argparse.Namespace, work: Path) -> Mapping[str, Step]:
         else (["--gpus-per-trial", 1], ["--gpus-per-trial", 0.25, "--cpus-per-trial", 1])
     )
     files = sorted(f for f in (ROOT / "tests").glob("test_*.py") if "mark.gpu" in f.read_text())
-    pytest = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider"]
+    pytest += ["-v", "--tb=short", "--timeout=120"]  # to see how far it came, should it crash
     found = [
         Step(
             name="tests",

@@ -77,6 +77,9 @@ def targets(folder: Path) -> list[Target]:
             measured, met = measure(results)
         except Unmeasured as error:
             measured, met = f"not measured: {error}", None
+        except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+            # A step that was stopped may leave half of its rows; the table is of the others, too.
+            measured, met = f"not measured: what was written does not say ({error!r})", None
         if not results.are_of_a_gpu:
             met = None
         found.append(Target(what=what.format(**names), wanted=wanted, measured=measured, met=met))
@@ -178,30 +181,35 @@ def _warm_trial(results: _Results) -> dict[str, Any]:
 
 def _trial_seconds(results: _Results) -> tuple[str, bool | None]:
     row = _warm_trial(results)
+    steps, start = row["step"] - row["first"], _start(row)
     text = (
-        f"{row['wall']:.1f} s: steps {row['step']:.1f}, validation after every epoch "
-        f"{row['evaluate']:.1f}, start {row['wall'] - row['step'] - row['evaluate']:.1f}"
+        f"{row['wall']:.1f} s: steps {steps:.1f}, validation after every epoch "
+        f"{row['evaluate']:.1f}, start {start:.1f}"
     )
     if row["epochs"] != TRIAL_EPOCHS:
         return f"{text}; {row['epochs']} epochs only", None
     return text, row["wall"] <= MOST_TRIAL_SECONDS
 
 
+def _start(row: Mapping[str, Any]) -> float:
+    """Seconds that a trial takes whatever its epochs are."""
+    return row["wall"] - (row["step"] - row["first"]) - row["evaluate"]
+
+
 def _not_step(results: _Results) -> tuple[str, bool | None]:
     row = _warm_trial(results)
-    share = 1 - row["step"] / row["wall"]
-    seldom = row["wall"] - 0.8 * row["evaluate"]
-    less = 1 - row["step"] / seldom
+    steps = row["step"] - row["first"]
+    share = 1 - steps / row["wall"]
+    less = 1 - steps / (row["wall"] - 0.8 * row["evaluate"])
     text = f"{share:.1%}; derived for --eval-every 5: {less:.1%}"
     return text, share <= MOST_NOT_STEP
 
 
 def _vtab_hours(results: _Results) -> tuple[str, bool | None]:
     row = _warm_trial(results)
-    epoch = (row["step"] + row["evaluate"]) / row["epochs"]
-    start = row["wall"] - row["step"] - row["evaluate"]
+    epoch = (row["step"] - row["first"] + row["evaluate"]) / row["epochs"]
     epochs = epochs_after_pruning()
-    hours = VTAB_TASKS * VTAB_TRIALS * (start + epochs * epoch) / 3600
+    hours = VTAB_TASKS * VTAB_TRIALS * (_start(row) + epochs * epoch) / 3600
     text = (
         f"{hours:.2f} h, derived from the trial above: one at a time, {epochs:.1f} of "
         f"{TRIAL_EPOCHS} epochs a trial, which is what successive halving leaves at best"

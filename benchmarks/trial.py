@@ -12,15 +12,17 @@ decoded already; a linear probe has at last a `found` trial of each task, as in 
 the node, with nothing in memory and the features on the disk. `import` is what a new process pays
 before anything else. What comes before the first step is split into `backbone` (its weights),
 `data` (the images), `frozen` (what the frozen part makes of them, kept for the next trial) and
-`prompts` (the rest: prompts, head, what a method looks at); `log` is the file of the tuned weights
-and `wall` all of it, with what the loop spends between epochs. `steps` is the share of the training
-steps in it: the rest is what a trial costs besides.
+`prompts` (the rest: prompts, head, what a method looks at). `first` is what the first epoch takes
+longer than the others, where a step is recorded or compiled; it is part of `step`. `log` is the
+file of the tuned weights and `wall` all of it, with what the loop spends between epochs. `steps` is
+the share of the training steps in it: the rest is what a trial costs besides.
 What a trial waits for between two of a worker, and what the driver logs of it, is measured by
 `control.py`.
 """
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -66,6 +68,8 @@ class Row:
     wall: float
     steps: float
     """The share of `step` in `wall`."""
+    first: float
+    """Of `step` what the first epoch takes longer than the others: recording, compilation."""
     epochs: int
     images_per_second: float
     val_accuracy: float
@@ -100,10 +104,10 @@ def _rows(options: argparse.Namespace, folder: Path) -> list[Row]:
     worker_cache = WorkerCache(8 * 2**30)
     print(f"\n{machine()}\nimport {IMPORT_SECONDS:.2f} s\n")
     print(
-        "| state | task | method | epochs | backbone | data | frozen | prompts | step | evaluate "
-        "| log | wall | steps | images/s | val |"
+        "| state | task | method | epochs | backbone | data | frozen | prompts | first | step "
+        "| evaluate | log | wall | steps | images/s | val |"
     )
-    print("|---" * 15 + "|")
+    print("|---" * 16 + "|")
     rows: list[Row] = []
 
     def run(state: str, task: str, space: SearchSpace, worker_cache: WorkerCache) -> None:
@@ -191,7 +195,9 @@ class _TimedTrial(Trial):
 
 
 def _run(state: str, trial: _TimedTrial) -> Row:
-    accuracy = [row["val_accuracy"] for row in trial.epochs() if "val_accuracy" in row][-1]
+    epochs = list(trial.epochs())
+    accuracy = [row["val_accuracy"] for row in epochs if "val_accuracy" in row][-1]
+    first, *others = [row["train_seconds"] for row in epochs]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         trial.save(Path(folder) / "0.safetensors")
@@ -210,7 +216,8 @@ def _run(state: str, trial: _TimedTrial) -> Row:
         log=saved,
         wall=facts.wall_seconds,
         steps=facts.train_seconds / facts.wall_seconds,
-        epochs=trial.num_epochs,
+        first=max(0.0, first - statistics.median(others)) if others else 0.0,
+        epochs=len(epochs),
         images_per_second=facts.images_per_second,
         val_accuracy=accuracy,
         frozen_work=facts.frozen_work,
@@ -231,8 +238,9 @@ def _value(text: str) -> tuple[str, Any]:
 def _text(row: Row) -> str:
     return (
         f"| {row.state} | {row.task} | {row.method} | {row.epochs} | {row.backbone:.3f}"
-        f" | {row.data:.3f} | {row.frozen:.3f} | {row.prompts:.3f} | {row.step:.2f}"
-        f" | {row.evaluate:.2f} | {row.log:.3f} | {row.wall:.2f} | {row.steps:.0%}"
+        f" | {row.data:.3f} | {row.frozen:.3f} | {row.prompts:.3f} | {row.first:.2f}"
+        f" | {row.step:.2f} | {row.evaluate:.2f} | {row.log:.3f} | {row.wall:.2f}"
+        f" | {row.steps:.0%}"
         f" | {row.images_per_second:.0f} | {row.val_accuracy:.3f} |"
     )
 

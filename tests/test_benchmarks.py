@@ -62,6 +62,7 @@ def test_the_trial_benchmark_tells_cold_warm_and_changed_tasks_apart(
     assert {row.method for row in rows} == {"linear", "vpt_deep"}
     assert all(row.step > 0 and row.evaluate > 0 and row.val_accuracy <= 1 for row in rows)
     assert all(row.prompts > 0 and row.log > 0 for row in rows)
+    assert all(0 <= row.first < row.step < row.wall for row in rows)
     assert "features cls pretrained_frozen computed once" in rows[0].frozen_work
     assert "blocks 0 computed once" in rows[-1].frozen_work
     cold, warm = rows[:2]
@@ -275,7 +276,7 @@ def test_targets_are_met_or_missed_by_a_card_and_never_by_a_rehearsal(tmp_path):
     write("machine", device="cuda", peak_tflops=800.0)
     rows = [step_row("vpt_deep", 50, 1.05), step_row("apt", 50, 1.0), step_row("apt", 100, 1.2)]
     write("step", rows=[*rows, step_row("vpt_deep", 200, 9.0)])  # no target beyond 100 prompts
-    seconds = {"step": 14.0, "evaluate": 0.5, "wall": 15.0}
+    seconds = {"step": 14.25, "first": 0.25, "evaluate": 0.5, "wall": 15.0}
     write("trial", rows=[{"state": "warm", "epochs": 100, **seconds}])
     write("steps", launch={"outcome": "crashed with SIGSEGV"}, tests={"outcome": "ok"})
     write("tests", passed=20, failed=0, skipped=0)
@@ -300,10 +301,14 @@ def test_targets_are_met_or_missed_by_a_card_and_never_by_a_rehearsal(tmp_path):
     assert in_8_bits == "1.11 (fc1, graph; bf16 compiled)"
     # All reach epoch 15, a quarter epoch 60, a sixteenth the end.
     assert epochs_after_pruning() == 15 + 45 / 4 + 40 / 16
-    hours = 19 * 60 * (0.5 + 28.75 * 0.145) / 3600
+    hours = 19 * 60 * (0.5 + 28.75 * (14 + 0.5) / 100) / 3600
     assert f"{hours:.2f} h, derived" in found["VTAB of one method, 19 x 60 trials, pruned"].measured
     launch_line = found["launched otherwise, whole trial, ViT-B/16"]
     assert launch_line.measured == "not measured: launch crashed with SIGSEGV"
+
+    write("trial", rows=[{"state": "warm"}])
+    (trial_line,) = [line for line in targets(tmp_path) if line.what.startswith("whole trial")]
+    assert "does not say (KeyError('step'))" in trial_line.measured
 
     write("machine", device="cpu", peak_tflops=800.0)
     assert {line.met for line in targets(tmp_path)} == {None}

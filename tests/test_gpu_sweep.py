@@ -63,6 +63,16 @@ def test_the_bundle_of_a_trial_predicts_the_same_labels_on_a_cpu(
     assert_answers_alike(load_bundle(path), load_bundle(path, device=device), digits)
 
 
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+def test_two_trials_of_one_seed_learn_the_same(device: str, digits: Path, tmp_path: Path):
+    engine = Engine(precision="bf16", launch="graph", deterministic=True)
+    learnt = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        path, _ = write_bundle("vpt", digits, folder, device=device, engine=engine)
+        learnt.append(path.with_suffix(".safetensors").read_bytes())
+    assert learnt[0] == learnt[1]
+
+
 @pytest.fixture(scope="module", params=[on_cpu_with_ray, on_gpu])
 def swept(
     request: pytest.FixtureRequest, digits: Path, tmp_path_factory: pytest.TempPathFactory

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ LEAST_SECONDS = 10
 GRACE_SECONDS = 8
 """After its limit a step may end in order for so long: a sweep takes its Ray down."""
 MOST_LOG_LINES = 200
+A_MOMENT = 0.05
+"""As a share of the time that a sweep took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +288,7 @@ def _steps(o: argparse.Namespace, work: Path) -> Mapping[str, Step]:
         return Step(name=name, command=command, limit=limit, **more)
 
     def sweep(name: str, *slots: object) -> Step:
-        length = ["--trials", 2 if quick else 8, "--epochs", few_epochs]
+        length = ["--trials", 2 if quick else 12, "--epochs", 2 if quick else 20]
         # The same configurations each time, all to their end, so that speeds compare.
         search = ["--method", "vpt_deep_adamw", "--sampler", "random", "--pruner", "none"]
         command = [sys.executable, "-m", "orchestrator", "sweep", *on_images, *length, *search]
@@ -379,15 +382,13 @@ def _keep_sweep(name: str, work: Path, out: Path) -> None:
     shutil.copyfile(work / name / "results.parquet", table)
     rows = pq.read_table(table).to_pylist()
     ended = [row for row in rows if row["finished"] and row["wall_seconds"] is not None]
-    span = max(row["finished"] for row in ended) - min(map(_began, ended))
     wall = sum(row["wall_seconds"] for row in ended)
     _write(
         out / f"{name}.json",
         {
             "states": sorted(row["state"] for row in rows),
             "trials": len(ended),
-            "seconds": span.total_seconds(),
-            "trials_per_hour": 3600 * len(ended) / span.total_seconds(),
+            "trials_per_hour": trials_per_hour(ended),
             "most_at_once": most_at_once(ended),
             "wall_seconds": wall,
             "steps": sum(row["train_seconds"] for row in ended) / wall,
@@ -399,10 +400,36 @@ def _keep_sweep(name: str, work: Path, out: Path) -> None:
 def most_at_once(rows: Sequence[Mapping[str, Any]]) -> int:
     """Of trials, as `results.parquet` has them, how many a worker had at the same time.
 
-    The column `started` would also count those that were drawn and waited for a worker.
+    The column `started` would also count those that were drawn and waited for a worker. An end is
+    noted a moment late, so that one trial seems to run into the next: moments do not count.
     """
-    changes = [(_began(row), 1) for row in rows] + [(row["finished"], -1) for row in rows]
-    return max(itertools.accumulate(change for _, change in sorted(changes)))
+    spans = _at_once(rows)
+    held: Counter[int] = Counter()
+    for number, (begin, end) in spans:
+        held[number] += (end - begin) / timedelta(seconds=1)
+    return max(number for number, seconds in held.items() if seconds >= A_MOMENT * held.total())
+
+
+def trials_per_hour(rows: Sequence[Mapping[str, Any]]) -> float:
+    """From when all workers have a trial to when the first of them has no other: how long workers
+    take to start says nothing about a sweep of many trials."""
+    most = most_at_once(rows)
+    busy = [span for number, span in _at_once(rows) if number == most]
+    begin, end = busy[0][0], busy[-1][1]
+    trials = sum(
+        max(timedelta(), min(row["finished"], end) - max(_began(row), begin))
+        / timedelta(seconds=row["wall_seconds"])
+        for row in rows
+    )
+    return trials / ((end - begin) / timedelta(hours=1))
+
+
+def _at_once(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, tuple[datetime, datetime]]]:
+    """How many trials were in a worker's hands from one change to the next."""
+    changes = sorted([(_began(row), 1) for row in rows] + [(row["finished"], -1) for row in rows])
+    numbers = itertools.accumulate(change for _, change in changes)
+    times = itertools.pairwise(time for time, _ in changes)
+    return list(zip(numbers, times, strict=False))  # after the last change there is none
 
 
 def _began(row: Mapping[str, Any]) -> datetime:

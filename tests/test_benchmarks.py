@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import accuracy
@@ -312,6 +313,22 @@ def test_targets_are_met_or_missed_by_a_card_and_never_by_a_rehearsal(tmp_path):
 
     write("machine", device="cpu", peak_tflops=800.0)
     assert {line.met for line in targets(tmp_path)} == {None}
+
+
+def test_trials_of_an_hour_are_those_while_all_workers_have_one():
+    start = datetime(2026, 11, 26)
+
+    def row(began: float, finished: float) -> dict[str, object]:
+        wall = finished - began
+        return {"finished": start + timedelta(seconds=finished), "wall_seconds": wall}
+
+    one_by_one = [row(0, 10.02), row(10, 20.02), row(20, 30)]
+    assert gpu.most_at_once(one_by_one) == 1
+    assert gpu.trials_per_hour(one_by_one) == pytest.approx(360, rel=0.01)
+    # The second worker comes after 30 s; then two trials take 20 s each, side by side.
+    shared = [row(0, 10), row(10, 30), row(30, 50), row(30, 50), row(50, 70)]
+    assert gpu.most_at_once(shared) == 2
+    assert gpu.trials_per_hour(shared) == pytest.approx(360)
 
 
 @pytest.mark.slow

@@ -21,7 +21,9 @@ on_gpu = pytest.param("cuda", marks=[pytest.mark.gpu, needs_a_gpu])
 on_cpu = pytest.param("cpu", marks=pytest.mark.slow)
 on_cpu_with_ray = pytest.param("cpu", marks=[pytest.mark.thorough, pytest.mark.ray])
 
-NUM_TRIALS, NUM_EPOCHS = 6, 8
+NUM_TRIALS = 8
+NUM_EPOCHS = {"cpu": 8, "cuda": 40}
+"""So many that a trial takes longer than workers start after each other."""
 SHARES = {
     "cpu": ("--slots", 2, "--gpus-per-trial", 0),
     "cuda": ("--slots", 4, "--gpus-per-trial", 0.25, "--cpus-per-trial", 1),
@@ -43,10 +45,10 @@ def assert_answers_alike(one: PromptedModel, other: PromptedModel, task: Path) -
     paths = sorted((task / "images" / "val").glob("*.png"))
     images = [Image.open(path) for path in paths]
     logits, others = one.logits(images), other.logits(images)
-    torch.testing.assert_close(logits, others, rtol=1e-2, atol=2e-2)
+    torch.testing.assert_close(logits, others, rtol=1e-2, atol=0.1)
     first, second = others.topk(2).values.unbind(dim=1)
-    is_clear = first - second > 0.1
-    assert is_clear.float().mean() > 0.8
+    is_clear = first - second > 0.2  # twice what a logit may differ by, with TF32 on one side
+    assert is_clear.float().mean() > 0.5
     labels, expected = ([p.label for p in model.predict(paths)] for model in (one, other))
     assert torch.equal(torch.tensor(labels)[is_clear], torch.tensor(expected)[is_clear])
 
@@ -79,7 +81,7 @@ def swept(
 ) -> tuple[str, Path, str]:
     """The device of a sweep through Ray, its folder, and what the command printed."""
     tmp = tmp_path_factory.mktemp("sweep")
-    length = ("--trials", NUM_TRIALS, "--epochs", NUM_EPOCHS)
+    length = ("--trials", NUM_TRIALS, "--epochs", NUM_EPOCHS[request.param])
     what = ("--tasks", "digits", "--backbone", "vit_quickstart", "--method", "vpt_deep")
     where = (*SHARES[request.param], *LAUNCH[request.param], "--out", tmp / "swept")
     output = run("sweep", digits.parent, *what, *length, *where, tmp=tmp, cwd=tmp)

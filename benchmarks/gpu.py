@@ -115,13 +115,13 @@ class Runner:
         """Whether the step came to its end."""
         limit = min(step.limit, self._deadline - time.monotonic() - GRACE_SECONDS)
         began = time.monotonic()
-        (self._out / f"{step.name}.json").unlink(missing_ok=True)
         command = [str(word).replace("{out}", str(self._out)) for word in step.command]
         log = self._out / f"{step.name}.log"
         if limit < LEAST_SECONDS:
             outcome = "not begun: no time left"
             log.write_text(outcome + "\n")
         else:
+            (self._out / f"{step.name}.json").unlink(missing_ok=True)  # of an earlier run
             outcome = self._outcome(step, command, limit, log)
             if step.keep is not None:
                 try:
@@ -331,7 +331,7 @@ def _steps(o: argparse.Namespace, work: Path) -> Mapping[str, Step]:
         step("launch-small", 60, "launch", *device, *small, *rounds, *ways, *few),
         step("launch", 60, "launch", *device, *base, *rounds, *ways, *few),
         step(
-            *("stacked", 60, "stacked", *bf16, *small, *rounds),
+            *("stacked", 60, "stacked", *bf16, "--launch", "graph", *small, *rounds),
             *("--trials", *([1, 2] if quick else [1, 2, 4, 8])),
         ),
         step(

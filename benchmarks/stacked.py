@@ -1,12 +1,13 @@
 """Prototype: several trials of VPT-Deep in one forward pass, against one after the other.
 
     python benchmarks/stacked.py --backbone vit_tiny_patch16_224 --batch 16 --trials 1 2 4 8
-    python benchmarks/stacked.py --device cuda --precision bf16 --batch 64
+    python benchmarks/stacked.py --device cuda --precision bf16 --launch graph --batch 64
 
 Prompts and heads have a trial axis, each trial has its own images, and the losses are summed, so
 that every trial gets its own gradient and nothing else: attention and norms never look beyond an
-image. The equality is checked before anything is timed. This is a measurement, not part of the
-engine: it would be taken over from 1.2 times the speed on.
+image. The equality is checked before anything is timed. As in a sweep, what is frozen in front of
+the prompts is computed before. This is a measurement, not part of the engine: it would be taken
+over from 1.2 times the speed on.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from torch.nn.functional import cross_entropy
 
 from methods import VPT, TunedViT, tune
 from methods.method import Tuning
-from orchestrator.training.numerics import ATTENTIONS, PRECISIONS, Engine
+from orchestrator.training.numerics import ATTENTIONS, LAUNCHES, PRECISIONS, Engine
+from orchestrator.training.recorded import Recorded
 
 
 class StackedPrompts(Tuning):
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     if options.device == "cpu":
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    engine = Engine(precision=options.precision, attention=options.attention)
+    engine = Engine(precision=options.precision, attention=options.attention, launch=options.launch)
     vit = backbone(options.backbone)
     engine.cast_frozen(vit)
     vit.to(options.device)
@@ -117,19 +119,38 @@ def _measure(
     images = torch.randn(count, batch, 3, *size, device=options.device)
     labels = torch.randint(NUM_CLASSES, (count, batch), device=options.device)
 
-    def single_steps() -> None:
-        for model, own_images, own_labels in zip(models, images, labels, strict=True):
-            model.zero_grad(set_to_none=True)
-            with engine.computing(options.device):
-                logits = model(own_images)
-            cross_entropy(logits, own_labels).backward()
+    def prefix_of(model: TunedViT, images: Tensor) -> Tensor:
+        with torch.no_grad(), engine.computing(options.device):
+            return model.prefix(images)
 
-    def stacked_step() -> None:
-        together.zero_grad(set_to_none=True)
+    def single(model: TunedViT, own_images: Tensor, own_labels: Tensor) -> Callable[[], None]:
+        prefix = prefix_of(model, own_images)
+
+        def action(_: Tensor) -> tuple[Tensor]:
+            with engine.computing(options.device):
+                logits = model.forward_from(prefix)
+            loss = cross_entropy(logits.float(), own_labels)
+            loss.backward()
+            return (loss.detach(),)
+
+        return _launched(action, model, labels, engine)
+
+    prefix_of_all = prefix_of(together, images.flatten(0, 1))
+
+    def stacked(_: Tensor) -> tuple[Tensor]:
         with engine.computing(options.device):
-            logits = together(images.flatten(0, 1))
-        losses = cross_entropy(logits, labels.flatten(), reduction="none")
-        losses.unflatten(0, (count, batch)).mean(dim=1).sum().backward()
+            logits = together.forward_from(prefix_of_all)
+        losses = cross_entropy(logits.float(), labels.flatten(), reduction="none")
+        loss = losses.unflatten(0, (count, batch)).mean(dim=1).sum()
+        loss.backward()
+        return (loss.detach(),)
+
+    singles = [single(*of_trial) for of_trial in zip(models, images, labels, strict=True)]
+    stacked_step = _launched(stacked, together, labels, engine)
+
+    def single_steps() -> None:
+        for step in singles:
+            step()
 
     def seconds(action: Callable[[], None]) -> float:
         started = clock()
@@ -146,6 +167,22 @@ def _measure(
         images_per_second=count * batch / statistics.median(stacked for _, stacked in times),
         difference=difference,
     )
+
+
+def _launched(
+    action: Callable[[Tensor], tuple[Tensor]], model: TunedViT, labels: Tensor, engine: Engine
+) -> Callable[[], None]:
+    """The action as the engine launches it; gradients are fresh after each call."""
+    device = labels.device.type
+    model.compile_blocks = engine.compiles(device)
+    learnt = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    launched = Recorded(action, learnt) if engine.records(device) else action
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        launched(labels)
+
+    return step
 
 
 def _difference(models: list[TunedViT], together: TunedViT) -> float:
@@ -169,6 +206,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="of one trial")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--attention", choices=ATTENTIONS, default="fused")
+    parser.add_argument("--launch", choices=LAUNCHES, default="eager", help="of a GPU")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--clock", choices=["process", "wall"], default="process")

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -205,23 +206,28 @@ def _floor(vit: VisionTransformer, images: Tensor, engine: Engine) -> Callable[[
     """Logits of the frozen network, with a gradient down to what enters the first block."""
     probe = tune(vit, METHODS["linear"](), num_classes=NUM_CLASSES).to(images.device)
     blocks = list(vit.blocks)
-    compiled = pieces.compiled() if engine.compiles(images.device.type) else None
+    fused = pieces.compiled() if engine.compiles(images.device.type) else None
 
-    def fused(block: Any, tokens: Tensor) -> Tensor:
-        assert compiled is not None
-        enter, leave = compiled
-        heads = block.attn.num_heads
-        q, k, v, _ = enter(block, tokens, None, False)
-        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-        attended = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return leave(block, tokens, block.attn.proj(attended))
+    def through(tokens: Tensor) -> Tensor:
+        if fused is None:
+            for block in blocks:
+                tokens = block(tokens)
+            return tokens
+        entered = fused.enter(blocks[0], tokens, slice(None), None, False)
+        for block, following in pairwise([*blocks, None]):
+            heads = (entered.q, entered.k, entered.v)
+            heads = (t.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for t in heads)
+            attended = scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+            left = (block, entered.tokens, block.attn.proj(attended))
+            if following is None:
+                return fused.leave(*left)
+            entered = fused.pass_on(*left, following, slice(None), None, False)
+        raise AssertionError("a network has a last block")
 
     def run() -> Tensor:
         with torch.no_grad():
             tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-        tokens = tokens.requires_grad_()
-        for block in blocks:
-            tokens = block(tokens) if compiled is None else fused(block, tokens)
+        tokens = through(tokens.requires_grad_())
         pooled = vit.fc_norm(vit.pool(vit.norm(tokens)))
         return probe.head(pooled)
 

@@ -6,7 +6,7 @@ tokens again and again. The attention itself stays outside, so that its fast ker
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +18,19 @@ _MOST_KINDS = 32
 """Of calls that are compiled apart; PyTorch runs what comes after so many as it is."""
 
 
-class Projected(NamedTuple):
+class Entered(NamedTuple):
     """What a block's attention is asked with; the prompts' keys and values stand in front."""
 
     q: Tensor
-    """(B, T, width)."""
+    """(B, T, width), of the tokens that ask."""
     k: Tensor
     """(B, P + N, width)."""
     v: Tensor
     """(B, P + N, width)."""
+    tokens: Tensor
+    """(B, T, d): those that ask, as they entered the block."""
     normed: Tensor | None
-    """(B, N, d) behind the block's first norm, where it was asked for."""
+    """(B, T, d): the same behind the block's first norm, where it was asked for."""
 
 
 def project(
@@ -65,12 +67,15 @@ def project(
     return q, k, v
 
 
-def enter(block: Block, tokens: Tensor, prompts: Tensor | None, keep_normed: bool) -> Projected:
-    """From the tokens (B, N, d) to queries, keys and values."""
+def enter(
+    block: Block, tokens: Tensor, asking: slice, prompts: Tensor | None, keep_normed: bool
+) -> Entered:
+    """From the tokens (B, N, d) that enter a block."""
     normed = block.norm1(tokens)
-    q, k, v = project(block, normed, slice(None), prompts)
+    q, k, v = project(block, normed, asking, prompts)
     # In the type that linear layers get: written whole it would cost as much as all else here.
-    return Projected(q, k, v, normed.to(q.dtype) if keep_normed else None)
+    kept = normed[:, asking].to(q.dtype) if keep_normed else None
+    return Entered(q, k, v, tokens[:, asking], kept)
 
 
 def leave(block: Block, tokens: Tensor, branch: Tensor) -> Tensor:
@@ -80,11 +85,36 @@ def leave(block: Block, tokens: Tensor, branch: Tensor) -> Tensor:
     return result + block.ls2(block.mlp(block.norm2(result)))
 
 
+def pass_on(
+    block: Block,
+    tokens: Tensor,
+    branch: Tensor,
+    following: Block,
+    asking: slice,
+    prompts: Tensor | None,
+    keep_normed: bool,
+) -> Entered:
+    """From one attention to the next: `leave` this block and `enter` the `following` one."""
+    return enter(following, leave(block, tokens, branch), asking, prompts, keep_normed)
+
+
+class Compiled(NamedTuple):
+    """The same functions, compiled."""
+
+    enter: Callable[..., Entered]
+    leave: Callable[..., Tensor]
+    pass_on: Callable[..., Entered]
+
+
 @cache
-def compiled() -> tuple[Any, Any]:
-    """`enter` and `leave`, compiled once for all numbers of images, tokens and prompts."""
+def compiled() -> Compiled:
+    """Compiled when first called, once for all numbers of images, tokens and prompts."""
     import torch._dynamo  # takes a second that only this is worth
 
-    # Each with and without gradients, and `enter` for prompts of all images, of each, or none.
+    # Each with and without gradients, and for prompts of all images, of each, or none.
     torch._dynamo.config.recompile_limit = max(_MOST_KINDS, torch._dynamo.config.recompile_limit)
-    return torch.compile(enter, dynamic=True), torch.compile(leave, dynamic=True)
+    return Compiled(
+        enter=torch.compile(enter, dynamic=True),
+        leave=torch.compile(leave, dynamic=True),
+        pass_on=torch.compile(pass_on, dynamic=True),
+    )

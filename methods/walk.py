@@ -275,13 +275,12 @@ class TunedViT(nn.Module):
         tokens = prefix
         if start is None:
             tokens, start = self._embed(prefix), 0
+        if self._can_fuse:
+            return self._features(self._fused_blocks(start, tokens))
         memory = None
         for index in range(start, len(self.vit.blocks)):
             if self.tuning.persistent and index == self.tuning.first_block:
-                # Not len(), which would fix the batch size of an exported program.
-                prompts = self.tuning.prompts(index, tokens.shape[0])
-                assert prompts is not None, "persistent prompts are asked for once, here"
-                tokens = self._insert(tokens, prompts)
+                tokens = self._with_persistent(tokens)
             if self.checkpoint_blocks and self.training:
                 tokens, memory = checkpoint(self._step, index, tokens, memory, use_reentrant=False)
             else:
@@ -300,76 +299,135 @@ class TunedViT(nn.Module):
 
     def _step(self, index: int, tokens: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """One block; of the last one only the tokens that the readout reads."""
-        block = self._block(index)
-        tuning = self.tuning if index >= self.tuning.first_block else _UNTOUCHED
-        is_last = index == len(self.vit.blocks) - 1
+        block, tuning = self._block(index), self._tuning_of(index)
         in_sequence = tuning.num_prompts if tuning.persistent else 0
-        prompts = None if tuning.persistent else tuning.prompts(index, tokens.shape[0])
-        if is_last and prompts is not None and self.readout in ("mean_no_cls", "prompt_pool"):
+        prompts = self._prompts_into(index, tokens.shape[0])
+        if prompts is not None and self._is_read_with_prompts(index):
             tokens, in_sequence, prompts = self._insert(tokens, prompts), tuning.num_prompts, None
-        asking = self._readout_rows(in_sequence) if is_last else slice(None)
+        asking = self._asking(index, in_sequence)
+        normed = block.norm1(tokens)
 
-        compiled = pieces.compiled() if self._is_compiled(index, tuning) else None
-        if compiled:
-            enter, _ = compiled
-            q, k, v, normed = enter(block, tokens, prompts, overrides(tuning, "after_attention"))
-        else:
-            normed = block.norm1(tokens)
+        def update(asking_normed: Tensor, q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            if (of_queries := tuning.query_update(index, asking_normed)) is not None:
+                q = q + of_queries
+            if (of_values := tuning.value_update(index, normed)) is not None:
+                v = v + of_values
+            return q, v
 
-            def update(asking_normed: Tensor, q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-                if (of_queries := tuning.query_update(index, asking_normed)) is not None:
-                    q = q + of_queries
-                if (of_values := tuning.value_update(index, normed)) is not None:
-                    v = v + of_values
-                return q, v
+        q, k, v = pieces.project(block, normed, asking, prompts, update)
+        attended = self._attend(index, q, k, v)
+        attended = tuning.after_attention(index, normed[:, asking], attended)
+        result = tokens[:, asking] + self._drop(index, block.drop_path1(block.ls1(attended)))
+        output = tuning.after_mlp(index, block.mlp(block.norm2(result)))
+        result = result + self._drop(index, block.drop_path2(block.ls2(output)))
+        result = tuning.after_block(index, result)
+        return self._edited(index, tokens, result, memory)
 
-            q, k, v = pieces.project(block, normed, asking, prompts, update)
-        attended = self._attend(index, tuning, q, k, v)
-        if normed is not None:
-            attended = tuning.after_attention(index, normed[:, asking], attended)
-        if compiled:
-            _, leave = compiled
-            result = leave(block, tokens, attended)
-        else:
-            result = tokens[:, asking] + self._drop(index, block.drop_path1(block.ls1(attended)))
-            output = tuning.after_mlp(index, block.mlp(block.norm2(result)))
-            result = result + self._drop(index, block.drop_path2(block.ls2(output)))
-            result = tuning.after_block(index, result)
+    def _fused_blocks(self, start: int, tokens: Tensor) -> Tensor:
+        """The same for all blocks from `start` on, compiled from one attention to the next."""
+        fused, memory, entered = pieces.compiled(), None, None
+        for index in range(start, len(self.vit.blocks)):
+            block, tuning = self._block(index), self._tuning_of(index)
+            if entered is None:
+                if tuning.persistent and index == tuning.first_block:
+                    tokens = self._with_persistent(tokens)
+                if self._is_read_with_prompts(index):
+                    return self._step(index, tokens, memory)[0]
+                entered = fused.enter(block, tokens, *self._entry(index, tokens))
+            attended = self._attend(index, entered.q, entered.k, entered.v)
+            if entered.normed is not None:
+                attended = tuning.after_attention(index, entered.normed, attended)
+            if index == len(self.vit.blocks) - 1:  # so few tokens that nothing is worth fusing
+                return pieces.leave(block, entered.tokens, attended)
+            if self._is_open_behind(index):
+                result = fused.leave(block, entered.tokens, attended)
+                tokens, memory = self._edited(index, entered.tokens, result, memory)
+                entered = None
+            else:
+                entry = self._entry(index + 1, entered.tokens)
+                following = self._block(index + 1)
+                entered = fused.pass_on(block, entered.tokens, attended, following, *entry)
+        return tokens
 
-        if tuning.persistent and not is_last:
-            start = self.vit.num_prefix_tokens
-            end = start + in_sequence
-            edited, memory = tuning.between(
-                index, tokens[:, start:end], result[:, start:end], result[:, end:], memory
-            )
-            if edited is not None:
-                result = torch.cat([result[:, :start], edited, result[:, end:]], dim=1)
-        return result, memory
+    @property
+    def _can_fuse(self) -> bool:
+        """Whether the method leaves the inside of the pieces as it is, and nothing is drawn there
+        or computed twice."""
+        return (
+            self.compile_blocks
+            and not self.checkpoint_blocks
+            and not self.method.trains_backbone
+            and not (self.training and any(self._drop_path))
+            and not any(overrides(self.tuning, hook) for hook in _INSIDE_PIECES)
+        )
 
-    def _attend(self, index: int, tuning: Tuning, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _is_open_behind(self, index: int) -> bool:
+        """Whether the tokens between this block and the next are changed or read."""
+        tuning, following = self._tuning_of(index), self._tuning_of(index + 1)
+        is_edited = tuning.persistent and overrides(tuning, "between")
+        begins = following.persistent and following.first_block == index + 1
+        return is_edited or begins or self._is_read_with_prompts(index + 1)
+
+    def _entry(self, index: int, tokens: Tensor) -> tuple[slice, Tensor | None, bool]:
+        """What enters a block beside its tokens: who asks, prompts, whether normed tokens are
+        wanted behind its attention."""
+        tuning = self._tuning_of(index)
+        asking = self._asking(index, tuning.num_prompts if tuning.persistent else 0)
+        prompts = self._prompts_into(index, tokens.shape[0])
+        return asking, prompts, overrides(tuning, "after_attention")
+
+    def _tuning_of(self, index: int) -> Tuning:
+        return self.tuning if index >= self.tuning.first_block else _UNTOUCHED
+
+    def _prompts_into(self, index: int, batch_size: int) -> Tensor | None:
+        """Prompts that are thrown away behind the block."""
+        tuning = self._tuning_of(index)
+        return None if tuning.persistent else tuning.prompts(index, batch_size)
+
+    def _with_persistent(self, tokens: Tensor) -> Tensor:
+        # Not len(), which would fix the batch size of an exported program.
+        prompts = self.tuning.prompts(self.tuning.first_block, tokens.shape[0])
+        assert prompts is not None, "persistent prompts are asked for once, here"
+        return self._insert(tokens, prompts)
+
+    def _is_read_with_prompts(self, index: int) -> bool:
+        """Whether this is the last block, and a readout reads its own prompts too."""
+        is_last = index == len(self.vit.blocks) - 1
+        reads = self.readout in ("mean_no_cls", "prompt_pool")
+        return is_last and reads and not self._tuning_of(index).persistent
+
+    def _asking(self, index: int, in_sequence: int) -> slice:
+        """Tokens whose queries are asked, where `in_sequence` prompts stand among them."""
+        is_last = index == len(self.vit.blocks) - 1
+        return self._readout_rows(in_sequence) if is_last else slice(None)
+
+    def _edited(self, index: int, before: Tensor, after: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """The tokens that left block `index` with persistent prompts as the next one sees them."""
+        tuning = self._tuning_of(index)
+        if not tuning.persistent or index == len(self.vit.blocks) - 1:
+            return after, memory
+        start = self.vit.num_prefix_tokens
+        end = start + tuning.num_prompts
+        edited, memory = tuning.between(
+            index, before[:, start:end], after[:, start:end], after[:, end:], memory
+        )
+        if edited is None:
+            return after, memory
+        return torch.cat([after[:, :start], edited, after[:, end:]], dim=1), memory
+
+    def _attend(self, index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of the queries (B, T, width) to keys and values, projected: (B, T, d)."""
         attn = self._block(index).attn
         assert isinstance(attn, Attention)
         q, k, v = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
         q, k = attn.q_norm(q), attn.k_norm(k)
-        if (temperature := tuning.temperature(index)) is not None:
+        if (temperature := self._tuning_of(index).temperature(index)) is not None:
             q = q / temperature
         attended = F.scaled_dot_product_attention(
             q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0, scale=attn.scale
         )
         attended = attn.norm(attended.transpose(1, 2).flatten(2))
         return attn.proj_drop(attn.proj(attended))
-
-    def _is_compiled(self, index: int, tuning: Tuning) -> bool:
-        """Not where the method reaches into the parts that are fused, nor in the last block, which
-        runs for a few tokens only."""
-        return (
-            self.compile_blocks
-            and index < len(self.vit.blocks) - 1
-            and not self.method.trains_backbone
-            and not (self.training and self._drop_path[index])
-            and not any(overrides(tuning, hook) for hook in _INSIDE_PIECES)
-        )
 
     def _block(self, index: int) -> Block:
         block = self.vit.blocks[index]

@@ -1,7 +1,7 @@
 """Whether frozen linear layers in 8-bit floating point pay: time, gradients, accuracy.
 
     python benchmarks/fp8.py --backbone vit_base_patch16_224 --layers qkv,fc1,fc2 fc1,fc2
-    python benchmarks/fp8.py --accuracy data/vtab-1k --task eurosat --epochs 15 \\
+    python benchmarks/fp8.py --accuracy data/vtab-1k --task eurosat cifar --epochs 30 \\
         --backbone deit_tiny_patch16_224 --weights deit_tiny.safetensors
 
 The first times a training step of VPT-Deep with each set of `--layers` in 8 bits against bfloat16
@@ -10,7 +10,8 @@ rounds. A gradient's error is that of all prompts against float32. Then the piec
 products, and what prepares their inputs.
 
 The second trains the same configuration in bfloat16 and in 8 bits with every seed on real images,
-and pairs the validation accuracies. The layers are those of `fp8_layers.py`; the engine has none.
+and pairs the validation accuracies; several `--task` tell more than several `--seeds`. The layers
+are those of `fp8_layers.py`; the engine has none.
 """
 
 import argparse
@@ -479,29 +480,31 @@ def _text(value: float | None, digits: int) -> str:
 
 
 def _summary(rows: Sequence[SeedRow]) -> str:
-    """Differences over their standard error tell noise from a loss."""
-    said = []
+    """Seeds of a task share its validation images and the quantised backbone, so what these do
+    by chance is the same for all of them: only tasks repeat the experiment."""
+    lines = []
     for name, of_bf16, of_fp8 in (("accuracy", "bf16", "fp8"), ("loss", "bf16_loss", "fp8_loss")):
-        pairs: dict[str, list[tuple[float, float]]] = {}
+        differences: dict[str, list[float]] = {}
         for row in rows:
             bf16, fp8 = getattr(row, of_bf16), getattr(row, of_fp8)
             if bf16 is not None and fp8 is not None:
-                pairs.setdefault(row.task, []).append((bf16, fp8))
-        differences = [fp8 - bf16 for of_task in pairs.values() for bf16, fp8 in of_task]
-        variances = [
-            statistics.variance(bf16 for bf16, _ in of_task)
-            for of_task in pairs.values()
-            if len(of_task) > 1
+                differences.setdefault(row.task, []).append(fp8 - bf16)
+        lines += [
+            f"{name}, fp8 - bf16, {task}: {_mean_and_error(of_task)} over seeds"
+            for task, of_task in differences.items()
         ]
-        if not variances:
-            return "\ntoo few pairs for a mean"
-        said.append(
-            f"{name}, fp8 - bf16 over {len(differences)} pairs of {len(rows)}: "
-            f"{statistics.mean(differences):+.4f}, standard error "
-            f"{statistics.stdev(differences) / math.sqrt(len(differences)):.4f}; standard deviation"
-            f" between two seeds in bf16 {math.sqrt(statistics.mean(variances)):.4f}"
-        )
-    return "\n" + "\n".join(said)
+        if len(differences) > 1:
+            means = [statistics.mean(of_task) for of_task in differences.values()]
+            lines.append(f"{name}, fp8 - bf16: {_mean_and_error(means)} over tasks")
+    diverged = sum(value is None for row in rows for value in (row.bf16, row.fp8))
+    return "\n" + "\n".join([*lines, f"{diverged} of {2 * len(rows)} trials diverged"])
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:+.4f}, a single one"
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return f"{statistics.mean(values):+.4f}, standard error {error:.4f} of {len(values)}"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

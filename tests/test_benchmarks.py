@@ -203,16 +203,20 @@ def test_the_fp8_benchmark_tells_times_errors_and_what_failed(tmp_path, capsys):
 
 def test_the_fp8_benchmark_pairs_accuracies_by_seed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
-    suite = write_suite(tmp_path / "suite", ("colours",))
-    options = ["--task", "colours", "--backbone", "vit_quickstart", "--device", "cpu"]
+    suite, tasks = write_suite(tmp_path / "suite"), ["colours_a", "colours_b"]
+    options = ["--task", *tasks, "--backbone", "vit_quickstart", "--device", "cpu"]
     report = fp8.main(["--accuracy", str(suite), *options, "--epochs", "1", "--seeds", "2"])
-    assert [row.seed for row in report.seeds] == [0, 1] and not report.failures
+    pairs = [(seed, task) for seed in range(2) for task in tasks]
+    assert [(row.seed, row.task) for row in report.seeds] == pairs and not report.failures
     for row in report.seeds:
         assert row.bf16 is not None and row.fp8 is not None
         # Near, but not the same: the backbone in 8 bits is one of its own.
         assert row.bf16_loss is not None and row.fp8_loss == pytest.approx(row.bf16_loss, rel=0.05)
         assert row.fp8_loss != row.bf16_loss
-    assert "fp8 - bf16 over 2 pairs of 2" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    differences = [row.fp8_loss - row.bf16_loss for row in report.seeds]
+    assert f"loss, fp8 - bf16: {sum(differences) / 4:+.4f}, standard error" in out
+    assert "colours_b: " in out and "0 of 8 trials diverged" in out
 
 
 def test_the_reading_benchmark_reads_the_same_both_ways(capsys):

@@ -67,13 +67,16 @@ def test_the_walk_equals_the_plain_token_form_on_the_gpu(name: str):
         torch.testing.assert_close(gradient, plain[1][key], rtol=1e-9, atol=1e-10, msg=key)
 
 
+@pytest.mark.parametrize("launch", ["eager", "graph"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_memory_that_runs_out_splits_the_step_to_the_same_result(
-    precision: str, vit: VisionTransformer, pixels: Pixels
+    precision: str, launch: str, vit: VisionTransformer, pixels: Pixels
 ):
-    engine, held = Engine(precision=precision), copy_of(vit)
+    engine, held = Engine(precision=precision, launch=launch), copy_of(vit)
     engine.cast_frozen(held)
     whole_fit, split_fit = Fit(), Fit()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     whole = rows_of(vpt(held), pixels, engine, whole_fit)
     assert whole_fit == Fit()
     peak = torch.cuda.max_memory_reserved()

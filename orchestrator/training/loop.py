@@ -20,7 +20,7 @@ from orchestrator.training.augment import cut_out, draw_crops
 from orchestrator.training.normalization import normalized
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import TOP1, Objective
-from orchestrator.training.recorded import Recorded
+from orchestrator.training.recorded import Recorded, weakly
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -155,7 +155,7 @@ class Evaluator:
         self._targets = inputs.pixels.labels
         can_record = inputs.can_be_recorded and model.method.same_each_step
         records = can_record and engine.records(self._targets.device.type)
-        self._recorded = Recorded(self._part) if records else None
+        self._recorded = Recorded(weakly(self._part)) if records else None
 
     def forget_recordings(self) -> None:
         """Give their memory back: from now on kernels are launched one by one."""
@@ -255,7 +255,7 @@ class Training:
         )
         self._recorded = None
         if self._can_record:
-            self._recorded = Recorded(self._gradients_of, self._learnt)
+            self._recorded = Recorded(weakly(self._gradients_of), self._learnt)
         self._validate_after = validate_after
         self._objective = objective
         self._seed = seed

@@ -7,12 +7,16 @@ longer to launch them than the device to run them.
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Action = Callable[[Tensor], tuple[Tensor, ...]]
 """What is computed for some images, by their indices (B,)."""
@@ -23,6 +27,22 @@ class _Recording(NamedTuple):
     graph: torch.cuda.CUDAGraph
     results: tuple[Tensor, ...]
     gradients: tuple[Tensor | None, ...]
+
+
+def weakly(method: Callable[P, R]) -> Callable[P, R]:
+    """A bound method without its object, for what the object itself holds.
+
+    Else the two hold each other, and the gigabytes of a recording wait for Python to tidy up, which
+    knows nothing of a device's memory.
+    """
+    held = WeakMethod(method)
+
+    def call(*arguments: P.args, **options: P.kwargs) -> R:
+        found = held()
+        assert found is not None, "only what the object holds may call it"
+        return found(*arguments, **options)
+
+    return call
 
 
 class Recorded:

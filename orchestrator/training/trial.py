@@ -41,6 +41,7 @@ from orchestrator.training.loop import (
 from orchestrator.training.normalization import per_channel
 from orchestrator.training.numerics import Engine
 from orchestrator.training.own_methods import use
+from orchestrator.training.recorded import weakly
 from orchestrator.training.versions import code_digest
 from orchestrator.training.worker_cache import WorkerCache
 
@@ -110,7 +111,7 @@ class Trial:
             seed=self.config.seed,
             engine=self.context.engine,
             fit=self._fit,
-            validate_after=self._is_validated,
+            validate_after=weakly(self._is_validated),
             objective=self.objective,
         )
         try:

@@ -129,6 +129,9 @@ class Runner:
                 except (OSError, ValueError, LookupError, ET.ParseError) as error:
                     outcome = f"{outcome}; left nothing to read ({error})"
             _shorten(log)
+            for file in (log, self._out / f"{step.name}.json"):
+                if file.exists():
+                    file.write_text(self._plain(file.read_text()))
         seconds = time.monotonic() - began
         print(f"{step.name}: {seconds:.0f} s, {outcome}", flush=True)
         if outcome != OK:
@@ -173,12 +176,12 @@ class Runner:
         _write(self._out / "steps.json", noted)
         (self._out / "targets.md").write_text(as_table(targets(self._out)) + "\n")
 
-    def _plain(self, word: str) -> str:
-        """Without the places of this machine."""
-        places = {self._out: "OUT", self._work: "WORK", ROOT: ".", Path(sys.executable): "python"}
-        for place, name in places.items():
-            word = word.replace(str(place), name)
-        return word
+    def _plain(self, text: str) -> str:
+        """Without the places of this machine: results are for others to read."""
+        python = {Path(sys.executable): "python", Path(sys.prefix): "PYTHON"}
+        for place, name in {self._out: "OUT", self._work: "WORK", **python, ROOT: "."}.items():
+            text = re.sub(rf"(?<![\w.]){re.escape(str(place))}(?![\w-])", name, text)
+        return text
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -344,6 +344,8 @@ def test_all_is_measured_by_one_command_and_a_part_again_beside_the_rest(tmp_pat
     rehearsal = ["--device", "cpu", "--backbone", "tiny", "--quick", "--out", str(out)]
     assert gpu.main([*rehearsal, "--steps", "step"]) == 0
     assert {"machine", "stacked", "step"} == set(json.loads((out / "steps.json").read_text()))
+    written = [file.read_text() for file in out.iterdir()]
+    assert not any(str(tmp_path) in text or str(gpu.ROOT) in text for text in written)
     table = (out / "targets.md").read_text()
     for expected in ("tests not run", "stacked crashed with SIGSEGV", "at P = 3"):
         assert expected in table

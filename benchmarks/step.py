@@ -32,7 +32,7 @@ import timm
 import torch
 from plain_form import plain_logits
 from timm.models import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     labels = torch.arange(options.batch, device=options.device) % NUM_CLASSES
     clock = clock_of(options.device, options.clock)
 
-    floor = launched(_floor(vit, images, engine), labels, engine)
+    floor = launched(_floor(vit, images), _floor(vit, images, fused=True), labels, engine)
 
     def lines() -> Iterator[Line]:
         """One after the other: what is recorded of a step keeps its memory."""
@@ -102,13 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
                 model = tune(
                     vit, METHODS[method](**settings, num_tokens=num_tokens), num_classes=NUM_CLASSES
                 ).to(options.device)
-                plain = partial(plain_logits, model, images)
-                yield Line(
-                    name,
-                    num_tokens,
-                    launched(partial(model, images), labels, engine, model),
-                    launched(plain, labels, engine, model),
-                )
+                forms = (TunedViT.__call__, plain_logits)
+                ours, plain = (of_model(form, model, images, labels, engine) for form in forms)
+                yield Line(name, num_tokens, ours, plain)
 
     rows = []
     for line in lines():
@@ -129,6 +125,7 @@ class Step:
     """A forward and a backward pass."""
 
     forward: Callable[[], Tensor]
+    """Never compiled, nor is `eager`: what counts FLOPs would turn compilation off for good."""
     eager: Callable[[], None]
     launched: Callable[[], None]
     """The same as the engine launches it."""
@@ -145,18 +142,20 @@ class Line:
 
 
 def launched(
-    forward: Callable[[], Tensor], labels: Tensor, engine: Engine, model: TunedViT | None = None
+    forward: Callable[[], Tensor],
+    fused: Callable[[], Tensor],
+    labels: Tensor,
+    engine: Engine,
+    learnt: Sequence[nn.Parameter] = (),
 ) -> Step:
-    """The step of a forward pass that gives logits; gradients are fresh after each call."""
+    """The step of a forward pass that gives logits, and of the same with compiled parts; gradients
+    are fresh after each call."""
     device = labels.device.type
-    learnt = [] if model is None else [p for p in model.parameters() if p.requires_grad]
-    if model is not None:
-        model.compile_blocks = engine.compiles(device)
 
-    def action(_: Tensor) -> tuple[Tensor]:
+    def step_of(logits_of: Callable[[], Tensor], _: Tensor) -> tuple[Tensor]:
         with engine.repeatable():
             with engine.computing(device):
-                logits = forward()
+                logits = logits_of()
             loss = cross_entropy(logits.float(), labels)
             loss.backward()
         return (loss.detach(),)
@@ -164,16 +163,34 @@ def launched(
     def eager() -> None:
         for tensor in learnt:
             tensor.grad = None
-        action(labels)
+        step_of(forward, labels)
 
     if not engine.records(device):
         return Step(forward, eager, eager)
-    recorded = Recorded(action, learnt)
+    chosen = fused if engine.compiles(device) else forward
+    recorded = Recorded(partial(step_of, chosen), learnt)
 
     def replayed() -> None:
         recorded(labels)
 
     return Step(forward, eager, replayed)
+
+
+def of_model(
+    form: Callable[[TunedViT, Tensor], Tensor],
+    model: TunedViT,
+    images: Tensor,
+    labels: Tensor,
+    engine: Engine,
+) -> Step:
+    """The step of a model, in the walk's form or the plain one."""
+
+    def logits(compiled: bool) -> Tensor:
+        model.compile_blocks = compiled
+        return form(model, images)
+
+    learnt = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    return launched(partial(logits, False), partial(logits, True), labels, engine, learnt)
 
 
 def machine() -> dict[str, Any]:
@@ -202,26 +219,26 @@ def backbone(name: str, image_size: int | None = None) -> VisionTransformer:
     return vit.requires_grad_(False).eval()
 
 
-def _floor(vit: VisionTransformer, images: Tensor, engine: Engine) -> Callable[[], Tensor]:
+def _floor(vit: VisionTransformer, images: Tensor, *, fused: bool = False) -> Callable[[], Tensor]:
     """Logits of the frozen network, with a gradient down to what enters the first block."""
     probe = tune(vit, METHODS["linear"](), num_classes=NUM_CLASSES).to(images.device)
     blocks = list(vit.blocks)
-    fused = pieces.compiled() if engine.compiles(images.device.type) else None
 
     def through(tokens: Tensor) -> Tensor:
-        if fused is None:
+        if not fused:
             for block in blocks:
                 tokens = block(tokens)
             return tokens
-        entered = fused.enter(blocks[0], tokens, slice(None), None, False)
+        compiled = pieces.compiled()
+        entered = compiled.enter(blocks[0], tokens, slice(None), None, False)
         for block, following in pairwise([*blocks, None]):
             heads = (entered.q, entered.k, entered.v)
             heads = (t.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for t in heads)
             attended = scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
             left = (block, entered.tokens, block.attn.proj(attended))
             if following is None:
-                return fused.leave(*left)
-            entered = fused.pass_on(*left, following, slice(None), None, False)
+                return compiled.leave(*left)
+            entered = compiled.pass_on(*left, following, slice(None), None, False)
         raise AssertionError("a network has a last block")
 
     def run() -> Tensor:

@@ -37,6 +37,7 @@ def chosen(precision, device="cpu", launch="auto"):
         launch=launch,
         device=device,
         cpu_threads=1,
+        images=10**9,
         say=said.append,
     )
     return engine, said
@@ -64,6 +65,29 @@ def test_of_the_ways_to_compute_the_one_that_is_worth_it_is_taken(monkeypatch):
 def test_bf16_may_be_asked_for():
     engine, said = chosen("bf16")
     assert engine.precision == "bf16" and len(said) == 1
+
+
+FP32, GRAPH, COMPILED = (
+    Engine(precision=precision, launch=launch)
+    for precision, launch in (("fp32", "graph"), ("bf16", "graph"), ("bf16", "compiled"))
+)
+
+
+@pytest.mark.parametrize(
+    ("compiled_ms", "steps", "expected"),
+    [
+        (12.0, 10**5, COMPILED),  # 1.4 times as fast, and 500 s are saved
+        (12.0, 1000, GRAPH),  # it would save 5 s for 20 s of compiling
+        (16.0, 10**5, GRAPH),  # too little to gain for kernels that round otherwise
+    ],
+)
+def test_what_is_compiled_must_save_more_than_it_takes(compiled_ms, steps, expected):
+    seconds = {FP32: 0.050, GRAPH: 0.017, COMPILED: compiled_ms / 1e3}
+    preparations = {FP32: 1.0, GRAPH: 1.0, COMPILED: 20.0}
+    chosen_way, gains, remark = precision_module.pick([seconds] * 3, preparations, steps)
+    assert chosen_way == expected
+    assert gains[FP32] == 1 and gains[GRAPH] == pytest.approx(50 / 17)
+    assert ("compiling takes 20 s" in remark) == (steps == 1000)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")

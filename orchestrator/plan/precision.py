@@ -8,7 +8,7 @@ import copy
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -30,6 +30,9 @@ SMALL_STEP_GFLOP = 10
 """On a CPU a network with smaller steps, some 0.2 s of a core, stays in float32: hardly anything
 could be gained. Counted, not timed, so that a busy machine plans the same sweep."""
 
+SHARE_OF_EPOCHS = 1 / 3
+"""About what pruning leaves of the epochs of a sweep."""
+
 ROUNDS = 4
 BATCH = {"cpu": 8, "cuda": 64}
 
@@ -46,6 +49,7 @@ class PrecisionChooser(Protocol):
         launch: str,
         device: str,
         cpu_threads: int,
+        images: int,
         say: Callable[[str], None],
     ) -> Engine: ...
 
@@ -58,12 +62,16 @@ def choose_precision(
     launch: str,
     device: str,
     cpu_threads: int,
+    images: int,
     say: Callable[[str], None],
+    num_slots: int = 1,
 ) -> Engine:
     """`engine` with the fastest way to compute: `precision` is auto, fp32 or bf16, `launch` (of
     GPUs) is auto, eager, graph or compiled.
 
-    The plainest way is kept unless another is WORTH it. What is found is said.
+    The plainest way is kept unless another is WORTH it, and what is compiled must save more than it
+    takes over the `images` that the sweep trains on at most, all trials together, in `num_slots`.
+    What is found is said.
     """
     chosen = chosen_without_timing(
         vit, engine, precision=precision, launch=launch, device=device, say=say
@@ -81,7 +89,8 @@ def choose_precision(
     if device == "cpu":
         torch.set_num_threads(cpu_threads)
     try:
-        return _fastest(vit, ways, device, say)
+        steps = SHARE_OF_EPOCHS * images / BATCH[device] / num_slots
+        return _fastest(vit, ways, device, steps, say)
     finally:
         torch.set_num_threads(threads)
 
@@ -133,8 +142,13 @@ def candidates(engine: Engine, precision: str, launch: str, device: str) -> list
 
 
 def _fastest(
-    vit: VisionTransformer, ways: list[Engine], device: str, say: Callable[[str], None]
+    vit: VisionTransformer,
+    ways: list[Engine],
+    device: str,
+    steps: float,
+    say: Callable[[str], None],
 ) -> Engine:
+    """`steps` are those that a slot has before it."""
     batch = BATCH[device]
     while True:
         try:
@@ -146,27 +160,50 @@ def _fastest(
             batch //= 2
         torch.cuda.empty_cache()
     # In turn, so that a busy machine slows all of them alike.
-    rounds = [{way: _seconds(step, device) for way, step in ready.items()} for _ in range(ROUNDS)]
+    rounds = [
+        {way: _seconds(step, device) for way, (step, _) in ready.items()} for _ in range(ROUNDS)
+    ]
+    preparations = {way: seconds for way, (_, seconds) in ready.items()}
     del ready
     if device == "cuda":  # the memory is wanted by those who train
         gc.collect()
         torch.cuda.empty_cache()
-    first, *others = rounds[0]
-    gains = {
-        way: statistics.median(row[first] / row[way] for row in rounds) for way in (first, *others)
-    }
-    chosen = first
-    for way in others:
-        if gains[way] >= WORTH * gains[chosen]:
-            chosen = way
+    chosen, gains, remark = pick(rounds, preparations, steps)
 
     def named(way: Engine) -> str:
         return f"{way.precision} {way.attention if device == 'cpu' else way.launch}"
 
     how = f"{chosen.attention} attention" if device == "cpu" else f"launch {chosen.launch}"
     found = ", ".join(f"{named(way)} {gain:.2f}x" for way, gain in gains.items())
-    say(f"precision {chosen.precision}, {how}: {found} the speed of {named(first)}")
+    say(f"precision {chosen.precision}, {how}: {found} the speed of {named(ways[0])}{remark}")
     return chosen
+
+
+def pick(
+    rounds: Sequence[Mapping[Engine, float]], preparations: Mapping[Engine, float], steps: float
+) -> tuple[Engine, Mapping[Engine, float], str]:
+    """The way that is worth it, how many times as fast as the first each is, and what is to be said
+    of one that is not taken.
+
+    `rounds` are seconds of a step, from the plainest way on; `preparations` those of the first.
+    """
+    first, *others = rounds[0]
+    gains = {
+        way: statistics.median(row[first] / row[way] for row in rounds) for way in (first, *others)
+    }
+    chosen, remark = first, ""
+    for way in others:
+        if gains[way] < WORTH * gains[chosen]:
+            continue
+        saved = steps * statistics.median(row[chosen] - row[way] for row in rounds)
+        if way.launch == "compiled" and saved < preparations[way]:
+            remark = (
+                f"; compiling takes {preparations[way]:.0f} s in each slot and would save it "
+                f"{saved:.0f} s"
+            )
+        else:
+            chosen = way
+    return chosen, gains, remark
 
 
 def _ready(
@@ -175,12 +212,13 @@ def _ready(
     device: str,
     batch: int,
     say: Callable[[str], None],
-) -> dict[Engine, Callable[[], None]]:
-    """A step of each way, run once; a way that needs what is not here, such as a compiler, is left
-    out, and that is said."""
+) -> dict[Engine, tuple[Callable[[], None], float]]:
+    """A step of each way, run once, and the seconds that it took; a way that needs what is not
+    here, such as a compiler, is left out, and that is said."""
     ready = {}
     for way in ways:
         step = _step(vit, way, device, batch)
+        started = time.monotonic()
         try:
             step()
         except torch.OutOfMemoryError:
@@ -191,7 +229,7 @@ def _ready(
             reason = str(error).strip().partition("\n")[0]
             say(f"steps cannot be compiled here: {reason[:200]}")
         else:
-            ready[way] = step
+            ready[way] = step, time.monotonic() - started
     return ready
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from timm.models import VisionTransformer
 
-from methods import load_backbone, tune, with_epochs
+from methods import Recipe, load_backbone, tune, with_epochs
 from methods.agreement import check_agreement
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
@@ -110,6 +110,11 @@ def plan_sweep(
     tasks = tuple(
         _plan_task(task, metrics[task.name], backbone, cache, say) for task in suite.tasks
     )
+    studies = tuple(
+        StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
+        for task in tasks
+        for space in spaces
+    )
     engine = choose(
         vit,
         _plan_engine(request),
@@ -117,14 +122,10 @@ def plan_sweep(
         launch=request.launch,
         device=device,
         cpu_threads=cpu_threads,
+        images=_most_images(studies, tasks, spaces),
         say=say,
     )
     gpu_share = None if share is None else share(vit, engine, say=say)
-    studies = tuple(
-        StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
-        for task in tasks
-        for space in spaces
-    )
     own_methods = own_methods_of(space.method for space in spaces)
     plan = SweepPlan(
         name=name,
@@ -350,8 +351,21 @@ def _plan_task(
     )
 
 
+def _most_images(
+    studies: Sequence[StudyPlan], tasks: Sequence[TaskPlan], spaces: Sequence[SearchSpace]
+) -> int:
+    """Training images that all trials see in all their epochs, if none is stopped."""
+    train = {task.name: task.num_train for task in tasks}
+    epochs = {space.name: recipe.epochs for space, recipe in _recipes(spaces)}
+    return sum(s.num_trials * train[s.task] * epochs[s.space] for s in studies)
+
+
+def _recipes(spaces: Sequence[SearchSpace]) -> list[tuple[SearchSpace, Recipe]]:
+    return [(space, build(space.method, space.fixed, source=space.name)[1]) for space in spaces]
+
+
 def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> Pruner:
-    recipes = [build(space.method, space.fixed, source=space.name)[1] for space in spaces]
+    recipes = [recipe for _, recipe in _recipes(spaces)]
     return plan_pruner(
         request.pruner,
         request.pruner_options,

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -53,7 +54,7 @@ class RayEngine:
     ) -> PrecisionChooser:
         """On a cluster the workers are asked, not the machine of the driver."""
         if not self.address:
-            return choose_precision
+            return partial(choose_precision, num_slots=self.slots.num_slots)
         if dry_run:
             return when_it_starts
         return on_a_worker(self.slots, self.address, sweep, deadline=deadline)

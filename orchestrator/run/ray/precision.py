@@ -6,7 +6,8 @@ A head without a GPU can tell nothing of one, and its processor need not be that
 import copy
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -42,6 +43,7 @@ def on_a_worker(
         launch: str,
         device: str,
         cpu_threads: int,
+        images: int,
         say: Callable[[str], None],
     ) -> Engine:
         chosen = chosen_without_timing(
@@ -62,14 +64,25 @@ def on_a_worker(
         network = copy.deepcopy(vit).to("meta")
         try:
             chosen, lines = ray.get(
-                measure.remote(network, engine, precision, launch, device, cpu_threads),
+                measure.remote(
+                    network,
+                    engine,
+                    {
+                        "precision": precision,
+                        "launch": launch,
+                        "device": device,
+                        "cpu_threads": cpu_threads,
+                        "images": images,
+                        "num_slots": slots.num_slots,
+                    },
+                ),
                 timeout=None if deadline is None else max(1.0, deadline - time.monotonic()),
             )
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
                 f"the precision could not be measured on the cluster ({reason}); "
-                "--precision fp32 is taken without a measurement"
+                "--precision fp32 --launch graph is taken without a measurement"
             ) from error
         share.announce(wanted=1, running=1)  # it has one, until the sweep looks for itself
         for line in lines:
@@ -87,6 +100,7 @@ def when_it_starts(
     launch: str,
     device: str,
     cpu_threads: int,
+    images: int,
     say: Callable[[str], None],
 ) -> Engine:
     """For a plan that is only looked at, for which no machine is started."""
@@ -100,25 +114,12 @@ def when_it_starts(
 
 
 def _measure(
-    network: VisionTransformer,
-    engine: Engine,
-    precision: str,
-    launch: str,
-    device: str,
-    cpu_threads: int,
+    network: VisionTransformer, engine: Engine, asked: Mapping[str, Any]
 ) -> tuple[Engine, list[str]]:
     """On the worker: the way that is taken, and what is to be said of it."""
     network.to_empty(device="cpu")
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data.zero_()  # what happens to lie in memory may be slow to compute with
     lines: list[str] = []
-    chosen = choose_precision(
-        network,
-        engine,
-        precision=precision,
-        launch=launch,
-        device=device,
-        cpu_threads=cpu_threads,
-        say=lines.append,
-    )
+    chosen = choose_precision(network, engine, say=lines.append, **asked)
     return chosen, [f"{line} (on {socket.gethostname()})" for line in lines]

@@ -6,7 +6,7 @@ from timm.models import VisionTransformer
 from tiny_training import model_of, pixels_of_two_classes, rows_of, tiny_vit, untimed
 from torch.overrides import TorchFunctionMode
 
-from methods import TunedViT
+from methods import TunedViT, pieces
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.training.loop import (
     EVAL_BATCH,
@@ -96,6 +96,32 @@ def test_a_checkpoint_that_cannot_be_used_is_not_used(damage, tmp_path, caplog):
     path.write_bytes({"cut": content[:-1], "flipped": flipped, "empty": b""}.get(damage, content))
     assert load_checkpoint(path, owner="other" if damage == "other" else "me") is None
     assert "begins again" in caplog.text
+
+
+def test_blocks_that_cannot_be_compiled_here_run_as_they_are(vit, pixels, monkeypatch, caplog):
+    def no_compiler():
+        raise RuntimeError("Failed to find C compiler\nplease set CC")
+
+    monkeypatch.setattr(pieces, "compiled", no_compiler)
+    inputs = Inputs(pixels=pixels, prefix=None)
+    model = model_of(vit)
+    training = Training(model, inputs, inputs, seed=3)
+    model.compile_blocks = True  # as on a GPU
+    assert untimed(list(training.epochs())) == rows_of(model_of(vit), pixels)
+    (warning,) = caplog.messages
+    assert "cannot be compiled here: Failed to find C compiler" in warning
+
+
+def test_a_failure_of_a_later_step_is_not_taken_for_a_missing_compiler(vit, pixels, monkeypatch):
+    inputs = Inputs(pixels=pixels, prefix=None)
+    model = model_of(vit)
+    training = Training(model, inputs, inputs, seed=3)
+    epochs = training.epochs()
+    next(epochs)
+    model.compile_blocks = True
+    monkeypatch.setattr(pieces, "compiled", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(epochs)
 
 
 class _ShortOfMemory(torch.nn.Module):

@@ -260,6 +260,7 @@ class Training:
         self._objective = objective
         self._seed = seed
         self._crops: Tensor | None = None
+        self._has_stepped = False
         self.rows: list[dict[str, float]] = []
         """Metrics of the epochs so far."""
         self._marks: Tensor | None = None
@@ -392,9 +393,17 @@ class Training:
             try:
                 loss = self._replay(index) if self._recorded else self._in_parts(index)
                 self._optimizer.step()
+                self._has_stepped = True
                 return loss
             except torch.OutOfMemoryError as error:
                 self._make_room(len(index), error)
+            except Exception as error:
+                if self._has_stepped or not self._model.compile_blocks:
+                    raise
+                # A machine without a compiler, say, among others that have one: slower, not lost.
+                reason = str(error).strip().partition("\n")[0]
+                logger.warning("blocks are not fused, they cannot be compiled here: %s", reason)
+                self._model.compile_blocks = False
             torch.cuda.empty_cache()
 
     def _make_room(self, num_images: int, error: torch.OutOfMemoryError) -> None:

@@ -5,6 +5,7 @@ Needs torch, timm and the data layer only, so that a machine without Ray can run
 
 import json
 import logging
+import os
 import resource
 import socket
 import time
@@ -95,6 +96,8 @@ class Trial:
     def epochs(self) -> Generator[EpochRow, None, None]:
         """Train, one row of metrics per epoch. Raises TrialFailed or ValueError."""
         torch.set_num_threads(self.context.cpu_threads)
+        # Else each worker of a machine would start a pool of processes as large as the machine.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(self.context.cpu_threads))
         pixels = {split: self._pixels(split) for split in self.splits}
         train = pixels[self.splits[0]]
         self.model = model = self._model(train)

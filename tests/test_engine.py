@@ -90,6 +90,12 @@ def test_what_is_compiled_must_save_more_than_it_takes(compiled_ms, steps, expec
     assert ("compiling takes 20 s" in remark) == (steps == 1000)
 
 
+def test_what_is_compiled_anyway_is_not_held_against_the_faster_precision():
+    slow, fast = (Engine(precision=kind, launch="compiled") for kind in ("fp32", "bf16"))
+    rounds = [{slow: 0.060, fast: 0.013}] * 3
+    assert precision_module.pick(rounds, {slow: 15.0, fast: 15.0}, steps=10)[0] == fast
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")
 def test_without_a_gpu_to_measure_on_float32_is_kept_and_that_is_said():
     engine, said = chosen("auto", device="cuda")

@@ -101,7 +101,8 @@ def test_what_cannot_be_recorded_is_run_as_it_is(caplog: pytest.LogCaptureFixtur
         for _ in range(2):
             torch.testing.assert_close(recorded(index)[0], 3 * index)
     assert len(caplog.records) == 1
-    # The device goes on as before: another action is recorded.
+    # The device goes on as before: numbers are drawn, and another action is recorded.
+    assert 0 < torch.nn.functional.dropout(torch.ones(1000, device="cuda")).mean() < 2
     again = Recorded(lambda index: (index + 1,))
     torch.testing.assert_close(again(index)[0], index + 1)
     torch.testing.assert_close(again(index + 5)[0], index + 6)

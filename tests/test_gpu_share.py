@@ -122,6 +122,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ([H100, H100], {}, (8, 2, 0.25)),
         ([H100], {"cpus_per_trial": 8}, (2, 8, 0.25)),
         ([H100], {"slots": 3}, (3, 4, 0.25)),
+        ([H100, H100], {"slots": 2}, (2, 8, 1.0)),
         ([H100], {"gpus_per_trial": 1.0}, (1, 16, 1.0)),
         ([H100], {"engine": "local"}, (1, 16, 1.0)),
         ([], {}, (8, 2, 0.0)),
@@ -193,7 +194,7 @@ def test_workers_that_share_a_gpu_keep_equal_parts_whoever_comes_first(monkeypat
     for _ in range(4):
         kept.append(bytes_to_keep("cuda", 0.25))
         free -= 20 * GIB  # the others have begun
-    assert kept == 4 * [10 * GIB]
+    assert kept == 4 * [19 * GIB // 2]
     assert limits == 4 * [pytest.approx(19 / 80)]
     free = 80 * GIB
     assert bytes_to_keep("cuda") == 40 * GIB and len(limits) == 4  # alone, as it ever was

@@ -62,7 +62,7 @@ def choose_gpu_share(
 ) -> GpuShare | None:
     """On the first GPU of this machine, for at most so many trials on it; what is found is said."""
     counts = [count for count in COUNTS if count <= most]
-    if len(counts) == 1:
+    if len(counts) <= 1:
         say(f"{WHOLE}, there are no CPUs for more")
         return None
     try:

@@ -196,7 +196,8 @@ def pick(
         if gains[way] < WORTH * gains[chosen]:
             continue
         saved = steps * statistics.median(row[chosen] - row[way] for row in rounds)
-        if way.launch == "compiled" and saved < preparations[way]:
+        prepares = way.launch == "compiled" != chosen.launch
+        if prepares and saved < preparations[way]:
             remark = (
                 f"; compiling takes {preparations[way]:.0f} s in each slot and would save it "
                 f"{saved:.0f} s"
@@ -215,6 +216,8 @@ def _ready(
 ) -> dict[Engine, tuple[Callable[[], None], float]]:
     """A step of each way, run once, and the seconds that it took; a way that needs what is not
     here, such as a compiler, is left out, and that is said."""
+    if any(way.compiles(device) for way in ways):
+        torch.compiler.reset()  # a worker begins with nothing compiled
     ready = {}
     for way in ways:
         step = _step(vit, way, device, batch)

@@ -87,7 +87,7 @@ class InProcess:
 
 @contextlib.contextmanager
 def _torch_as_it_was() -> Iterator[None]:
-    """Afterwards the caller, as a notebook, has its own threads and random numbers again."""
+    """Afterwards the caller, as a notebook, has its threads, random numbers and GPU again."""
     import torch
 
     threads = torch.get_num_threads()
@@ -96,6 +96,8 @@ def _torch_as_it_was() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+        if torch.cuda.is_initialized():  # a loop on a part of a GPU kept us to it
+            torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def _trained(worker: WorkerLoop, queue: RunQueue, run_id: str, run: Run, ends_at: float) -> bool:

@@ -94,7 +94,10 @@ class RunRequest:
             return self.gpus_per_trial
         import torch
 
-        here = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+        count = torch.cuda.device_count()
+        if self.slots is not None and self.slots <= count:
+            return None  # there is a whole one for each
+        here = {torch.cuda.get_device_name(index) for index in range(count)}
         if here == {planned.gpu}:
             return planned.gpus_per_trial
         if here:

@@ -104,9 +104,6 @@ def _is_of_the_machine(error: Exception) -> bool:
 def bytes_to_keep(device: str, gpu_share: float = 1.0) -> int:
     """Half of the free memory of the worker's part of the device, or of the machine's."""
     if device != "cpu":
-        import torch
-
-        torch.cuda.empty_cache()  # what an earlier loop of this process has left
         keep_to_part(gpu_share)
         return free_bytes(gpu_share) // 2
     import psutil

@@ -7,6 +7,7 @@ longer to launch them than the device to run them.
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from typing import NamedTuple, ParamSpec, TypeVar
 from weakref import WeakMethod
 
@@ -58,7 +59,7 @@ class Recorded:
         self._learnt = list(learnt)
         self._recordings: dict[int, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream = _side_stream(torch.cuda.current_device())
         self._refused = False
 
     def __call__(self, index: Tensor) -> tuple[Tensor, ...]:
@@ -108,6 +109,7 @@ class Recorded:
             self._recordings.clear()
             self._forget_gradients()
             torch.cuda.empty_cache()
+            _settle(self._stream)
             return None
         gradients = tuple(tensor.grad for tensor in self._learnt)
         recording = _Recording(held, graph, results, gradients)
@@ -117,3 +119,19 @@ class Recorded:
     def _forget_gradients(self) -> None:
         for tensor in self._learnt:
             tensor.grad = None
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for all recordings: with each new one a process would lose the memory in which matrix
+    products work, which PyTorch keeps for every stream."""
+    return torch.cuda.Stream(device)
+
+
+def _settle(stream: torch.cuda.Stream) -> None:
+    """A recording that is broken off may leave the random generator in the state of being recorded,
+    in which nothing else can draw; one that succeeds takes it out again."""
+    number = torch.zeros((), device="cuda")
+    with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
+        number.add_(torch.rand((), device="cuda"))
+    torch.cuda.synchronize()

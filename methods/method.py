@@ -39,7 +39,8 @@ class Method(Protocol):
 
     same_each_step: ClassVar[bool] = False
     """Its pass is the same sequence of operations in every training step: nothing in Python counts
-    steps, draws a number or looks at a value. Such a step can be recorded and replayed on a GPU."""
+    steps, draws a number or looks at a value. Such a step can be recorded and replayed on a GPU.
+    Each class says it for itself: it is not inherited."""
     learns_prompts: ClassVar[bool] = False
     """It learns prompt tokens: a report compares such methods with those that learn none."""
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -162,6 +163,11 @@ class Tuning(nn.Module):
 def overrides(tuning: Tuning, hook: str) -> bool:
     """Whether the method does something at this place of the walk."""
     return getattr(type(tuning), hook) is not getattr(Tuning, hook)
+
+
+def is_same_each_step(method: Method) -> bool:
+    """Whether the method's own class says so: what inherits from it may do more."""
+    return bool(vars(type(method)).get("same_each_step", False))
 
 
 def tuned_dtype(vit: VisionTransformer) -> torch.dtype:

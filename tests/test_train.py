@@ -6,7 +6,9 @@ from timm.models import VisionTransformer
 from tiny_training import model_of, pixels_of_two_classes, rows_of, tiny_vit, untimed
 from torch.overrides import TorchFunctionMode
 
-from methods import TunedViT, pieces
+from methods import METHODS, TunedViT, pieces
+from methods.method import is_same_each_step
+from methods.vpt import VPT
 from orchestrator.training.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.training.loop import (
     EVAL_BATCH,
@@ -122,6 +124,29 @@ def test_a_failure_of_a_later_step_is_not_taken_for_a_missing_compiler(vit, pixe
     monkeypatch.setattr(pieces, "compiled", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(epochs)
+
+
+def test_a_step_of_the_optimizer_that_runs_out_of_memory_is_not_done_twice(vit, pixels):
+    inputs = Inputs(pixels=pixels, prefix=None)
+    training = Training(model_of(vit), inputs, inputs, seed=3)
+    tried = []
+
+    def run_out():
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    training._optimizer.step = run_out  # type: ignore[method-assign]
+    with pytest.raises(TrialFailed, match="step of the optimizer"):
+        next(training.epochs())
+    assert len(tried) == 1
+
+
+def test_each_class_says_for_itself_that_its_steps_can_be_recorded():
+    class Annealed(VPT):
+        """Counts steps in Python."""
+
+    assert all(is_same_each_step(method()) for method in METHODS.values())
+    assert not is_same_each_step(Annealed())
 
 
 class _ShortOfMemory(torch.nn.Module):

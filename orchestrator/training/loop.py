@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from methods import TunedViT
+from methods.method import is_same_each_step
 from methods.recipe import build_optimizer, lr_factor, peak_lr
 from orchestrator.training.augment import cut_out, draw_crops
 from orchestrator.training.normalization import normalized
@@ -114,6 +115,8 @@ class Fit:
     """Blocks are computed again in the backward pass instead of keeping their activations."""
     eval_batch: int | None = None
     """Images per batch of validation; None: EVAL_BATCH."""
+    records: bool = True
+    """There is room for recorded steps."""
 
 
 def frozen_prefix(model: TunedViT, pixels: Pixels, engine: Engine, fit: Fit) -> Tensor:
@@ -146,27 +149,32 @@ class Evaluator:
         engine: Engine,
         fit: Fit | None = None,
         objective: Objective = TOP1,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`make_room` gives memory back that others hold, and says whether there was any."""
         self._model = model
         self._inputs = inputs
         self._engine = engine
-        self._fit = fit or Fit()
+        self._fit = fit = fit or Fit()
+        self._make_room = make_room
         self._objective = objective
         self._targets = inputs.pixels.labels
-        can_record = inputs.can_be_recorded and model.method.same_each_step
+        can_record = fit.records and inputs.can_be_recorded and is_same_each_step(model.method)
         records = can_record and engine.records(self._targets.device.type)
         self._recorded = Recorded(weakly(self._part)) if records else None
 
-    def forget_recordings(self) -> None:
-        """Give their memory back: from now on kernels are launched one by one."""
-        self._recorded = None
+    def forget_recordings(self) -> bool:
+        """Whether there were any: from now on kernels are launched one by one."""
+        had, self._recorded = self._recorded is not None, None
+        return had
 
     def __call__(self) -> Evaluation:
         """The scores of all images, in their order."""
         self._model.eval()
-        part = self._part if self._recorded is None else self._replayed
         with torch.no_grad(), self._engine.repeatable():
-            found = _over_all(len(self._inputs), self._targets.device, self._fit, part)
+            found = _over_all(
+                len(self._inputs), self._targets.device, self._fit, self._launched, self._make_room
+            )
         losses, parts = zip(*found, strict=True)
         marks = torch.cat(parts)
         sums = torch.stack(losses).sum(), self._objective.score(marks, self._targets)
@@ -181,8 +189,9 @@ class Evaluator:
             losses = self._objective.loss(logits, self._targets[index], reduction="none")
             return losses.double().sum(), self._objective.marks(logits, self._targets[index])
 
-    def _replayed(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        assert self._recorded is not None
+    def _launched(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        if self._recorded is None:
+            return self._part(index)
         loss, marks = self._recorded(index)
         return loss.clone(), marks.clone()
 
@@ -199,18 +208,26 @@ def evaluate(
     return Evaluator(model, inputs, once, fit, objective)()
 
 
-def _over_all(count: int, device: torch.device, fit: Fit, action: Callable[[Tensor], T]) -> list[T]:
+def _over_all(
+    count: int,
+    device: torch.device,
+    fit: Fit,
+    action: Callable[[Tensor], T],
+    make_room: Callable[[], bool] = lambda: False,
+) -> list[T]:
     """`action` on the indices of all images, in batches as large as fit into memory."""
     while True:
         size = fit.eval_batch or EVAL_BATCH[device.type]
         try:
             return [action(index) for index in torch.arange(count, device=device).split(size)]
         except torch.OutOfMemoryError as error:
-            if size == 1:
-                raise TrialFailed("out of memory with one image") from error
-            fit.eval_batch = math.ceil(min(size, count) / 2)
+            if not (has_room := make_room()):
+                if size == 1:
+                    raise TrialFailed("out of memory with one image") from error
+                fit.eval_batch = math.ceil(min(size, count) / 2)
         torch.cuda.empty_cache()
-        logger.warning("out of memory: validation takes %d images at a time", fit.eval_batch)
+        if not has_room:
+            logger.warning("out of memory: validation takes %d images at a time", fit.eval_batch)
 
 
 class Training:
@@ -251,7 +268,10 @@ class Training:
         self._evaluator = (
             None
             if evaluate_on is None
-            else Evaluator(model, evaluate_on, self._engine, self._fit, objective)
+            else Evaluator(
+                *(model, evaluate_on, self._engine, self._fit, objective),
+                make_room=weakly(self._forget_recordings),
+            )
         )
         self._recorded = None
         if self._can_record:
@@ -329,8 +349,9 @@ class Training:
         on_device = self._train.can_be_recorded
         if self._engine.augment:
             on_device = not self._train.pixels.are_on_host
-        fits = self._fit.part_size is None and not self._fit.recompute
-        same = self._model.method.same_each_step
+        fit = self._fit
+        fits = fit.records and fit.part_size is None and not fit.recompute
+        same = is_same_each_step(self._model.method)
         return self._engine.records(self._device.type) and on_device and fits and same
 
     @property
@@ -391,10 +412,10 @@ class Training:
         """One optimizer step on the images of `index`; its mean loss."""
         while True:
             try:
-                loss = self._replay(index) if self._recorded else self._in_parts(index)
-                self._optimizer.step()
-                self._has_stepped = True
-                return loss
+                # Not the first: what the optimizer keeps comes before what a recording holds.
+                records = self._recorded is not None and self._has_stepped
+                loss = self._replay(index) if records else self._in_parts(index)
+                break
             except torch.OutOfMemoryError as error:
                 self._make_room(len(index), error)
             except Exception as error:
@@ -405,15 +426,17 @@ class Training:
                 logger.warning("blocks are not fused, they cannot be compiled here: %s", reason)
                 self._model.compile_blocks = False
             torch.cuda.empty_cache()
+        try:
+            self._optimizer.step()
+        except torch.OutOfMemoryError as error:  # half done, it cannot be done again
+            raise TrialFailed("out of memory in the step of the optimizer") from error
+        self._has_stepped = True
+        return loss
 
     def _make_room(self, num_images: int, error: torch.OutOfMemoryError) -> None:
         """What is recorded goes, then smaller parts while they are worth a pass, then blocks twice,
         then smaller parts."""
-        if self._recorded is not None:
-            self._recorded = None
-            if self._evaluator is not None:
-                self._evaluator.forget_recordings()
-            logger.warning("out of memory: steps are launched kernel by kernel, not recorded")
+        if self._forget_recordings():
             return
         fit = self._fit
         now = min(fit.part_size or num_images, num_images)
@@ -426,6 +449,15 @@ class Training:
         else:
             fit.part_size = half
             logger.warning("out of memory: steps are split into parts of %d", half)
+
+    def _forget_recordings(self) -> bool:
+        """Whether there were any; for trials of this kind there is no room for them."""
+        of_validation = self._evaluator is not None and self._evaluator.forget_recordings()
+        if self._recorded is None and not of_validation:
+            return False
+        self._recorded, self._fit.records = None, False
+        logger.warning("out of memory: steps are launched kernel by kernel, not recorded")
+        return True
 
     def _replay(self, index: Tensor) -> Tensor:
         assert self._recorded is not None

@@ -7,7 +7,6 @@ longer to launch them than the device to run them.
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache
 from typing import NamedTuple, ParamSpec, TypeVar
 from weakref import WeakMethod
 
@@ -59,7 +58,7 @@ class Recorded:
         self._learnt = list(learnt)
         self._recordings: dict[int, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = _side_stream(torch.cuda.current_device())
+        self._stream = _FREE_STREAMS.pop() if _FREE_STREAMS else torch.cuda.Stream()
         self._refused = False
 
     def __call__(self, index: Tensor) -> tuple[Tensor, ...]:
@@ -81,21 +80,26 @@ class Recorded:
 
     def __del__(self) -> None:
         """A graph that is still running must not be taken apart."""
-        if self._recordings:
-            with suppress(Exception):  # the interpreter ends, or the device is lost
+        with suppress(Exception):  # the interpreter ends, or the device is lost
+            if self._recordings:
                 torch.cuda.synchronize()
+                self._recordings.clear()
+            _FREE_STREAMS.append(self._stream)
 
     def _record(self, index: Tensor) -> _Recording | None:
         held = index.clone()
         # Once as it is: kernels are chosen and compiled, and memory that runs out says so.
         random = torch.cuda.get_rng_state(index.device)
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._forget_gradients()
-            self._action(held)
-            self._forget_gradients()
-        torch.cuda.current_stream().wait_stream(self._stream)
-        torch.cuda.set_rng_state(random, index.device)
+        before = torch.cuda.current_stream()
+        self._stream.wait_stream(before)
+        try:
+            with torch.cuda.stream(self._stream):
+                self._forget_gradients()
+                self._action(held)
+                self._forget_gradients()
+            before.wait_stream(self._stream)
+        finally:  # what was drawn for nothing is drawn again
+            torch.cuda.set_rng_state(random, index.device)
         torch.cuda.empty_cache()  # its memory is not the recording's
         graph = torch.cuda.CUDAGraph()
         try:
@@ -104,6 +108,7 @@ class Recorded:
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             logger.warning("steps are launched kernel by kernel, not recorded: %s", reason)
+            torch.cuda.set_stream(before)
             self._refused = True
             torch.cuda.synchronize()
             self._recordings.clear()
@@ -121,11 +126,10 @@ class Recorded:
             tensor.grad = None
 
 
-@cache
-def _side_stream(device: int) -> torch.cuda.Stream:
-    """One for all recordings: with each new one a process would lose the memory in which matrix
-    products work, which PyTorch keeps for every stream."""
-    return torch.cuda.Stream(device)
+_FREE_STREAMS: list[torch.cuda.Stream] = []
+"""Used before: for each new stream a process would lose the memory in which matrix products work,
+which PyTorch keeps. Two recordings that live at a time have each its own, since some versions of
+PyTorch give that memory back with the first of them."""
 
 
 def _settle(stream: torch.cuda.Stream) -> None:

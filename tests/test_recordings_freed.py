@@ -34,6 +34,8 @@ class Launched:
     def __call__(self, index: Tensor) -> tuple[Tensor, ...]:
         return self._action(index)
 
+    once = __call__
+
 
 @pytest.fixture
 def untidied() -> Iterator[None]:

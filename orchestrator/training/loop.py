@@ -412,9 +412,7 @@ class Training:
         """One optimizer step on the images of `index`; its mean loss."""
         while True:
             try:
-                # Not the first: what the optimizer keeps comes before what a recording holds.
-                records = self._recorded is not None and self._has_stepped
-                loss = self._replay(index) if records else self._in_parts(index)
+                loss = self._in_parts(index) if self._recorded is None else self._replay(index)
                 break
             except torch.OutOfMemoryError as error:
                 self._make_room(len(index), error)
@@ -461,7 +459,9 @@ class Training:
 
     def _replay(self, index: Tensor) -> Tensor:
         assert self._recorded is not None
-        (loss,) = self._recorded(index.to(self._device))
+        # Not recorded the first time: what the optimizer keeps comes before what a recording holds.
+        launch = self._recorded if self._has_stepped else self._recorded.once
+        (loss,) = launch(index.to(self._device))
         return loss.clone()
 
     def _in_parts(self, index: Tensor) -> Tensor:

@@ -60,6 +60,20 @@ class Recorded:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = _FREE_STREAMS.pop() if _FREE_STREAMS else torch.cuda.Stream()
         self._refused = False
+        self._ran: set[int] = set()
+        """Numbers of images that it was run for as it is."""
+
+    def once(self, index: Tensor) -> tuple[Tensor, ...]:
+        """What the action gives, run as it is where it will be recorded: kernels are chosen and
+        compiled, and memory that runs out says so."""
+        before = torch.cuda.current_stream()
+        self._stream.wait_stream(before)
+        with torch.cuda.stream(self._stream):
+            self._forget_gradients()
+            results = self._action(index)
+        before.wait_stream(self._stream)
+        self._ran.add(len(index))
+        return results
 
     def __call__(self, index: Tensor) -> tuple[Tensor, ...]:
         """What the action gives for these images. The next call overwrites it.
@@ -87,19 +101,15 @@ class Recorded:
             _FREE_STREAMS.append(self._stream)
 
     def _record(self, index: Tensor) -> _Recording | None:
-        held = index.clone()
-        # Once as it is: kernels are chosen and compiled, and memory that runs out says so.
-        random = torch.cuda.get_rng_state(index.device)
         before = torch.cuda.current_stream()
-        self._stream.wait_stream(before)
-        try:
-            with torch.cuda.stream(self._stream):
-                self._forget_gradients()
-                self._action(held)
-                self._forget_gradients()
-            before.wait_stream(self._stream)
-        finally:  # what was drawn for nothing is drawn again
-            torch.cuda.set_rng_state(random, index.device)
+        if len(index) not in self._ran:
+            random = torch.cuda.get_rng_state(index.device)
+            try:
+                self.once(index)
+            finally:  # what was drawn for nothing is drawn again
+                torch.cuda.set_rng_state(random, index.device)
+        self._forget_gradients()
+        held = index.clone()
         torch.cuda.empty_cache()  # its memory is not the recording's
         graph = torch.cuda.CUDAGraph()
         try:

@@ -148,6 +148,24 @@ def context(tmp_path_factory):
     )
 
 
+def test_what_is_for_gpus_changes_nothing_on_a_cpu_and_that_is_said(tmp_path):
+    suite = write_suite(tmp_path / "suite", ("colours_a",))
+    request = SweepRequest(
+        suite=str(suite),
+        backbone="vit_quickstart",
+        methods=["linear"],
+        precision="fp32",
+        launch="graph",
+        deterministic=True,
+    )
+    said = []
+    plan, _ = plan_sweep(
+        request, name="test", cache=ImageCache(tmp_path / "cache"), say=said.append
+    )
+    assert plan.engine == Engine()
+    assert any("are for GPUs" in line for line in said)
+
+
 def train(context, worker_cache, method="vpt", **config):
     settings = {"epochs": 6, "warmup_epochs": 1, "batch_size": 8, "lr": 0.5, **config}
     trial = Trial(trial_config("colours_a", method, **settings), context, worker_cache)

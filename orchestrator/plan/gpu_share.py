@@ -161,10 +161,4 @@ def measure(
 
 def _environment() -> dict[str, str]:
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    # Steps were compiled when the precision was measured, and lie in a cache: each process would
-    # start as many more as there are processors, to find nothing to compile.
-    return {
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
-    }
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -117,7 +117,7 @@ def plan_sweep(
     )
     engine = choose(
         vit,
-        _plan_engine(request),
+        _plan_engine(request, device, say),
         precision=request.precision,
         launch=request.launch,
         device=device,
@@ -374,8 +374,11 @@ def _plan_pruner(request: SweepRequest, spaces: Sequence[SearchSpace]) -> Pruner
     )
 
 
-def _plan_engine(request: SweepRequest) -> Engine:
+def _plan_engine(request: SweepRequest, device: str, say: Callable[[str], None]) -> Engine:
     """All but what is measured. Without a word from the user, as the suite's published protocol."""
+    is_of_gpus = request.deterministic or request.launch != "auto"
+    if device == "cpu" and is_of_gpus:
+        say("--launch and --deterministic are for GPUs: on this CPU they change nothing")
     published = PUBLISHED_SUITES.get(request.suite)
     augment = request.augment
     if augment is None:
@@ -384,7 +387,7 @@ def _plan_engine(request: SweepRequest) -> Engine:
         eval_every=request.eval_every,
         frozen_cache=request.frozen_cache,
         augment=augment,
-        deterministic=request.deterministic,
+        deterministic=request.deterministic and device != "cpu",
     )
 
 

@@ -4,6 +4,7 @@ Knows neither Ray nor Optuna: it yields a row of metrics after each epoch, and w
 stop asking.
 """
 
+import bdb
 import logging
 import math
 import time
@@ -417,7 +418,8 @@ class Training:
             except torch.OutOfMemoryError as error:
                 self._make_room(len(index), error)
             except Exception as error:
-                if self._has_stepped or not self._model.compile_blocks:
+                is_left = isinstance(error, bdb.BdbQuit)  # the debugger, by a person
+                if is_left or self._has_stepped or not self._model.compile_blocks:
                     raise
                 # A machine without a compiler, say, among others that have one: slower, not lost.
                 reason = str(error).strip().partition("\n")[0]

@@ -624,7 +624,6 @@ def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, 
 
 
 ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)
-SMALL = ("--backbone", "vit_quickstart", "--method", "vpt_deep", "--trials", "3", "--epochs", "6")
 PROTOCOL = ("--finalists", 2, "--folds", 3, "--seeds", "42,44,82", *ONE_SLOT)
 
 
@@ -638,7 +637,9 @@ def finalized(tmp):
     """A finalized sweep, and a copy of it from before that was killed in the middle and resumed."""
     suite = write_task(tmp / "suite" / "colours").parent
     folder, copy = tmp / "first", tmp / "again" / "first"
-    options = (*SMALL, "--pruner", "none", *ONE_SLOT)
+    search = ("--backbone", "vit_quickstart", "--method", "vpt_deep", "--trials", 3)
+    # Epochs enough that a fold takes longer than a look at the storage, on a fast machine, too.
+    options = (*search, "--epochs", 40, "--pruner", "none", *ONE_SLOT)
     run("sweep", suite, *options, "--out", folder, tmp=tmp)
     shutil.copytree(folder, copy)
     output = run("finalize", folder, *PROTOCOL, tmp=tmp)

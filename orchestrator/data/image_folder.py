@@ -16,7 +16,6 @@ from orchestrator.data.images import ContentHashes
 from orchestrator.data.layout import (
     TaskFolder,
     class_folders,
-    count,
     find_tasks,
     flat_error,
     hidden,
@@ -43,6 +42,7 @@ from orchestrator.data.split import (
 )
 from orchestrator.data.task import DataError, Example, Split, Task
 from orchestrator.data.walk import Folder, list_folder
+from orchestrator.support.counted import counted
 
 OWN = ("train", "val", "test")
 
@@ -191,7 +191,7 @@ class _Reader:
             known = [one for one in inner if self._label(one, labels, split) is not None]
             if not known and (folder.images or len(inner) == 1):
                 message = (
-                    f"left out: {count(folder.num_images, 'image')} without class folders, so "
+                    f"left out: {counted(folder.num_images, 'image')} without class folders, so "
                     f"without labels; to be tested on they would lie in {folder.name}/"
                     f"{class_names[0] if class_names else '<class>'}/ ..."
                 )
@@ -201,8 +201,8 @@ class _Reader:
             raise flat_error(folder, self._task.folder)
         if folder.images and self._task.splits:
             message = (
-                f"left out: {count(len(folder.images), 'image')} beside the class folders, without "
-                f"a label ({names(folder.images)})"
+                f"left out: {counted(len(folder.images), 'image')} beside the class folders, "
+                f"without a label ({names(folder.images)})"
             )
             self._found.add(split, folder.path, 0, message, "warning")
         examples: list[Example] = []
@@ -227,7 +227,7 @@ class _Reader:
         if say:
             close = next(iter(difflib.get_close_matches(one.name, labels, n=1)), None)
             message = (
-                f"class {brief(one.name)} ({count(one.num_images, 'image')}) is not a folder of "
+                f"class {brief(one.name)} ({counted(one.num_images, 'image')}) is not a folder of "
                 f"train, so it has no label; train has {names(list(labels))}"
                 + (f" (did you mean {brief(close)}?)" if close else "")
             )
@@ -322,10 +322,10 @@ class _Reader:
             kinds = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(6))
             self._notes.append(f"files of {folder.name} that are no images: {kinds}")
         if linked:
-            self._notes.append(f"{count(linked, 'image')} of {folder.name} reached by links")
+            self._notes.append(f"{counted(linked, 'image')} of {folder.name} reached by links")
         if broken:
             message = (
-                f"{count(len(broken), 'link leads', 'links lead')} nowhere ({names(broken)}): "
+                f"{counted(len(broken), 'link leads', 'links lead')} nowhere ({names(broken)}): "
                 "fetch what they stand for (`git annex get`, `dvc checkout`) or remove them"
             )
             found.add(split, folder.path, 0, message)
@@ -353,8 +353,8 @@ class _Reader:
         held = "; ".join(f"{names([one])}: {names(inner[one.name])}" for one in nested[:5])
         number = sum(max(1, len(inside)) for inside in inner.values())
         message = (
-            f"{count(len(nested), 'class holds', 'classes hold')} images in several folders ({held}"
-            f"{'; ...' if len(nested) > 5 else ''}): {len(classes)} classes are learnt, not "
+            f"{counted(len(nested), 'class holds', 'classes hold')} images in several folders "
+            f"({held}{'; ...' if len(nested) > 5 else ''}): {len(classes)} classes are learnt, not "
             f"{number}; if the inner folders are the classes, move them up into {train.name}/"
         )
         self._found.add("", train.path, 0, message, "warning")

@@ -19,6 +19,7 @@ from orchestrator.data import formats
 from orchestrator.data.reading import brief
 from orchestrator.data.task import DataError
 from orchestrator.data.walk import Folder
+from orchestrator.support.counted import counted
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trainings", "trn"), "train"),
@@ -123,16 +124,11 @@ def flat_error(folder: Folder, above: Folder | None = None) -> DataError:
     labels = "; labels in a list are not read yet" if lists else ""
     lie = "lies" if len(folder.images) == 1 else "lie"
     return DataError(
-        f"{count(len(folder.images), 'image')} {lie} in {folder.path} without class folders"
+        f"{counted(len(folder.images), 'image')} {lie} in {folder.path} without class folders"
         f"{beside}: "
         f"put the images of each class into a folder of its name, {folder.name}/<class>/"
         f"{folder.images[0] if folder.images else '1.jpg'}{labels}"
     )
-
-
-def count(number: int, thing: str, things: str = "") -> str:
-    """`1 image`, `2 images`."""
-    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def names(folders: Sequence[Folder] | Sequence[str]) -> str:
@@ -354,8 +350,8 @@ def _contents(folder: Folder) -> str:
         passed_by += one.hidden.total()
         broken += len(one.broken)
     seen = [f"{number:,} {ending}" for ending, number in files.most_common(8)]
-    seen += [f"{count(passed_by, 'image')} in hidden folders"] if passed_by else []
-    seen += [f"{count(broken, 'link')} to nowhere"] if broken else []
+    seen += [f"{counted(passed_by, 'image')} in hidden folders"] if passed_by else []
+    seen += [f"{counted(broken, 'link')} to nowhere"] if broken else []
     return f"no image that is read, but {', '.join(seen)}" if seen else "nothing"
 
 
@@ -421,11 +417,11 @@ def not_followed(links: Sequence[str]) -> str:
 
 def _stray(folder: Folder) -> str:
     return (
-        f"left out: {count(len(folder.images), 'image')} directly in {folder.name}, beside the "
+        f"left out: {counted(len(folder.images), 'image')} directly in {folder.name}, beside the "
         f"folders, without a label ({names(folder.images)})"
     )
 
 
 def _not_used(beside: Sequence[Folder], folder: Folder) -> str:
     number = sum(one.num_images + one.num_unread for one in beside)
-    return f"left out: {count(number, 'image')} in {names(beside)} of {folder.name}"
+    return f"left out: {counted(number, 'image')} in {names(beside)} of {folder.name}"

@@ -17,7 +17,8 @@ from orchestrator.report.difference import (
 from orchestrator.report.metric_names import notes_on_metrics
 from orchestrator.report.table import MAJORITY, Cell, Row, Table
 from orchestrator.report.tested import notes_on_test
-from orchestrator.report.wording import NOTHING, count, percent
+from orchestrator.report.wording import NOTHING, percent
+from orchestrator.support.counted import counted
 from orchestrator.support.uncertainty import CLEAR, EXPLAINED
 from orchestrator.training.objective import DEFAULT_METRIC
 
@@ -112,8 +113,8 @@ def comparison_sentences(comparison: Comparison) -> list[str]:
     found = [
         f"{names[1]} against {names[0]}, on validation "
         f"images: better on {verdicts.count('better')}, worse on {verdicts.count('worse')}, "
-        f"unclear on {verdicts.count('unclear')} of {count(len(verdicts), 'study')} that both have "
-        "finished trials of."
+        f"unclear on {verdicts.count('unclear')} of {counted(len(verdicts), 'study')} that both "
+        "have finished trials of."
         if verdicts
         else "There is no study of which both have finished trials."
     ]

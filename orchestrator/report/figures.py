@@ -25,7 +25,8 @@ from orchestrator.report.svg import (
     across,
     upward,
 )
-from orchestrator.report.wording import config_text, count, duration_text, percent, value_text
+from orchestrator.report.wording import config_text, duration_text, percent, value_text
+from orchestrator.support.counted import counted
 
 SHADES = 5
 """Shades of the colour that stands for accuracy, from poor to good."""
@@ -74,7 +75,7 @@ def learning_curves(study: StudyReport) -> Figure:
     states = ", ".join(f"{study.states[s]} {s}" for s in _STATES if study.states[s])
     return Figure(
         title="Learning curves",
-        svg=chart.draw(f"Learning curves of {count(len(drawn), 'trial')}: {states}"),
+        svg=chart.draw(f"Learning curves of {counted(len(drawn), 'trial')}: {states}"),
         caption=f"{states}. A pruned trial ends at its dot, where it was stopped.",
     )
 
@@ -107,7 +108,7 @@ def best_so_far(study: StudyReport) -> Figure:
     return Figure(
         title=title,
         svg=chart.draw(
-            f"Best val {words} over {count(spent, 'epoch')}, in the end {percent(best)} %"
+            f"Best val {words} over {counted(spent, 'epoch')}, in the end {percent(best)} %"
         ),
         caption="In the order in which trials ended; dots are the trials' last val accuracies, "
         "the line is the best complete one.",
@@ -138,7 +139,9 @@ def pruning(study: StudyReport) -> Figure:
     saved = study.saved_share
     told = "nothing has ended yet"
     if saved is not None:
-        told = f"{run} of {count(should, 'planned epoch')} were trained, {100 * saved:.0f} % spared"
+        told = (
+            f"{run} of {counted(should, 'planned epoch')} were trained, {100 * saved:.0f} % spared"
+        )
     return Figure(
         title=title,
         svg=chart.draw(f"Epochs of every trial; {told}"),
@@ -213,7 +216,8 @@ def parallel_coordinates(study: StudyReport) -> Figure:
     return Figure(
         title=title,
         svg=chart.draw(
-            f"Values and {study.task.objective.words} of {count(len(trials), 'trial')}", axes=False
+            f"Values and {study.task.objective.words} of {counted(len(trials), 'trial')}",
+            axes=False,
         ),
         caption="Dark lines: complete trials with high accuracy, pale: low; orange: the best; "
         "dashed: pruned. A line that leaves below an axis has no value there.",
@@ -243,7 +247,7 @@ def against(study: StudyReport, dimension: Dimension) -> Figure:
         chart.dot(value, trial.val_accuracy or 0.0, kind, name, shift)
     return Figure(
         title=title,
-        svg=chart.draw(f"{title}, {count(len(trials), 'trial')}"),
+        svg=chart.draw(f"{title}, {counted(len(trials), 'trial')}"),
         caption="Filled: complete; hollow: pruned, at the accuracy where it was stopped; "
         "orange: the best.",
     )
@@ -391,7 +395,7 @@ def _layer(study: StudyReport, trial: TrialRecord) -> int:
 
 
 def _name(study: StudyReport, trial: TrialRecord, *, short: bool = False) -> str:
-    end = f" after {count(len(trial.curve), 'epoch')}" if trial.state != "complete" else ""
+    end = f" after {counted(len(trial.curve), 'epoch')}" if trial.state != "complete" else ""
     told = f"#{trial.number} {percent(trial.val_accuracy)} %, {trial.state}{end}"
     return told if short else f"{told}: {config_text(study.searched(trial))}"
 

@@ -9,7 +9,8 @@ from orchestrator.report.cautions import cautions, tested_sentence
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
 from orchestrator.report.prompts_vs_baselines import prompt_headlines
 from orchestrator.report.tested import cautions_on_test
-from orchestrator.report.wording import count, value_text
+from orchestrator.report.wording import value_text
+from orchestrator.support.counted import counted
 
 MIN_TRIALS = 10
 """Below this nothing is said about convergence."""
@@ -67,9 +68,9 @@ def remarks(study: StudyReport) -> list[str]:
     ]
     if rivals:
         found.append(
-            f"{count(len(rivals), 'other complete trial')} "
+            f"{counted(len(rivals), 'other complete trial')} "
             f"{'lies' if len(rivals) == 1 else 'lie'} within one standard error of the best: "
-            f"{count(study.task.num_val, 'validation image')} cannot tell them apart."
+            f"{counted(study.task.num_val, 'validation image')} cannot tell them apart."
         )
     found.extend(_at_the_edge(study, best))
     if (gained := still_rising(study)) is not None:
@@ -78,7 +79,7 @@ def remarks(study: StudyReport) -> list[str]:
             "the last quarter of its epochs: more epochs may help."
         )
     if study.states["failed"]:
-        found.append(f"{count(study.states['failed'], 'trial')} failed, see Failures.")
+        found.append(f"{counted(study.states['failed'], 'trial')} failed, see Failures.")
     return found
 
 
@@ -137,11 +138,11 @@ def _convergence_headline(report: SweepReport) -> Sequence[str]:
         )
         if number
     ]
-    found = [f"Of {count(len(judged), 'study')}, {', '.join(parts)}."]
+    found = [f"Of {counted(len(judged), 'study')}, {', '.join(parts)}."]
     if rising := [study.name for study in report.studies if still_rising(study) is not None]:
         found.append(
             f"The best trial was still rising at its end in {len(rising)} of "
-            f"{count(len(judged), 'study')}: {', '.join(rising[:5])}"
+            f"{counted(len(judged), 'study')}: {', '.join(rising[:5])}"
             f"{' ...' if len(rising) > 5 else ''}. More epochs may help there."
         )
     return found
@@ -155,7 +156,7 @@ def _pruning_headline(report: SweepReport) -> Sequence[str]:
         return []
     ended = sum(len(study.finished) for study in report.studies)
     return [
-        f"Pruning stopped {pruned} of {count(ended, 'trial')} early and spared "
+        f"Pruning stopped {pruned} of {counted(ended, 'trial')} early and spared "
         f"{100 * (1 - run / planned):.0f} % of the epochs."
     ]
 
@@ -183,5 +184,5 @@ def _trouble_headlines(report: SweepReport) -> Sequence[str]:
     if ended < planned:
         found.append(f"The sweep is not over: {ended} of {planned} trials have ended.")
     if report.failures:
-        found.append(f"{count(len(report.failures), 'trial')} failed, with reasons below.")
+        found.append(f"{counted(len(report.failures), 'trial')} failed, with reasons below.")
     return found

@@ -8,7 +8,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from orchestrator.plan.space import SearchSpace
-from orchestrator.report.wording import count
+from orchestrator.support.counted import counted
 
 BEST_SHARE = 0.25
 """What sets this share of the complete trials apart is called important."""
@@ -33,7 +33,7 @@ def importance(study: optuna.Study, space: SearchSpace) -> Importance:
             shares={}, note="nothing to weigh up: the space searches one name at most"
         )
     trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    enough = count(len(trials), "complete trial")
+    enough = counted(len(trials), "complete trial")
     if len(trials) < MIN_COMPLETE:
         return Importance(
             shares={}, note=f"too few: {enough}, at least {MIN_COMPLETE} are needed to say anything"

@@ -26,11 +26,11 @@ from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import (
     NOTHING,
     config_text,
-    count,
     duration_text,
     percent,
     value_text,
 )
+from orchestrator.support.counted import counted
 from orchestrator.support.foreign_text import visible
 from orchestrator.support.yaml_io import dump_yaml
 
@@ -174,11 +174,11 @@ def _facts(report: SweepReport) -> Mapping[str, str]:
     stops = "" if pruner.first_epoch is None else f" from epoch {pruner.first_epoch}"
     span = report.span
     return {
-        "suite": f"{plan.suite}, {count(len(plan.tasks), 'task')}",
+        "suite": f"{plan.suite}, {counted(len(plan.tasks), 'task')}",
         "backbone": f"{plan.backbone.name} at {plan.backbone.image_size} pixels, "
         f"{plan.backbone.num_parameters / 1e6:.1f} M parameters, "
         f"weights {plan.backbone.weights_sha256[:12]}",
-        "search": f"{plan.num_trials} trials in {count(len(plan.studies), 'study')}, sampler "
+        "search": f"{plan.num_trials} trials in {counted(len(plan.studies), 'study')}, sampler "
         f"{plan.sampler}, pruner {pruner.name}{stops}, seed {plan.seed}",
         "planned": f"{datetime.fromisoformat(plan.created):%Y-%m-%d %H:%M} UTC",
         "time": f"{duration_text((span[1] - span[0]).total_seconds())} from first start to last end"
@@ -238,8 +238,9 @@ def _final_sentence(study: StudyReport) -> Iterator[str]:
         low, high = study.test_interval
         assert study.final is not None
         yield (
-            f"For {count(len(runs), 'seed')} and {count(study.final.num_test or 0, 'test image')} "
-            f"the 95 % interval of that mean is {percent(low)} to {percent(high)} %."
+            f"For {counted(len(runs), 'seed')} and "
+            f"{counted(study.final.num_test or 0, 'test image')} the 95 % interval of "
+            f"that mean is {percent(low)} to {percent(high)} %."
         )
     yield from caveats(study.final)
     if not study.final_is_current:
@@ -261,7 +262,7 @@ def _trials(study: StudyReport) -> Table:
     names = [dimension.name for dimension in study.space.dimensions]
     ranked = sorted(study.trials, key=lambda t: (t.state != "complete", -(t.val_accuracy or 0.0)))
     return Table(
-        title=count(len(study.trials), "trial"),
+        title=counted(len(study.trials), "trial"),
         columns=["trial", "state", "val %", "epochs", "time", *names],
         notes=[LR_NOTE] if "lr" in names else [],
         rows=[Row(cells=[Cell(text=text) for text in _trial_row(t, names)]) for t in ranked],

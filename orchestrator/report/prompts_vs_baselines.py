@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from orchestrator.report.collect import StudyReport, SweepReport, highest
 from orchestrator.report.difference import Difference, test_difference, val_difference
-from orchestrator.report.wording import count, percent
+from orchestrator.report.wording import percent
+from orchestrator.support.counted import counted
 from orchestrator.support.uncertainty import CLEAR
 
 BASELINES = {"linear": "the linear probe", "full": "full fine-tuning"}
@@ -68,7 +69,7 @@ def prompt_headlines(report: SweepReport) -> Sequence[str]:
             sentences.append(
                 f"Prompts against {name}, on {images} images: better on {verdicts['better']}, "
                 f"worse on {verdicts['worse']}, unclear on {verdicts['unclear']} of "
-                f"{count(len(known), 'task')} {_COUNTS[images]}."
+                f"{counted(len(known), 'task')} {_COUNTS[images]}."
             )
     return sentences
 

@@ -23,7 +23,8 @@ from orchestrator.report.metric_names import (
 from orchestrator.report.prompts_vs_baselines import BASELINES, prompts_against
 from orchestrator.report.published import PUBLISHED_METRIC
 from orchestrator.report.tested import notes_on_test
-from orchestrator.report.wording import NOTHING, config_text, count, percent
+from orchestrator.report.wording import NOTHING, config_text, percent
+from orchestrator.support.counted import counted
 from orchestrator.support.uncertainty import CLEAR, EXPLAINED, accuracy_text
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
@@ -340,7 +341,7 @@ def _test_text(report: SweepReport, study: StudyReport) -> str:
     seeds = [len(s.final.test_accuracies) for s in report.studies if s.final]
     own = len(study.final.test_accuracies) if study.final else 0
     text = study.test_text
-    return f"{text} ({count(own, 'seed')})" if 0 < own < max(seeds) else text
+    return f"{text} ({counted(own, 'seed')})" if 0 < own < max(seeds) else text
 
 
 def _published_text(study: StudyReport | None) -> str:

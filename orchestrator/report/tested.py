@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from orchestrator.record.record import TrialRecord
 from orchestrator.report.collect import StudyReport
 from orchestrator.report.final import FinalResult, is_current
-from orchestrator.report.wording import count
+from orchestrator.support.counted import counted
 
 SHOWN = 5
 
@@ -44,7 +44,7 @@ def stage_lines(
     if not any(result.finalists or result.test_accuracies for result in results):
         return []
     tested = sum(bool(result.test_accuracies) for result in results)
-    lines = [f"last stage: {tested} of {count(len(results), 'study')} tested"]
+    lines = [f"last stage: {tested} of {counted(len(results), 'study')} tested"]
     for result in results:
         study = f"{result.task}.{result.space}"
         if result.round > 1:
@@ -62,7 +62,7 @@ def _openings(tested: Sequence[StudyReport]) -> str:
     often = Counter({name: number for name, number in times.items() if number > 1})
     if not often:
         return "The test split was opened once for each study."
-    told = _first([f"{name} ({count(number, 'time')})" for name, number in often.most_common()])
+    told = _first([f"{name} ({counted(number, 'time')})" for name, number in often.most_common()])
     return f"The test split was opened more than once for {told}; the newest round is shown."
 
 

@@ -14,7 +14,7 @@ from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.finalists import choose_finalists
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import FINISHED, Record, TrialRecord
-from orchestrator.report.wording import count
+from orchestrator.support.counted import counted
 from orchestrator.training.config import build
 
 SHOWN = 10
@@ -121,7 +121,7 @@ def sentences(stages: Sequence[StudyStage]) -> list[str]:
         return ["nothing is left to be run"]
     left = sum(stage.num_left for stage in at_work)
     lines = [
-        f"last stage of {len(at_work)} of {count(len(stages), 'study')}, {left} runs at most: "
+        f"last stage of {len(at_work)} of {counted(len(stages), 'study')}, {left} runs at most: "
         "finalists on folds of all labelled images, then the winner on train and val, tested once "
         "per seed"
     ]

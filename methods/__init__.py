@@ -1,33 +1,54 @@
-"""How a method changes a frozen Vision Transformer."""
+"""How a method changes a frozen Vision Transformer.
 
-from methods.adapter import Adapter
-from methods.apt import APT
-from methods.backbones import Backbone, load_backbone
-from methods.bias import Bias
-from methods.full import Full
-from methods.gatevpt import GateVPT
-from methods.linear import Linear
-from methods.lora import LoRA
-from methods.lspt import LSPT
-from methods.method import Method
-from methods.partial import Partial
-from methods.recipe import Recipe, build_optimizer, lr_factor, peak_lr, with_epochs
-from methods.spt import SPT, TokenStatistics, token_statistics
-from methods.vpt import VPT
-from methods.walk import TunedViT, restore, tune
+Everything here is imported when it is asked for: names of methods are known without torch.
+"""
 
-METHODS: dict[str, type[Method]] = {
-    "linear": Linear,
-    "full": Full,
-    "partial": Partial,
-    "bias": Bias,
-    "vpt": VPT,
-    "spt": SPT,
-    "gatevpt": GateVPT,
-    "lspt": LSPT,
-    "apt": APT,
-    "lora": LoRA,
-    "adapter": Adapter,
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from methods.registry import Registry
+
+if TYPE_CHECKING:
+    from methods.backbones import Backbone, load_backbone
+    from methods.linear import Linear as Linear  # as a name of this package
+    from methods.method import Method
+    from methods.recipe import Recipe, build_optimizer, lr_factor, peak_lr, with_epochs
+    from methods.spt import TokenStatistics, token_statistics
+    from methods.vpt import VPT as VPT
+    from methods.walk import TunedViT, restore, tune
+
+METHODS = Registry(
+    {
+        "linear": "methods.linear:Linear",
+        "full": "methods.full:Full",
+        "partial": "methods.partial:Partial",
+        "bias": "methods.bias:Bias",
+        "vpt": "methods.vpt:VPT",
+        "spt": "methods.spt:SPT",
+        "gatevpt": "methods.gatevpt:GateVPT",
+        "lspt": "methods.lspt:LSPT",
+        "apt": "methods.apt:APT",
+        "lora": "methods.lora:LoRA",
+        "adapter": "methods.adapter:Adapter",
+    }
+)
+
+_WHERE = {  # beside METHODS, which has every method
+    "Backbone": "methods.backbones",
+    "Linear": "methods.linear",
+    "Method": "methods.method",
+    "Recipe": "methods.recipe",
+    "TokenStatistics": "methods.spt",
+    "TunedViT": "methods.walk",
+    "VPT": "methods.vpt",
+    "build_optimizer": "methods.recipe",
+    "load_backbone": "methods.backbones",
+    "lr_factor": "methods.recipe",
+    "peak_lr": "methods.recipe",
+    "restore": "methods.walk",
+    "token_statistics": "methods.spt",
+    "tune": "methods.walk",
+    "with_epochs": "methods.recipe",
 }
 
 __all__ = [
@@ -46,3 +67,13 @@ __all__ = [
     "tune",
     "with_epochs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_WHERE]

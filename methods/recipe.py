@@ -7,11 +7,13 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from methods.checks import check_choice, check_flag, check_number, check_whole
+
+if TYPE_CHECKING:  # what a recipe says is known without torch
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +131,13 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(model: "nn.Module", recipe: Recipe) -> "torch.optim.Optimizer":
     """The recipe's optimiser over the tensors of `model` that require a gradient, at the peak rate.
 
     `model` has its classifier under the name `head`; the caller multiplies the rate by `lr_factor`.
     """
+    import torch
+
     by_decay: dict[float, list[nn.Parameter]] = {}
     for decay, parameter in _decays(model, recipe):
         by_decay.setdefault(decay, []).append(parameter)
@@ -147,7 +151,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def _decays(model: nn.Module, recipe: Recipe) -> Iterator[tuple[float, nn.Parameter]]:
+def _decays(model: "nn.Module", recipe: Recipe) -> "Iterator[tuple[float, nn.Parameter]]":
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -61,7 +61,7 @@ def test_importing_the_package_alone_imports_nothing_heavy():
 )
 def test_a_method_takes_the_options_of_its_command(method, command, request_):
     parameters = inspect.signature(getattr(Sweep, method)).parameters
-    cli = {one.name: one for one in typer.main.get_command(app).commands[command].params}
+    cli = {one.name: one for one in typer.main.get_command(app).commands[command].imported.params}
     for field in fields_of(request_):
         assert field.option.help in inspect.getdoc(getattr(Sweep, method))
         if not field.option.in_commands:

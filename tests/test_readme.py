@@ -28,6 +28,7 @@ def test_a_command_of_the_readme_is_one_of_ours(line: str):
     while hasattr(command, "commands") and words:
         name, command, words = command.resolve_command(context, words)
         context = command.make_context(name, list(words), parent=context, resilient_parsing=True)
+        command = context.command
     known = {option for parameter in command.params for option in parameter.opts}
     used = {word.split("=")[0] for word in words if word.startswith("--")}
     assert used <= known, f"{line}: unknown {used - known}"

@@ -244,6 +244,7 @@ class Sweep:
             from orchestrator.plan.prepare import reopen_suite
             from orchestrator.record.changes import refuse_changes
 
+            self.frozen_plan.check_spaces()
             self._suite = reopen_suite(self.frozen_plan, self.cache)
             refuse_changes(self.frozen_plan, self.record, accept_versions=accept_versions)
         self._is_checked = False  # what lies on a disk may change before the next time
@@ -285,6 +286,7 @@ class Sweep:
         """Does what `finalize` does, from requests; a stop signal is left to the caller."""
         from orchestrator.run.finalize import finalize
 
+        self.frozen_plan.check_spaces()
         if not request.dry_run:
             self.save()
         again = f"orchestrator finalize {self.folder}"

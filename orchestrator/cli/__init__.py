@@ -1,4 +1,5 @@
-"""The commands. Heavy imports stay inside them, so that `--help` answers at once."""
+"""The commands. Each is imported when it runs, and what computes inside it, so that all that is
+known from options and files alone is told at once."""
 
 import errno
 import logging
@@ -7,45 +8,51 @@ import sys
 
 import typer
 
-from orchestrator.cli import (
-    bundles,
-    catalogue,
-    data,
-    doctor,
-    explain,
-    finalize,
-    report,
-    services,
-    sweeps,
-    ui,
-)
+from orchestrator.cli.later import Later, group_of
 from orchestrator.cli.output import make_output_steady, what_was_lost
 from orchestrator.cli.terminal import Terminal, VisibleFormatter
 from orchestrator.support.loopback import ask_directly
 from orchestrator.support.stopping import STOPPED, MachineLost, leave, listen
 
+COMMANDS = [
+    Later(name, f"orchestrator.cli.{where}", line)
+    for name, where, line in (
+        ("sweep", "sweeps:sweep", "Search every method on every task of a suite."),
+        ("resume", "sweeps:resume", "Go on with a sweep that was stopped or killed."),
+        ("status", "sweeps:status", "How far each study is, and the best so far."),
+        (
+            "finalize",
+            "finalize:finalize",
+            "Compare the finalists, retrain the winners, test them once.",
+        ),
+        ("export", "bundles:export", "Write the best trial of every task as files."),
+        ("train", "bundles:train", "Train an exported configuration again."),
+        ("predict", "bundles:predict", "Classify images with an exported bundle."),
+        ("report", "report:report", "Tables, and one HTML page with every figure."),
+        ("compare", "report:compare", "Two sweeps side by side."),
+        ("explain", "explain:explain", "Draw what the prompts of an exported bundle do."),
+        ("methods", "catalogue:methods", "The methods: papers, hyper-parameters, sizes."),
+        ("spaces", "catalogue:spaces", "Search spaces that come with the package."),
+        ("data", "data:app", "Tasks on this machine: list, check, fetch."),
+        ("services", "services:app", "PostgreSQL and MLflow for a cluster."),
+        ("ui", "ui:ui", "Open the MLflow pages of a sweep."),
+        ("doctor", "doctor:doctor", "Check that a sweep is whole, and repair what is safe to."),
+    )
+]
+"""In the order of the list that `--help` shows, each with its line there."""
+
 app = typer.Typer(
-    help="Hyper-parameter search for visual prompt tuning of frozen Vision Transformers.",
+    cls=group_of(COMMANDS),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(sweeps.sweep)
-app.command()(sweeps.resume)
-app.command()(sweeps.status)
-app.command()(finalize.finalize)
-app.command()(bundles.export)
-app.command()(bundles.train)
-app.command()(bundles.predict)
-app.command()(report.report)
-app.command()(report.compare)
-app.command()(explain.explain)
-app.command()(catalogue.methods)
-app.add_typer(catalogue.spaces, name="spaces")
-app.add_typer(data.app, name="data")
-app.add_typer(services.app, name="services")
-app.command()(ui.ui)
-app.command()(doctor.doctor)
+
+
+@app.callback()
+def orchestrator() -> None:
+    """Hyper-parameter search for visual prompt tuning of frozen Vision Transformers."""
+
 
 USER_ERROR = 2
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}

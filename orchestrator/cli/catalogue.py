@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -24,13 +24,10 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """The methods: paper, hyper-parameters, and what they train on ViT-B/16 beside the head."""
-    from dataclasses import asdict
-
     from methods import METHODS
-    from methods.size import num_trained_parameters, reference_vit
     from orchestrator.support.did_you_mean import unknown
     from orchestrator.support.yaml_io import parse_yaml
-    from orchestrator.training.config import build, hyperparameters
+    from orchestrator.training.config import hyperparameters
 
     if method is not None and method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
@@ -42,22 +39,7 @@ def methods(
         if method is not None and name not in hyperparameters(method):
             raise ValueError(unknown(f"{method} hyper-parameter", name, hyperparameters(method)))
         config[name] = parse_yaml(text, source=value)
-    vit = reference_vit()
-    whole = sum(p.numel() for p in vit.parameters())
-    found = []
-    for name in [method] if method else METHODS:
-        built, _ = build(name, config, source=name)
-        trained = num_trained_parameters(vit, built)
-        found.append(
-            {
-                "method": name,
-                "title": built.title,
-                "paper": built.paper,
-                "hyperparameters": asdict(built),
-                "trained_parameters": trained,
-                "percent_of_backbone": 100 * trained / whole,
-            }
-        )
+    found = [_about(name, config) for name in ([method] if method else METHODS)]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -70,18 +52,53 @@ def methods(
             console.print(f"  {', '.join(values)}", markup=False, soft_wrap=True)
         console.print(
             f"  trains {row['trained_parameters']:,} parameters of ViT-B/16 and a head: "
-            f"{row['percent_of_backbone']:.3f} % of {whole:,}"
+            f"{row['percent_of_backbone']:.3f} % of {_backbone_parameters():,}"
         )
+
+
+def _about(method: str, config: dict[str, Any]) -> dict[str, Any]:
+    """A row of `methods --json`; only values that are not the defaults must be computed."""
+    from methods.catalogue import declaration
+
+    said = declaration(method)
+    values, trained = said.defaults, said.trained_parameters
+    if config or trained is None:
+        values, trained = _counted(method, config)
+    return {
+        "method": method,
+        "title": said.title,
+        "paper": said.paper,
+        "hyperparameters": values,
+        "trained_parameters": trained,
+        "percent_of_backbone": 100 * trained / _backbone_parameters(),
+    }
+
+
+def _counted(method: str, config: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The hyper-parameters with these values, and what they train on the reference backbone."""
+    from dataclasses import asdict
+
+    from methods.size import num_trained_parameters, reference_vit
+    from orchestrator.training.config import build
+
+    built, _ = build(method, config, source=method)
+    return asdict(built), num_trained_parameters(reference_vit(), built)
+
+
+def _backbone_parameters() -> int:
+    from methods.catalogue import reference
+
+    return reference()[1]
 
 
 @spaces.command("list")
 def list_spaces(as_json: Json = False) -> None:
     """Names, methods and sizes."""
-    from orchestrator.plan.space import load_space, shipped_spaces
+    from orchestrator.plan.space import load_space, outline_space, shipped_spaces
 
     found = []
     for name in shipped_spaces():
-        space = load_space(name)
+        space = load_space(name, parse=outline_space)
         found.append(
             {
                 "space": name,
@@ -106,9 +123,9 @@ def show_space(
     as_json: Json = False,
 ) -> None:
     """A space as a table."""
-    from orchestrator.plan.space import load_space
+    from orchestrator.plan.space import load_space, outline_space
 
-    space = load_space(name)
+    space = load_space(name, parse=outline_space)
     if as_json:
         typer.echo(json.dumps(space.document, indent=2))
         return

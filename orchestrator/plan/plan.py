@@ -17,7 +17,7 @@ from orchestrator.data.split import SplitRule
 from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry
 from orchestrator.plan.pruners.options import choices as pruner_choices
 from orchestrator.plan.samplers import SAMPLERS
-from orchestrator.plan.space import SearchSpace, parse_space
+from orchestrator.plan.space import SearchSpace, outline_space, parse_space
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import (
     Between,
@@ -155,9 +155,17 @@ class SweepPlan:
     @cached_property
     def parsed_spaces(self) -> dict[str, SearchSpace]:
         return {
-            name: parse_space(document, name=name, source=f"{PLAN_FILE}: spaces: {name}")
+            name: outline_space(document, name=name, source=f"{PLAN_FILE}: spaces: {name}")
             for name, document in self.spaces.items()
         }
+
+    def check_spaces(self) -> None:
+        """ValueError if a method refuses a value of its space, which would fail its trials.
+
+        Not asked of whoever only reads, since methods bring torch.
+        """
+        for name, document in self.spaces.items():
+            parse_space(document, name=name, source=f"{PLAN_FILE}: spaces: {name}")
 
     @property
     def split_rule(self) -> SplitRule:
@@ -291,7 +299,7 @@ def _check_consistent(plan: SweepPlan, source: str) -> None:
         if reason := why_no_name(study.name):
             raise ValueError(f"{source}: studies: {shown(study.name)}: {reason}")
     for name, document in plan.spaces.items():
-        parse_space(document, name=name, source=f"{source}: spaces: {name}")
+        outline_space(document, name=name, source=f"{source}: spaces: {name}")
 
 
 def _plain(value: Any) -> Any:

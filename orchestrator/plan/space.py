@@ -5,8 +5,8 @@ fields of the method and of the recipe, so a space cannot mention what training 
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from optuna.distributions import (
 )
 
 from methods import METHODS
+from methods.catalogue import declaration
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import shown
 from orchestrator.support.yaml_io import parse_yaml, read_yaml
-from orchestrator.training.config import Value, build, check_type, hyperparameters
+from orchestrator.training.config import Value, build, check_recipe, check_type, hyperparameters
 from orchestrator.training.named_methods import use_named
 from orchestrator.training.own_methods import INSTALLED_SPACES
 
@@ -115,20 +116,33 @@ def shipped_spaces() -> list[str]:
 
 def default_spaces() -> list[SearchSpace]:
     """Those that say `searched_by_default`, in the order of their methods."""
-    found = [space for name in shipped_spaces() if (space := load_space(name)).searched_by_default]
+    spaces = [load_space(name, parse=outline_space) for name in shipped_spaces()]
+    found = [space for space in spaces if space.searched_by_default]
     methods = list(METHODS)
     # Of one method the shallow variant first: `deep` is what they hold fixed.
     return sorted(found, key=lambda s: (methods.index(s.method), repr(sorted(s.fixed.items()))))
 
 
-def load_space(name_or_path: str) -> SearchSpace:
+def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
+    """The space in a document with the keys of a page of `search_spaces/`; ValueError if wrong."""
+    space = outline_space(document, name=name, source=source)
+    _check_values(space, source)
+    return space
+
+
+def load_space(
+    name_or_path: str, *, parse: Callable[..., SearchSpace] = parse_space
+) -> SearchSpace:
     """A space by its name, a user's file by its path (`*.yaml`), or the space beside a user's
-    method (`my_method.py`, whose space is `my_method.yaml`)."""
+    method (`my_method.py`, whose space is `my_method.yaml`).
+
+    `parse` is `outline_space` for whoever must not wait for torch.
+    """
     if name_or_path.endswith(".py"):
-        return _space_beside(Path(name_or_path))
+        return _space_beside(Path(name_or_path), parse)
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
-        return parse_space(read_yaml(path), name=path.stem, source=str(path))
+        return parse(read_yaml(path), name=path.stem, source=str(path))
     names = shipped_spaces()
     if name_or_path not in names:
         raise ValueError(
@@ -138,14 +152,14 @@ def load_space(name_or_path: str) -> SearchSpace:
     folder = resources.files("search_spaces")
     entry = INSTALLED_SPACES.get(name_or_path, folder / f"{name_or_path}.yaml")
     source = f"{name_or_path}.yaml"
-    return parse_space(
+    return parse(
         parse_yaml(entry.read_text(encoding="utf-8"), source=source),
         name=name_or_path,
         source=source,
     )
 
 
-def _space_beside(method: Path) -> SearchSpace:
+def _space_beside(method: Path, parse: Callable[..., SearchSpace]) -> SearchSpace:
     own = use_named(method)
     page = method.expanduser().with_suffix(".yaml")
     if not page.is_file():
@@ -153,14 +167,17 @@ def _space_beside(method: Path) -> SearchSpace:
             f"{method}: its search space is missing: {page.name} beside it, which says what may "
             f"vary, and begins with `method: {own.name}`"
         )
-    space = load_space(str(page))
+    space = load_space(str(page), parse=parse)
     if space.method != own.name:
         raise ValueError(f"{page}: method: expected {own.name}, found {space.method}")
     return space
 
 
-def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
-    """The space in a document with the keys of a page of `search_spaces/`; ValueError if wrong."""
+def outline_space(document: Any, *, name: str, source: str) -> SearchSpace:
+    """The space in a document, without a look at its method's class, which brings torch.
+
+    ValueError for all but a value of the right type that the method itself refuses.
+    """
     if not isinstance(document, dict):
         raise ValueError(f"{source}: expected keys method, fixed, search; found {shown(document)}")
     for key in document:
@@ -199,7 +216,7 @@ def parse_space(document: Any, *, name: str, source: str) -> SearchSpace:
         document={"method": method, "fixed": dict(fixed), "search": dict(search)},
         searched_by_default=by_default,
     )
-    _check_values(space, known, source)
+    _check_types(space, known, source)
     return space
 
 
@@ -286,17 +303,27 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
     return abs(steps - round(steps)) < _ROUNDING
 
 
-def _check_values(space: SearchSpace, known: Mapping[str, Any], source: str) -> None:
-    """Build method and recipe with every extreme value, so that no trial can fail on a range."""
+def _check_types(space: SearchSpace, known: Mapping[str, Any], source: str) -> None:
     for name, value in space.fixed.items():
         check_type(name, value, known[name], source)
+    check_recipe(space.method, space.fixed, source=source)
+    for name, value, config in _extreme_configs(space):
+        check_type(name, value, known[name], source)
+        check_recipe(space.method, config, source=f"{source}: {name}")
+
+
+def _check_values(space: SearchSpace, source: str) -> None:
+    """Build method and recipe with every extreme value, so that no trial can fail on a range."""
     build(space.method, space.fixed, source=source)
+    for name, _, config in _extreme_configs(space):
+        build(space.method, config, source=f"{source}: {name}")
+
+
+def _extreme_configs(space: SearchSpace) -> Iterator[tuple[str, Value, dict[str, Value]]]:
     for dimension in space.dimensions:
+        conditions = {k: v[0] for k, v in dimension.when.items()}
         for value in extremes(dimension.distribution):
-            check_type(dimension.name, value, known[dimension.name], source)
-            conditions = {k: v[0] for k, v in dimension.when.items()}
-            config = {**space.fixed, **conditions, dimension.name: value}
-            build(space.method, config, source=f"{source}: {dimension.name}")
+            yield dimension.name, value, {**space.fixed, **conditions, dimension.name: value}
 
 
 def _count(dimensions: tuple[Dimension, ...], drawn: dict[str, Value]) -> float:
@@ -336,7 +363,5 @@ _ANOTHER = "another value than any that is named"
 
 def default_of(method: str, name: str) -> Value:
     """The value of a hyper-parameter when a space does not mention it."""
-    for f in fields(METHODS[method]):
-        if f.name == name:
-            return None if f.default is MISSING else f.default
-    return getattr(METHODS[method]().recipe(), name)
+    said = declaration(method)
+    return said.defaults[name] if name in said.defaults else getattr(said.recipe, name)

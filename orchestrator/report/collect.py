@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from methods import METHODS
+from methods.catalogue import declaration
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.space import SearchSpace, build
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
@@ -197,7 +197,7 @@ class StudyReport:
 
     @property
     def has_prompts(self) -> bool:
-        return METHODS[self.space.method].learns_prompts
+        return declaration(self.space.method).learns_prompts
 
 
 @dataclass(frozen=True, kw_only=True)

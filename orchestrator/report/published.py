@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from methods import METHODS
+from methods.catalogue import declaration
 from orchestrator.data.suites import official_task
 from orchestrator.plan.plan import BackbonePlan, SweepPlan
 from orchestrator.plan.space import SearchSpace, Value, default_of
@@ -57,7 +57,7 @@ def published(
 def published_method(space: SearchSpace) -> str | None:
     """What papers call the method of a space; None where they do not know it, or it varies."""
     searched = {dimension.name for dimension in space.dimensions}
-    for name, values in METHODS[space.method].published_as.items():
+    for name, values in declaration(space.method).published_as.items():
         if all(key not in searched and _value(space, key) == one for key, one in values.items()):
             return name
     return None

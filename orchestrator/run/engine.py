@@ -7,17 +7,19 @@ process, one run after the other: where a debugger can stop, and where Ray canno
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cluster.slots import Machine, Slots, choose_slots
-from orchestrator.data.cache import DecodedSplit, ImageCache
-from orchestrator.plan.plan import SweepPlan
-from orchestrator.plan.precision import PrecisionChooser
-from orchestrator.run.queue import RunQueue
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.processors import available_cpus
-from orchestrator.training.context import TrialContext
-from orchestrator.training.driver_files import DriverFiles
+
+if TYPE_CHECKING:  # the options of `sweep` are read without torch
+    from orchestrator.data.cache import DecodedSplit, ImageCache
+    from orchestrator.plan.plan import SweepPlan
+    from orchestrator.plan.precision import PrecisionChooser
+    from orchestrator.run.queue import RunQueue
+    from orchestrator.training.context import TrialContext
+    from orchestrator.training.driver_files import DriverFiles
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class Engine(Protocol):
 
     def precision_chooser(
         self, sweep: str, *, deadline: float | None, dry_run: bool
-    ) -> PrecisionChooser:
+    ) -> "PrecisionChooser":
         """Measures the precision where runs will be trained.
 
         A place to measure is waited for until the `deadline` of the monotonic clock; in a
@@ -50,12 +52,12 @@ class Engine(Protocol):
 
     def driver_files(
         self,
-        plan: SweepPlan,
-        decoded: Callable[[], Mapping[str, Mapping[str, DecodedSplit]]],
+        plan: "SweepPlan",
+        decoded: "Callable[[], Mapping[str, Mapping[str, DecodedSplit]]]",
         *,
-        cache: ImageCache,
+        cache: "ImageCache",
         kept_below: Path,
-    ) -> DriverFiles | None:
+    ) -> "DriverFiles | None":
         """How workers get the decoded splits (by task) and the weights; None: from our own disk.
 
         What workers give back is written below `kept_below`.
@@ -64,8 +66,8 @@ class Engine(Protocol):
 
     def run(
         self,
-        queue: RunQueue,
-        context: TrialContext,
+        queue: "RunQueue",
+        context: "TrialContext",
         *,
         sweep: str,
         max_seconds: float | None = None,

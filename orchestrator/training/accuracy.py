@@ -5,14 +5,14 @@ alike: every image, or every class.
 """
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from orchestrator.support.uncertainty import standard_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DRAWN_IN = 2
 """Chosen so that the standard error of a mean per-class accuracy is right within 6 % from one image
@@ -25,16 +25,22 @@ class _OneLabel:
     def head_width(self, num_classes: int) -> int:
         return num_classes
 
-    def targets(self, labels: np.ndarray) -> Tensor:
+    def targets(self, labels: np.ndarray) -> "Tensor":
+        import torch
+
         return torch.from_numpy(labels.copy())  # a mapped file must not be held through a tensor
 
-    def loss(self, logits: Tensor, targets: Tensor, reduction: Literal["sum", "none"]) -> Tensor:
+    def loss(
+        self, logits: "Tensor", targets: "Tensor", reduction: Literal["sum", "none"]
+    ) -> "Tensor":
+        from torch.nn.functional import cross_entropy
+
         return cross_entropy(logits, targets, reduction=reduction)
 
     def guessing_loss(self, num_classes: int) -> float:
         return math.log(max(2, num_classes))
 
-    def marks(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def marks(self, logits: "Tensor", targets: "Tensor") -> "Tensor":
         """(B,) bool: which images are right."""
         return logits.argmax(dim=1) == targets
 
@@ -42,13 +48,15 @@ class _OneLabel:
         return 1 / num_classes
 
     def by_class(
-        self, marks: Tensor, targets: Tensor, num_classes: int
+        self, marks: "Tensor", targets: "Tensor", num_classes: int
     ) -> tuple[list[int], list[int]]:
+        import torch
+
         right = targets[marks.to(targets.device)]
         images, right = (torch.bincount(t, minlength=num_classes) for t in (targets, right))
         return images.tolist(), right.tolist()
 
-    def predict(self, logits: Tensor) -> list[tuple[int, float]]:
+    def predict(self, logits: "Tensor") -> list[tuple[int, float]]:
         """The probability is that of the softmax."""
         rows = logits.softmax(dim=1)
         labels = [int(row.argmax()) for row in rows]
@@ -63,13 +71,13 @@ class Top1(_OneLabel):
     unit = "%"
     key = "accuracy"
 
-    def score(self, marks: Tensor, targets: Tensor) -> Tensor:
+    def score(self, marks: "Tensor", targets: "Tensor") -> "Tensor":
         return marks.sum().double() / len(targets)
 
     def constant_score(self, labels: np.ndarray) -> float:
         return int(np.bincount(labels).max()) / len(labels)
 
-    def effective_images(self, marks: Tensor, targets: Tensor) -> None:
+    def effective_images(self, marks: "Tensor", targets: "Tensor") -> None:
         return None
 
     def effective_images_of(self, labels: np.ndarray) -> None:
@@ -88,7 +96,7 @@ class MeanPerClass(_OneLabel):
     unit = "% mean per-class"
     key = "mean_per_class_accuracy"
 
-    def score(self, marks: Tensor, targets: Tensor) -> Tensor:
+    def score(self, marks: "Tensor", targets: "Tensor") -> "Tensor":
         images, right = _counts(marks, targets)
         return (right / images).mean()
 
@@ -96,7 +104,7 @@ class MeanPerClass(_OneLabel):
         """Right on one class, whichever, and wrong on all others."""
         return 1 / len(np.unique(labels))
 
-    def effective_images(self, marks: Tensor, targets: Tensor) -> float:
+    def effective_images(self, marks: "Tensor", targets: "Tensor") -> float:
         images, right = (counts.cpu().numpy() for counts in _counts(marks, targets))
         return _effective_images(images, right)
 
@@ -105,8 +113,10 @@ class MeanPerClass(_OneLabel):
         return _of_equal_classes(counts[counts > 0])
 
 
-def _counts(marks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _counts(marks: "Tensor", targets: "Tensor") -> "tuple[Tensor, Tensor]":
     """Images, and right images, of every class that has images: float64, exact."""
+    import torch
+
     images = torch.bincount(targets)
     right = torch.zeros(len(images), dtype=torch.float64, device=targets.device)
     right.index_add_(0, targets, marks.to(right))

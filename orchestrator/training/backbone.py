@@ -5,12 +5,14 @@ Needs torch, timm and Pillow, nothing of a sweep.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from methods.backbones import Backbone, Decided, load_backbone, load_frozen, parts_of
-from methods.network import Network
 from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
 from orchestrator.support.document import Between, OneOf, Sha256
+
+if TYPE_CHECKING:  # a plan is read without torch and timm
+    from methods.backbones import Backbone
+    from methods.network import Network
 
 MOST_PIXELS = 2048
 """The longest side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm
@@ -47,7 +49,9 @@ class BackbonePlan:
     """Who says mean and std; for reading."""
 
     @property
-    def network(self) -> Network | None:
+    def network(self) -> "Network | None":
+        from methods.network import Network
+
         if self.num_heads is None or self.activation is None or self.norm_eps is None:
             return None
         return Network(num_heads=self.num_heads, activation=self.activation, norm_eps=self.norm_eps)
@@ -72,11 +76,13 @@ def image_transform(backbone: BackbonePlan) -> ImageTransform:
 
 def load_planned_backbone(
     plan: BackbonePlan, device: str, *, frozen: Path | None = None
-) -> Backbone:
+) -> "Backbone":
     """The backbone of a plan; ValueError if its weights are no longer those that were planned.
 
     `frozen` is a file that `save_frozen` wrote, instead of what the plan names.
     """
+    from methods.backbones import load_frozen
+
     if frozen is not None:
         backbone = load_frozen(plan.name, frozen, image_size=plan.image_size, network=plan.network)
     else:
@@ -95,11 +101,13 @@ def load_planned_backbone(
     return backbone
 
 
-def _load_any(plan: BackbonePlan) -> Backbone:
+def _load_any(plan: BackbonePlan) -> "Backbone":
     """The network that the plan names, or, where it names none, the one of its sha256.
 
     Older versions named none and had other rules of which network in a file is meant.
     """
+    from methods.backbones import parts_of
+
     backbone, refusal = None, None
     try:
         backbone = _load(plan, plan.part)
@@ -125,7 +133,9 @@ def _load_any(plan: BackbonePlan) -> Backbone:
     return backbone
 
 
-def _load(plan: BackbonePlan, part: str | None) -> Backbone:
+def _load(plan: BackbonePlan, part: str | None) -> "Backbone":
+    from methods.backbones import Decided, load_backbone
+
     return load_backbone(
         plan.name,
         weights=Path(plan.weights) if plan.weights else None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import orchestrator.training.own_methods  # noqa: F401  # METHODS knows those of installed packages
 from methods import METHODS
+from methods.catalogue import declaration
 from methods.recipe import Recipe
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import MOST_SEED, Between, Name, shown
@@ -33,7 +34,7 @@ class TrialConfig:
 
 def hyperparameters(method: str) -> dict[str, Any]:
     """Every name a space of this method may use, with its type: the method's and the recipe's."""
-    return {f.name: f.type for cls in (METHODS[method], Recipe) for f in fields(cls) if f.init}
+    return {**declaration(method).types, **{field.name: field.type for field in fields(Recipe)}}
 
 
 def check_types(method: str, config: Mapping[str, Value], *, source: str) -> None:
@@ -69,11 +70,23 @@ def _plain_types(annotation: Any) -> tuple[type, ...]:
 
 def split_config(method: str, config: Mapping[str, Value]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A drawn configuration as (fields of the method, overrides of its recipe)."""
-    own = {f.name for f in fields(METHODS[method])}
+    own = declaration(method).types
     return (
         {k: v for k, v in config.items() if k in own},
         {k: v for k, v in config.items() if k not in own},
     )
+
+
+def check_recipe(method: str, config: Mapping[str, Value], *, source: str) -> None:
+    """ValueError names `source`, if the recipe refuses its share of `config`; torch is not needed.
+
+    What the method refuses of its own share, `build` says.
+    """
+    _, overrides = split_config(method, config)
+    try:
+        replace(declaration(method).recipe, **overrides)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def build(method: str, config: Mapping[str, Value], *, source: str) -> tuple[Any, Recipe]:

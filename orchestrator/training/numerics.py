@@ -9,13 +9,12 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import torch
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from typing import TYPE_CHECKING, Annotated, Any
 
 from orchestrator.support.document import Between
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PRECISIONS = ("fp32", "bf16")
 ATTENTIONS = ("fused", "unfused")
@@ -55,9 +54,12 @@ class Engine:
         if self.eval_every < 1:
             raise ValueError(f"--eval-every must be at least 1, found {self.eval_every}")
 
-    def cast_frozen(self, vit: nn.Module) -> None:
+    def cast_frozen(self, vit: "nn.Module") -> None:
         """Cast the frozen large layers to the type they are computed in."""
         if self.precision == "bf16":
+            import torch
+            from torch import nn
+
             for module in vit.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     module.to(torch.bfloat16)
@@ -76,6 +78,8 @@ class Engine:
         if not self.deterministic:
             yield
             return
+        import torch
+
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch insists on it
         before = torch.are_deterministic_algorithms_enabled()
         memory: Any = torch.utils.deterministic  # a module whose attributes no checker knows
@@ -91,6 +95,9 @@ class Engine:
     @contextmanager
     def computing(self, device: str) -> Iterator[None]:
         """Forward passes inside are computed this way; their backward pass may lie outside."""
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
         with ExitStack() as stack:
             if self.precision == "bf16":
                 stack.enter_context(torch.autocast(device, torch.bfloat16))

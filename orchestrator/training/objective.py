@@ -9,14 +9,15 @@ and ranks rely on it; a measure of another kind is brought into that form by its
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Protocol
-
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import Between, OneOf
 from orchestrator.training.accuracy import MeanPerClass, Top1
+
+if TYPE_CHECKING:  # names and words of an objective are known without torch
+    import numpy as np
+    from torch import Tensor
 
 BOUNDS = (0.0, 1.0)
 """The lowest and the highest value that a score can have."""
@@ -47,11 +48,13 @@ class Objective(Protocol):
         """How many numbers the head gives for an image."""
         ...
 
-    def targets(self, labels: np.ndarray) -> Tensor:
+    def targets(self, labels: "np.ndarray") -> "Tensor":
         """What the labels (N,) of decoded images are in training: (N, ...) on the CPU."""
         ...
 
-    def loss(self, logits: Tensor, targets: Tensor, reduction: Literal["sum", "none"]) -> Tensor:
+    def loss(
+        self, logits: "Tensor", targets: "Tensor", reduction: Literal["sum", "none"]
+    ) -> "Tensor":
         """The loss of logits (B, head width): the sum, or (B,)."""
         ...
 
@@ -59,11 +62,11 @@ class Objective(Protocol):
         """The mean loss of a model that knows nothing of the images."""
         ...
 
-    def marks(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def marks(self, logits: "Tensor", targets: "Tensor") -> "Tensor":
         """(B, ...) on the device, without waiting for it."""
         ...
 
-    def score(self, marks: Tensor, targets: Tensor) -> Tensor:
+    def score(self, marks: "Tensor", targets: "Tensor") -> "Tensor":
         """(), float64, of all images together."""
         ...
 
@@ -71,29 +74,29 @@ class Objective(Protocol):
         """The expected score of a model that knows nothing of the images."""
         ...
 
-    def constant_score(self, labels: np.ndarray) -> float:
+    def constant_score(self, labels: "np.ndarray") -> float:
         """The score of always giving the same answer, that of the most frequent class of
         `labels`."""
         ...
 
-    def effective_images(self, marks: Tensor, targets: Tensor) -> float | None:
+    def effective_images(self, marks: "Tensor", targets: "Tensor") -> float | None:
         """How many images would make a plain accuracy as sure as this score.
 
         Hence sqrt(score (1 - score) / effective images) is its standard error. None: the images.
         """
         ...
 
-    def effective_images_of(self, labels: np.ndarray) -> float | None:
+    def effective_images_of(self, labels: "np.ndarray") -> float | None:
         """Likewise, before there is a model, if it were equally good on all classes."""
         ...
 
     def by_class(
-        self, marks: Tensor, targets: Tensor, num_classes: int
+        self, marks: "Tensor", targets: "Tensor", num_classes: int
     ) -> tuple[list[int], list[int]]:
         """Images of every class, and the right ones of these."""
         ...
 
-    def predict(self, logits: Tensor) -> list[tuple[int, float]]:
+    def predict(self, logits: "Tensor") -> list[tuple[int, float]]:
         """For every image its most probable label and how probable that is."""
         ...
 

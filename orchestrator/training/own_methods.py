@@ -15,11 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from methods import METHODS, Method
+from methods import METHODS
 from orchestrator.support.document import Entries, Name, Sha256
 from orchestrator.support.regular_file import read_regular
+
+if TYPE_CHECKING:
+    from methods import Method
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +30,6 @@ ENTRY_POINTS = "orchestrator.methods"
 """The group in which an installed package names its methods, each as `name = "module:Class"`."""
 MOST_BYTES = 2**20
 """The largest source file of a method that is taken."""
-
-_SHIPPED = frozenset(METHODS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def use(own: OwnMethod) -> None:
     known = OWN.get(own.name)
     if known is not None and known.sha256 == own.sha256:
         return
-    if own.name in _SHIPPED:
+    if own.name in METHODS.shipped:
         raise ValueError(
             f"{own.origin}: {own.name!r} is a method of this package; give the file another name"
         )
@@ -122,7 +123,9 @@ def _run(own: OwnMethod) -> types.ModuleType:
     return module
 
 
-def _only_method(module: types.ModuleType, origin: str) -> type[Method]:
+def _only_method(module: types.ModuleType, origin: str) -> "type[Method]":
+    from methods import Method
+
     found = [
         one
         for one in vars(module).values()
@@ -140,7 +143,7 @@ def _only_method(module: types.ModuleType, origin: str) -> type[Method]:
     return kinds[0]
 
 
-def _check(kind: type[Method], origin: str) -> None:
+def _check(kind: "type[Method]", origin: str) -> None:
     if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise ValueError(f"{origin}: {kind.__name__} must be a frozen dataclass")
     for name in ("title", "paper"):

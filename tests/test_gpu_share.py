@@ -154,7 +154,7 @@ def test_what_is_measured_is_planned_and_run_with(gpus, monkeypatch, tmp_path):
     )
     assert planned.frozen_plan.gpu_share == SHARE and planned.engine is not None
     assert planned.engine.slots.gpus_per_trial == 0.25
-    assert "on 4 slots of 4 CPU threads and 0.25 GPU" in lines[-1]
+    assert "on 4 slots of 4 CPU threads and 0.25 GPU" in "\n".join(lines)
 
 
 @pytest.mark.parametrize(

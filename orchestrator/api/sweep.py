@@ -20,6 +20,7 @@ from orchestrator.record.stored_plan import find_plan
 from orchestrator.run.request import RunRequest
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.options import from_environment
+from orchestrator.support.phases import phase
 from orchestrator.support.regular_file import refuse_links_within
 from orchestrator.support.stopping import deliver_signal, ending_in_order, going_on_with
 from orchestrator.tracking.snapshot import copied_databases, readable_databases
@@ -110,14 +111,17 @@ class Sweep:
     ) -> "Sweep":
         """Does what `plan` does, from a request; `where` are the machines that precision is
         measured on."""
-        from orchestrator.plan.prepare import plan_sweep
+        with phase("loading PyTorch"):
+            from orchestrator.plan.described import plan_lines
+            from orchestrator.plan.prepare import plan_sweep
 
         folder = claim_folder(request.out or default_folder(request.suite))
         storage = request.storage and with_driver(request.storage)
         if storage and not dry_run:
             ask_once(storage)
         cache = ImageCache()
-        engine = where.chosen_engine()
+        with phase("looking for machines"):
+            engine = where.chosen_engine()
         frozen, suite = plan_sweep(
             request,
             name=folder.name,
@@ -130,12 +134,8 @@ class Sweep:
         )
         if frozen.gpu_share is not None:
             engine = where.chosen_engine(frozen.gpu_share)
-        pruner = frozen.pruner
-        say(
-            f"plan: {len(frozen.studies)} studies, {frozen.num_trials} trials on {engine.slots}; "
-            f"sampler {frozen.sampler}, pruner {pruner.name}"
-            + (f" from epoch {pruner.first_epoch}" if pruner.first_epoch is not None else "")
-        )
+        for line in plan_lines(frozen, suite, slots=str(engine.slots)):
+            say(line)
         planned = cls(frozen, folder, storage=storage, suite=suite, cache=cache)
         planned.engine = engine
         return planned

@@ -10,7 +10,8 @@ import typer
 
 from orchestrator.cli.later import Later, group_of
 from orchestrator.cli.output import make_output_steady, what_was_lost
-from orchestrator.cli.terminal import Terminal, VisibleFormatter
+from orchestrator.cli.terminal import LogHandler, Terminal, VisibleFormatter
+from orchestrator.cli.waiting import waiting_shown
 from orchestrator.support.loopback import ask_directly
 from orchestrator.support.stopping import STOPPED, MachineLost, leave, listen
 
@@ -63,12 +64,13 @@ def main() -> None:
     """Run a command; what the user can mend is one line on stderr and exit code 2."""
     make_output_steady()
     ask_directly()
-    handler = logging.StreamHandler()
+    handler = LogHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))
     listen()
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
-        app()
+        with waiting_shown():
+            app()
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in MACHINE_ERRORS:
             raise

@@ -1,6 +1,7 @@
 """`sweep`, `resume`, `status`: a sweep from its start to its table."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,6 +77,8 @@ def sweep(
         say=_say,
     )
     if dry_run:
+        words = [word for word in sys.argv[1:] if word != "--dry-run"]
+        _say(f"nothing was started; start it with: {shlex.join(['orchestrator', *words])}")
         return
     planned.check()
     planned.save()

@@ -4,8 +4,10 @@ Names of files, classes and tasks come from anywhere. `[red]` in one of them is 
 an escape is not an order to the terminal.
 """
 
+import contextlib
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -26,9 +28,15 @@ class Terminal(Console):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Prints as Rich does; a text of several lines has its later ones indented."""
+        """Prints as Rich does; a text of several lines has its later ones indented.
+
+        Above the line that says what is being waited for, where there is one.
+        """
         shown = (_as_text(one) if isinstance(one, str) else one for one in objects)
-        super().print(*shown, **how)
+        if _below and self.is_terminal:
+            super(Terminal, _below[-1]).print(*shown, **how)
+        else:
+            super().print(*shown, **how)
 
     def whole_width(self, table: Table) -> int:
         """Characters of the widest line of a table of which nothing is cut."""
@@ -59,6 +67,20 @@ class Terminal(Console):
                 yield Segment(visible(segment.text, lines=True), segment.style)
 
 
+_below: list[Terminal] = []
+"""Consoles that keep a line at the bottom of the terminal, which others must print above."""
+
+
+@contextlib.contextmanager
+def line_at_the_bottom(console: Terminal) -> Iterator[None]:
+    """While it is entered, `console` renews a line, and all that is printed goes above it."""
+    _below.append(console)
+    try:
+        yield
+    finally:
+        _below.remove(console)
+
+
 def _as_text(line: str) -> Text:
     return Text(visible(indented(line), lines=True))
 
@@ -68,3 +90,11 @@ class VisibleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return indented(visible(super().format(record), lines=True))
+
+
+class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Of warnings; to stderr as it is now, which may be that of a terminal with a line below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)

@@ -31,6 +31,7 @@ from orchestrator.data.task import (
     data_error,
 )
 from orchestrator.data.transform import ImageTransform
+from orchestrator.support.phases import each
 from orchestrator.support.shared_folder import evict, found_or_made, mark_used
 from orchestrator.support.whole_file import whole_path
 
@@ -225,7 +226,11 @@ class ImageCache:
 
         with whole_path(path) as part:
             with new_arrow_images(part, split, contents, size) as write:
-                rows = parallel_map(row, zip(split.examples, contents, strict=True))
+                rows = each(
+                    f"{split.source.name}, writing decoded images",
+                    parallel_map(row, zip(split.examples, contents, strict=True)),
+                    len(split),
+                )
                 for index, (example, pixels) in enumerate(zip(split.examples, rows, strict=True)):
                     if isinstance(pixels, DataError):
                         failed.append((example, pixels))

@@ -10,6 +10,7 @@ from orchestrator.data.images import ContentHashes, is_white_or_fault, parallel_
 from orchestrator.data.reading import Problems, brief
 from orchestrator.data.summary import class_counts
 from orchestrator.data.task import DataError, Example, Problem, Split, Task
+from orchestrator.support.phases import each
 
 __all__ = ["Problem", "check_task"]
 
@@ -75,7 +76,11 @@ def _check_decoding(
 ) -> None:
     known = hashes.of_sound_images(content for _, content in examples)
     unknown = [(example, content) for example, content in examples if content not in known]
-    looks = parallel_map(is_white_or_fault, (example for example, _ in unknown))
+    looks = each(
+        f"{found.task} {split.name}, decoding",
+        parallel_map(is_white_or_fault, (example for example, _ in unknown)),
+        len(unknown),
+    )
     sound, white = [], []
     for (example, content), look in zip(unknown, looks, strict=True):
         if isinstance(look, DataError):

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from orchestrator.data.pixels import DECODER, decode, is_white
 from orchestrator.data.task import DataError, Example
+from orchestrator.support.phases import each
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -112,7 +113,11 @@ class ContentHashes:
             identity, content = remembered.get(_path_key(example), ("changed", b""))
             results.append(content if identity == identities[index] else None)
         unknown = [index for index, result in enumerate(results) if result is None]
-        hashed = parallel_map(_hash, (examples[index] for index in unknown))
+        hashed = each(
+            "reading files",
+            parallel_map(_hash, (examples[index] for index in unknown)),
+            len(unknown),
+        )
         fresh = []
         for index, result in zip(unknown, hashed, strict=True):
             results[index] = result

@@ -25,6 +25,7 @@ from timm.models import VisionTransformer
 
 from orchestrator.plan.plan import GpuShare
 from orchestrator.support.own_process import ROOT
+from orchestrator.support.phases import phase
 from orchestrator.support.with_parent import end_with_parent
 from orchestrator.training import shared_device
 from orchestrator.training.device_memory import OUTSIDE_BYTES
@@ -73,12 +74,13 @@ def choose_gpu_share(
     except RuntimeError as error:
         say(f"{WHOLE}: {str(error).splitlines()[0]}")
         return None
-    say(f"GPU share: measuring with 1 to {counts[-1]} trials side by side")
     if engine.launch == "compiled":
         # To compile in each of the processes would take longer than all else, and hardly changes
         # how much of a GPU a trial leaves empty.
         engine = replace(engine, launch="graph")
-    count = chosen_count(measure(vit, engine, counts, device="cuda"), free_bytes=free, say=say)
+    with phase(f"GPU share: measuring with 1 to {counts[-1]} trials side by side"):
+        answer = measure(vit, engine, counts, device="cuda")
+    count = chosen_count(answer, free_bytes=free, say=say)
     return None if count == 1 else GpuShare(gpus_per_trial=1 / count, gpu=gpu)
 
 

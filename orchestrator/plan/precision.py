@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import VPT, tune
+from orchestrator.support.phases import each
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import TOP1
 from orchestrator.training.recorded import Recorded
@@ -161,7 +162,8 @@ def _fastest(
         torch.cuda.empty_cache()
     # In turn, so that a busy machine slows all of them alike.
     rounds = [
-        {way: _seconds(step, device) for way, (step, _) in ready.items()} for _ in range(ROUNDS)
+        {way: _seconds(step, device) for way, (step, _) in ready.items()}
+        for _ in each("measuring precision, rounds of steps", range(ROUNDS), ROUNDS)
     ]
     preparations = {way: seconds for way, (_, seconds) in ready.items()}
     del ready
@@ -219,7 +221,7 @@ def _ready(
     if any(way.compiles(device) for way in ways):
         torch.compiler.reset()  # a worker begins with nothing compiled
     ready = {}
-    for way in ways:
+    for way in each("measuring precision, first steps", ways, len(ways)):
         step = _step(vit, way, device, batch)
         started = time.monotonic()
         try:

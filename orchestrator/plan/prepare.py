@@ -18,6 +18,8 @@ from orchestrator.data.split import split_rule
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
+from orchestrator.data.transform import ImageTransform
+from orchestrator.plan.described import FEW
 from orchestrator.plan.final_protocol import refuse_unsuited
 from orchestrator.plan.gpu_share import GpuShareChooser
 from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite
@@ -37,9 +39,11 @@ from orchestrator.plan.space import (
     load_space,
     parse_space,
 )
+from orchestrator.support.counted import counted
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import MOST_BYTES_OF_A_NAME, why_no_name
 from orchestrator.support.options import check_options
+from orchestrator.support.phases import phase
 from orchestrator.support.whole_file import ENDING_BYTES
 from orchestrator.training.backbone import BackbonePlan, image_transform
 from orchestrator.training.loop import MOST_CLASSES
@@ -90,7 +94,8 @@ def plan_sweep(
     ]
     spaces = [_with_epochs(space, _epochs(request)) for space in spaces]
     rule = split_rule(request.split_seed, request.split)
-    suite = load_suite(request.suite, data_root=request.data, tasks=request.tasks, rule=rule)
+    with phase(f"reading the lists and folders of {request.suite}"):
+        suite = load_suite(request.suite, data_root=request.data, tasks=request.tasks, rule=rule)
     _say_unused_rule(request, suite, say)
     _check_names(name, suite, spaces)
     names = [task.name for task in suite.tasks]
@@ -99,17 +104,9 @@ def plan_sweep(
     if request.final is not None:
         refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)
-    spaces = [fit_to_backbone(space, vit, say) for space in spaces]
-    say(
-        f"backbone {backbone.name}: {backbone.num_parameters:,} parameters, "
-        f"{backbone.image_size} pixels, sha256 {backbone.weights_sha256[:12]}"
-    )
-    for line in backbone.sources():
-        say(line)
+    spaces = _fitted(spaces, vit, say)
     _check_tasks(suite)
-    tasks = tuple(
-        _plan_task(task, metrics[task.name], backbone, cache, say) for task in suite.tasks
-    )
+    tasks = _plan_tasks(suite.tasks, metrics, backbone, cache, say)
     studies = tuple(
         StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
         for task in tasks
@@ -151,18 +148,27 @@ def plan_sweep(
 
 def reopen_suite(plan: SweepPlan, cache: ImageCache) -> Suite:
     """The suite of a plan as it is now; ValueError if its images changed since."""
-    suite = planned_suite(plan)
+    with phase(f"reading the lists and folders of {plan.suite}"):
+        suite = planned_suite(plan)
     transform = image_transform(plan.backbone)
-    for task, planned in zip(suite.tasks, plan.tasks, strict=True):
-        now = task_fingerprint(task, transform)
-        if now != planned.fingerprint:
-            older = ", or are read in another way than then" if plan.split_seed is None else ""
-            raise ValueError(
-                f"{task.root}: the images or labels of {task.name} changed since the sweep was "
-                f"planned{older} (fingerprint {now[:12]} now, {planned.fingerprint[:12]} then)"
-            )
-        open_search_splits(task, transform, cache)
+    with phase("comparing the images with those that were planned", len(plan.tasks)) as compared:
+        for task, planned in zip(suite.tasks, plan.tasks, strict=True):
+            _refuse_changed(task, planned, transform, plan)
+            open_search_splits(task, transform, cache)
+            compared.advance()
     return suite
+
+
+def _refuse_changed(
+    task: Task, planned: TaskPlan, transform: ImageTransform, plan: SweepPlan
+) -> None:
+    now = task_fingerprint(task, transform)
+    if now != planned.fingerprint:
+        older = ", or are read in another way than then" if plan.split_seed is None else ""
+        raise ValueError(
+            f"{task.root}: the images or labels of {task.name} changed since the sweep was "
+            f"planned{older} (fingerprint {now[:12]} now, {planned.fingerprint[:12]} then)"
+        )
 
 
 def planned_suite(plan: SweepPlan) -> Suite:
@@ -221,11 +227,12 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
             f"suite {request.suite!r} needs --backbone, the name of a timm VisionTransformer "
             "(for example vit_base_patch16_224.orig_in21k)"
         )
-    backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
-    try:
-        check_agreement(backbone.vit)
-    except ValueError as error:
-        raise ValueError(f"{backbone.name}: {error}") from error
+    with phase(f"loading the backbone {name}"):
+        backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
+        try:
+            check_agreement(backbone.vit)
+        except ValueError as error:
+            raise ValueError(f"{backbone.name}: {error}") from error
     mean, std, normalised_by = backbone.mean, backbone.std, backbone.normalised_by
     if request.normalization is not None:
         mean, std = NORMALIZATIONS[request.normalization]
@@ -249,6 +256,17 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
         normalised_by=normalised_by,
     )
     return plan, backbone.vit
+
+
+def _fitted(
+    spaces: Sequence[SearchSpace], vit: VisionTransformer, say: Callable[[str], None]
+) -> list[SearchSpace]:
+    fitted = []
+    with phase("trying the search spaces on the backbone", len(spaces)) as tried:
+        for space in spaces:
+            fitted.append(fit_to_backbone(space, vit, say))
+            tried.advance()
+    return fitted
 
 
 def fit_to_backbone(
@@ -292,7 +310,11 @@ def _try_on(space: SearchSpace, vit: VisionTransformer, values: Mapping[str, Val
 
 
 def _check_tasks(suite: Suite) -> None:
-    problems = [p for task in suite.tasks for p in check_task(task, decode=True)]
+    problems = []
+    with phase("checking the images, tasks", len(suite.tasks)) as checked:
+        for task in suite.tasks:
+            problems += check_task(task, decode=True)
+            checked.advance()
     for problem in problems:
         if problem.severity == "warning":
             logger.warning("%s", problem)
@@ -306,21 +328,36 @@ def _check_tasks(suite: Suite) -> None:
         )
 
 
+def _plan_tasks(
+    tasks: Sequence[Task],
+    metrics: Mapping[str, str],
+    backbone: BackbonePlan,
+    cache: ImageCache,
+    say: Callable[[str], None],
+) -> tuple[TaskPlan, ...]:
+    """Decode what is not decoded yet; what is said of a task is told with its name."""
+    before, planned = cache.decoded_images, []
+    with phase("preparing the images, tasks", len(tasks)) as prepared:
+        for task in tasks:
+            if task.layout == "image_folder":
+                # Of many tasks only what a user may want to mend.
+                for line in describe(task) if len(tasks) <= FEW else task.notes:
+                    say(f"{task.name}: {line}")
+            planned.append(_plan_task(task, metrics[task.name], backbone, cache, say))
+            prepared.advance()
+    fresh = cache.decoded_images - before
+    say(
+        f"images of {counted(len(tasks), 'task')}: "
+        + (f"{fresh:,} decoded" if fresh else "all decoded before")
+    )
+    return tuple(planned)
+
+
 def _plan_task(
     task: Task, metric: str, backbone: BackbonePlan, cache: ImageCache, say: Callable[[str], None]
 ) -> TaskPlan:
     transform = image_transform(backbone)
-    before = cache.decoded_images
     splits = open_search_splits(task, transform, cache)
-    fresh = cache.decoded_images - before
-    say(
-        f"task {task.name}: {task.num_classes} classes, {len(splits['train'].labels)} train and "
-        f"{len(splits['val'].labels)} val images, "
-        + (f"{fresh} decoded" if fresh else "all decoded before")
-    )
-    if task.layout == "image_folder":
-        for line in describe(task):
-            say(f"  {line}")
     val_labels, objective = splits["val"].labels, objective_named(metric)
     baseline = objective.constant_score(val_labels)
     effective_images = objective.effective_images_of(val_labels)
@@ -332,7 +369,7 @@ def _plan_task(
             else ""
         )
         say(
-            f"  measured in {objective.words}{absent}: as sure as an accuracy on "
+            f"{task.name}: measured in {objective.words}{absent}: as sure as an accuracy on "
             f"{effective_images:.0f} images"
         )
     return TaskPlan(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.support.durations import duration_text as duration_text
 from orchestrator.support.uncertainty import digits_of
 
 NOTHING = "–"
@@ -35,12 +36,3 @@ def value_text(value: Any) -> str:
 def config_text(config: Mapping[str, Any]) -> str:
     """`num_tokens 50, lr 2.5`."""
     return ", ".join(f"{name} {value_text(value)}" for name, value in config.items())
-
-
-def duration_text(seconds: float) -> str:
-    """`8 s`, `14 min`, `3.2 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -9,6 +9,9 @@ from orchestrator.support.document import Between
 if TYPE_CHECKING:
     import optuna
 
+MEDIAN_OF = 5
+"""So many complete trials are needed for a median to mean something; Optuna's own default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Median(Pruner):
@@ -19,10 +22,16 @@ class Median(Pruner):
     """First epoch at which a trial may be stopped."""
 
     @property
+    def trials_before(self) -> int:
+        return MEDIAN_OF
+
+    @property
     def first_epoch(self) -> int:
         return self.first_rung_epochs
 
     def make(self) -> "optuna.pruners.BasePruner":
         import optuna
 
-        return optuna.pruners.MedianPruner(n_warmup_steps=self.first_rung_epochs)
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=MEDIAN_OF, n_warmup_steps=self.first_rung_epochs
+        )

@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-from orchestrator.plan.pruners.median import Median
+from orchestrator.plan.pruners.median import MEDIAN_OF, Median
 from orchestrator.plan.pruners.pruner import Flag, Pruner
 from orchestrator.support.document import Between, OneOf
 
@@ -29,6 +29,10 @@ class Patient(Pruner):
     """Who decides then: median, or none for early stopping by the trial's own curve."""
     first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]
     """First epoch at which a trial may be stopped."""
+
+    @property
+    def trials_before(self) -> int:
+        return MEDIAN_OF if self.wrapped == "median" else 0
 
     @property
     def first_epoch(self) -> int:

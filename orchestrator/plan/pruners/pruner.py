@@ -34,6 +34,11 @@ class Pruner(Protocol):
     """Why it cannot judge a trial by its epochs; empty: it can."""
 
     @property
+    def trials_before(self) -> int:
+        """How many other trials of a study must be there before one can be stopped."""
+        return 1
+
+    @property
     def first_epoch(self) -> int | None:
         """No trial is stopped before this epoch; None: no trial is stopped."""
         ...

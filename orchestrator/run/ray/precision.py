@@ -22,6 +22,7 @@ from orchestrator.plan.precision import (
     chosen_without_timing,
 )
 from orchestrator.run.ray.start import start_ray
+from orchestrator.support.phases import phase
 from orchestrator.training.numerics import Engine
 
 
@@ -62,22 +63,20 @@ def on_a_worker(
         )
         # Without its weights, on which no time depends.
         network = copy.deepcopy(vit).to("meta")
+        asked = {
+            "precision": precision,
+            "launch": launch,
+            "device": device,
+            "cpu_threads": cpu_threads,
+            "images": images,
+            "num_slots": slots.num_slots,
+        }
         try:
-            chosen, lines = ray.get(
-                measure.remote(
-                    network,
-                    engine,
-                    {
-                        "precision": precision,
-                        "launch": launch,
-                        "device": device,
-                        "cpu_threads": cpu_threads,
-                        "images": images,
-                        "num_slots": slots.num_slots,
-                    },
-                ),
-                timeout=None if deadline is None else max(1.0, deadline - time.monotonic()),
-            )
+            with phase("measuring precision in a slot of the cluster, or waiting for one"):
+                chosen, lines = ray.get(
+                    measure.remote(network, engine, asked),
+                    timeout=None if deadline is None else max(1.0, deadline - time.monotonic()),
+                )
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(

@@ -9,6 +9,7 @@ from orchestrator.cluster.capacity import gpu_kinds, grown
 from orchestrator.cluster.sharing import machines_alive
 from orchestrator.cluster.slots import Machine, Slots
 from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.phases import phase
 
 
 def start_ray(slots: Slots, address: str | None) -> None:
@@ -20,10 +21,11 @@ def start_ray(slots: Slots, address: str | None) -> None:
         return
     for name in ("ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if address:
-        joined_ray.connect(address)
-    else:
-        own_ray.start(slots)
+    with phase(f"joining the Ray cluster {address}" if address else "starting Ray"):
+        if address:
+            joined_ray.connect(address)
+        else:
+            own_ray.start(slots)
 
 
 def machines_of(address: str, gpu_kind: str | None = None) -> list[Machine]:

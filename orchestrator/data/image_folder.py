@@ -5,13 +5,13 @@ here it becomes a task. Whatever image is not used stands in a problem, with its
 """
 
 import difflib
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.data import formats
-from orchestrator.data.cache import content_hashes
+from orchestrator.data.class_names import folded, say_alike
+from orchestrator.data.completed import completed_task
 from orchestrator.data.images import ContentHashes
 from orchestrator.data.layout import (
     TaskFolder,
@@ -24,27 +24,11 @@ from orchestrator.data.layout import (
     split_of,
     way_down,
 )
-from orchestrator.data.reading import (
-    Problems,
-    add_trainval,
-    brief,
-    check_overlap,
-    path_fault,
-    task_root,
-)
-from orchestrator.data.split import (
-    DEFAULT_RULE,
-    FRACTIONS,
-    VAL_FRACTION,
-    SplitRule,
-    contents_of_copies,
-    divide,
-)
-from orchestrator.data.task import DataError, Example, Split, Task
+from orchestrator.data.reading import Problems, brief, path_fault, task_root
+from orchestrator.data.split import DEFAULT_RULE, SplitRule
+from orchestrator.data.task import DataError, Example, Task
 from orchestrator.data.walk import Folder, list_folder
 from orchestrator.support.counted import counted
-
-OWN = ("train", "val", "test")
 
 
 def image_folder_tasks(
@@ -122,27 +106,17 @@ class _Reader:
             self._say_left_out("", task.folder, [task.folder])
         self._say_passed_by()
         self._say_nested(folders["train"], classes)
-        split_rule = self._split(examples)
         sources = {name: folder.path for name, folder in folders.items()}
-        splits = {
-            name: Split(name=name, source=sources.get(name, sources["train"]), examples=members)
-            for name in OWN
-            if (members := examples.get(name))
-        }
-        self._check_sizes(splits, folders, split_rule)
-        check_overlap(splits, found)
-        add_trainval(splits, root)
-        return Task(
-            name=found.task,
-            group="",
-            num_classes=len(class_names),
-            class_names=class_names,
+        return completed_task(
+            examples,
+            found=found,
             root=root,
+            sources=sources if task.splits else {},
+            class_names=class_names,
             layout="image_folder",
-            splits=splits,
-            split_rule=split_rule,
-            notes=tuple(self._notes),
-            problems=found.all,
+            rule=self._rule,
+            hashes=self._hashes,
+            notes=self._notes,
         )
 
     def _without(self, beside: Sequence[Folder]) -> Folder:
@@ -160,26 +134,8 @@ class _Reader:
                     "folder"
                 )
                 self._found.add("train", folder.path.parent, 0, message)
-        by_sight: dict[str, list[str]] = {}
-        for folder in classes:
-            by_sight.setdefault(_visible(folder.name), []).append(folder.name)
-        for group in by_sight.values():
-            if len(group) > 1:
-                message = (
-                    f"the classes {' and '.join(map(ascii, group))} differ only in blanks or in "
-                    "how an accent is stored: put them together, or give them other names"
-                )
-                self._found.add("train", classes[0].path.parent, 0, message)
-        by_letters: dict[str, list[str]] = {}
-        for name in by_sight:
-            by_letters.setdefault(name.casefold(), []).append(name)
-        for group in by_letters.values():
-            if len(group) > 1:
-                message = (
-                    f"the classes {' and '.join(map(ascii, group))} differ only in small and "
-                    "capital letters: put them together if they are one class"
-                )
-                self._found.add("train", classes[0].path.parent, 0, message, "warning")
+        if classes:
+            say_alike([one.name for one in classes], self._found, classes[0].path.parent)
 
     def _labelled(
         self, split: str, folder: Folder, class_names: Sequence[str]
@@ -218,7 +174,7 @@ class _Reader:
         """The label of a class folder, which may be written another way than in train."""
         if one.name in labels:
             return labels[one.name]
-        alike = [name for name in labels if _folded(name) == _folded(one.name)]
+        alike = [name for name in labels if folded(name) == folded(one.name)]
         if len(alike) == 1:
             if say:
                 message = f"class {one.name!a} is taken for class {alike[0]!a} of train"
@@ -250,55 +206,6 @@ class _Reader:
                     is_linked = one.is_linked or name in one.linked
                     examples.append(Example(root, file, label, 0, is_linked))
         return examples
-
-    def _split(self, examples: dict[str, tuple[Example, ...]]) -> str:
-        """Make the splits that are missing, if any: how, in words."""
-        made, rule = self._task.splits, self._rule
-        seed, chosen = rule.seed, rule.fractions
-        if "val" in made:
-            return ""
-        if not made:
-            fractions = chosen or FRACTIONS
-            text = f"train/val/test {'/'.join(f'{f:g}' for f in fractions)} of each class"
-        elif "test" in made or not chosen:
-            share = chosen[1] / (chosen[0] + chosen[1]) if chosen else VAL_FRACTION
-            fractions = (1 - share, share, 0)
-            text = f"val {share:g} of each class of train"
-        else:
-            fractions = chosen
-            parts = "/".join(f"{f:g}" for f in fractions)
-            text = f"train/val/test {parts} of each class of train"
-        copies = {}
-        if rule.copies_together:
-            copies = contents_of_copies(examples["train"], self._hashes or content_hashes())
-        train, val, test = divide(examples["train"], seed, fractions, copies)
-        examples |= {"train": train, "val": val} | ({} if "test" in made else {"test": test})
-        return f"seed {seed}, {text}"
-
-    def _check_sizes(
-        self, splits: dict[str, Split], folders: dict[str, Folder], split_rule: str
-    ) -> None:
-        found, root = self._found, self._root
-        for name in ("train", "val"):
-            if name in splits:
-                continue
-            folder = folders.get(name)
-            if name == "val" and folder is None and "train" in splits:
-                message = (
-                    "val would be empty: no class has the two images (that are no copies of each "
-                    "other) of which one can be validated on; add images"
-                )
-            else:
-                message = f"no image of {name} can be used"
-            found.add(name, folder.path if folder else root, 0, message)
-        if "test" not in splits and "test" not in folders:
-            message = "no test split: a search works, finalize has nothing to test on"
-            fraction = (self._rule.fractions or FRACTIONS)[2]
-            if not self._task.splits and fraction > 0:
-                message += " (no class has the three images that train, val and test need)"
-            elif split_rule:
-                message += " (--split 60/20/20 would make one)"
-            found.add("test", root, 0, message, "warning")
 
     def _say_left_out(self, split: str, folder: Folder, listed: Sequence[Folder]) -> None:
         found = self._found
@@ -364,12 +271,3 @@ class _Reader:
         way = way_down(folder)
         below = [one for one in way[-1].with_images if self._taken[one.identity] is one]
         return [*(one for one in way if one.images), *below]
-
-
-def _visible(name: str) -> str:
-    """What is seen of a name."""
-    return " ".join(unicodedata.normalize("NFC", name).split())
-
-
-def _folded(name: str) -> str:
-    return _visible(name).casefold()

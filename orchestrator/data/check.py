@@ -121,7 +121,8 @@ class _Copies:
             where = f"{brief(first.file)} of {other} (label {first.label})"
             message = f"{brief(example.file)}, label {example.label}, is the same image as {where}"
             is_leak = other != split.name and not self._task.official
-            if is_leak or self._task.layout != "image_folder":
+            is_in_list = self._task.layout != "image_folder" and example.held is None
+            if is_leak or is_in_list:
                 severity = "error" if is_leak else "warning"
                 self._found.add(split.name, *_place(split, example), message, severity)
                 continue

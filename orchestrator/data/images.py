@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from orchestrator.data.held import held_image
 from orchestrator.data.pixels import DECODER, decode, is_white
 from orchestrator.data.task import DataError, Example
 from orchestrator.support.phases import each
@@ -29,10 +30,12 @@ _SETTLED_NANOSECONDS = 2_000_000_000
 def locate(example: Example, folders: dict[str, str] | None = None) -> tuple[str, os.stat_result]:
     """The real path of an example's image: a regular file of bounded size inside its root.
 
+    Of a held image, the file that holds it, of any size.
     `folders` remembers where folders really are while many examples are located.
     """
     folders = {} if folders is None else folders
-    folder, name = os.path.split(os.path.join(example.root, example.file))  # noqa: PTH118
+    file = example.held.file if example.held else example.file
+    folder, name = os.path.split(os.path.join(example.root, file))  # noqa: PTH118
     for one in (example.root, folder):
         if one not in folders:
             folders[one] = os.path.realpath(one)
@@ -52,13 +55,15 @@ def locate(example: Example, folders: dict[str, str] | None = None) -> tuple[str
         raise DataError(f"{example.file!r} is not a regular file")
     if status.st_size == 0:
         raise DataError(f"{example.file!r} is empty")
-    if status.st_size > MAX_FILE_BYTES:
+    if status.st_size > MAX_FILE_BYTES and example.held is None:
         raise DataError(f"{example.file!r} has {status.st_size:,} bytes, more than any image needs")
     return path, status
 
 
 def read(example: Example) -> bytes:
-    path, _ = locate(example)
+    path, status = locate(example)
+    if example.held is not None:
+        return held_image(path, status, example.held)
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -183,7 +188,8 @@ def _sound_row(content: bytes) -> tuple[bytes]:
 
 
 def _path_key(example: Example) -> str:
-    return f"{example.root}/{example.file}"
+    column = f":{example.held.column}" if example.held else ""
+    return f"{example.root}/{example.file}{column}"
 
 
 def _identity(status: os.stat_result) -> str:
@@ -198,6 +204,8 @@ def _identity(status: os.stat_result) -> str:
 
 def _hash(example: Example) -> bytes | DataError:
     try:
+        if example.held is not None:
+            return hashlib.sha256(read(example)).digest()
         path, _ = locate(example)
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.data import formats
 from orchestrator.data.reading import brief
@@ -40,6 +41,14 @@ SHOWN = 6
 
 class NoImages(DataError):
     """A folder without any image that is read; the message says what it holds instead."""
+
+
+class NoLabels(DataError):
+    """Images that no folder labels; a table might."""
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +126,18 @@ def class_folders(folder: Folder) -> list[Folder]:
     return [one for one in folder.folders if one.holds_any_image]
 
 
-def flat_error(folder: Folder, above: Folder | None = None) -> DataError:
+def flat_error(folder: Folder, above: Folder | None = None) -> NoLabels:
     """For images that no folder labels."""
     lists = [f"{one.name}/{name}" for one in (folder, above) if one for name in sorted(one.lists)]
     beside = f", beside {', '.join(lists[:SHOWN])}" if lists else ""
-    labels = "; labels in a list are not read yet" if lists else ""
+    labels = "; or label them in a table, labels.csv with the columns image,label"
     lie = "lies" if len(folder.images) == 1 else "lie"
-    return DataError(
+    return NoLabels(
         f"{counted(len(folder.images), 'image')} {lie} in {folder.path} without class folders"
         f"{beside}: "
         f"put the images of each class into a folder of its name, {folder.name}/<class>/"
-        f"{folder.images[0] if folder.images else '1.jpg'}{labels}"
+        f"{folder.images[0] if folder.images else '1.jpg'}{labels}",
+        folder.path,
     )
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.data.images import ContentHashes
@@ -19,6 +19,9 @@ FRACTIONS = (0.6, 0.2, 0.2)
 """The shares of train, val and test in every class, where nothing is split."""
 VAL_FRACTION = 0.2
 """The share of train in every class that becomes val, where only val is missing."""
+
+_UNKNOWN_SIZE = -1
+"""Of an image that is no file of its own."""
 
 Fractions = tuple[float, float, float]
 Examples = tuple[Example, ...]
@@ -74,6 +77,36 @@ def _parse_fractions(text: str) -> Fractions:
     return train / total, val / total, test / total
 
 
+def fill_splits(
+    examples: dict[str, Examples],
+    given: Collection[str],
+    rule: SplitRule,
+    hashes: Callable[[], ContentHashes],
+) -> str:
+    """Make the splits that are missing out of train, if any: how, in words.
+
+    `given` are the splits that the user made, be they empty; without any all images are train.
+    """
+    if "val" in given:
+        return ""
+    seed, chosen = rule.seed, rule.fractions
+    if not given:
+        fractions = chosen or FRACTIONS
+        text = f"train/val/test {'/'.join(f'{f:g}' for f in fractions)} of each class"
+    elif "test" in given or not chosen:
+        share = chosen[1] / (chosen[0] + chosen[1]) if chosen else VAL_FRACTION
+        fractions = (1 - share, share, 0)
+        text = f"val {share:g} of each class of train"
+    else:
+        fractions = chosen
+        parts = "/".join(f"{f:g}" for f in fractions)
+        text = f"train/val/test {parts} of each class of train"
+    copies = contents_of_copies(examples["train"], hashes()) if rule.copies_together else {}
+    train, val, test = divide(examples["train"], seed, fractions, copies)
+    examples |= {"train": train, "val": val} | ({} if "test" in given else {"test": test})
+    return f"seed {seed}, {text}"
+
+
 def contents_of_copies(examples: Sequence[Example], hashes: ContentHashes) -> dict[str, bytes]:
     """By file, the sha256 of those images that are exact copies of another one.
 
@@ -81,6 +114,9 @@ def contents_of_copies(examples: Sequence[Example], hashes: ContentHashes) -> di
     """
     by_size: dict[int, list[Example]] = {}
     for example in examples:
+        if example.held is not None:
+            by_size.setdefault(_UNKNOWN_SIZE, []).append(example)
+            continue
         try:
             size = os.stat(f"{example.root}/{example.file}").st_size  # noqa: PTH116
         except (OSError, ValueError):

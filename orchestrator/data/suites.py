@@ -11,10 +11,14 @@ from pathlib import Path
 
 from orchestrator.data.cache import default_cache_root
 from orchestrator.data.fgvc import FGVC
+from orchestrator.data.form import Form
+from orchestrator.data.forms import WITHOUT_CLASS_FOLDERS, form_of
 from orchestrator.data.image_folder import image_folder_tasks, read_image_folder_task
-from orchestrator.data.layout import NoImages, TaskFolder
+from orchestrator.data.layout import NoImages, NoLabels, TaskFolder
 from orchestrator.data.published_suite import OfficialTask, PublishedSuite
 from orchestrator.data.split import DEFAULT_RULE, SplitRule
+from orchestrator.data.table import KINDS
+from orchestrator.data.table_files import why_unused
 from orchestrator.data.task import DataError, Task, data_error
 from orchestrator.data.vtab import VTAB
 from orchestrator.data.walk import list_folder
@@ -27,6 +31,10 @@ QUICKSTART = "quickstart"
 QUICKSTART_BACKBONE = "vit_quickstart"
 
 PUBLISHED_SUITES = {suite.name: suite for suite in (VTAB, FGVC)}
+
+
+Found = Path | TaskFolder | tuple[Form, Path]
+"""Where a task lies: one with published lists, a folder of images, or one in another form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +56,11 @@ def load_suite(
     rule: SplitRule = DEFAULT_RULE,
     strict: bool = True,
 ) -> Suite:
-    """Read a published suite by name, `quickstart`, or a folder.
+    """Read a published suite by name, `quickstart`, or a path.
 
-    A folder may hold tasks, be one task, or hold class folders with images. `tasks` names those to
+    A path may hold tasks, be one task in any of `FORMS`, or hold class folders with images.
+    `data_root` is where the folders of published suites are, or what the paths in a table are
+    relative to. `tasks` names those to
     keep, in their order, under any name that their folders have somewhere. `rule` is for
     splits that are ours. Unless `strict`, faults in the lists do not raise and stand in
     `Task.problems`.
@@ -66,26 +76,25 @@ def load_suite(
         expected = tuple(published.tasks)
     else:
         root = Path(name_or_path).expanduser()
-        if not root.is_dir():
+        if not root.is_dir() and form_of(root) is None:
             names = (QUICKSTART, *PUBLISHED_SUITES)
             if os.sep in name_or_path or root.exists():
-                raise DataError(f"{root} is not a folder; a suite is one, or {', '.join(names)}")
+                raise DataError(
+                    f"{root} is not a folder; a suite is one, a table of paths and labels "
+                    f"({', '.join(KINDS)}), or {', '.join(names)}"
+                )
             raise DataError(f"{unknown('suite', name_or_path, names)} (nor is there such a folder)")
         name = Path(os.path.realpath(root)).name
 
     try:
-        listed = _listed_tasks(root) if expected else _listed_tasks_below(root)
-        folders: dict[str, Path | TaskFolder] = {**listed}
-        if not folders:
-            folders = {**_image_folders(root, tasks)}
-        elif not expected and root not in listed.values():
-            folders |= _image_folders_beside(root, listed)
+        folders: dict[str, Found] = {**_listed_tasks(root)} if expected else _tasks_in(root, tasks)
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror}") from error
     if expected:
         folders = {task: folder for task, folder in folders.items() if task in expected}
     selected = _select(folders, tasks, expected, root)
-    found = tuple(_read_task(folder, rule) for folder in selected.values())
+    images = None if expected else data_root
+    found = tuple(_read_task(folder, images, rule) for folder in selected.values())
     if strict and (errors := [error for task in found for error in task.errors()]):
         raise data_error(f"the tasks in {root} cannot be used as they are", errors)
     missing = tuple(task for task in expected if task not in folders)
@@ -99,6 +108,37 @@ def load_suite(
         default_backbone=default_backbone,
         missing=missing,
     )
+
+
+def _tasks_in(root: Path, wanted: Sequence[str] | None) -> dict[str, Found]:
+    """The tasks that a path is or holds, by name: as lists say, in another form, as folders."""
+    if not _layout_of(root) and (form := form_of(root)):
+        return {form.task_name(root): (form, root)}
+    listed = _listed_tasks_below(root)
+    formed = _formed_tasks_below(root)
+    if twice := next((name for name in formed if name in listed), None):
+        raise DataError(f"{listed[twice]} and {formed[twice][1]} are both task {twice!r}; keep one")
+    folders: dict[str, Found] = {**listed, **formed}
+    if not folders:
+        return _image_folders(root, wanted)
+    if root not in listed.values():
+        folders |= _image_folders_beside(root, folders)
+    return folders
+
+
+def _formed_tasks_below(root: Path) -> dict[str, tuple[Form, Path]]:
+    """The tasks in a form of their own in a folder, or further down where nothing else is."""
+    for _ in range(3):
+        inner = _subfolders(root)
+        found = {
+            form.task_name(path): (form, path)
+            for path in inner
+            if not _layout_of(path) and (form := form_of(path))
+        }
+        if found or len(inner) != 1:
+            return found
+        (root,) = inner
+    return {}
 
 
 def _listed_tasks(root: Path) -> dict[str, Path]:
@@ -132,22 +172,39 @@ def _listed_tasks_below(root: Path) -> dict[str, Path]:
     return {}
 
 
-def _image_folders(root: Path, wanted: Sequence[str] | None) -> dict[str, TaskFolder]:
+def _image_folders(root: Path, wanted: Sequence[str] | None) -> dict[str, Found]:
     try:
-        return image_folder_tasks(root, wanted=wanted)
+        return {**image_folder_tasks(root, wanted=wanted)}
+    except NoLabels as error:
+        if found := _labelled_by_tables(root, error.folder, error.folder.parent):
+            return found
+        tables = [why for one in (error.folder, error.folder.parent) for why in why_unused(one)]
+        raise DataError("; ".join([str(error), *tables])) from error
     except NoImages as error:
+        if found := _labelled_by_tables(root):
+            return found
         lists = [" or ".join(suite.lists.values()) for suite in PUBLISHED_SUITES.values()]
         raise DataError(
-            f"{root} holds no task: neither folders with {', nor with '.join(lists)}, nor class "
-            f"folders with images; {error}"
+            f"{root} holds no task: neither folders with {', nor with '.join(lists)}, nor a "
+            f"table of paths and labels, nor class folders with images; {error}"
         ) from error
 
 
-def _image_folders_beside(root: Path, listed: Mapping[str, Path]) -> dict[str, TaskFolder]:
+def _labelled_by_tables(*folders: Path) -> dict[str, Found]:
+    """The task of the first of these folders that holds tables of images and labels."""
+    form = WITHOUT_CLASS_FOLDERS
+    for folder in folders:
+        if form.is_task(folder):
+            return {form.task_name(folder): (form, folder)}
+    return {}
+
+
+def _image_folders_beside(root: Path, listed: Mapping[str, Found]) -> dict[str, TaskFolder]:
     """Image folders with splits of their own, beside tasks with lists."""
     found: dict[str, TaskFolder] = {}
+    places = [place[1] if isinstance(place, tuple) else place for place in listed.values()]
     for folder in _subfolders(root):
-        if any(path.is_relative_to(folder) for path in listed.values()):
+        if any(isinstance(path, Path) and path.is_relative_to(folder) for path in places):
             continue
         try:
             tasks = image_folder_tasks(folder)
@@ -174,7 +231,10 @@ def _task_name(folder: Path) -> str:
     return (layout and layout.official_name(name)) or name
 
 
-def _read_task(folder: Path | TaskFolder, rule: SplitRule) -> Task:
+def _read_task(folder: Found, images: Path | None, rule: SplitRule) -> Task:
+    if isinstance(folder, tuple):
+        form, path = folder
+        return form.read(path, images, rule)
     if isinstance(folder, TaskFolder):
         return read_image_folder_task(folder, rule=rule)
     layout = _layout_of(folder)
@@ -188,16 +248,16 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _select(
-    folders: dict[str, Path | TaskFolder],
+    folders: dict[str, Found],
     tasks: Sequence[str] | None,
     expected: Sequence[str],
     root: Path,
-) -> dict[str, Path | TaskFolder]:
+) -> dict[str, Found]:
     if tasks is None:
         return folders
     if not tasks:
         raise DataError("no task is named")
-    selected: dict[str, Path | TaskFolder] = {}
+    selected: dict[str, Found] = {}
     for wanted in tasks:
         names = (wanted, *(suite.official_name(wanted) for suite in PUBLISHED_SUITES.values()))
         name = next((name for name in names if name in folders), None)

@@ -23,10 +23,13 @@ def class_counts(task: Task) -> dict[str, list[int]]:
 
 
 def describe(task: Task) -> Iterator[str]:
-    """A few lines: which splits there are and who made them, classes with counts, what is noted."""
+    """A few lines: what was read, the splits and who made them, classes with counts, notes."""
     counts = class_counts(task)
     sizes = ", ".join(f"{name} {sum(here):,}" for name, here in counts.items()) or "none"
-    made = f"ours ({task.split_rule})" if task.split_rule else "as they lie in the folder"
+    given = task.split_source or "as they lie in the folder"
+    made = f"ours ({task.split_rule})" if task.split_rule else given
+    if task.read_as:
+        yield f"read as: {task.read_as}"
     yield f"splits {made}: {sizes}"
     if counts:
         yield f"classes ({'/'.join(counts)}): {_classes(task, counts)}"
@@ -48,7 +51,9 @@ def facts(task: Task) -> dict[str, object]:
         "task": task.name,
         "root": str(task.root),
         "layout": task.layout,
+        "read_as": task.read_as,
         "split_rule": task.split_rule,
+        "split_source": task.split_source,
         "images": {name: sum(here) for name, here in counts.items()},
         "classes": [
             {"name": name, **{split: here[label] for split, here in counts.items()}}

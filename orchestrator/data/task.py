@@ -19,18 +19,32 @@ class DataError(ValueError):
     """The data cannot be used as it is; the message says where and what would work."""
 
 
+class Held(NamedTuple):
+    """Where an image lies in a file that holds many."""
+
+    form: str
+    """What opens that file: a name in `held.HOLDERS`."""
+    file: str
+    """That file, relative to the example's root."""
+    column: str
+    """Of its table; empty where the file is none."""
+    row: int
+
+
 class Example(NamedTuple):
     """One labelled image, small enough that a task may hold a hundred thousand."""
 
     root: str
     """The folder that the file must not leave, as an absolute path."""
     file: str
-    """Relative to the root."""
+    """Relative to the root; of a held image, the name that it goes by: `train.parquet#0000017`."""
     label: int
     line: int
     """In the list that names it; 0 where no list does."""
     is_linked: bool = False
     """A link in a user's own folder, which may lead out of the root."""
+    held: Held | None = None
+    """For an image that is no file of its own."""
 
     @property
     def path(self) -> Path:
@@ -78,7 +92,8 @@ class Task:
     class_names: tuple[str, ...]
     root: Path
     layout: str
-    """How it lies on disk: as the tasks of a suite (vtab, fgvc), or image_folder."""
+    """How it lies on disk: as the tasks of a suite (vtab, fgvc), image_folder, or the name of one
+    of `FORMS`."""
     splits: dict[str, Split]
     """The splits train, val, trainval and test, as far as there are any: those that could be
     read."""
@@ -86,6 +101,10 @@ class Task:
     """A task of a published suite, under its own name and classes."""
     split_rule: str = ""
     """How we split, where the data came unsplit: seed and fractions."""
+    read_as: str = ""
+    """What was found there, in words, where it is neither a suite's layout nor class folders."""
+    split_source: str = ""
+    """Who says which splits there are, in words; empty: the folder."""
     notes: tuple[str, ...] = ()
     """What else there is to know about how the folder was understood."""
     problems: tuple[Problem, ...] = ()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from orchestrator.data.forms import form_of
 from orchestrator.data.suites import PUBLISHED_SUITES, QUICKSTART, Suite
 from orchestrator.data.task import DataError
 from orchestrator.plan.plan import SweepPlan
@@ -84,17 +85,24 @@ def at_places(plan: SweepPlan, places: Places) -> SweepPlan:
 
 
 def moved_suite(suite: str, data: Path) -> tuple[str, str | None]:
-    """Suite and data root, where `data` is the folder of the suite or the one that it lies in."""
+    """Suite and data root, where `data` is the suite now or the folder that it lies in.
+
+    Of a table it may be what its paths are relative to now, while it lies where it was.
+    """
     data = data.expanduser().absolute()
     if suite == QUICKSTART:
         raise ValueError("--data: the quickstart writes its own images, they cannot be elsewhere")
+    if form_of(data) is not None:
+        return str(data), None
     if not data.is_dir():
         raise DataError(f"--data: {data} is not a folder")
     if suite in PUBLISHED_SUITES:
         return suite, str(data)
     name = Path(suite).name
     inside = data / name
-    return str(inside if data.name != name and inside.is_dir() else data), None
+    if Path(suite).is_file() and not inside.exists():
+        return suite, str(data)
+    return str(inside if data.name != name and inside.exists() else data), None
 
 
 def under_planned_names(
@@ -121,7 +129,7 @@ def _only_task(load: Callable[[Sequence[str] | None], Suite]) -> Suite | None:
     except DataError:
         return None
     found = suite.tasks
-    return suite if len(found) == 1 and found[0].layout == "image_folder" else None
+    return suite if len(found) == 1 and found[0].layout not in PUBLISHED_SUITES else None
 
 
 def _read_places(folder: Path) -> Places:

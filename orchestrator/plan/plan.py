@@ -80,6 +80,9 @@ class TaskPlan:
     """The val score of always answering the most frequent class; None: that of top-1 accuracy."""
     val_effective_images: Annotated[float, Between(1e-9, 10**9)] | None = None
     """As many val images of a top-1 accuracy would tell as much; None: `num_val`."""
+    read_as: str = ""
+    """In what form the images lie, in words; empty for lists of a suite, for class folders, and
+    in plans of before it was kept."""
 
     @property
     def objective(self) -> Objective:

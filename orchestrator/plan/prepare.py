@@ -165,6 +165,9 @@ def _refuse_changed(
     now = task_fingerprint(task, transform)
     if now != planned.fingerprint:
         older = ", or are read in another way than then" if plan.split_seed is None else ""
+        if task.read_as != planned.read_as:
+            forms = (one or "folders or lists" for one in (planned.read_as, task.read_as))
+            older += ": read then as {}, now as {}".format(*forms)
         raise ValueError(
             f"{task.root}: the images or labels of {task.name} changed since the sweep was "
             f"planned{older} (fingerprint {now[:12]} now, {planned.fingerprint[:12]} then)"
@@ -186,7 +189,8 @@ def planned_suite(plan: SweepPlan) -> Suite:
 
 def _say_unused_rule(request: SweepRequest, suite: Suite, say: Callable[[str], None]) -> None:
     if (request.split or request.split_seed) and not any(task.split_rule for task in suite.tasks):
-        say("--split and --split-seed change nothing: all splits are as they lie in the folder")
+        given = {task.split_source or "as they lie in the folder" for task in suite.tasks}
+        say(f"--split and --split-seed change nothing: all splits are {' or '.join(sorted(given))}")
 
 
 def _methods(request: SweepRequest) -> Sequence[object]:
@@ -339,7 +343,7 @@ def _plan_tasks(
     before, planned = cache.decoded_images, []
     with phase("preparing the images, tasks", len(tasks)) as prepared:
         for task in tasks:
-            if task.layout == "image_folder":
+            if task.layout == "image_folder" or task.read_as:
                 # Of many tasks only what a user may want to mend.
                 for line in describe(task) if len(tasks) <= FEW else task.notes:
                     say(f"{task.name}: {line}")
@@ -385,6 +389,7 @@ def _plan_task(
         metric=metric,
         val_baseline=None if effective_images is None else baseline,
         val_effective_images=effective_images,
+        read_as=task.read_as,
     )
 
 

@@ -6,7 +6,8 @@ fields of the method and of the recipe, so a space cannot mention what training 
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ class SearchSpace:
             if dimension.applies(drawn):
                 drawn[dimension.name] = dimension.suggest(trial)
         return drawn
+
+    @cached_property
+    def unsearched(self) -> dict[str, Value]:
+        """Every hyper-parameter, as a trial has it that draws nothing: fixed, else default."""
+        own, recipe = build(self.method, self.fixed, source=self.name)
+        return {**asdict(own), **asdict(recipe)}
 
     def with_fixed(self, overrides: Mapping[str, Value]) -> "SearchSpace":
         """This space with some names held fixed (and no longer searched)."""

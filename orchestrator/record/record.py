@@ -20,6 +20,7 @@ from orchestrator.plan.samplers import SeededByName
 from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import default_storage, id_of_trial, open_database
 from orchestrator.record.held_back import HeldBack
+from orchestrator.record.stopped import Comparison, Stop, compare
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.record.write_tables import write_trial
 from orchestrator.support.commit_points import commit_point
@@ -59,6 +60,8 @@ class TrialRecord:
     finished: datetime | None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """wall_seconds, images_per_second, num_tuned_parameters, device, ...: told by the worker."""
+    stop: Stop | None = None
+    """How it was pruned, if it was."""
 
     def val_images(self, task: TaskPlan) -> float:
         """On as many images an accuracy equal to the score is as sure."""
@@ -283,8 +286,14 @@ class Record:
         rungs = HeldBack(self._storage)
         judged = rungs.study(self._studies[study])
         # The median pruner answers with a numpy bool, which JSON does not take.
-        stops = bool(judged.pruner.prune(judged, self._storage.get_trial(trial_id)))
-        decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes)
+        trial = self._storage.get_trial(trial_id)
+        stops = bool(judged.pruner.prune(judged, trial))
+        against = (
+            compare(self.plan.pruner, trial, self._stored(study), epoch, rungs.attributes)
+            if stops
+            else None
+        )
+        decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes, against=against)
         self._storage.set_trial_user_attr(trial_id, "decision", asdict(decision))
         commit_point("half decision")
         self._show_rungs(trial_id, decision, {})
@@ -356,6 +365,7 @@ class Record:
             started=trial.datetime_start,
             finished=trial.datetime_complete,
             facts=ended.get("facts", {}),
+            stop=_stop_of(trial, study) if trial.state is TrialState.PRUNED else None,
         )
 
 
@@ -367,6 +377,17 @@ class _Decision:
     stops: bool = False
     rungs: Mapping[str, Any] = field(default_factory=dict)
     """What it wants to leave in the storage for its next decisions."""
+    against: Comparison | None = None
+    """What it compared with, where it stops the trial."""
+
+
+def _stop_of(trial: FrozenTrial, study: str) -> Stop | None:
+    """How a pruned trial was stopped, as far as its storage says."""
+    told, source = trial.user_attrs.get("decision"), f"study {study}: trial #{trial.number}"
+    if told is None:
+        return None
+    decision = read_as(_Decision, told, source=f"{source}: decision")
+    return Stop(epoch=decision.epoch, against=decision.against) if decision.stops else None
 
 
 @dataclass

@@ -8,15 +8,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
-from orchestrator.plan.space import build
 from orchestrator.record.record import FINISHED, TrialRecord, best_of
 from orchestrator.report.cautions import cautions
 from orchestrator.support.foreign_text import markdown
 from orchestrator.support.yaml_io import dump_yaml
 from orchestrator.tracking.backend import Point, RunContent
+from orchestrator.tracking.notes import trial_note
+from orchestrator.tracking.params import shared_params, varied_params
 from orchestrator.training.facts import EpochRow
 from orchestrator.training.objective import DEFAULT_METRIC, Objective
 
@@ -97,7 +97,7 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         **{f"pruner_{name}": value for name, value in asdict(plan.pruner).items()},
         "image_size": plan.backbone.image_size,
         "seed": plan.seed,
-        **space.fixed,
+        **shared_params(plan, study.space),
     }
     document = dump_yaml(dict(plan.spaces[study.space]))
     return RunContent(
@@ -157,11 +157,11 @@ def trial_content(plan: SweepPlan, trial: TrialRecord, curve: Sequence[EpochRow]
         end=millis(trial.finished) if ended else None,
         state=trial.state,
         tags=tags,
-        params={name: str(value) for name, value in _trial_params(plan, trial).items()},
+        params={name: str(value) for name, value in varied_params(plan, trial).items()},
         points=_curve_points(millis(trial.started), curve, plan.objective(trial.study)),
         leading=f"val_{plan.objective(trial.study).key}",
         totals={k: trial.facts[k] for k in TOTALS if k in trial.facts} if ended else {},
-        note=None,
+        note=trial_note(plan, trial),
     )
 
 
@@ -187,16 +187,6 @@ def _common_tags(plan: SweepPlan, study: StudyPlan) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in plan.versions.items()),
     }
     return {name: str(value) for name, value in tags.items() if value}
-
-
-def _trial_params(plan: SweepPlan, trial: TrialRecord) -> dict[str, Any]:
-    """Every value the trial ran with, whether searched, fixed or default."""
-    method = plan.parsed_spaces[plan.study(trial.study).space].method
-    try:
-        parts = build(method, trial.config, source=f"{trial.study} #{trial.number}")
-    except ValueError:
-        return {**trial.config, "seed": trial.seed}  # a trial that failed for this very reason
-    return {**asdict(parts[0]), **asdict(parts[1]), "seed": trial.seed}
 
 
 def shown_as(name: str, objective: Objective) -> str:

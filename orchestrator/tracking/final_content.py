@@ -8,12 +8,8 @@ from orchestrator.record.finalists import Finalist
 from orchestrator.record.finals import FinalRecord, FinalRun
 from orchestrator.record.record import FINISHED, TrialRecord
 from orchestrator.tracking.backend import Point, RunContent
-from orchestrator.tracking.content import (
-    TRIAL_TAG,
-    millis,
-    shown_as,
-    trial_content,
-)
+from orchestrator.tracking.content import TRIAL_TAG, millis, shown_as, trial_content
+from orchestrator.tracking.notes import failure_note, finalist_note
 
 _TOTALS = ("wall_seconds", "num_tuned_parameters", "test_accuracy", "num_test", "test_majority")
 _OF_THE_SEARCH = ("failure", "epochs_run")
@@ -56,6 +52,7 @@ def _finalist(
         ],
         leading=fold_key,
         totals={f"mean_{fold_key}": finalist.accuracy} if finalist.fold_accuracies else {},
+        note=finalist_note(finalist, plan.objective(study.name).unit),
     )
 
 
@@ -81,6 +78,7 @@ def _final(
             for name in _TOTALS
             if name in run.facts
         },
+        note=failure_note(run.failure) if run.state == "failed" else None,
     )
 
 

@@ -1,7 +1,9 @@
 """The median rule: Golovin et al. 2017, Google Vizier, section 3.2."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from orchestrator.plan.pruners.pruner import Flag, Pruner
 from orchestrator.support.document import Between
@@ -18,6 +20,7 @@ class Median(Pruner):
     """A trial stops when its best epoch so far is below the median of the others at this epoch."""
 
     name: str = field(default="median", init=False)
+    against_complete: ClassVar[bool] = True
     first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]
     """First epoch at which a trial may be stopped."""
 
@@ -28,6 +31,9 @@ class Median(Pruner):
     @property
     def first_epoch(self) -> int:
         return self.first_rung_epochs
+
+    def needed(self, own: float, others: Sequence[float]) -> float | None:
+        return median(others) if others else None
 
     def make(self) -> "optuna.pruners.BasePruner":
         import optuna

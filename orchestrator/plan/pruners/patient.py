@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from orchestrator.plan.pruners.median import MEDIAN_OF, Median
 from orchestrator.plan.pruners.pruner import Flag, Pruner
@@ -21,6 +21,7 @@ class Patient(Pruner):
     """
 
     name: str = field(default="patient", init=False)
+    against_complete: ClassVar[bool] = True
     patience: Annotated[int, Between(0, 10**6)] = 5
     """Epochs, counted where they are validated, that the best accuracy may lie back."""
     min_delta: Annotated[float, Between(0, 1)] = 0.0

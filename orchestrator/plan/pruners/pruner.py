@@ -4,6 +4,7 @@ Optuna decides; the dataclass says how it is made and after which epochs it is a
 imported where its object is made and nowhere else, since trials know this rule, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -32,6 +33,9 @@ class Pruner(Protocol):
     """The name in the command and in sweep.yaml; a field that nobody can set."""
     not_for_epochs: ClassVar[str] = ""
     """Why it cannot judge a trial by its epochs; empty: it can."""
+    against_complete: ClassVar[bool] = False
+    """It compares the best epoch so far with complete trials; else the score of this epoch with all
+    that reached it."""
 
     @property
     def trials_before(self) -> int:
@@ -50,6 +54,11 @@ class Pruner(Protocol):
     def must_be_validated(self, epoch: int) -> bool:
         """Whether it needs the accuracy after this epoch even where `--eval-every` skips it."""
         return False
+
+    def needed(self, own: float, others: Sequence[float]) -> float | None:
+        """The least score with which a trial goes on beside these, to tell people afterwards; None:
+        its rule has no such number."""
+        return None
 
     def make(self) -> "optuna.pruners.BasePruner":
         """Optuna's object."""

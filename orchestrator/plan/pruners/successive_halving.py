@@ -1,5 +1,6 @@
 """Successive halving, asynchronous: Li et al. 2020, https://arxiv.org/abs/1810.05934."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,10 @@ class SuccessiveHalving(Pruner):
 
     def must_be_validated(self, epoch: int) -> bool:
         return self.asked_at(epoch)
+
+    def needed(self, own: float, others: Sequence[float]) -> float:
+        scores = sorted([own, *others], reverse=True)
+        return scores[max(1, len(scores) // self.reduction_factor) - 1]
 
     def make(self) -> "optuna.pruners.BasePruner":
         import optuna

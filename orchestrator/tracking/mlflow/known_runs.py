@@ -1,5 +1,6 @@
 """The runs of a sweep that MLflow has: which is whose, and which are there twice."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +29,8 @@ class KnownRun:
     status: str
     end: int | None
     tags: dict[str, str]
-    has_params: bool
+    params: frozenset[str]
+    """The names of those that are there: MLflow takes each once."""
     known_points: dict[int, Shown] | None
     """The points of the leading metric that are there, by step; None: not asked yet."""
 
@@ -40,7 +42,7 @@ def known(run: "Run") -> KnownRun:
         status=run.info.status,
         end=run.info.end_time,
         tags=dict(run.data.tags),
-        has_params=bool(run.data.params),
+        params=frozenset(map(sys.intern, run.data.params)),
         known_points=None,
     )
 

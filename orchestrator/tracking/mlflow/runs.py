@@ -29,6 +29,7 @@ from orchestrator.tracking.mlflow.registry import (
 )
 from orchestrator.tracking.mlflow.store import artifact_location, open_client
 from orchestrator.tracking.mlflow.write_run import (
+    OLDER_STATUS,
     STATUS,
     as_mlflow_takes_it,
     create_run,
@@ -151,7 +152,7 @@ class MLflowRuns:
         key = METRICS.get(tags.get("metric", ""), TOP1).key
         number, deleted = tags.get(TRIAL_TAG, ""), run.info.lifecycle_stage == "deleted"
         state = tags.get("state", "") if number else "study"
-        if number and STATUS.get(state) != run.info.status:
+        if number and run.info.status not in (STATUS.get(state), OLDER_STATUS.get(state)):
             state = f"{state} with status {run.info.status}"
         return ShownRun(
             study=tags[STUDY_TAG],

@@ -13,8 +13,12 @@ from orchestrator.tracking.study_files import digest_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-"""MLflow's word for the state of a trial or a study."""
+STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+"""MLflow's word for the state of a trial or a study. To have been pruned is no failure, and MLflow
+shows KILLED as one; the tag `state` and the note tell it from a complete trial."""
+
+OLDER_STATUS = {"pruned": "KILLED"}
+"""What an older version wrote instead."""
 
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
@@ -70,7 +74,7 @@ def write_into(client: "MlflowClient", run: KnownRun, content: RunContent) -> bo
     ]
     if content.end is not None:
         metrics += [Metric(k, v, content.end, 0) for k, v in content.totals.items()]
-    params = {} if run.has_params else content.params
+    params = {k: v for k, v in content.params.items() if k not in run.params}
     if as_wanted and not (tags or metrics or params):
         return False
     client.log_batch(  # in as many requests as it needs
@@ -81,7 +85,7 @@ def write_into(client: "MlflowClient", run: KnownRun, content: RunContent) -> bo
         synchronous=True,
     )
     run.tags |= tags
-    run.has_params = True
+    run.params |= params.keys()
     there |= {p.step: Shown(p.values[content.leading], p.timestamp) for p in points}
     if content.end is not None:
         client.set_terminated(run.run_id, status, content.end)
@@ -103,8 +107,9 @@ def remove_passed_tags(client: "MlflowClient", run: KnownRun, content: RunConten
 
 def renew_note(client: "MlflowClient", run: KnownRun, note: str) -> None:
     """Unless a person has written another one."""
-    shown = run.tags.get(NOTE_TAG, "")
-    if shown != note and run.tags.get(NOTE_DIGEST_TAG) == digest_of([("", shown.encode())]):
+    shown, written = run.tags.get(NOTE_TAG, ""), run.tags.get(NOTE_DIGEST_TAG)
+    untouched = written == digest_of([("", shown.encode())]) if written else not shown
+    if shown != note and untouched:
         for name, value in _note_tags(note).items():
             client.set_tag(run.run_id, name, value, synchronous=True)
             run.tags[name] = value

@@ -246,7 +246,7 @@ def test_an_address_outside_of_the_folder_is_found_refused_and_set_right(folder,
     assert len(wrong) == 3 and all(address.where.startswith("runs ") for address in wrong)
     if any(address.foreign for address in wrong):
         with pytest.raises(ValueError, match=r"lead out of the folder.* doctor .* --repair"):
-            ui(folder, port=1)
+            ui([folder], port=1)
     assert set_addresses(database, artifacts) == wrong
     assert wrong_addresses(database, artifacts) == []
 
@@ -308,7 +308,7 @@ def test_a_database_with_a_trigger_of_a_stranger_is_refused(folder):
     with pytest.raises(TrackingError, match="has a trigger, 'again', not of MLflow's"):
         set_addresses(folder / "mlflow.db", folder / "mlartifacts")
     with pytest.raises(ValueError, match="has a trigger"):
-        ui(folder, port=1)
+        ui([folder], port=1)
 
 
 VIEW = "SELECT run_uuid, artifact_uri FROM hidden"
@@ -492,7 +492,7 @@ def test_nothing_is_opened_through_a_link(folder, place, tmp_path):
     link = folder / place
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(mine)
-    for command in (doctor, lambda f: doctor(f, repair=True), lambda f: ui(f, port=1), export):
+    for command in (doctor, lambda f: doctor(f, repair=True), lambda f: ui([f], port=1), export):
         with pytest.raises(ValueError, match="symbolic link"):
             command(folder)
     with pytest.raises(ValueError, match="symbolic link"), owned(folder):
@@ -526,7 +526,7 @@ def test_the_server_hands_out_the_files_of_the_sweep_and_no_others(folder):
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("UPDATE model_versions SET source = ?", [poison_source])
     with pytest.raises(ValueError, match="lead out of the folder"):
-        ui(folder, port=1)
+        ui([folder], port=1)
     mend(folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

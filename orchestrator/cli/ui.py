@@ -1,54 +1,98 @@
-"""`ui`: MLflow's pages on one sweep, on this machine only unless told otherwise."""
+"""`ui`: MLflow's pages on sweeps, on this machine only unless told otherwise."""
 
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import Folder, Storage
+from orchestrator.cli.options import Storage
 
 if TYPE_CHECKING:
+    from orchestrator.plan.plan import SweepPlan
     from orchestrator.tracking.backend import Pages
 
 START_SECONDS = 300
 STOP_SECONDS = 5
 
 
+Sweeps = Annotated[
+    list[Path],
+    typer.Argument(
+        help="The folders of sweeps, or a folder that holds them; with --storage the names of "
+        "sweeps. Several are shown together."
+    ),
+]
+
+
 def ui(
-    folder: Folder,
+    sweeps: Sweeps,
     port: Annotated[int, typer.Option(help="Port to serve the pages on.", min=1, max=65535)] = 5000,
     host: Annotated[
         str, typer.Option(help="Address to serve them on; they have no password.")
     ] = "127.0.0.1",
     storage: Storage = None,
 ) -> None:
-    """Open the MLflow pages of a sweep: studies, trials, curves, best files. Ctrl-C stops them."""
+    """Open the MLflow pages of sweeps: studies, trials, curves, best files. Ctrl-C stops them."""
     from orchestrator.api.sweep import Sweep
     from orchestrator.tracking.trackers import chosen_tracker
 
-    plan = Sweep.open(folder, storage=storage).frozen_plan
-    folder, tracker = folder.resolve(), chosen_tracker()
-    with _interruptible(), tracker.pages(plan, folder, host, port) as pages:
+    opened = {
+        folder.resolve(): Sweep.open(folder, storage=storage).frozen_plan
+        for given in sweeps
+        for folder in _sweeps_in(given)
+    }
+    shown = _without_copies(opened)
+    tracker = chosen_tracker()
+    with _interruptible(), tracker.pages(shown, host, port) as pages:
         for note in pages.notes:
             typer.echo(note)
         if pages.command:
-            _serve(folder, pages, tracker.name, plan.name)
+            _serve(next(iter(shown)), pages, tracker.name)
+        elif pages.pages:
+            _say_where(pages)
         else:
-            typer.echo(f"sweep {plan.name} is on the server: {pages.server}/{pages.page}")
+            typer.echo(f"{', '.join(p.name for p in shown.values())}: not on {pages.server} yet")
 
 
-def _serve(folder: Path, pages: "Pages", tracker: str, sweep: str) -> None:
+def _sweeps_in(given: Path) -> list[Path]:
+    """The folder itself, or the sweeps that lie in it, by name."""
+    from orchestrator.plan.plan import PLAN_FILE
+
+    if (given / PLAN_FILE).is_file():
+        return [given]
+    return sorted(path.parent for path in given.glob(f"*/{PLAN_FILE}")) or [given]
+
+
+def _without_copies(opened: "Mapping[Path, SweepPlan]") -> "dict[Path, SweepPlan]":
+    """A sweep whose folder was copied is shown once."""
+    shown: dict[tuple[str, str], Path] = {}
+    for folder, plan in opened.items():
+        first = shown.setdefault((plan.name, plan.created), folder)
+        if first != folder:
+            typer.echo(f"{folder}: is the same sweep as {first}, which is shown")
+    return {folder: opened[folder] for folder in shown.values()}
+
+
+def _serve(folder: Path, pages: "Pages", tracker: str) -> None:
     with _server(folder, pages) as (server, output):
         typer.echo(f"{tracker} is starting ...")
         _wait_until_ready(server, pages.server, tracker, output)
-        typer.echo(f"sweep {sweep}: {pages.server}/{pages.page}   (Ctrl-C stops)")
+        _say_where(pages)
+        typer.echo("Ctrl-C stops the pages")
         server.wait()
         raise ValueError(f"the {tracker} server ended by itself:\n{_tail(output)}")
+
+
+def _say_where(pages: "Pages") -> None:
+    from orchestrator.support.foreign_text import visible
+
+    for what, page in (pages.pages or {"pages": ""}).items():
+        typer.echo(f"{visible(what)}: {pages.server}/{page}")
 
 
 @contextmanager

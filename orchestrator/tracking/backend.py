@@ -54,6 +54,8 @@ class RunContent:
     """The metric that every point has."""
     totals: Mapping[str, float]
     """Metrics that stand for the whole run."""
+    afterwards: Sequence[Point] = ()
+    """Metrics that came after the run's end; written where a tag changed with them."""
     note: str | None
     """Markdown, brought up to date until a person edits it; None: no note of ours."""
     passing_tags: Sequence[str] = ()
@@ -170,12 +172,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Pages:
-    """How a person looks at a sweep in a browser."""
+    """How a person looks at sweeps in a browser."""
 
     server: str
     """Address of the server, also of one that is to be started."""
-    page: str
-    """The sweep's page, after the address of the server."""
+    pages: Mapping[str, str]
+    """After the address of the server, by what is seen there; the first is that to begin with."""
     command: Sequence[str] = ()
     """Starts the server; empty: it runs somewhere."""
     environment: Mapping[str, str] | None = None
@@ -236,10 +238,11 @@ class TrackerKind(Protocol):
         ...
 
     def pages(
-        self, plan: SweepPlan, folder: Path, host: str, port: int
+        self, sweeps: Mapping[Path, SweepPlan], host: str, port: int
     ) -> AbstractContextManager[Pages]:
-        """The pages of a sweep; a server that is to be started listens at `host` and `port`.
+        """The pages of the sweeps in these folders, together.
 
-        ValueError if there are none, or if they cannot be shown.
+        A server that is to be started listens at `host` and `port`. ValueError if there are no
+        pages, or if they cannot be shown.
         """
         ...

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from statistics import fmean, stdev
 
+from orchestrator.plan.final_protocol import times_opened
 from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.finalists import Finalist
 from orchestrator.record.finals import FinalRecord, FinalRun
@@ -14,6 +16,50 @@ from orchestrator.tracking.notes import failure_note, finalist_note
 _TOTALS = ("wall_seconds", "num_tuned_parameters", "test_accuracy", "num_test", "test_majority")
 _OF_THE_SEARCH = ("failure", "epochs_run")
 """Tags of a trial that say how it did in the search."""
+FINAL_PREFIX = "final."
+
+
+def with_test(
+    content: RunContent, plan: SweepPlan, study: StudyPlan, finals: FinalRecord
+) -> RunContent:
+    """The run of a study with what the newest round of the last stage that ended found on test."""
+    for round in range(finals.num_rounds(study.name), 0, -1):
+        runs = [r for r in finals.final_runs(study.name, round) if r.state == "complete"]
+        if runs and not finals.num_left(study.name, round):
+            return _tested(content, plan, study, finals, runs, round)
+    return content
+
+
+def _tested(
+    content: RunContent,
+    plan: SweepPlan,
+    study: StudyPlan,
+    finals: FinalRecord,
+    runs: list[FinalRun],
+    round: int,
+) -> RunContent:
+    objective = plan.objective(study.name)
+    accuracies = [run.test_accuracy or 0.0 for run in runs]
+    mean, seeds = fmean(accuracies), ", ".join(str(run.seed) for run in runs)
+    openings = finals.num_openings(study.name, round)
+    values = {f"mean_test_{objective.key}": mean, "num_test_openings": float(openings)}
+    told = f"{100 * mean:.1f} {objective.unit}"
+    if len(accuracies) > 1:
+        values[f"std_test_{objective.key}"] = stdev(accuracies)
+        told = f"{100 * mean:.1f} ± {100 * stdev(accuracies):.1f} {objective.unit}"
+    tags = {
+        "trial": str(runs[0].trial),
+        "test": told,
+        "seeds": seeds,
+        "round": str(round),
+        "openings": times_opened(openings),
+    }
+    ended = max(millis(run.finished) for run in runs)
+    return replace(
+        content,
+        tags={**content.tags, **{FINAL_PREFIX + name: text for name, text in tags.items()}},
+        afterwards=[Point(step=round, timestamp=ended, values=values)],
+    )
 
 
 def final_contents(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[RunContent]:

@@ -134,12 +134,13 @@ def reconcile_final(
     plan: SweepPlan, record: Record, finals: "FinalRecord", tracking_uri: str
 ) -> None:
     """Show the last stage: a run per finalist and per seed beside the trials of their study."""
-    from orchestrator.tracking.final_content import final_contents
+    from orchestrator.tracking.final_content import final_contents, with_test
 
     backend = tracker_at(tracking_uri).open(plan, tracking_uri)
     backend.connect()
     for study in plan.studies:
-        backend.write_run(study_content(plan, study, shown_trials(record.trials(study.name))))
+        content = study_content(plan, study, shown_trials(record.trials(study.name)))
+        backend.write_run(with_test(content, plan, study, finals))
         for content in final_contents(plan, study, finals):
             backend.write_run(content)
 

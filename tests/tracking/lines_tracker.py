@@ -134,7 +134,7 @@ class LinesTracker:
         yield Check(True, "", "")
 
     def pages(
-        self, plan: SweepPlan, folder: Path, host: str, port: int
+        self, sweeps: Mapping[Path, SweepPlan], host: str, port: int
     ) -> AbstractContextManager[Pages]:
         raise ValueError(f"{self.name} has no pages")
 

@@ -121,6 +121,6 @@ def test_commands_ask_the_chosen_tracker(monkeypatch, address, tmp_path):
     monkeypatch.setenv("LINES_TRACKER", address)
     save_plan(make_plan(), tmp_path)
     with pytest.raises(ValueError, match=r"Lines has no pages"):
-        ui(tmp_path)
+        ui([tmp_path])
     _, tracker, _ = reach(None, address, None)
     assert (tracker.part, tracker.reached, tracker.text) == ("Lines", True, f"{address} is a file")

@@ -58,14 +58,14 @@ def test_ui_says_what_is_wrong_before_it_starts_anything(tmp_path, empty_store, 
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ValueError, match="is not a sweep folder"):
-        ui(tmp_path)
+        ui([tmp_path])
     save_plan(make_plan(), tmp_path)
     with pytest.raises(ValueError, match=r"has no mlflow.db yet; `orchestrator resume"):
-        ui(tmp_path)
+        ui([tmp_path])
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"port {port} .* is taken"):
-            ui(tmp_path, port=port, host="127.0.0.1")
+            ui([tmp_path], port=port, host="127.0.0.1")

@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.tracking.content import BEST_PREFIX, TOTALS, millis, sweep_id, sweep_note
 from orchestrator.tracking.mlflow import private
+from orchestrator.training.objective import TOP1
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SWEEP_TAG = "orchestrator.sweep_id"
-STUDIES_VIEW = "studies"
+STUDIES_VIEW, TRIALS_VIEW = "studies", "trials"
+_BEST_FIRST = f"metrics.`best_val_{TOP1.key}`"
+RUN_NAME = "attributes.`Run Name`"
 _HOW_TO_FILTER = ' Filter with tags, for example `tags.task = "..." and tags.state = "complete"`.'
 
 
@@ -44,13 +47,28 @@ def open_experiment(client: "MlflowClient", plan: SweepPlan, artifacts: str | No
             "the MLflow experiment %s had been deleted; it is restored, since its sweep goes on",
             experiment.name,
         )
+    for name, view in _saved_views(plan).items():
+        if experiment.tags.get(name) != view:  # of an older version
+            client.set_experiment_tag(experiment.experiment_id, name, view)
     return experiment.experiment_id
 
 
-def page_of_sweep(client: "MlflowClient", plan: SweepPlan) -> str:
-    """Where MLflow's pages show the sweep, after the server's address; empty if they do not."""
-    experiment = find_experiment(client, plan)
-    return "" if experiment is None else private.page_of(experiment.experiment_id, STUDIES_VIEW)
+def addresses_of(client: "MlflowClient", plans: Iterable[SweepPlan]) -> dict[str, str]:
+    """Where MLflow's pages show the sweeps, after the server's address, by what is seen there.
+
+    Of several also the one table of all their studies. A sweep that is not there has none.
+    """
+    seen: dict[str, str] = {}
+    ids: list[str] = []
+    for plan in plans:
+        experiment = find_experiment(client, plan)
+        if experiment is not None:
+            ids.append(experiment.experiment_id)
+            for what, view in (("studies", STUDIES_VIEW), ("best trials", TRIALS_VIEW)):
+                seen[f"{experiment.name}, {what}"] = private.page_of(ids[-1], view)
+    if len(ids) > 1:
+        seen["all of them"] = private.page_of_several(ids, _BEST_FIRST)
+    return seen
 
 
 def _create(client: "MlflowClient", plan: SweepPlan, artifacts: str | None) -> str:
@@ -70,39 +88,50 @@ def _create(client: "MlflowClient", plan: SweepPlan, artifacts: str | None) -> s
 
 
 def _saved_views(plan: SweepPlan) -> dict[str, str]:
-    """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep."""
+    """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep.
+
+    Columns stand in the order given; MLflow's own is all metrics by the alphabet, then all
+    parameters, then all tags, so that throughput would come before accuracy and state.
+    """
     searched = {d.name: None for space in plan.parsed_spaces.values() for d in space.dimensions}
     objectives = {task.metric: task.objective for task in plan.tasks}.values()
     keys = [f"val_{objective.key}" for objective in objectives]
-    accuracies, state = [("metrics", key) for key in keys], ("tags", "state")
+    tests = [f"mean_test_{objective.key}" for objective in objectives]
     duration = ("attributes", "Duration")
+    method, state = ("tags", "method"), ("tags", "state")
     counts = [("tags", f"num_{state}") for state in ("complete", "pruned", "failed")]
-    best = [("tags", BEST_PREFIX + name) for name in searched]
-    values = [("params", name) for name in searched]
-    totals = [("metrics", name) for name in TOTALS]
     created = millis(datetime.fromisoformat(plan.created))
     return {
-        # Oldest first: parents are older than their trials, so the first page holds them all.
+        # A trial has no best of its own, so that the first page holds all studies.
         **_view(
             STUDIES_VIEW,
             "Studies",
             created,
             columns=[
                 *(("metrics", f"best_{key}") for key in keys),
-                ("tags", "val_majority_share"),
-                *accuracies,
-                duration,
+                *(("metrics", key) for key in [*tests, *keys]),
+                method,
                 state,
                 *counts,
-                *best,
+                ("tags", "val_majority_share"),
+                *(("tags", BEST_PREFIX + name) for name in searched),
+                duration,
             ],
-            facets={"orderByKey": "attributes.start_time", "orderByAsc": True},
+            facets={"orderByKey": f"metrics.`best_{keys[0]}`", "orderByAsc": False},
         ),
         **_view(
-            "trials",
+            TRIALS_VIEW,
             "Best trials",
             created,
-            columns=[duration, *accuracies, *values, state, *totals],
+            columns=[
+                *(("metrics", key) for key in keys),
+                method,
+                state,
+                ("tags", "epochs_run"),
+                *(("params", name) for name in searched),
+                duration,
+                *(("metrics", name) for name in TOTALS),
+            ],
             facets={
                 "orderByKey": f"metrics.`{keys[0]}`",
                 "orderByAsc": False,
@@ -120,12 +149,22 @@ def _view(
     columns: Sequence[tuple[str, str]],
     facets: Mapping[str, Any],
 ) -> dict[str, str]:
-    run_name = "attributes.`Run Name`"
+    shown = [_column(*column) for column in columns]
+    # What MLflow's table calls a column that has no name to choose it by.
+    placed = {_column("attributes", "Duration"): "duration"}
     state = {
         **facets,
-        "selectedColumns": [f"{kind}.`{column}`" for kind, column in columns],
-        "columnOrder": [run_name],
-        "columnWidths": {run_name: 300},
+        "selectedColumns": shown,
+        "columnOrder": [RUN_NAME, *(placed.get(column, column) for column in shown)],
+        "columnWidths": {
+            RUN_NAME: 260,
+            # MLflow cuts a name that does not fit.
+            **{c: max(90, 40 + 8 * len(name)) for c, (_, name) in zip(shown, columns, strict=True)},
+        },
     }
     view = {"name": name, "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
     return {f"{private.VIEW_TAG}{key}": json.dumps(view)}
+
+
+def _column(kind: str, name: str) -> str:
+    return f"{kind}.`{name}`"

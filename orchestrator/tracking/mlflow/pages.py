@@ -1,7 +1,7 @@
-"""MLflow's pages on one sweep, none of which shows a file from outside of the sweep's folder."""
+"""MLflow's pages on sweeps, none of which shows a file from outside of the sweeps' folders."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -12,49 +12,72 @@ from orchestrator.support.addresses import redacted
 from orchestrator.support.loopback import refuse_taken
 from orchestrator.support.regular_file import refuse_links_within
 from orchestrator.tracking.backend import Pages, TrackingError
-from orchestrator.tracking.mlflow.experiment import page_of_sweep
-from orchestrator.tracking.mlflow.places import sentence, set_addresses, wrong_addresses
+from orchestrator.tracking.mlflow.experiment import addresses_of
+from orchestrator.tracking.mlflow.places import sentence, set_own_addresses
 from orchestrator.tracking.mlflow.server import server_command, server_environment
 from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE, open_client
+from orchestrator.tracking.mlflow.united import united
+
+Sweeps = Mapping[Path, SweepPlan]
 
 
 @contextmanager
-def pages(
-    plan: SweepPlan, folder: Path, address: Callable[[Path], str], host: str, port: int
-) -> Iterator[Pages]:
-    """Of the database in the sweep's folder if there is one, else of that at `address(folder)`.
+def pages(sweeps: Sweeps, address: Callable[[Path], str], host: str, port: int) -> Iterator[Pages]:
+    """Of the database in a sweep's folder if there is one, else of that at `address(folder)`.
 
-    ValueError if there is none yet, if the port is taken, or if the database names foreign files.
+    ValueError if there is none yet, if the port is taken, or if a database names foreign files.
     """
-    if (folder / MLFLOW_FILE).is_file():
+    own = [folder for folder in sweeps if (folder / MLFLOW_FILE).is_file()]
+    folder = next(iter(sweeps))
+    if len(own) == len(sweeps):
         refuse_taken(host, port)
-        with _own_database(folder) as (uri, notes):
-            yield _served(plan, folder, uri, host, port, notes)
+        with _own_database(folder) if len(own) == 1 else _own_databases(own) as (uri, notes):
+            yield _served(sweeps, uri, host, port, notes)
         return
     uri = address(folder)
+    without = next(folder for folder in sweeps if folder not in own)
     if uri.startswith("sqlite:"):
         raise ValueError(
-            f"{folder}: has no {MLFLOW_FILE} yet; `orchestrator resume {folder}` writes one "
+            f"{without}: has no {MLFLOW_FILE} yet; `orchestrator resume {without}` writes one "
             "(or set MLFLOW_TRACKING_URI to the server that the sweep was sent to)"
         )
+    if own:
+        raise ValueError(
+            f"{own[0]} has a {MLFLOW_FILE} of its own and {without} has none: they are not in one "
+            "place; show them one by one"
+        )
     if uri.startswith("http"):
-        page = page_of_sweep(open_client(uri), plan)
-        yield Pages(server=redacted(uri).rstrip("/"), page=page)
+        yield Pages(
+            server=redacted(uri).rstrip("/"), pages=addresses_of(open_client(uri), sweeps.values())
+        )
         return
     refuse_taken(host, port)
-    yield _served(plan, folder, uri, host, port, [])
+    yield _served(sweeps, uri, host, port, [])
 
 
-def _served(
-    plan: SweepPlan, folder: Path, uri: str, host: str, port: int, notes: list[str]
-) -> Pages:
+def _served(sweeps: Sweeps, uri: str, host: str, port: int, notes: list[str]) -> Pages:
+    # Of several sweeps every address names its folder, and what the server is told is not used.
+    artifacts = next(iter(sweeps)) / ARTIFACTS_FOLDER
     return Pages(
         server=f"http://{host}:{port}",
-        page=page_of_sweep(open_client(uri), plan),
-        command=server_command(uri, str(folder / ARTIFACTS_FOLDER), host, port),
+        pages=addresses_of(open_client(uri), sweeps.values()),
+        command=server_command(uri, str(artifacts), host, port),
         environment=server_environment(),
         notes=notes,
     )
+
+
+@contextmanager
+def _own_databases(folders: Sequence[Path]) -> Iterator[tuple[str, list[str]]]:
+    """The address of one database with what those of the folders hold, as `_own_database`."""
+    for folder in folders:
+        refuse_links_within(folder)
+    try:
+        with united(folders) as place:
+            note = "these are copies: what is changed in the pages is not kept"
+            yield sqlite_address(place / MLFLOW_FILE), [note]
+    except TrackingError as error:
+        raise ValueError(str(error)) from error
 
 
 @contextmanager
@@ -64,19 +87,13 @@ def _own_database(folder: Path) -> Iterator[tuple[str, list[str]]]:
     With what the user is to know of it. ValueError where a file lies outside: the server would hand
     it out to whoever asks.
     """
-    database, artifacts = folder / MLFLOW_FILE, folder / ARTIFACTS_FOLDER
     refuse_links_within(folder)
-    writable = os.access(folder, os.W_OK) and os.access(database, os.W_OK)
+    writable = os.access(folder, os.W_OK) and os.access(folder / MLFLOW_FILE, os.W_OK)
     try:
         # What is looked at is what is shown.
         with nullcontext(folder) if writable else copied(folder, [MLFLOW_FILE]) as place:
             shown = place / MLFLOW_FILE
-            if foreign := [a for a in wrong_addresses(shown, artifacts) if a.foreign]:
-                raise ValueError(
-                    f"{database}: {sentence(foreign)}; `orchestrator doctor {folder} --repair` "
-                    "sets them to the folder's own"
-                )
-            changed = set_addresses(shown, artifacts)
+            changed = set_own_addresses(shown, folder)
             notes = []
             if not writable:
                 notes.append(

@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.database import sqlite_uri
 from orchestrator.tracking.backend import TrackingError
-from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, own_database
+from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE, own_database
 
 WAIT_SECONDS = 30
 """For a database that another process writes to."""
 
+_BELOW_SERVERS = "mlflow-artifacts:/"
+"""Stands for the folder that a server is told of."""
 _REFERENCES = ("runs:/", "models:/")
 """Stand for an address in another row of the same database."""
 
@@ -115,6 +117,37 @@ def set_addresses(database: Path, artifacts: Path) -> list[Address]:
     return _told(wrong)
 
 
+def set_own_addresses(shown: Path, folder: Path) -> list[Address]:
+    """`set_addresses` in the database of a sweep's folder, or a copy of it, for a server to show.
+
+    ValueError where a file never was in a sweep's folder: the server would hand it out to whoever
+    asks.
+    """
+    artifacts = folder / ARTIFACTS_FOLDER
+    if foreign := [address for address in wrong_addresses(shown, artifacts) if address.foreign]:
+        raise ValueError(
+            f"{folder / MLFLOW_FILE}: {sentence(foreign)}; `orchestrator doctor {folder} --repair` "
+            "sets them to the folder's own"
+        )
+    return set_addresses(shown, artifacts)
+
+
+def absolute_addresses(database: Path, artifacts: Path) -> None:
+    """Name the folder in addresses that are below whatever folder a server is told of."""
+    with _opened(database, "rw") as connection, connection:
+        for column in _COLUMNS:
+            if column.column in _names(connection, column.table):
+                connection.execute(
+                    f"UPDATE {column.table} SET {column.column} = ? || "  # noqa: S608 (our own names)
+                    f"ltrim(substr({column.column}, ?), '/') WHERE {column.column} LIKE ?",
+                    (
+                        f"{artifacts.resolve().as_uri()}/",
+                        len(_BELOW_SERVERS) + 1,
+                        f"{_BELOW_SERVERS}%",
+                    ),
+                )
+
+
 def settle(tracking_uri: str, plan: SweepPlan) -> list[Address]:
     """Set those of the sweep's own database to the folder that it lies in; what was changed.
 
@@ -178,8 +211,7 @@ def _strange(connection: sqlite3.Connection) -> str | None:
 
 def _wrong(connection: sqlite3.Connection, root: Path) -> Iterator[Address]:
     for column in _COLUMNS:
-        known = {row[1].lower() for row in connection.execute(f"PRAGMA table_info({column.table})")}
-        if column.column not in known:
+        if column.column not in _names(connection, column.table):
             continue  # of an older or a newer MLflow
         rows = connection.execute(
             f"SELECT rowid, {column.owner}, {column.column} FROM {column.table} "  # noqa: S608
@@ -190,11 +222,15 @@ def _wrong(connection: sqlite3.Connection, root: Path) -> Iterator[Address]:
                 yield _address(column, row, owner, text, root)
 
 
+def _names(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1].lower() for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
 def _is_right(text: Any, column: _Column, root: Path) -> bool:
     if not isinstance(text, str):
         return False
-    if text.startswith("mlflow-artifacts:/") and not text.startswith("mlflow-artifacts://"):
-        inside = text.removeprefix("mlflow-artifacts:/")  # below the folder that the server is told
+    if text.startswith(_BELOW_SERVERS) and not text.startswith(f"{_BELOW_SERVERS}/"):
+        inside = text.removeprefix(_BELOW_SERVERS)  # below the folder that the server is told
     elif (column.column == "source" and text.startswith(_REFERENCES)) or text == root.as_uri():
         return True
     elif text.startswith(f"{root.as_uri()}/"):

@@ -6,8 +6,10 @@ is left out.
 """
 
 import functools
+import json
 import logging
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -37,6 +39,16 @@ def page_of(experiment_id: str, view: str) -> str:
     """An experiment's table of runs in a saved view; where views are not known, all of it."""
     query = f"workflowType=machine_learning&viewStateShareKey={view}"
     return f"#/experiments/{experiment_id}/runs?{query}"
+
+
+def page_of_several(experiment_ids: Sequence[str], order_by: str) -> str:
+    """One table of the runs of several experiments, the highest of `order_by` first."""
+    query = {
+        "experiments": json.dumps(list(experiment_ids), separators=(",", ":")),
+        "orderByKey": order_by,
+        "orderByAsc": "false",
+    }
+    return f"#/compare-experiments/s?{urllib.parse.urlencode(query)}"
 
 
 def check_version() -> None:

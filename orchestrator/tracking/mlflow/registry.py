@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from orchestrator.bundle.bundle import Bundle, read_bundle
+from orchestrator.plan.final_protocol import times_opened
+from orchestrator.report.wording import count
 from orchestrator.support.foreign_text import markdown
 from orchestrator.tracking.mlflow.artifacts import missing
 from orchestrator.tracking.study_files import bundle_digest
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DIGEST_TAG = "orchestrator.digest"
+ALIASES = {"search": "best-val", "final": "champion"}
+"""What the newest winner of each stage is called: the best on validation, and what `finalize` chose
+on folds. Nothing else moves them."""
 _SPECIAL = re.compile(r"^\.|[^\w .\-]")
 _SPECIAL_OR_DOT = re.compile(r"[^\w \-]")
 _MAX_NAME_CHARACTERS = 250
@@ -49,26 +55,44 @@ def _as_hexadecimal(found: re.Match[str]) -> str:
 
 
 def register_winner(client: "MlflowClient", run_id: str, name: str, bundle: Path) -> bool:
-    """Register the bundle as the newest version of model `name`; False if it is there already."""
+    """Register the bundle as the newest version of model `name`; False if it is there already.
+
+    The alias of its stage is set to that version in either case.
+    """
     from mlflow.exceptions import MlflowException
 
     description = read_bundle(bundle)
     digest = bundle_digest(bundle)
     with contextlib.suppress(MlflowException):  # it is there: of this sweep, or made by a person
-        client.create_registered_model(name, description=_what(description))
+        client.create_registered_model(name, description=f"{_what(description)}. {_ABOUT_ALIASES}")
     known = client.search_model_versions(f"name = '{name}'")
-    if any(version.tags.get(DIGEST_TAG) == digest for version in known):
+    same = [version.version for version in known if version.tags.get(DIGEST_TAG) == digest]
+    if same:
+        _point(client, name, ALIASES[description.stage], same[0])
         return False
     _log_model(client, run_id, bundle)
     artifacts = client.get_run(run_id).info.artifact_uri
-    client.create_model_version(
+    made = client.create_model_version(
         name,
         source=f"{artifacts}/{model_folder(digest)}",
         run_id=run_id,
         tags={DIGEST_TAG: digest, **_tags(description)},
-        description=_what(description),
+        description=f"{_how_chosen(description)} {_what(description)}.",
     )
+    _point(client, name, ALIASES[description.stage], made.version)
     return True
+
+
+_ABOUT_ALIASES = (
+    "`champion` is the version that `finalize` chose, on folds of all labelled images; `best-val` "
+    "the best on validation in the search."
+)
+
+
+def _point(client: "MlflowClient", name: str, alias: str, version: str) -> None:
+    # The registry tells versions now as a text, now as a number.
+    if str(client.get_registered_model(name).aliases.get(alias)) != str(version):
+        client.set_registered_model_alias(name, alias, str(version))
 
 
 def model_folder(digest: str) -> str:
@@ -138,6 +162,20 @@ def _what(bundle: Bundle) -> str:
         f"{bundle.trial.method} on {markdown(bundle.task)}: classifies images into "
         f"{bundle.num_classes} classes, {bundle.num_tuned_parameters:,} tuned parameters on "
         f"{markdown(bundle.backbone.name)}"
+    )
+
+
+def _how_chosen(bundle: Bundle) -> str:
+    """The number by which it was chosen first, and never the test's."""
+    unit = bundle.objective.unit
+    if bundle.stage == "search":
+        return f"Best on validation: {100 * (bundle.val_accuracy or 0.0):.1f} {unit}."
+    scores = list(bundle.test_accuracies.values())
+    spread = f" ± {100 * stdev(scores):.1f}" if len(scores) > 1 else ""
+    return (
+        f"Chosen by `finalize` on folds, retrained on train and val (seed {bundle.trial.seed}). "
+        f"Test: {100 * fmean(scores):.1f}{spread} {unit} over {count(len(scores), 'seed')}. "
+        f"{times_opened(bundle.num_openings)}"
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -77,6 +77,6 @@ class MLflow:
             yield Check(False, str(error), "move it away, then repair")
 
     def pages(
-        self, plan: SweepPlan, folder: Path, host: str, port: int
+        self, sweeps: Mapping[Path, SweepPlan], host: str, port: int
     ) -> AbstractContextManager[Pages]:
-        return pages(plan, folder, self.address, host, port)
+        return pages(sweeps, self.address, host, port)

@@ -74,6 +74,11 @@ def write_into(client: "MlflowClient", run: KnownRun, content: RunContent) -> bo
     ]
     if content.end is not None:
         metrics += [Metric(k, v, content.end, 0) for k, v in content.totals.items()]
+    metrics += [
+        Metric(name, value, point.timestamp, point.step)
+        for point in content.afterwards
+        for name, value in point.values.items()
+    ]
     params = {k: v for k, v in content.params.items() if k not in run.params}
     if as_wanted and not (tags or metrics or params):
         return False

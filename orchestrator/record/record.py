@@ -5,6 +5,7 @@ else hears of it. Tracking, results table and exports are made from it and can b
 """
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -233,6 +234,7 @@ class Record:
         planned = _what_decides(self.plan, name)
         stored = study.user_attrs.get("plan")
         if stored is None:
+            _name_values(study, f"val_{self.plan.objective(name).key}")
             study.set_user_attr("plan", planned)
             return
         if not isinstance(stored, Mapping):
@@ -379,6 +381,14 @@ class _Decision:
     """What it wants to leave in the storage for its next decisions."""
     against: Comparison | None = None
     """What it compared with, where it stops the trial."""
+
+
+def _name_values(study: optuna.Study, name: str) -> None:
+    """For whoever looks at the storage with Optuna's own tools."""
+    with warnings.catch_warnings():
+        # It is marked experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([name])
 
 
 def _stop_of(trial: FrozenTrial, study: str) -> Stop | None:

@@ -88,7 +88,7 @@ def _create(client: "MlflowClient", plan: SweepPlan, artifacts: str | None) -> s
 
 
 def _saved_views(plan: SweepPlan) -> dict[str, str]:
-    """Two named views of the table of runs, as experiment tags, in the form MLflow's pages keep.
+    """Three named views of the table of runs, as experiment tags, in the form MLflow's pages keep.
 
     Columns stand in the order given; MLflow's own is all metrics by the alphabet, then all
     parameters, then all tags, so that throughput would come before accuracy and state.
@@ -102,14 +102,13 @@ def _saved_views(plan: SweepPlan) -> dict[str, str]:
     counts = [("tags", f"num_{state}") for state in ("complete", "pruned", "failed")]
     created = millis(datetime.fromisoformat(plan.created))
     return {
-        # A trial has no best of its own, so that the first page holds all studies.
         **_view(
             STUDIES_VIEW,
             "Studies",
             created,
             columns=[
                 *(("metrics", f"best_{key}") for key in keys),
-                *(("metrics", key) for key in [*tests, *keys]),
+                *(("metrics", key) for key in tests),
                 method,
                 state,
                 *counts,
@@ -117,7 +116,11 @@ def _saved_views(plan: SweepPlan) -> dict[str, str]:
                 *(("tags", BEST_PREFIX + name) for name in searched),
                 duration,
             ],
-            facets={"orderByKey": f"metrics.`best_{keys[0]}`", "orderByAsc": False},
+            facets={
+                "orderByKey": f"metrics.`best_{keys[0]}`",
+                "orderByAsc": False,
+                "searchFilter": "tags.kind = 'study'",
+            },
         ),
         **_view(
             TRIALS_VIEW,
@@ -137,6 +140,22 @@ def _saved_views(plan: SweepPlan) -> dict[str, str]:
                 "orderByAsc": False,
                 "searchFilter": "tags.kind = 'trial'",
             },
+        ),
+        # Sorted by anything but time, MLflow does not fold trials below their study. Oldest first:
+        # a study is older than its trials, so that the first page holds them all.
+        **_view(
+            "nested",
+            "Studies with their trials",
+            created,
+            columns=[
+                *(("metrics", f"best_{key}") for key in keys),
+                *(("metrics", key) for key in keys),
+                method,
+                state,
+                *(("params", name) for name in searched),
+                duration,
+            ],
+            facets={"orderByKey": "attributes.start_time", "orderByAsc": True},
         ),
     }
 

@@ -6,7 +6,7 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.finalists import CLEARLY_WORSE, Finalist
 from orchestrator.record.record import TrialRecord
 from orchestrator.record.stopped import Comparison
-from orchestrator.report.wording import count
+from orchestrator.support.counted import counted
 from orchestrator.support.foreign_text import markdown
 
 
@@ -47,7 +47,7 @@ def finalist_note(finalist: Finalist, unit: str) -> str | None:
         return None
     return (
         f"**Pruned, which is no failure:** stopped after "
-        f"{count(len(finalist.fold_accuracies), 'fold')} with a mean of "
+        f"{counted(len(finalist.fold_accuracies), 'fold')} with a mean of "
         f"{100 * finalist.accuracy:.1f} {unit}: clearly worse than the best finalist on the same "
         f"folds (Wilcoxon's signed-rank test, p < {CLEARLY_WORSE})."
     )
@@ -58,7 +58,7 @@ def _against(found: Comparison, unit: str, *, complete: bool) -> str:
     told = f"Its score on validation, {which}, was {100 * found.score:.1f} {unit}"
     if not found.num_others:
         return f"{told}, and there was no other trial to compare with."
-    others = count(found.num_others, "complete trial" if complete else "other trial")
+    others = counted(found.num_others, "complete trial" if complete else "other trial")
     then = "at this epoch" if complete else "that had come this far"
     assert found.best is not None and found.median is not None
     told += (

@@ -15,7 +15,7 @@ from PIL import Image
 
 from orchestrator.bundle.bundle import Bundle, read_bundle
 from orchestrator.plan.final_protocol import times_opened
-from orchestrator.report.wording import count
+from orchestrator.support.counted import counted
 from orchestrator.support.foreign_text import markdown
 from orchestrator.tracking.mlflow.artifacts import missing
 from orchestrator.tracking.study_files import bundle_digest
@@ -174,7 +174,7 @@ def _how_chosen(bundle: Bundle) -> str:
     spread = f" ± {100 * stdev(scores):.1f}" if len(scores) > 1 else ""
     return (
         f"Chosen by `finalize` on folds, retrained on train and val (seed {bundle.trial.seed}). "
-        f"Test: {100 * fmean(scores):.1f}{spread} {unit} over {count(len(scores), 'seed')}. "
+        f"Test: {100 * fmean(scores):.1f}{spread} {unit} over {counted(len(scores), 'seed')}. "
         f"{times_opened(bundle.num_openings)}"
     )
 

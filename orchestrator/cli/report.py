@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.options import Folder, Storage
+from orchestrator.cli.options import Folder, Json, Storage
 from orchestrator.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class Format(StrEnum):
     json = "json"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", "-f", help="How to print it; --json is --format json.")
+]
 
 
 def report(
@@ -42,6 +44,7 @@ def report(
         typer.Option(help="Where to write the page (default: report.html in the folder)."),
     ] = None,
     storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
     """Tables beside published numbers, and one HTML page with every figure."""
     from orchestrator.api.sweep import Sweep
@@ -51,7 +54,7 @@ def report(
     found = Sweep.open(folder, storage=storage)
     made = found.report()
     page = made.write(html) if html or found.has_folder else None
-    match format:
+    match Format.json if as_json else format:
         case Format.terminal:
             _show(made.headlines, made.tables)
             told = f"page: {page}" if page else f"no page: {folder} is not here; name one: --html"
@@ -71,6 +74,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="The folder, or the name, of another.")],
     format: FormatOption = Format.terminal,
     storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
     """Two sweeps side by side: results with their uncertainty, and what differed."""
     from orchestrator.api.sweep import Sweep
@@ -82,7 +86,7 @@ def compare(
     )
     sentences = comparing.comparison_sentences(found)
     tables = comparing.comparison_tables(found)
-    match format:
+    match Format.json if as_json else format:
         case Format.terminal:
             _show(sentences, tables)
         case Format.md:

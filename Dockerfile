@@ -18,8 +18,9 @@ COPY search_spaces search_spaces
 RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
         torch torchvision \
     && pip install --no-cache-dir --constraint constraints.txt '.[postgres]'
-# Sweeps, images and caches lie in the mounted folder, and belong to who started the container.
-ENV HOME=/work ORCHESTRATOR_CACHE=/work/.cache
+# Sweeps, images and caches lie in the mounted folder, and belong to who started the container; that
+# user has no name in here, which torch and Ray ask for.
+ENV HOME=/work USER=user
 WORKDIR /work
 ENTRYPOINT ["orchestrator"]
 CMD ["--help"]

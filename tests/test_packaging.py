@@ -1,5 +1,7 @@
 """The distribution holds what it needs and owns its names."""
 
+import re
+import shutil
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +36,20 @@ def test_the_wheel_holds_every_search_space_and_the_embedded_backbone(names):
 
 def test_the_wheel_says_that_its_packages_are_typed(names):
     assert {"orchestrator/py.typed", "methods/py.typed"} <= names
+
+
+def test_what_the_dockerfile_copies_is_all_that_the_wheel_is_made_of(names, tmp_path):
+    lines = re.findall(r"^COPY (.*)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    for name in [name for line in lines for name in line.split()[:-1]]:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+        assert f"!{name}" in (ROOT / ".dockerignore").read_text().splitlines()
+    (wheel,) = WheelBuilder(str(tmp_path)).build(
+        directory=str(tmp_path / "dist"), versions=["standard"]
+    )
+    with zipfile.ZipFile(wheel) as archive:
+        assert {n for n in archive.namelist() if "__pycache__" not in n} == names
 
 
 @pytest.mark.parametrize("package", ["orchestrator", "methods", "search_spaces"])

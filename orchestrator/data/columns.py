@@ -38,7 +38,7 @@ class Columns:
 
 def find_columns(table: Table) -> Columns:
     """DataError names the columns that there are, and what would work."""
-    image, labels = _images(table), _known(table, LABEL)
+    image, labels = _images(table), _labels(table)
     if not image or not labels:
         missing = "images" if not image else "labels"
         wanted = IMAGE if not image else LABEL
@@ -58,7 +58,7 @@ def find_columns(table: Table) -> Columns:
 
 def has_columns(table: Table) -> bool:
     """Whether a table has columns of images and of labels, be it several."""
-    return bool(_images(table) and _known(table, LABEL))
+    return bool(_images(table) and _labels(table))
 
 
 def has_images(table: Table) -> bool:
@@ -69,6 +69,11 @@ def _images(table: Table) -> list[str]:
     held = [name for name in table.names if name in table.images]
     known = _known(table, IMAGE)
     return [name for name in held if name in known] or held or known
+
+
+def _labels(table: Table) -> list[str]:
+    """Under any other name, those whose classes the table names."""
+    return _known(table, LABEL) or [name for name in table.names if name in table.class_names]
 
 
 def _known(table: Table, names: Sequence[str]) -> list[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from orchestrator.data.cache import content_hashes
 from orchestrator.data.images import ContentHashes
 from orchestrator.data.reading import Problems, add_trainval, check_overlap
-from orchestrator.data.split import FRACTIONS, SplitRule, fill_splits
+from orchestrator.data.split import FRACTIONS, SplitRule, contents_of_copies, fill_splits
 from orchestrator.data.task import Example, Split, Task
+from orchestrator.support.counted import counted
 
 OWN = ("train", "val", "test")
 
@@ -38,6 +39,8 @@ def completed_task(
     all images are in `examples["train"]`, of `source` or the root, and the splits are ours.
     """
     members = dict(examples)
+    if sources and not official:
+        _leave_out_copies(members, hashes, found, root)
     split_rule = fill_splits(members, sources, rule, lambda: hashes or content_hashes())
     source = sources.get("train") or source or root
     splits = {
@@ -63,6 +66,34 @@ def completed_task(
         notes=tuple(notes),
         problems=found.all,
     )
+
+
+def _leave_out_copies(
+    members: dict[str, tuple[Example, ...]],
+    hashes: ContentHashes | None,
+    found: Problems,
+    root: Path,
+) -> None:
+    """Of val and train, held images that are exact copies of those they are measured on.
+
+    Where images are files, `check_task` refuses copies, and who made the folder can mend it. A
+    file of many images cannot be mended by hand.
+    """
+    held = [one for split in OWN for one in members.get(split, ()) if one.held is not None]
+    contents = contents_of_copies(held, hashes or content_hashes())
+    taken: set[bytes] = set()
+    for name in reversed(OWN):
+        images = members.get(name, ())
+        kept = tuple(one for one in images if contents.get(one.file) not in taken)
+        taken.update(contents[one.file] for one in images if one.file in contents)
+        if len(kept) < len(images):
+            measured = " and ".join(OWN[OWN.index(name) + 1 :])
+            message = (
+                f"left out of {name}: {counted(len(images) - len(kept), 'image')}, exact copies "
+                f"of images of {measured}"
+            )
+            found.add(name, root, 0, message, "warning")
+            members[name] = kept
 
 
 def _check_sizes(

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from orchestrator.data.form import Form
+from orchestrator.data.saved_dataset import SAVED
 from orchestrator.data.table_files import METADATA_TABLE, SHARDS, TABLE, TABLES_BESIDE
 
-FORMS: tuple[Form, ...] = (TABLE, METADATA_TABLE, SHARDS)
+FORMS: tuple[Form, ...] = (TABLE, SAVED, METADATA_TABLE, SHARDS)
 WITHOUT_CLASS_FOLDERS = TABLES_BESIDE
 """What a folder is looked at for where its images lie in no class folders."""
 

@@ -348,7 +348,7 @@ def test_a_study_that_had_nothing_to_compare_is_begun_afresh(tmp_path):
     run_trial(searched[1], STUDY, ending="pruned")
     open_finals(searched)  # as an older version did
     assert outcome_of(searched).why == (
-        "none of the 1 trials of the search that ended was complete: 1 pruned"
+        "none of the 1 trial of the search that ended was complete: 1 pruned"
     )
     for accuracy in (0.4, 0.6):
         run_trial(searched[1], STUDY, accuracy=accuracy)

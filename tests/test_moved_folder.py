@@ -211,8 +211,8 @@ def test_a_run_that_a_person_deleted_is_no_finding_and_stays_so(folder):
     found = look(folder)
     assert found.findings == []
     (note,) = found.notes
-    assert "1 runs were deleted there by a person and stay so" in note
-    assert "MLflow: 1 runs stay deleted, as a person left them" in mend(folder)
+    assert "1 run deleted there by a person and left so" in note
+    assert "MLflow: 1 run stays deleted, as a person left it" in mend(folder)
     shown = tracked_runs(load_plan(folder), tracking_uri(folder))
     assert [run.deleted for run in shown].count(True) == 1
 

@@ -11,6 +11,7 @@ from orchestrator.record.record import Record, TrialRecord, best_of
 from orchestrator.support.checksum import sha256_of
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.regular_file import refuse_link_below
+from orchestrator.support.shown_values import config_text
 from orchestrator.support.uncertainty import accuracy_text
 from orchestrator.training.config import build
 
@@ -141,12 +142,6 @@ def exported_table(plan: SweepPlan, best: dict[str, TrialRecord]) -> Iterable[tu
             yield (task.name, "none", "", "", "", "", "")
             continue
         space = plan.study(trial.study).space
-        searched = {d.name for d in plan.parsed_spaces[space].dimensions}
-        values = " ".join(
-            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}"
-            for k, v in trial.config.items()
-            if k in searched
-        )
         yield (
             task.name,
             space,
@@ -154,5 +149,5 @@ def exported_table(plan: SweepPlan, best: dict[str, TrialRecord]) -> Iterable[tu
             accuracy_text(trial.val_accuracy or 0.0, trial.val_images(task)),
             "" if task.val_majority_share is None else f"{100 * task.val_majority_share:.1f}",
             f"{trial.facts['num_tuned_parameters']:,}",
-            values,
+            config_text(plan.parsed_spaces[space].searched(trial.config)),
         )

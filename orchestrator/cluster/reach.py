@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.cluster.capacity import grown
 from orchestrator.cluster.slots import Machine, in_all
+from orchestrator.support.counted import counted
 from orchestrator.tracking.trackers import chosen_tracker
 
 
@@ -49,7 +50,7 @@ def _reach_storage(url: str) -> str:
 
     names = optuna.get_all_study_names(open_storage(url))
     sweeps = {name.partition("/")[0] for name in names}
-    return f"{without_password(url)} answers and holds {len(sweeps)} sweeps"
+    return f"{without_password(url)} answers and holds {counted(len(sweeps), 'sweep')}"
 
 
 def _reach_ray(address: str) -> str:
@@ -63,7 +64,7 @@ def _reach_ray(address: str) -> str:
     sweeps = sorted(claim.sweep for claim in current_claims().values())
     ray.shutdown()
     return (
-        f"{address} answers: {len(machines)} nodes with {_in_words(machines)}; "
+        f"{address} answers: {counted(len(machines), 'node')} with {_in_words(machines)}; "
         f"it may have {_in_words(grown(machines))}; "
         f"sweeps running on it: {', '.join(sweeps) or 'none'}"
     )

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.support.counted import counted
+
 ROUNDING = 1e-6
 """Ten tenths of a GPU are one."""
 
@@ -76,10 +78,10 @@ class Slots:
         return min(1.0, self.gpus_per_trial) or 1.0
 
     def __str__(self) -> str:
-        threads = f"{self.cpu_threads} CPU thread{'s' if self.cpu_threads > 1 else ''}"
         kind = f" {self.gpu_kind}" if self.gpu_kind else ""
         gpu = f" and {self.gpus_per_trial:g}{kind} GPU" if self.gpus_per_trial else ""
-        return f"{self.num_slots} slot{'s' if self.num_slots > 1 else ''} of {threads}{gpu}"
+        threads = counted(self.cpu_threads, "CPU thread")
+        return f"{counted(self.num_slots, 'slot')} of {threads}{gpu}"
 
 
 def choose_slots(

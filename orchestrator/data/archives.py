@@ -17,6 +17,7 @@ from orchestrator.data.images import MAX_FILE_BYTES
 from orchestrator.data.published_suite import Archive, Progress, PublishedSuite
 from orchestrator.data.reading import MAX_LIST_BYTES
 from orchestrator.data.task import DataError, Task, data_error
+from orchestrator.support.counted import counted
 
 _ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
@@ -64,7 +65,9 @@ class ZipOfTasks:
             wanted = _wanted(suite.read(folder))
             sources = {file: members.get(f"{prefix}/{file}") for file in wanted}
             if missing := sorted(file for file, member in sources.items() if member is None):
-                raise DataError(f"{archive} lacks {len(missing):,} images of {task}: {missing[:3]}")
+                raise DataError(
+                    f"{archive} lacks {counted(len(missing), 'image')} of {task}: {missing[:3]}"
+                )
             num_bytes = sum(member.file_size for member in sources.values() if member)
             check_space(folder, num_bytes, task)
             for done, (file, member) in enumerate(sources.items()):
@@ -118,7 +121,7 @@ class ListsAndImages:
             raise DataError(f"{images} is broken: {error}; delete it and run this again") from error
         if wanted:
             raise DataError(
-                f"{images} lacks {len(wanted):,} images of {task}: {sorted(wanted)[:3]}"
+                f"{images} lacks {counted(len(wanted), 'image')} of {task}: {sorted(wanted)[:3]}"
             )
 
 

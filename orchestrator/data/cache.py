@@ -31,6 +31,7 @@ from orchestrator.data.task import (
     data_error,
 )
 from orchestrator.data.transform import ImageTransform
+from orchestrator.support.counted import counted
 from orchestrator.support.phases import each
 from orchestrator.support.shared_folder import evict, found_or_made, mark_used
 from orchestrator.support.whole_file import whole_path
@@ -133,7 +134,7 @@ def _unreadable(split: Split, failed: Iterable[tuple[Example, DataError]]) -> Da
         )
         for example, error in failed
     ]
-    return data_error(f"{len(problems)} images of {split.name} cannot be used", problems)
+    return data_error(f"{counted(len(problems), 'image')} of {split.name} cannot be used", problems)
 
 
 def _key(labels: Iterable[int], contents: Iterable[bytes], made_by: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from orchestrator.data.reading import Problems
 from orchestrator.data.task import Group, Split, Task
+from orchestrator.support.counted import counted
 
 Progress = Callable[[str, int, int], None]
 """What is being done, how much of it is done, out of how much."""
@@ -129,5 +130,5 @@ def compare(
         found.add("", root, 0, message, "warning")
     for name, expected in official.counts.items():
         if name in splits and len(splits[name]) != expected:
-            message = f"{len(splits[name]):,} images; the official list has {expected:,}"
+            message = f"{counted(len(splits[name]), 'image')}; the official list has {expected:,}"
             found.add(name, splits[name].source, 0, message, "warning")

@@ -109,6 +109,11 @@ class SearchSpace:
         }
         return parse_space(document, name=self.name, source=self.name)
 
+    def searched(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a configuration that were drawn, not fixed, in the order of the page."""
+        names = (dimension.name for dimension in self.dimensions)
+        return {name: config[name] for name in names if name in config}
+
     def num_combinations(self) -> float:
         """How many configurations there are; infinite if a dimension is continuous."""
         return _count(self.dimensions, dict(self.fixed))

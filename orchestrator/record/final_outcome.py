@@ -8,6 +8,7 @@ from orchestrator.plan.final_protocol import FIRST_SEED
 from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import FINISHED, Record, TrialRecord
+from orchestrator.support.counted import counted
 from orchestrator.training.objective import DEFAULT_METRIC, together
 
 
@@ -179,4 +180,6 @@ def why_no_finalist(ended: list[TrialRecord]) -> str:
     if not ended:
         return "no trial of the search has ended"
     told = ", ".join(f"{states[state]} {state}" for state in ("pruned", "failed") if states[state])
-    return f"none of the {len(ended)} trials of the search that ended was complete: {told}"
+    return (
+        f"none of the {counted(len(ended), 'trial')} of the search that ended was complete: {told}"
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.report.collect import StudyReport
 from orchestrator.report.table import Cell, Row, Table
-from orchestrator.report.wording import NOTHING
+from orchestrator.support.shown_values import NOTHING
 from orchestrator.support.uncertainty import EXPLAINED, accuracy_text, seeds_text
 
 NOT_KEPT = (

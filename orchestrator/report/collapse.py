@@ -8,6 +8,7 @@ method.
 from collections.abc import Sequence
 
 from orchestrator.record.record import TrialRecord
+from orchestrator.support.counted import counted
 from orchestrator.support.uncertainty import standard_error
 from orchestrator.training.objective import TOP1, Objective
 
@@ -35,7 +36,7 @@ def collapse_sentence(
     if len(ended) < MIN_TRIALS or len(guessing) < SHARE * len(ended):
         return None
     sentence = (
-        f"{len(guessing)} of {len(ended)} trials ended no better than guessing "
+        f"{len(guessing)} of {counted(len(ended), 'trial')} ended no better than guessing "
         f"({100 * guess:.3g} % for {num_classes} classes)"
     )
     diverged = sum(map(_diverged, guessing))

@@ -24,7 +24,7 @@ from orchestrator.report.published import (
     published_backbone,
     published_method,
 )
-from orchestrator.report.wording import NOTHING
+from orchestrator.support.shown_values import NOTHING
 from orchestrator.support.uncertainty import (
     accuracy_text,
     interval,
@@ -154,8 +154,7 @@ class StudyReport:
 
     def searched(self, trial: TrialRecord) -> dict[str, Any]:
         """Values of the trial that were drawn, not fixed."""
-        names = (dimension.name for dimension in self.space.dimensions)
-        return {name: trial.config[name] for name in names if name in trial.config}
+        return self.space.searched(trial.config)
 
     def planned_epochs(self, trial: TrialRecord) -> int:
         return build(self.space.method, trial.config, source=self.name)[1].epochs

@@ -17,8 +17,9 @@ from orchestrator.report.difference import (
 from orchestrator.report.metric_names import notes_on_metrics
 from orchestrator.report.table import MAJORITY, Cell, Row, Table
 from orchestrator.report.tested import notes_on_test
-from orchestrator.report.wording import NOTHING, percent
+from orchestrator.report.wording import percent
 from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import NOTHING
 from orchestrator.support.uncertainty import CLEAR, EXPLAINED
 from orchestrator.training.objective import DEFAULT_METRIC
 
@@ -257,7 +258,7 @@ def _difference_cells(found: Difference | None) -> Iterator[Cell]:
 
 def _mean_row(space: str, pairs: Sequence[StudyPair], tested: bool) -> Row:
     val = [pair.val for pair in pairs]
-    cells = [Cell(text=f"mean of {len(pairs)} tasks"), Cell(text=space)]
+    cells = [Cell(text=f"mean of {counted(len(pairs), 'task')}"), Cell(text=space)]
     cells += [*[Cell(text="")] * 3, *_difference_cells(_mean(val))]
     if tested:
         test = [pair.test for pair in pairs]

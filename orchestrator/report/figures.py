@@ -25,8 +25,9 @@ from orchestrator.report.svg import (
     across,
     upward,
 )
-from orchestrator.report.wording import config_text, duration_text, percent, value_text
+from orchestrator.report.wording import duration_text, percent
 from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import config_text, value_text
 
 SHADES = 5
 """Shades of the colour that stands for accuracy, from poor to good."""

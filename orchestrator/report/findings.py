@@ -9,8 +9,8 @@ from orchestrator.report.cautions import cautions, tested_sentence
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
 from orchestrator.report.prompts_vs_baselines import prompt_headlines
 from orchestrator.report.tested import cautions_on_test
-from orchestrator.report.wording import value_text
 from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import value_text
 
 MIN_TRIALS = 10
 """Below this nothing is said about convergence."""
@@ -40,7 +40,7 @@ def convergence(study: StudyReport) -> Convergence:
     quiet = (ended - found_at) / ended
     where = f"the best value came with trial {found_at} of the {ended} that ended"
     if ended < planned:
-        left = f"The search is not over ({ended} of {planned} trials); so far {where}."
+        left = f"The search is not over ({ended} of {counted(planned, 'trial')}); so far {where}."
         return Convergence(converged=None, sentence=left)
     if quiet >= QUIET_SHARE:
         return Convergence(
@@ -182,7 +182,7 @@ def _trouble_headlines(report: SweepReport) -> Sequence[str]:
     planned = report.plan.num_trials
     ended = sum(len(study.finished) for study in report.studies)
     if ended < planned:
-        found.append(f"The sweep is not over: {ended} of {planned} trials have ended.")
+        found.append(f"The sweep is not over: {ended} of {counted(planned, 'trial')} have ended.")
     if report.failures:
         found.append(f"{counted(len(report.failures), 'trial')} failed, with reasons below.")
     return found

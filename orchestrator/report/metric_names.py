@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from orchestrator.plan.plan import SweepPlan, TaskPlan
 from orchestrator.report.collect import StudyReport
+from orchestrator.support.counted import counted
 from orchestrator.training.objective import DEFAULT_METRIC, METRICS
 
 
@@ -58,8 +59,8 @@ def notes_on_absent_classes(studies: Sequence[StudyReport]) -> list[str]:
             absent = sum(not number for number in images)
             if absent and study.task.metric != DEFAULT_METRIC:
                 found[study.plan.task, split] = (
-                    f"{study.plan.task}: {absent} of {len(images)} classes have no {split} image, "
-                    f"and the mean is over the other {len(images) - absent}."
+                    f"{study.plan.task}: {absent} of {counted(len(images), 'class')} have no "
+                    f"{split} image, and the mean is over the other {len(images) - absent}."
                 )
     return list(found.values())
 

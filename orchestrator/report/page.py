@@ -23,15 +23,10 @@ from orchestrator.report.findings import convergence, headlines, remarks
 from orchestrator.report.prompts_vs_baselines import prompts_verdict
 from orchestrator.report.table import Cell, Row, Table, result_tables
 from orchestrator.report.tested import cautions_on_test
-from orchestrator.report.wording import (
-    NOTHING,
-    config_text,
-    duration_text,
-    percent,
-    value_text,
-)
+from orchestrator.report.wording import duration_text, percent
 from orchestrator.support.counted import counted
 from orchestrator.support.foreign_text import visible
+from orchestrator.support.shown_values import NOTHING, config_text, value_text
 from orchestrator.support.yaml_io import dump_yaml
 
 OPEN_UP_TO = 4
@@ -178,7 +173,8 @@ def _facts(report: SweepReport) -> Mapping[str, str]:
         "backbone": f"{plan.backbone.name} at {plan.backbone.image_size} pixels, "
         f"{plan.backbone.num_parameters / 1e6:.1f} M parameters, "
         f"weights {plan.backbone.weights_sha256[:12]}",
-        "search": f"{plan.num_trials} trials in {counted(len(plan.studies), 'study')}, sampler "
+        "search": f"{counted(plan.num_trials, 'trial')} in "
+        f"{counted(len(plan.studies), 'study')}, sampler "
         f"{plan.sampler}, pruner {pruner.name}{stops}, seed {plan.seed}",
         "planned": f"{datetime.fromisoformat(plan.created):%Y-%m-%d %H:%M} UTC",
         "time": f"{duration_text((span[1] - span[0]).total_seconds())} from first start to last end"

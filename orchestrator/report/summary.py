@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record, TrialRecord, best_of
+from orchestrator.support.shown_values import config_text
 from orchestrator.support.uncertainty import accuracy_text, interval, standard_error
 
 
@@ -56,11 +57,8 @@ class StudySummary:
 
     @property
     def config_text(self) -> str:
-        """`lr=0.0123 num_tokens=10`."""
-        return " ".join(
-            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in (self.best_config or {}).items()
-        )
+        """`lr 0.0123, num_tokens 10`."""
+        return config_text(self.best_config or {})
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +76,6 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
     best = best_of(trials)
     accuracy = best.val_accuracy if best else None
     images = best.val_images(task) if best else task.val_images
-    searched = [dimension.name for dimension in plan.parsed_spaces[study.space].dimensions]
     return StudySummary(
         study=name,
         task=task.name,
@@ -98,7 +95,5 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
         best_images=images,
         num_val=task.num_val,
         majority_share=task.val_majority_share,
-        best_config=(
-            {name: best.config[name] for name in searched if name in best.config} if best else None
-        ),
+        best_config=plan.parsed_spaces[study.space].searched(best.config) if best else None,
     )

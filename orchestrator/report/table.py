@@ -23,8 +23,9 @@ from orchestrator.report.metric_names import (
 from orchestrator.report.prompts_vs_baselines import BASELINES, prompts_against
 from orchestrator.report.published import PUBLISHED_METRIC
 from orchestrator.report.tested import notes_on_test
-from orchestrator.report.wording import NOTHING, config_text, percent
+from orchestrator.report.wording import percent
 from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import NOTHING, config_text
 from orchestrator.support.uncertainty import CLEAR, EXPLAINED, accuracy_text
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."

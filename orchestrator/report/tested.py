@@ -22,7 +22,8 @@ def cautions_on_test(studies: Sequence[StudyReport]) -> list[str]:
     tested = [(study, study.final) for study in studies if study.final]
     outdated = [study.name for study, _ in tested if not study.final_is_current]
     early = [
-        f"{study.name} ({final.num_trials_at_choice} of {final.num_planned_trials} trials)"
+        f"{study.name} ({final.num_trials_at_choice} of "
+        f"{counted(final.num_planned_trials or 0, 'trial')})"
         for study, final in tested
         if final.is_early and study.final_is_current
     ]

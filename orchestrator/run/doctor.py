@@ -29,6 +29,7 @@ from orchestrator.run.final_files import (
     write_final,
 )
 from orchestrator.support.checksum import sha256_of
+from orchestrator.support.counted import counted
 from orchestrator.support.whole_file import UNFINISHED
 from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.final_content import final_contents
@@ -131,7 +132,9 @@ def repair(
             plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
         )
         files = exported.files
-        done.append(f"wrote bundles of {len(exported.best)} tasks to {folder / BEST_FOLDER}")
+        done.append(
+            f"wrote bundles of {counted(len(exported.best), 'task')} to {folder / BEST_FOLDER}"
+        )
         if finals is not None:
             write_final(plan, lambda: suite, finals, outcomes(plan, record, finals), folder)
             done.append(f"wrote {folder / FINAL_FILE} and the bundles in {folder / FINAL_FOLDER}")
@@ -147,12 +150,13 @@ def repair(
             best_files=lambda study: files.get(study, []),
         )
         done.append(
-            f"{tracker.name}: {filled.created} runs written, {filled.updated} brought up to date, "
-            f"{filled.doubled} doubles removed"
+            f"{tracker.name}: {counted(filled.created, 'run')} written, "
+            f"{filled.updated} brought up to date, {filled.doubled} doubles removed"
         )
         if filled.deleted:
             done.append(
-                f"{tracker.name}: {filled.deleted} runs stay deleted, as a person left them"
+                f"{tracker.name}: {counted(filled.deleted, 'run stays', 'runs stay')} "
+                "deleted, as a person left it"
             )
         if finals is not None:
             reconcile_final(plan, record, finals, tracking_uri)
@@ -190,7 +194,8 @@ def _storage(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bo
         numbers = [trial.number for trial in record.trials(study.name)]
         yield (
             numbers == list(range(len(numbers))) and len(numbers) <= study.num_trials,
-            f"{study.name}: {study.num_trials} trials are planned, numbers {numbers} are there",
+            f"{study.name}: {counted(study.num_trials, 'trial is', 'trials are')} planned, "
+            f"numbers {numbers} are there",
             "start a new sweep",
         )
 
@@ -202,7 +207,8 @@ def _trials(plan: SweepPlan, record: Record) -> Iterator[tuple[bool, str, str]]:
         left = study.num_trials - len(trials)
         yield (
             not interrupted and not left,
-            f"{study.name}: {len(interrupted)} trials were interrupted, {left} not begun",
+            f"{study.name}: {counted(len(interrupted), 'trial was', 'trials were')} interrupted, "
+            f"{left} not begun",
             "resume",
         )
         for trial in trials:
@@ -341,8 +347,8 @@ def _tracking(
     deleted = {(run.study, run.number) for run in runs} - there
     if deleted:
         notes.append(
-            f"{name.lower()}: {len(deleted)} runs were deleted there by a person and stay so; its "
-            "pages can restore them"
+            f"{name.lower()}: {counted(len(deleted), 'run')} deleted there by a person and left "
+            "so; its pages can restore them"
         )
     for run in runs:
         if run.deleted:
@@ -370,7 +376,7 @@ def _tracking(
         parents = shown.pop((study.name, ""), [])
         yield (
             len(parents) == 1 or (study.name, "") in deleted,
-            f"{name} has {len(parents)} runs of {study.name}",
+            f"{name} has {counted(len(parents), 'run')} of {study.name}",
             "repair",
         )
     bundles = {bundle_digest(bundle) for bundle in _bundles_of_tasks(plan, folder)}

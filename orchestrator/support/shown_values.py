@@ -1,0 +1,21 @@
+"""Values of hyper-parameters as people read them; exact ones are in the files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NOTHING = "–"
+"""Where there is no value."""
+
+
+def value_text(value: Any) -> str:
+    """A hyper-parameter: `0.0123`, `adamw`, `yes`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return NOTHING if value is None else str(value)
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """`num_tokens 50, lr 2.5`."""
+    return ", ".join(f"{name} {value_text(value)}" for name, value in config.items())

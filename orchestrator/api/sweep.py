@@ -18,7 +18,9 @@ from orchestrator.record.owner import claim_folder, default_folder, leased, owne
 from orchestrator.record.record import Record, TrialRecord, best_of
 from orchestrator.record.stored_plan import find_plan
 from orchestrator.run.request import RunRequest
+from orchestrator.support.counted import counted
 from orchestrator.support.did_you_mean import unknown
+from orchestrator.support.near import typed
 from orchestrator.support.options import from_environment
 from orchestrator.support.phases import phase
 from orchestrator.support.regular_file import refuse_links_within
@@ -289,7 +291,7 @@ class Sweep:
         self.frozen_plan.check_spaces()
         if not request.dry_run:
             self.save()
-        again = f"orchestrator finalize {self.folder}"
+        again = f"orchestrator finalize {typed(self.folder)}"
         with self._owned(f"{again} --unfinished" if request.unfinished else again):
             found = finalize(
                 self.frozen_plan,
@@ -432,8 +434,9 @@ class Sweep:
             return done, examine(*sweep, self.folder, self.tracking_uri, finals)
 
     def __repr__(self) -> str:
-        num_studies, num_trials = len(self.frozen_plan.studies), self.frozen_plan.num_trials
-        return f"<Sweep {self.name}: {num_studies} studies, {num_trials} trials>"
+        num_studies = counted(len(self.frozen_plan.studies), "study")
+        num_trials = counted(self.frozen_plan.num_trials, "trial")
+        return f"<Sweep {self.name}: {num_studies}, {num_trials}>"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -451,7 +454,7 @@ class Sweep:
 
     @property
     def _resume(self) -> str:
-        return f"orchestrator resume {self.folder}"
+        return f"orchestrator resume {typed(self.folder)}"
 
 
 def _path(given: str | Path | None) -> Path | None:

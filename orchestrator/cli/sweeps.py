@@ -25,6 +25,8 @@ from orchestrator.cli.pruner_options import NO_OPTIONS, PrunerOptions, with_prun
 from orchestrator.cli.terminal import Terminal
 from orchestrator.plan.request import FinalRequest
 from orchestrator.run.request import RunRequest, hours_until
+from orchestrator.support.counted import counted
+from orchestrator.support.near import near, typed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +84,7 @@ def sweep(
         return
     planned.check()
     planned.save()
-    _say(f"sweep folder {planned.folder}")
+    _say(f"sweep folder {near(planned.folder)}")
     assert planned.engine is not None
     exit_code = _run(planned, replace(where, max_hours=hours_until(deadline)), planned.engine)
     if finalize and exit_code != INTERRUPTED:
@@ -94,7 +96,7 @@ def sweep(
     elif finalize:
         _say(
             "the test split stays closed until then; after it: "
-            f"orchestrator finalize {planned.folder}"
+            f"orchestrator finalize {typed(planned.folder)}"
         )
     _leave(exit_code)
 
@@ -114,7 +116,7 @@ def resume(
     engine = where.chosen_engine(found.frozen_plan.gpu_share)
     found.check(accept_versions=where.accept_versions)
     found.save()
-    _say(f"resuming {folder} with {engine.slots}")
+    _say(f"resuming {near(folder)} with {engine.slots}")
     _leave(_run(found, where, engine))
 
 
@@ -135,7 +137,14 @@ def _run(found: "Sweep", where: RunRequest, engine: "Engine") -> int:
     from orchestrator.support.stopping import stop_requested
 
     outcome = found.start(
-        where, engine, view=lambda progress: LiveView(progress, console, in_place=engine.is_apart)
+        where,
+        engine,
+        view=lambda progress: LiveView(
+            progress,
+            console,
+            resume=f"orchestrator resume {typed(found.folder)}",
+            in_place=engine.is_apart,
+        ),
     )
     _show_sweep(found)
     exit_code = _show_end(outcome, found.folder)
@@ -162,7 +171,7 @@ def _detach(request: PlanRequest, where: RunRequest) -> None:
         ray_address=where.ray_address,
     )
     _say(f"job {job} runs on the cluster; what it prints: ray job logs --follow {job}")
-    _say(f"how far it is: orchestrator status {folder}")
+    _say(f"how far it is: orchestrator status {typed(folder)}")
 
 
 def _leave(exit_code: int) -> None:
@@ -172,18 +181,25 @@ def _leave(exit_code: int) -> None:
 
 def _show_end(outcome: "Outcome", folder: Path) -> int:
     if not outcome.tracked:
-        _say(f"MLflow was away: `orchestrator resume {folder}` sends it what it missed")
+        _say(f"MLflow was away: `orchestrator resume {typed(folder)}` sends it what it missed")
     if outcome.stop_reason:
         _say(f"stopped: {outcome.stop_reason}")
     if outcome.num_finished < outcome.num_planned:
         left = outcome.num_planned - outcome.num_finished
-        _say(f"stopped with {left} trials left; go on with: orchestrator resume {folder}")
+        _say(
+            f"stopped with {counted(left, 'trial')} left; go on with: "
+            f"orchestrator resume {typed(folder)}"
+        )
         return INTERRUPTED
-    _say(f"results {folder / 'results.parquet'}, best configurations and prompts {folder / 'best'}")
-    _say(f"review with: orchestrator ui {folder}")
+    _say(
+        f"results {near(folder / 'results.parquet')}, "
+        f"best configurations and prompts {near(folder / 'best')}"
+    )
+    _say(f"review with: orchestrator ui {typed(folder)}")
     if outcome.num_failed:
         _say(
-            f"{outcome.num_failed} trials failed; `orchestrator status {folder}` names the reasons"
+            f"{counted(outcome.num_failed, 'trial')} failed; "
+            f"`orchestrator status {typed(folder)}` names the reasons"
         )
         return SOME_FAILED
     return 0

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.report.time_left import Pace, seconds_of
+from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import config_text
 from orchestrator.training.facts import EpochRow
 
 
@@ -22,6 +25,8 @@ class StudyProgress:
     """Counts of one study."""
 
     name: str
+    task: str
+    space: str
     planned: int
     running: dict[int, int] = field(default_factory=dict)
     """Epochs done, by number of the trial."""
@@ -29,10 +34,16 @@ class StudyProgress:
     pruned: int = 0
     failed: int = 0
     best: TrialRecord | None = None
+    newest: int = 0
+    """Grows with whatever ends last in the sweep; 0 before anything ended."""
 
     @property
     def finished(self) -> int:
         return self.complete + self.pruned + self.failed
+
+    @property
+    def not_begun(self) -> int:
+        return max(0, self.planned - self.finished - len(self.running))
 
 
 class Progress:
@@ -42,31 +53,64 @@ class Progress:
         self.plan = plan
         self.lock = threading.Lock()
         self.studies = {
-            study.name: StudyProgress(name=study.name, planned=study.num_trials)
+            study.name: StudyProgress(
+                name=study.name, task=study.task, space=study.space, planned=study.num_trials
+            )
             for study in plan.studies
         }
+        self.newest_best: TrialRecord | None = None
+        """The best of its study that was found last."""
+        self.peak_gpu_mib = 0.0
+        """The most memory that a trial took of a GPU; 0 where none ran on one."""
+        self._pace = Pace(plan)
+        self._worker_seconds = 0.0
+        """Of trials that ended since we watch."""
+        self._ends = 0
         self._started = time.monotonic()
+        self._first_trial_started: float | None = None
         for trial in record.each_trial():
             self._count(trial)
-        self._finished_before = self.finished
+        self._worker_seconds = 0.0
 
     @property
     def finished(self) -> int:
-        return sum(study.finished for study in self.studies.values())
+        return self._sum("finished")
+
+    @property
+    def complete(self) -> int:
+        return self._sum("complete")
+
+    @property
+    def pruned(self) -> int:
+        return self._sum("pruned")
+
+    @property
+    def failed(self) -> int:
+        return self._sum("failed")
+
+    @property
+    def num_running(self) -> int:
+        return sum(len(study.running) for study in self.studies.values())
 
     @property
     def elapsed_seconds(self) -> float:
         return time.monotonic() - self._started
 
     def seconds_left(self) -> float | None:
-        """By the mean pace so far; None until a few trials ended."""
-        done = self.finished - self._finished_before
-        if done < 3:
+        """By what trials took so far; None before one of each method has ended."""
+        if self._first_trial_started is None:
             return None
-        return self.elapsed_seconds / done * (self.plan.num_trials - self.finished)
+        return self._pace.seconds_left(
+            {study.name: study.running for study in self.studies.values()},
+            {study.name: study.not_begun for study in self.studies.values()},
+            worker_seconds=self._worker_seconds,
+            in_seconds=time.monotonic() - self._first_trial_started,
+        )
 
     def trial_started(self, trial: TrialRecord) -> None:
         with self.lock:
+            if self._first_trial_started is None:
+                self._first_trial_started = time.monotonic()
             self.studies[trial.study].running[trial.number] = 0
 
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
@@ -84,22 +128,44 @@ class Progress:
         best = self.studies[trial.study].best
         unit = self.plan.objective(trial.study).unit
         score = "" if trial.val_accuracy is None else f" val {points(trial)} {unit}"
-        epochs = f" after {len(trial.curve)} epochs" if trial.curve else ""
+        epochs = f" after {counted(len(trial.curve), 'epoch')}" if trial.curve else ""
         note = f": {trial.failure}" if trial.failure else ""
+        told = ""
+        if best is not None and best.number == trial.number:
+            told = f" (the best so far: {self.searched(best)})"
+        elif best is not None:
+            told = f" (best {points(best)} {unit} by #{best.number})"
         left = self.seconds_left()
         return (
             f"[{duration(self.elapsed_seconds)}] {trial.study} #{trial.number} {trial.state}"
-            f"{epochs}{score}{note}"
-            f"{f' (best {points(best)} % by #{best.number})' if best else ''}"
+            f"{epochs}{score}{note}{told}"
             f" · {self.finished}/{self.plan.num_trials} trials"
             f"{f', about {duration(left)} left' if left is not None else ''}"
         )
 
+    def searched(self, trial: TrialRecord) -> str:
+        """The values of a trial that were searched: `num_tokens 50, lr 2.5`."""
+        space = self.plan.parsed_spaces[self.studies[trial.study].space]
+        return config_text(space.searched(trial.config)) or "nothing is searched"
+
     def _count(self, trial: TrialRecord) -> None:
+        if trial.state not in FINISHED:
+            return
         study = self.studies[trial.study]
-        if trial.state in FINISHED:
-            setattr(study, trial.state, getattr(study, trial.state) + 1)
-        study.best = best_of([t for t in (study.best, trial) if t is not None])
+        setattr(study, trial.state, getattr(study, trial.state) + 1)
+        self._ends += 1
+        study.newest = self._ends
+        self._pace.trial_ended(trial)
+        self._worker_seconds += seconds_of(trial)
+        if trial.facts.get("device", "cpu") != "cpu":
+            self.peak_gpu_mib = max(self.peak_gpu_mib, trial.facts.get("peak_memory_mib", 0.0))
+        before = study.best
+        study.best = best_of([t for t in (before, trial) if t is not None])
+        if study.best is not before:
+            self.newest_best = study.best
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(study, name) for study in self.studies.values())
 
 
 def points(trial: TrialRecord) -> str:

@@ -35,6 +35,8 @@ class _Signals:
     """The signal that came last, and when by the monotonic clock."""
     blocks: int = 0
     """How many blocks are entered that end in order."""
+    acknowledged: int = 0
+    """How many views are shown that say themselves that the sweep is stopping."""
     leaving: bool = False
     """The command is over; what is still to be done takes a moment and nobody waits for it."""
 
@@ -84,6 +86,17 @@ def ending_in_order() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def acknowledged_by_us() -> Iterator[None]:
+    """While it is entered, whoever entered it tells of the first signal, as `stop_requested` has
+    it: a line in the middle of a view that renews itself would leave its halves behind."""
+    _signals.acknowledged += 1
+    try:
+        yield
+    finally:
+        _signals.acknowledged -= 1
+
+
 def deliver_signal() -> None:
     """Hand the signal that was noted to whoever listened before us; nothing where none came.
 
@@ -118,12 +131,14 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
             return
     name = signal.Signals(number).name
     if _signals.leaving or _signals.name is not None:
-        _tell("stopped at once; `orchestrator resume` goes on")
+        below = "\n" if _signals.acknowledged else ""
+        _tell(f"{below}stopped at once; `orchestrator resume` goes on")
         kill_children()
         os._exit(STOPPED)
     _signals.name = name
     if _signals.blocks:
-        _tell(f"{name}: stopping; once more stops at once")
+        if not _signals.acknowledged:
+            _tell(f"{name}: stopping; once more stops at once")
     else:
         _tell(f"{name}: stopped")
         raise KeyboardInterrupt

@@ -26,12 +26,12 @@ from written_bundles import CONFIGS, write_bundle
 
 from orchestrator.bundle.bundle import (
     BUNDLE_SUFFIXES,
-    Prediction,
     load_bundle,
     read_bundle,
     save_bundle,
 )
 from orchestrator.bundle.card import model_card
+from orchestrator.bundle.prediction import Prediction
 from orchestrator.bundle.retrain import train_again
 from orchestrator.bundle.torch_program import save_program
 from orchestrator.cli import app

@@ -11,7 +11,8 @@ from gpu import most_at_once
 from PIL import Image
 from written_bundles import write_bundle
 
-from orchestrator.bundle.bundle import PromptedModel, load_bundle
+from orchestrator.bundle.bundle import load_bundle
+from orchestrator.bundle.prompted_model import PromptedModel
 from orchestrator.plan.plan import load_plan
 from orchestrator.quickstart.tasks import write_quickstart
 from orchestrator.training.numerics import Engine

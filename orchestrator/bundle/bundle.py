@@ -7,27 +7,19 @@ Loading needs torch, timm, safetensors and this distribution: neither Ray nor ML
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
-from methods import METHODS, TunedViT, restore
+from methods import METHODS, restore
 from methods.recipe import Recipe
 from orchestrator.bundle.card import model_card
-from orchestrator.data.image_paths import Unreadable
-from orchestrator.data.images import MAX_FILE_BYTES, parallel_map
-from orchestrator.data.pixels import decode
 from orchestrator.data.split import SplitRule
-from orchestrator.data.transform import ImageTransform
 from orchestrator.support.checksum import sha256_of
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.did_you_mean import unknown
@@ -36,10 +28,9 @@ from orchestrator.support.formats import Format
 from orchestrator.support.regular_file import opened_regular, read_regular
 from orchestrator.support.whole_file import whole_file
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
-from orchestrator.training.backbone import BackbonePlan, image_transform, load_planned_backbone
+from orchestrator.training.backbone import BackbonePlan, load_planned_backbone
 from orchestrator.training.config import TrialConfig, build, check_types, split_config
 from orchestrator.training.named_methods import use_named, use_planned
-from orchestrator.training.normalization import normalized_for
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import (
     DEFAULT_METRIC,
@@ -49,6 +40,9 @@ from orchestrator.training.objective import (
     objective_named,
 )
 from orchestrator.training.own_methods import OwnMethod
+
+if TYPE_CHECKING:
+    from orchestrator.bundle.prompted_model import PromptedModel
 
 
 def _with_its_metric(bundle: dict[str, Any]) -> dict[str, Any]:
@@ -65,9 +59,6 @@ BUNDLE_SUFFIXES = (".yaml", ".safetensors", ".md", ".sha256")
 MOST_TENSOR_BYTES = 16 * 2**30
 """The most bytes that tuned weights may have: all of the largest plain ViT of timm, in float32, are
 7 GB."""
-
-MOST_TOKENS = 64 * 1024
-"""That predictions are computed of at once: 64 images of 512 pixels, in patches of 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,16 +140,6 @@ class Bundle:
         return self.majority / self.num_images if self.majority and self.num_images else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The most probable class of one image."""
-
-    image: str
-    label: int
-    class_name: str
-    probability: float
-
-
 def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]:
     """Write `<task>.yaml`, `.safetensors`, `.md` (a model card) and `.sha256` (checksums).
 
@@ -229,107 +210,21 @@ def _check_consistent(bundle: Bundle, source: str) -> None:
         )
 
 
-class PromptedModel:
-    """A loaded bundle: takes images, gives classes."""
-
-    def __init__(self, bundle: Bundle, model: TunedViT, device: str) -> None:
-        self.bundle = bundle
-        self.model = model.eval()
-        self._device = device
-        self._transform: ImageTransform = image_transform(bundle.backbone)
-
-    def logits(self, images: Sequence[Image.Image]) -> Tensor:
-        """(N, num_classes) for PIL images of any size."""
-        return self._logits([self._transform.apply(image) for image in images])
-
-    def predict(
-        self, paths: str | Path | Iterable[str | Path], *, batch_size: int = 64
-    ) -> list[Prediction]:
-        """One prediction per image file, in order. ValueError names a file that is no image.
-
-        Where one bad file must not cost the others, `predict_each` gives its error in its place.
-        """
-        if isinstance(paths, str | Path):
-            paths = [paths]
-        found: list[Prediction] = []
-        for one in self.predict_each(paths, batch_size=batch_size):
-            if isinstance(one, Unreadable):
-                raise ValueError(one.error)
-            found.append(one)
-        return found
-
-    def predict_each(
-        self, paths: Iterable[str | Path], *, batch_size: int = 64
-    ) -> Iterator[Prediction | Unreadable]:
-        """One prediction, or the reason why there is none, per image file, in order.
-
-        Files are read and decoded in threads, a bounded number ahead of the network.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        rows = parallel_map(self._read, paths)
-        while batch := list(islice(rows, batch_size)):
-            good = [row for row in batch if not isinstance(row, Unreadable)]
-            predictions = iter(self._predictions(good))
-            for row in batch:
-                yield row if isinstance(row, Unreadable) else next(predictions)
-
-    def classify(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[Prediction]:
-        """One prediction per image, under its name."""
-        pixels = (self._transform.apply(image) for image in images)
-        return self._predictions(list(zip(names, pixels, strict=True)))
-
-    def _read(self, path: str | Path) -> tuple[str, np.ndarray] | Unreadable:
-        name = str(path)
-        try:
-            content = read_regular(Path(path), most_bytes=MAX_FILE_BYTES)
-            return name, self._transform.apply(decode(content, name))
-        except (ValueError, OSError) as error:
-            reason = f"{name!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            return Unreadable(image=name, error=reason)
-
-    def _predictions(self, named_pixels: Sequence[tuple[str, np.ndarray]]) -> list[Prediction]:
-        if not named_pixels:
-            return []
-        logits = self._logits([pixels for _, pixels in named_pixels])
-        predicted = self.bundle.objective.predict(logits)
-        return [
-            Prediction(
-                image=name,
-                label=label,
-                class_name=self.bundle.class_names[label],
-                probability=probability,
-            )
-            for (name, _), (label, probability) in zip(named_pixels, predicted, strict=True)
-        ]
-
-    def _logits(self, decoded: Sequence[np.ndarray]) -> Tensor:
-        """The logits of decoded images, a few at once where images are large."""
-        patches = self.model.vit.patch_embed.num_patches
-        part = max(1, MOST_TOKENS // (int(patches) + self.model.tuning.num_prompts))
-        starts = range(0, len(decoded), part)
-        return torch.cat([self._logits_of(decoded[start : start + part]) for start in starts])
-
-    def _logits_of(self, decoded: Sequence[np.ndarray]) -> Tensor:
-        pixels = torch.stack([torch.from_numpy(one.copy()) for one in decoded])
-        images = normalized_for(self.bundle.backbone, pixels)
-        with torch.no_grad():
-            return self.model(images.to(self._device)).float().cpu()
-
-
 def load_bundle(
     path: str | Path,
     *,
     weights: str | Path | None = None,
     device: str | None = "cpu",
     methods: Sequence[str | Path] = (),
-) -> PromptedModel:
+) -> "PromptedModel":
     """The model of `<task>.yaml` and the safetensors file beside it.
 
     `weights` is where the frozen backbone's file is now, if not where it was; it must have the
     content that the bundle was trained on. `device` None is a GPU if there is one. `methods` are
     Python files of methods that do not come with this package: they are run.
     """
+    from orchestrator.bundle.prompted_model import PromptedModel
+
     path = Path(path)
     bundle = read_bundle(path, methods=methods)
     tensors = path.with_suffix(".safetensors")

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from methods import METHODS, Linear, TunedViT, token_statistics, tune
 from methods.recipe import Recipe
-from orchestrator.bundle.bundle import PromptedModel
+from orchestrator.bundle.prompted_model import PromptedModel
 from orchestrator.support.foreign_text import visible
 from orchestrator.support.whole_file import whole_file
 from orchestrator.training.config import split_config
@@ -59,10 +59,10 @@ def explain(
     looks, looks_without = record_looks(model.model, images), record_looks(without, images)
     bundle = model.bundle
     with torch.no_grad():
-        found = bundle.objective.predict(model.model(images))
+        found = bundle.objective.ranked(model.model(images), 1)
     captions = [
         f"{visible(truth)}\nfound: {visible(bundle.class_names[label])} ({probability:.2f})"
-        for truth, (label, probability) in zip(labels, found, strict=True)
+        for truth, [(label, probability)] in zip(labels, found, strict=True)
     ]
     parts = [
         (

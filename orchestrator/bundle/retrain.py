@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 
 from orchestrator.bundle.bundle import Bundle
+from orchestrator.bundle.own_task import task_of
 from orchestrator.data.cache import ImageCache, task_fingerprint
-from orchestrator.data.suites import load_suite
 from orchestrator.data.task import Task
-from orchestrator.plan.places import moved_suite, under_planned_names
 from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.context import TrialContext
@@ -82,19 +81,7 @@ def find_task(bundle: Bundle, data: Path | None) -> Task:
 
     ValueError if its images are not those that the bundle was trained on.
     """
-    name, data_root = bundle.suite, bundle.data_root
-    if data is not None:
-        name, data_root = moved_suite(name, data)
-    suite = under_planned_names(
-        lambda tasks: load_suite(
-            name,
-            data_root=Path(data_root) if data_root else None,
-            tasks=tasks,
-            rule=bundle.split_rule,
-        ),
-        [bundle.task],
-    )
-    (task,) = suite.tasks
+    task = task_of(bundle, data)
     found = task_fingerprint(task, image_transform(bundle.backbone))
     if found != bundle.data_fingerprint:
         raise ValueError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from orchestrator.bundle.bundle import PromptedModel
+from orchestrator.bundle.prompted_model import PromptedModel
 from orchestrator.support.extras import require
 from orchestrator.support.whole_file import whole_path
 from orchestrator.training.normalization import normalized, per_channel

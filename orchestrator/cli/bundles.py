@@ -1,25 +1,16 @@
-"""`export`, `train`, `predict`: the best configurations and prompts as files, and their use."""
+"""`export` and `train`: the best configurations and prompts as files, and trained again."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.cells import cell_len
 from rich.table import Table
 
 from orchestrator.cli.options import DataOption, Json, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
-from orchestrator.support.foreign_text import visible
-
-if TYPE_CHECKING:
-    from orchestrator.bundle.bundle import Prediction
-    from orchestrator.data.image_paths import Unreadable
 
 console = Terminal()
-errors = Terminal(stderr=True)
 
 
 def export(
@@ -130,73 +121,3 @@ def train(
         f"recorded {recorded_accuracy(description):.4f} "
         f"on {description.device} with {description.cpu_threads} CPU threads"
     )
-
-
-def predict(
-    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    weights: WeightsOption = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Classify images with an exported bundle, each as a viewer shows it.
-
-    One row per image. With --json a list of {"image", "label", "class_name", "probability"}, or of
-    {"image", "error"} for a file that is no image. Folders are walked; what is left out there is
-    said on stderr. Exit code 1: some images could not be classified; 2: none could.
-    """
-    from orchestrator.bundle.bundle import load_bundle
-    from orchestrator.data.image_paths import Unreadable, find_images
-    from orchestrator.training.objective import DEFAULT_METRIC
-
-    found, notes = find_images(images)
-    for note in notes:
-        errors.print(f"warning: {note}", soft_wrap=True)
-    model = load_bundle(bundle, weights=weights, device=device)
-    if model.bundle.metric != DEFAULT_METRIC:
-        words = model.bundle.objective.words
-        errors.print(f"note: this model was chosen by its {words}", soft_wrap=True)
-    classified = model.predict_each(one for one in found if isinstance(one, Path))
-    results = (one if isinstance(one, Unreadable) else next(classified) for one in found)
-    if as_json:
-        shown = list(results)
-        typer.echo(json.dumps([asdict(one) for one in shown], indent=2))
-    else:
-        shown = list(_print_each(results, found, model.bundle.class_names))
-    failed = [one for one in shown if isinstance(one, Unreadable)]
-    if failed:
-        which = "none" if len(failed) == len(shown) else f"{len(failed):,}"
-        those = "could be" if which == "none" else "could not be"
-        line = f"{which} of {len(shown):,} images {those} classified; {failed[0].error}"
-        errors.print(f"error: {line}", soft_wrap=True)
-        raise typer.Exit(2 if which == "none" else 1)
-
-
-def _print_each(
-    results: "Iterator[Prediction | Unreadable]",
-    named: "Sequence[Path | Unreadable]",
-    class_names: Sequence[str],
-) -> "Iterator[Prediction | Unreadable]":
-    """Print each row when it is known; names are long, so that no table may cut them."""
-    from orchestrator.data.image_paths import Unreadable
-
-    names = [str(one.image if isinstance(one, Unreadable) else one) for one in named]
-    image_width = min(60, max(cell_len(visible(name)) for name in ["image", *names]))
-    class_width = min(60, max(cell_len(visible(name)) for name in ["class", *class_names]))
-
-    def padded(text: str, width: int) -> str:
-        shown = visible(text)
-        return shown + " " * (width - cell_len(shown))
-
-    head = padded("image", image_width), padded("class", class_width)
-    console.print("  ".join([*head, "probability"]), soft_wrap=True)
-    for one in results:
-        image = padded(one.image, image_width)
-        if isinstance(one, Unreadable):
-            row = f"{image}  error: {one.error}"
-        else:
-            row = f"{image}  {padded(one.class_name, class_width)}  {one.probability:.3f}"
-        console.print(row, soft_wrap=True)
-        yield one

@@ -34,12 +34,13 @@ def find_images(named: Sequence[Path]) -> tuple[list[Path | Unreadable], list[st
         except DataError as error:
             found.append(Unreadable(image=str(path), error=str(error)))
             continue
-        found += _files(listed) or [Unreadable(image=str(path), error=_nothing_in(listed))]
-        notes += [f"{path}: {line}" for line in _left_out(listed)]
+        found += files_in(listed) or [Unreadable(image=str(path), error=_nothing_in(listed))]
+        notes += [f"{path}: {line}" for line in left_out_of(listed)]
     return found, notes
 
 
-def _files(listed: Folder) -> list[Path | Unreadable]:
+def files_in(listed: Folder) -> list[Path | Unreadable]:
+    """The images of a folder and of all below it; a folder that is closed in its place."""
     files: list[Path | Unreadable] = []
     for folder in listed.everything():
         if folder.closed:
@@ -55,7 +56,8 @@ def _nothing_in(listed: Folder) -> str:
     return f"{str(listed.path)!r} holds no image that is read here" + (there and f" ({there})")
 
 
-def _left_out(listed: Folder) -> Iterator[str]:
+def left_out_of(listed: Folder) -> Iterator[str]:
+    """What is not among its images though it might be meant: a line for each kind."""
     unread = sum((folder.unread for folder in listed.everything()), Counter[str]())
     if unread:
         yield left_out(unread)

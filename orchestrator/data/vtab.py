@@ -85,7 +85,7 @@ def read_vtab_task(folder: Path) -> Task:
     for name, file_name in LISTS.items():
         source = root / file_name
         if source.exists() or source.is_symlink():
-            examples = _read_list(source, root, name, found)
+            examples = read_list(source, root, name, found)
             splits[name] = Split(name=name, source=source, examples=examples)
         elif name != "trainval":
             found.add(name, source, 0, "is missing: a list of lines `relative/path label`")
@@ -118,7 +118,8 @@ def read_vtab_task(folder: Path) -> Task:
     )
 
 
-def _read_list(source: Path, root: Path, split: str, found: Problems) -> tuple[Example, ...]:
+def read_list(source: Path, root: Path, split: str, found: Problems) -> tuple[Example, ...]:
+    """The lines `relative/path label` of one list, whatever else there is of its task."""
     try:
         lines = read_bounded(source, root).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except DataError as error:

@@ -23,6 +23,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{message}; known: {listed}{f' and {more} more' if more > 0 else ''}"
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of the known names that was probably meant."""
+    return next(iter(_close(name, sorted(known))), None)
+
+
 def _close(name: str, names: list[str]) -> list[str]:
     """The variants of what was named (vpt: vpt_deep, vpt_shallow), else what is spelt alike."""
     by_spelling = {_plain(one): one for one in names}

@@ -56,11 +56,13 @@ class _OneLabel:
         images, right = (torch.bincount(t, minlength=num_classes) for t in (targets, right))
         return images.tolist(), right.tolist()
 
-    def predict(self, logits: "Tensor") -> list[tuple[int, float]]:
-        """The probability is that of the softmax."""
-        rows = logits.softmax(dim=1)
-        labels = [int(row.argmax()) for row in rows]
-        return [(label, float(row[label])) for label, row in zip(labels, rows, strict=True)]
+    def ranked(self, logits: "Tensor", num: int) -> list[list[tuple[int, float]]]:
+        """The probability is that of the softmax; of equal ones the lower label is first, as in
+        `marks`."""
+        order = logits.argsort(dim=1, descending=True, stable=True)[:, :num]
+        probabilities = logits.softmax(dim=1).gather(1, order)
+        pairs = zip(order.tolist(), probabilities.tolist(), strict=True)
+        return [list(zip(*pair, strict=True)) for pair in pairs]
 
 
 class Top1(_OneLabel):

@@ -96,8 +96,9 @@ class Objective(Protocol):
         """Images of every class, and the right ones of these."""
         ...
 
-    def predict(self, logits: "Tensor") -> list[tuple[int, float]]:
-        """For every image its most probable label and how probable that is."""
+    def ranked(self, logits: "Tensor", num: int) -> list[list[tuple[int, float]]]:
+        """For every image its `num` most probable labels, or all there are, and how probable each
+        is: the best first, which is what the score judges."""
         ...
 
 

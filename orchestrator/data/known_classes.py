@@ -1,0 +1,27 @@
+"""Which of the classes that a model knows a name means."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+
+def labels_of(names: Iterable[str], class_names: Sequence[str]) -> dict[str, int]:
+    """The label of every name that is a class, be it in other capitals or blanks.
+
+    A name that could be two classes is none of them.
+    """
+    exact = {name: label for label, name in enumerate(class_names)}
+    alike: dict[str, list[int]] = {}
+    for label, name in enumerate(class_names):
+        alike.setdefault(_folded(name), []).append(label)
+    found: dict[str, int] = {}
+    for name in names:
+        similar = alike.get(_folded(name), [])
+        if name in exact:
+            found[name] = exact[name]
+        elif len(similar) == 1:
+            found[name] = similar[0]
+    return found
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).split()).casefold()

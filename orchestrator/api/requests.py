@@ -11,6 +11,9 @@ from orchestrator.support.options import Option
 STORAGE = Option(
     "Database that holds the studies, instead of a file in the folder: "
     "postgresql://host/studies or sqlite:////path/studies.db.",
+    "Output",
+    default="studies.db in the sweep's folder",
+    metavar="ADDRESS",
     envvar="ORCHESTRATOR_STORAGE",
 )
 
@@ -20,9 +23,32 @@ class PlanRequest(SweepRequest):
     """What is searched, and where it is kept."""
 
     out: Annotated[
-        Path | None, Option("Where to make the sweep's folder (default: sweeps/<suite>-<time>).")
+        Path | None,
+        Option("Where to make the sweep's folder.", "Output", default="sweeps/<suite>-<time>"),
     ] = None
     storage: Annotated[str | None, STORAGE] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartRequest:
+    """What `orchestrator sweep` does with the plan."""
+
+    finalize: Annotated[
+        bool,
+        Option(
+            "After the search, compare the finalists and test once.",
+            "Output",
+            flag="--finalize",
+        ),
+    ] = False
+    detach: Annotated[
+        bool,
+        Option("Run it on the cluster's head, and return at once.", "Machine", flag="--detach"),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        Option("Check everything, show the plan, start nothing.", "Output", flag="--dry-run"),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +59,7 @@ class ResumeRequest(RunRequest):
         bool,
         Option(
             "Go on although the software changed since the sweep was begun; it is recorded.",
+            "Machine",
             flag="--accept-versions",
         ),
     ] = False

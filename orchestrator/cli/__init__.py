@@ -5,12 +5,15 @@ import errno
 import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from orchestrator.cli.later import Later, group_of
 from orchestrator.cli.output import make_output_steady, what_was_lost
 from orchestrator.cli.terminal import LogHandler, Terminal, VisibleFormatter
+from orchestrator.cli.usage import usage_line
+from orchestrator.cli.version import show_version
 from orchestrator.cli.waiting import waiting_shown
 from orchestrator.support.loopback import ask_directly
 from orchestrator.support.stopping import STOPPED, MachineLost, leave, listen
@@ -52,7 +55,17 @@ app = typer.Typer(
 
 
 @app.callback()
-def orchestrator() -> None:
+def orchestrator(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=show_version,
+            is_eager=True,
+            help="Show the versions of this package and of what it computes with.",
+        ),
+    ] = False,
+) -> None:
     """Hyper-parameter search for visual prompt tuning of frozen Vision Transformers."""
 
 
@@ -71,7 +84,13 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         with waiting_shown():
-            app()
+            code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        if line := usage_line(error):
+            Terminal(stderr=True).print(f"error: {line}", soft_wrap=True)
+        sys.exit(USER_ERROR)
+    except typer.Abort:
+        sys.exit(1)
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in MACHINE_ERRORS:
             raise
@@ -81,6 +100,9 @@ def main() -> None:
         Terminal(stderr=True).print(f"stopped: {error}", soft_wrap=True)
         sys.stdout.flush()
         os._exit(STOPPED)  # or what is left of Ray in this process would wait for the rest of it
+    else:
+        if isinstance(code, int) and code:
+            sys.exit(code)
     finally:
         leave()
         if lost := what_was_lost():

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from orchestrator.cli.options import DataOption, Json, Storage, WeightsOption
+from orchestrator.cli.options import Bundle, DataOption, Json, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
 
 console = Terminal()
@@ -16,17 +16,27 @@ console = Terminal()
 def export(
     source: Annotated[
         Path,
-        typer.Argument(help="The folder of a sweep, with --storage its name, or a <task>.yaml."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="The folder of a sweep, with --storage its name, or a bundle: <task>.yaml.",
+        ),
     ],
     to: Annotated[
         Path | None,
         typer.Option(
-            help="Where to write (default: best/ in the sweep folder; <task>.pt2 beside a "
-            "<task>.yaml)."
+            metavar="PATH",
+            help="Where to write.",
+            show_default="default: best/ in the sweep's folder; of a bundle <task>.pt2 beside it",
+            rich_help_panel="Output",
         ),
     ] = None,
     push: Annotated[
-        str | None, typer.Option(help="Upload the bundles to this model repository of a hub.")
+        str | None,
+        typer.Option(
+            metavar="USER/NAME",
+            help="Upload the bundles to this model repository of the Hugging Face hub, too.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     data: DataOption = None,
     weights: WeightsOption = None,
@@ -34,6 +44,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the best trial of every task as files: configuration, prompts, card, checksums.
+
+        orchestrator export SWEEP
+        orchestrator export SWEEP/best/photos.yaml --to photos.onnx
 
     From one `<task>.yaml` write the whole network as one program instead: --to NAME.pt2 for
     `torch.export.load` (the default), --to NAME.onnx for ONNX runtimes.
@@ -99,12 +112,17 @@ def _push(bundles: list[Path], repo: str) -> None:
 
 
 def train(
-    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
+    bundle: Bundle,
     data: DataOption = None,
     weights: WeightsOption = None,
     as_json: Json = False,
 ) -> None:
-    """Train an exported configuration again and compare its accuracy."""
+    """Train an exported configuration again, and compare its accuracy with the recorded one.
+
+        orchestrator train SWEEP/best/photos.yaml
+
+    Same seed, same images: on the same machine the same accuracy. Nothing is written.
+    """
     from orchestrator.bundle.bundle import read_bundle
     from orchestrator.bundle.retrain import recorded_accuracy, train_again
 

@@ -8,8 +8,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.command import Command
+from orchestrator.cli.fields import completed
 from orchestrator.cli.options import Json
 from orchestrator.cli.terminal import Terminal
+from orchestrator.plan.names import method_names, space_names
 
 console = Terminal()
 
@@ -17,13 +20,32 @@ spaces = typer.Typer(help="Search spaces that come with the package.", no_args_i
 
 
 def methods(
-    method: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="METHOD",
+            help="One of them, or the file of a method of your own. Without it: all.",
+            autocompletion=completed(method_names),
+        ),
+    ] = None,
     values: Annotated[
-        list[str] | None, typer.Argument(help="Its hyper-parameters, e.g. num_tokens=100.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=VALUE...",
+            help="Hyper-parameters of this method, to count what it trains with them.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The methods: paper, hyper-parameters, and what they train on ViT-B/16 beside the head."""
+    """List the methods: paper, hyper-parameters, and what they train on ViT-B/16.
+
+        orchestrator methods
+        orchestrator methods vpt num_tokens=100
+        orchestrator methods my_method.py
+
+    Parameters are counted without the head. What is searched of a method is its search space:
+    `orchestrator spaces list`.
+    """
     from methods import METHODS
     from orchestrator.support.did_you_mean import unknown
     from orchestrator.support.yaml_io import parse_yaml
@@ -91,9 +113,12 @@ def _backbone_parameters() -> int:
     return reference()[1]
 
 
-@spaces.command("list")
+@spaces.command("list", cls=Command)
 def list_spaces(as_json: Json = False) -> None:
-    """Names, methods and sizes."""
+    """List the search spaces: what a sweep takes as --method.
+
+    orchestrator spaces list
+    """
     from orchestrator.plan.space import load_space, outline_space, shipped_spaces
 
     found = []
@@ -117,12 +142,24 @@ def list_spaces(as_json: Json = False) -> None:
     console.print(table)
 
 
-@spaces.command("show")
+@spaces.command("show", cls=Command)
 def show_space(
-    name: Annotated[str, typer.Argument(help="A name from `spaces list`, or a .yaml file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A name from `orchestrator spaces list`, a .yaml file of yours, or the .py file "
+            "of a method beside its space.",
+            autocompletion=completed(space_names),
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """A space as a table."""
+    """Show what a search space varies, between which values, and what it holds fixed.
+
+    orchestrator spaces show vpt_deep
+    orchestrator spaces show my_vpt.yaml
+    """
     from orchestrator.plan.space import load_space, outline_space
 
     space = load_space(name, parse=outline_space)

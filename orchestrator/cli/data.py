@@ -1,15 +1,20 @@
 """`orchestrator data`: which tasks are on this machine, and what is wrong with them."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.options import Json, SplitFractions, SplitSeed, names_in
+from orchestrator.cli.command import Command
+from orchestrator.cli.fields import completed, option_like
+from orchestrator.cli.options import DataRoot, Json, SplitFractions, SplitSeed
 from orchestrator.cli.terminal import Terminal
+from orchestrator.cli.typed import names_in
+from orchestrator.plan.names import suite_names
+from orchestrator.plan.request import SweepRequest
+from orchestrator.support.options import field_of
 
 if TYPE_CHECKING:
     from orchestrator.data.suites import Suite
@@ -18,32 +23,47 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Tasks on this machine: list, check, fetch.", no_args_is_help=True)
 console = Terminal()
 
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Where the suites' folders are (default: $ORCHESTRATOR_DATA, then ./data)."),
-]
+Tasks = Annotated[str | None, option_like(field_of(SweepRequest, "tasks"), help="Only these.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
-    suite: Annotated[str, typer.Argument(help="vtab, fgvc, quickstart, or a folder of images.")],
-    data: Data = None,
-    tasks: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
-    decode: Annotated[bool, typer.Option(help="Decode every image, too.")] = True,
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="quickstart, vtab, fgvc, or a folder of images.",
+            autocompletion=completed(suite_names),
+        ),
+    ],
+    data: DataRoot = None,
+    tasks: Tasks = None,
+    decode: Annotated[
+        bool,
+        typer.Option(
+            help="Decode every image, too, which finds those that are broken.",
+            rich_help_panel="Data",
+        ),
+    ] = True,
     split: SplitFractions = None,
     split_seed: SplitSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Show splits and classes as they are understood; find corrupt images, wrong labels, leaks.
+    """Show how a folder is understood, and find what is wrong in it.
 
-    Exit code 2 if anything must be mended before a sweep.
+        orchestrator data check ./photos
+        orchestrator data check vtab --tasks cifar,eurosat --no-decode
+
+    Splits, classes and their images are listed as a sweep would use them. Corrupt images, labels
+    out of range and images in both train and test are named with file and line. Exit code 2 if
+    anything must be mended before a sweep.
     """
     from orchestrator.data.check import check_task
     from orchestrator.data.split import split_rule
     from orchestrator.data.suites import load_suite
     from orchestrator.data.summary import describe, facts, shown
 
-    names = names_in(tasks)
+    names = None if tasks is None else names_in(tasks)
     rule = split_rule(split_seed, split)
     loaded = load_suite(suite, data_root=data, tasks=names, rule=rule, strict=False)
     problems: list[Problem] = []
@@ -65,14 +85,17 @@ def check(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(cls=Command)
 def prepare(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="vtab, fgvc, or tasks of theirs.")
+        list[str], typer.Argument(metavar="NAME...", help="vtab, fgvc, or names of their tasks.")
     ],
-    data: Data = None,
+    data: DataRoot = None,
 ) -> None:
     """Fetch published tasks from the Hugging Face hub, or say which files to put where.
+
+        orchestrator data prepare vtab
+        orchestrator data prepare cifar eurosat --data ~/data
 
     Goes on where it was interrupted. Exit code 1 if a copy differs from the published task.
     """
@@ -107,17 +130,26 @@ def prepare(
         raise typer.Exit(1)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_tasks(
     suite: Annotated[
-        str | None, typer.Argument(help="A suite or a folder; without one, every known suite.")
+        str | None,
+        typer.Argument(
+            metavar="SUITE",
+            help="A suite, or a folder of images. Without it: every suite that is known by name.",
+            autocompletion=completed(suite_names),
+        ),
     ] = None,
-    data: Data = None,
+    data: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Show the tasks that are here, and whether their lists are complete. Decodes no image.
+    """Show which tasks are on this machine, and whether they are complete.
 
-    `differs`: usable, but not the images of the published task.
+        orchestrator data list
+        orchestrator data list ./photos
+
+    Lists are read and no image is decoded. `differs`: usable, but not the images of the published
+    task.
     """
     from orchestrator.data.suites import PUBLISHED_SUITES, QUICKSTART, load_suite
 

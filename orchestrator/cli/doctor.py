@@ -18,7 +18,8 @@ BROKEN = 1
 
 def doctor(
     folder: Annotated[
-        Path | None, typer.Argument(help="The folder of a sweep, or with --storage its name.")
+        Path | None,
+        typer.Argument(metavar="SWEEP", help="The folder of a sweep, or with --storage its name."),
     ] = None,
     repair: Annotated[
         bool,
@@ -44,6 +45,10 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check that storage, table, bundles and MLflow of a sweep agree and that nothing is lost.
+
+        orchestrator doctor SWEEP
+        orchestrator doctor SWEEP --repair
+        orchestrator doctor --cluster
 
     Without --repair nothing is written. Exit code 0: nothing was found. 1: something was, and with
     --repair is still there. 2: it could not be looked at.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.evaluation_tables import print_evaluation
-from orchestrator.cli.options import DataOption, Json, WeightsOption
+from orchestrator.cli.options import Bundle, DataOption, Json, WeightsOption
 from orchestrator.cli.predict import CsvOption, DeviceOption, say_seen
 from orchestrator.cli.prediction_rows import STDOUT, Write, csv_rows
 from orchestrator.cli.terminal import Terminal
@@ -19,12 +19,13 @@ errors = Terminal(stderr=True)
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
+    bundle: Bundle,
     images: Annotated[
         Path,
         typer.Argument(
+            metavar="IMAGES",
             help="A folder with a folder of images for each class, under its name; or a list "
-            "(.txt) of lines `relative/path label`."
+            "(.txt) of lines `relative/path label`.",
         ),
     ],
     csv: CsvOption = None,
@@ -34,6 +35,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure an exported bundle on labelled images: accuracy, F1, what is taken for what.
+
+        orchestrator evaluate SWEEP/best/photos.yaml new/
 
     Accuracy is the share of images that are right, with its standard error, or with its 95 %
     interval where that is 0. Mean per-class accuracy and macro-F1 are scikit-learn's

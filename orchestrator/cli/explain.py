@@ -5,24 +5,37 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import DataOption, WeightsOption
+from orchestrator.cli.options import Bundle, DataOption, WeightsOption
 from orchestrator.cli.terminal import Terminal
 
 console = Terminal()
 
 
 def explain(
-    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
+    bundle: Bundle,
     data: DataOption = None,
     weights: WeightsOption = None,
     num_images: Annotated[
-        int, typer.Option("--images", help="Validation images to show.", min=1, max=20)
+        int,
+        typer.Option("--images", help="How many validation images to show.", min=1, max=20),
     ] = 6,
     out: Annotated[
-        Path | None, typer.Option(help="Default: <task>.html beside the bundle.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write the page.",
+            show_default="default: <task>.html beside the bundle",
+            rich_help_panel="Output",
+        ),
     ] = None,
 ) -> None:
-    """Draw where the network looks with and without its prompts, and what became of them."""
+    """Draw where the network looks with and without its prompts, and what became of them.
+
+        orchestrator explain SWEEP/best/photos.yaml
+
+    One HTML page: attention over validation images, and how the prompts changed in training. It
+    needs the task's images.
+    """
     import numpy as np
 
     from orchestrator.bundle.bundle import load_bundle

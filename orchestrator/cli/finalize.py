@@ -42,6 +42,9 @@ def finalize(
 ) -> None:
     """Compare the finalists on folds, retrain the winners on train and val, test them once.
 
+        orchestrator finalize SWEEP --dry-run
+        orchestrator finalize SWEEP
+
     Stopped or killed, the same command goes on. Once done, it prints the outcome again.
     """
     from orchestrator.api.sweep import Sweep

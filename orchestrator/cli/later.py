@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from orchestrator.cli.command import Command
+
 
 class Later(TyperCommand):
     """A command, or a group of some, at `module:attribute`."""
@@ -30,7 +32,7 @@ class Later(TyperCommand):
         if isinstance(found, typer.Typer):
             alone.add_typer(found, name=self._name)
         else:
-            alone.command(self._name)(found)
+            alone.command(self._name, cls=Command)(found)
         return get_group(alone).commands[self._name]
 
     def make_context(self, *given: Any, **named: Any) -> Any:

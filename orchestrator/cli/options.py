@@ -4,14 +4,18 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from orchestrator.api.keywords import request_from
+from orchestrator.api.requests import STORAGE
+from orchestrator.cli.fields import option_like, parameter_of
+from orchestrator.cli.typed import from_text
 from orchestrator.plan.request import SweepRequest
-from orchestrator.support.options import Field, check_options, fields_of, help_of
+from orchestrator.support.options import Field, field_of, fields_of
 
 INTERRUPTED = 130
 SOME_FAILED = 1
@@ -34,19 +38,31 @@ def _with_its_driver(url: str | None) -> str | None:
 Folder = Annotated[
     Path,
     typer.Argument(
+        metavar="SWEEP",
         help="The folder of a sweep, or with --storage its name: what the storage knows of it "
-        "needs no folder."
+        "needs no folder.",
+    ),
+]
+Bundle = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE",
+        help="A <task>.yaml in best/ or final/ of a sweep, or that `orchestrator export` wrote.",
     ),
 ]
 Storage = Annotated[
     str | None,
     typer.Option(
-        envvar="ORCHESTRATOR_STORAGE",
+        metavar=STORAGE.metavar,
+        envvar=STORAGE.envvar,
         callback=_with_its_driver,
-        help="Database that holds the studies, instead of a file in the folder: "
-        "postgresql://host/studies or sqlite:////path/studies.db.",
+        help=STORAGE.help,
+        show_default=f"default: {STORAGE.default}; environment: {STORAGE.envvar}",
+        rich_help_panel=STORAGE.group,
     ),
 ]
+DataRoot = Annotated[Path | None, option_like(field_of(SweepRequest, "data"), parser=expanded)]
+"""Where vtab and fgvc lie, for commands that begin with a suite."""
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -54,6 +70,8 @@ DataOption = Annotated[
         metavar="PATH",
         help="Where the images are now, if they were moved: the suite's folder, or the one that "
         "it lies in.",
+        show_default="default: where they were",
+        rich_help_panel="Data",
     ),
 ]
 WeightsOption = Annotated[
@@ -62,30 +80,41 @@ WeightsOption = Annotated[
         parser=expanded,
         metavar="PATH",
         help="Where the backbone's weights are now, if they were moved.",
+        show_default="default: where they were",
+        rich_help_panel="Backbone",
     ),
 ]
-SplitFractions = Annotated[str | None, typer.Option("--split", help=help_of(SweepRequest, "split"))]
-SplitSeed = Annotated[int, typer.Option(help=help_of(SweepRequest, "split_seed"))]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, not a table.")]
+SplitFractions = Annotated[str | None, option_like(field_of(SweepRequest, "split"))]
+SplitSeed = Annotated[int, option_like(field_of(SweepRequest, "split_seed"))]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON for programs, not a table.", rich_help_panel="Output"),
+]
 
 
 def with_requests(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of a dataclass in the place of each parameter that is one."""
+    """The command with the options of a dataclass in the place of each parameter that is one.
+
+    What is typed becomes a request in the way in which keywords in Python do. Further values that
+    the caller has for a field of theirs go with it.
+    """
     requests: dict[str, type] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         if dataclasses.is_dataclass(parameter.annotation):
             requests[parameter.name] = typing.cast(type, parameter.annotation)
-            parameters += map(_parameter, _shown(requests[parameter.name]))
+            parameters += map(parameter_of, _shown(requests[parameter.name]))
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
         for name, request in requests.items():
-            values = {f.name: _value(f, given.pop(f.name)) for f in _shown(request)}
-            given[name] = request(**values)
-            check_options(given[name])
+            fields = {field.name: field for field in fields_of(request)}
+            mine = {key: given.pop(key) for key in list(given) if key in fields}
+            typed = {key: value for key, value in mine.items() if value not in (None, [])}
+            values = {key: from_text(fields[key], value) for key, value in typed.items()}
+            given[name] = request_from(request, (), values)
         command(**given)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -95,46 +124,3 @@ def with_requests(command: Callable[..., None]) -> Callable[..., None]:
 
 def _shown(request: type) -> list[Field]:
     return [field for field in fields_of(request) if field.option.in_commands]
-
-
-def _parameter(field: Field) -> inspect.Parameter:
-    option, kind = field.option, field.type
-    about: dict[str, Any] = {"help": option.help, "envvar": option.envvar}
-    is_list = typing.get_origin(kind) is Sequence and not option.listed
-    if kind is Path:
-        about |= {"parser": expanded, "metavar": "PATH"}
-    elif is_list:
-        kind = list[str]
-    elif option.listed or field.choices:
-        kind = str
-    if option.metavar:
-        about["metavar"] = option.metavar
-    if option.positional:
-        shown = typer.Argument(**about)
-    else:
-        names = [name for name in (option.flag, option.short) if name]
-        shown = typer.Option(*names, **about)
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        annotation=Annotated[kind | None if field.is_optional else kind, shown],
-        default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
-    )
-
-
-def _value(field: Field, given: Any) -> Any:
-    if not field.option.listed or given is None:
-        return given
-    names = names_in(given)
-    if typing.get_args(field.type) != (int,):
-        return names
-    try:
-        return [int(name) for name in given.split(",")]
-    except ValueError as error:
-        expected = f"{field.flag}: expected numbers with commas, found {given!r}"
-        raise ValueError(expected) from error
-
-
-def names_in(text: str | None) -> Sequence[str] | None:
-    """`"a, b"` as a list; None where the option is not given."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.evaluation_tables import print_evaluation
-from orchestrator.cli.options import Json, WeightsOption
+from orchestrator.cli.options import Bundle, Json, WeightsOption
 from orchestrator.cli.prediction_rows import STDOUT, Write, csv_rows, json_row, table_rows
 from orchestrator.cli.terminal import Terminal
 from orchestrator.support.phases import each, phase
@@ -21,7 +21,13 @@ console = Terminal()
 errors = Terminal(stderr=True)
 
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where to compute: cpu, cuda, or cuda:1 for the second GPU.",
+        show_default="default: a GPU if there is one",
+        rich_help_panel="Machine",
+    ),
 ]
 CsvOption = Annotated[
     Path | None,
@@ -30,13 +36,17 @@ CsvOption = Annotated[
         metavar="FILE",
         help="Write a row for each image to this file (- is stdout) instead of printing it: image, "
         "label, class_name, probability, true_class, error.",
+        rich_help_panel="Output",
     ),
 ]
 
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A <task>.yaml written by export.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    bundle: Bundle,
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Image files, or folders, which are walked."),
+    ],
     top: Annotated[int, typer.Option(min=1, help="Show so many of the most probable classes.")] = 1,
     csv: CsvOption = None,
     weights: WeightsOption = None,
@@ -44,6 +54,9 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images with an exported bundle, each as a viewer shows it.
+
+        orchestrator predict SWEEP/best/photos.yaml new/*.jpg
+        orchestrator predict SWEEP/best/photos.yaml new/ --csv new.csv
 
     One row per image. With --json a list of {"image", "label", "class_name", "probability", "top"},
     or of {"image", "error"} for a file that is no image. Folders are walked; what is left out

@@ -2,34 +2,30 @@
 
 import functools
 import inspect
-import typing
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Annotated, Any
 
-import typer
-
-from orchestrator.plan.pruners.options import PrunerOption, pruner_options
-
-PrunerOptions = Mapping[str, Any]
-NO_OPTIONS: PrunerOptions = MappingProxyType({})
+from orchestrator.cli.fields import option_like
+from orchestrator.cli.typed import from_text
+from orchestrator.plan.pruners.options import pruner_options
+from orchestrator.support.options import Field
 
 
 def with_pruner_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with these options in the place of its parameter `pruner_options`, which gets
-    those that were given."""
-    options = pruner_options()
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name == "pruner_options":
-            parameters += map(_parameter, options)
-        else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    """The command with these options behind its own; it gets those that were given as
+    `pruner_options`."""
+    fields = {option.name: option.field for option in pruner_options()}
+    parameters = [*inspect.signature(command).parameters.values()]
+    parameters += map(_parameter, fields.values())
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        values = {option.name: given.pop(option.name) for option in options}
-        chosen = {name: value for name, value in values.items() if value is not None}
+        typed = {name: given.pop(name) for name in fields}
+        chosen = {
+            name: from_text(fields[name], value)
+            for name, value in typed.items()
+            if value is not None
+        }
         command(**given, pruner_options=chosen)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -37,19 +33,11 @@ def with_pruner_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parameter(option: PrunerOption) -> inspect.Parameter:
-    default = "" if option.default is None else f" Default: {option.default}."
-    text = f"{option.help} Of {listed(option.owners, 'and')}.{default}"
-    kind = typing.Optional[option.kind]  # noqa: UP045  # the type is known when this runs only
+def _parameter(field: Field) -> inspect.Parameter:
+    kind = bool if field.type is bool else str
     return inspect.Parameter(
-        option.name,
+        field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        annotation=Annotated[kind, typer.Option(option.flag, help=text)],
+        annotation=Annotated[kind | None, option_like(field)],
         default=None,
     )
-
-
-def listed(names: typing.Sequence[str], joined: str = "or") -> str:
-    """`a, b or c`."""
-    *others, last = names
-    return f"{', '.join(others)} {joined} {last}" if others else last

@@ -32,7 +32,13 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[
-    Format, typer.Option("--format", "-f", help="How to print it; --json is --format json.")
+    Format,
+    typer.Option(
+        "--format",
+        "-f",
+        help="How to print it; --json is --format json.",
+        rich_help_panel="Output",
+    ),
 ]
 
 
@@ -41,12 +47,21 @@ def report(
     format: FormatOption = Format.terminal,
     html: Annotated[
         Path | None,
-        typer.Option(help="Where to write the page (default: report.html in the folder)."),
+        typer.Option(
+            metavar="FILE",
+            help="Where to write the page.",
+            show_default="default: report.html in the sweep's folder",
+            rich_help_panel="Output",
+        ),
     ] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Tables beside published numbers, and one HTML page with every figure."""
+    """Show tables beside published numbers, and write one HTML page with every figure.
+
+    orchestrator report SWEEP
+    orchestrator report SWEEP --format csv > results.csv
+    """
     from orchestrator.api.sweep import Sweep
 
     if html and not html.parent.is_dir():
@@ -71,12 +86,17 @@ def report(
 
 def compare(
     first: Folder,
-    second: Annotated[Path, typer.Argument(help="The folder, or the name, of another.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="SWEEP", help="The folder, or the name, of another.")
+    ],
     format: FormatOption = Format.terminal,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Two sweeps side by side: results with their uncertainty, and what differed."""
+    """Show two sweeps side by side: results with their uncertainty, and what differed.
+
+    orchestrator compare sweeps/photos-a sweeps/photos-b
+    """
     from orchestrator.api.sweep import Sweep
     from orchestrator.report import compare as comparing
     from orchestrator.report.formats import as_csv, latex, markdown

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import Json
+from orchestrator.cli.command import Command
+from orchestrator.cli.options import Json, expanded
 from orchestrator.cli.terminal import Terminal
 
 console = Terminal()
@@ -14,26 +15,51 @@ app = typer.Typer(help="PostgreSQL and MLflow for a cluster.", no_args_is_help=T
 
 NOT_RUNNING = 1
 
-Folder = Annotated[Path, typer.Option(help="Where the services keep everything.")]
+Folder = Annotated[
+    Path,
+    typer.Option(
+        metavar="PATH", help="Where the services keep databases, files and logs.", parser=expanded
+    ),
+]
 _FOLDER = Path("~/services")
 
 
-@app.command()
+@app.command(cls=Command)
 def start(
     folder: Folder = _FOLDER,
     host: Annotated[
-        str, typer.Option(help="Where they listen; a private address, if others shall reach them.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where they listen: this machine alone, or its private address, for workers of a "
+            "cluster to reach them.",
+        ),
     ] = "127.0.0.1",
-    postgres_port: Annotated[int, typer.Option(min=1, max=65535)] = 5432,
-    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    postgres_port: Annotated[
+        int, typer.Option(help="Port of PostgreSQL.", min=1, max=65535)
+    ] = 5432,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow.", min=1, max=65535)] = 5000,
     artifacts: Annotated[
-        str | None, typer.Option(help="Folder or bucket (s3://...) of MLflow's files.")
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Folder or bucket (s3://...) where MLflow puts models and pages.",
+            show_default="default: artifacts/ in --folder",
+        ),
     ] = None,
     restore: Annotated[
-        Path | None, typer.Option(help="Begin with what `services backup` wrote.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Begin with what `orchestrator services backup` wrote."),
     ] = None,
 ) -> None:
-    """Start what does not run, and keep it running. May be repeated."""
+    """Start PostgreSQL and MLflow, and keep them running.
+
+        orchestrator services start
+        orchestrator services start --host 10.0.0.4 --artifacts s3://my-bucket/mlflow
+
+    Run it on the head of the cluster. What runs already is left alone, so that it may be repeated.
+    It prints the addresses, and the file to source so that sweeps use them.
+    """
     from orchestrator.cluster.services import ENVIRONMENT_FILE, SETTINGS_FILE, Services, Settings
 
     chosen = Settings(
@@ -54,20 +80,28 @@ def start(
     _say(f"to use them: . {services.folder / ENVIRONMENT_FILE}")
 
 
-@app.command()
+@app.command(cls=Command)
 def stop(folder: Folder = _FOLDER) -> None:
-    """Stop both in order."""
+    """Stop both in order, with all that was written to them kept.
+
+    orchestrator services stop
+    """
     from orchestrator.cluster.services import Services
 
     _say("stopped" if Services.open(folder).stop() else "they did not run")
 
 
-@app.command()
+@app.command(cls=Command)
 def status(
     folder: Folder = _FOLDER,
     as_json: Json = False,
 ) -> None:
-    """Whether they answer, and how often they had to be started."""
+    """Show whether both answer, where, and how often they had to be started.
+
+        orchestrator services status
+
+    Exit code 1 if one of them does not answer.
+    """
     from orchestrator.cluster.services import Services
 
     found = Services.open(folder).status()
@@ -82,12 +116,22 @@ def status(
         raise typer.Exit(NOT_RUNNING)
 
 
-@app.command()
+@app.command(cls=Command)
 def backup(
     folder: Folder = _FOLDER,
-    to: Annotated[Path | None, typer.Option(help="Default: backups/<time>.tar there.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file to write.",
+            show_default="default: backups/<time>.tar in --folder",
+        ),
+    ] = None,
 ) -> None:
-    """Both databases and the artifacts in one file, while everything goes on."""
+    """Write both databases and MLflow's files into one file, while everything goes on.
+
+    orchestrator services backup --to /mnt/backups/today.tar
+    """
     from orchestrator.cluster.services import Services
 
     path = Services.open(folder).backup(to)

@@ -4,13 +4,13 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.api.requests import PlanRequest, ResumeRequest
+from orchestrator.api.requests import PlanRequest, ResumeRequest, StartRequest
 from orchestrator.cli.options import (
     INTERRUPTED,
     SOME_FAILED,
@@ -21,7 +21,7 @@ from orchestrator.cli.options import (
     WeightsOption,
     with_requests,
 )
-from orchestrator.cli.pruner_options import NO_OPTIONS, PrunerOptions, with_pruner_options
+from orchestrator.cli.pruner_options import with_pruner_options
 from orchestrator.cli.terminal import Terminal
 from orchestrator.plan.request import FinalRequest
 from orchestrator.run.request import RunRequest, hours_until
@@ -43,23 +43,18 @@ console = Terminal()
 
 @with_pruner_options
 @with_requests
-def sweep(
-    request: PlanRequest,
-    where: RunRequest,
-    pruner_options: PrunerOptions = NO_OPTIONS,
-    finalize: Annotated[
-        bool,
-        typer.Option("--finalize", help="After the search, compare the finalists and test once."),
-    ] = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Run it on the cluster's head, and return at once.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
-    ] = False,
-) -> None:
-    """Search the best configuration of every method on every task of a suite."""
-    if detach:
+def sweep(request: PlanRequest, where: RunRequest, start: StartRequest) -> None:
+    """Search the best configuration of every method on every task of a suite.
+
+        orchestrator sweep quickstart
+        orchestrator sweep ./photos --backbone deit_tiny_patch16_224 --dry-run
+        orchestrator sweep my_sweep.yaml --max-hours 8
+
+    The result is a folder below sweeps/, which the other commands take. Ctrl-C stops in order, and
+    `orchestrator resume` goes on. A .yaml file has every option below as a key, by the same word
+    (trials: 40); what is typed beside it goes before.
+    """
+    if start.detach:
         _detach(request, where)
         return
     from dataclasses import replace
@@ -70,15 +65,13 @@ def sweep(
     # Before the plan, which may wait for a machine to measure on.
     deadline = where.deadline()
     planned = Sweep.planned(
-        replace(
-            request, pruner_options=pruner_options, final=FinalProtocol() if finalize else None
-        ),
+        replace(request, final=FinalProtocol() if start.finalize else None),
         where,
         deadline=deadline,
-        dry_run=dry_run,
+        dry_run=start.dry_run,
         say=_say,
     )
-    if dry_run:
+    if start.dry_run:
         words = [word for word in sys.argv[1:] if word != "--dry-run"]
         _say(f"nothing was started; start it with: {shlex.join(['orchestrator', *words])}")
         return
@@ -87,13 +80,13 @@ def sweep(
     _say(f"sweep folder {near(planned.folder)}")
     assert planned.engine is not None
     exit_code = _run(planned, replace(where, max_hours=hours_until(deadline)), planned.engine)
-    if finalize and exit_code != INTERRUPTED:
+    if start.finalize and exit_code != INTERRUPTED:
         from orchestrator.cli.finalize import test_winners
 
         test_winners(
             planned, FinalRequest(), replace(where, max_hours=hours_until(deadline)), as_json=False
         )
-    elif finalize:
+    elif start.finalize:
         _say(
             "the test split stays closed until then; after it: "
             f"orchestrator finalize {typed(planned.folder)}"
@@ -109,7 +102,14 @@ def resume(
     weights: WeightsOption = None,
     storage: Storage = None,
 ) -> None:
-    """Go on with a sweep that was stopped or killed; finished trials count, others run again."""
+    """Go on with a sweep that was stopped or killed.
+
+        orchestrator resume sweeps/photos-20261121-120000
+        orchestrator resume sweeps/photos-20261121-120000 --max-hours 8
+
+    Finished trials count, others run again. What is searched stands in its sweep.yaml; where and
+    how long can be chosen anew.
+    """
     from orchestrator.api.sweep import Sweep
 
     found = Sweep.open(folder, storage=storage, data=data, weights=weights)
@@ -121,7 +121,10 @@ def resume(
 
 
 def status(folder: Folder, storage: Storage = None, as_json: Json = False) -> None:
-    """Trials done, running, pruned and failed for each study, and the best so far."""
+    """Trials done, pruned, failed and left of each study, and the best so far.
+
+    orchestrator status sweeps/photos-20261121-120000
+    """
     from orchestrator.api.sweep import Sweep
 
     found = Sweep.open(folder, storage=storage)

@@ -37,7 +37,13 @@ def ui(
     ] = "127.0.0.1",
     storage: Storage = None,
 ) -> None:
-    """Open the MLflow pages of sweeps: studies, trials, curves, best files. Ctrl-C stops them."""
+    """Open the MLflow pages of sweeps: studies, trials, curves, best files.
+
+        orchestrator ui SWEEP
+        orchestrator ui sweeps/photos-a sweeps/photos-b
+
+    It prints the address for a browser. Ctrl-C stops the pages.
+    """
     from orchestrator.api.sweep import Sweep
     from orchestrator.tracking.trackers import chosen_tracker
 

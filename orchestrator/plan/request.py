@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from orchestrator.plan.final_protocol import FinalProtocol
+from orchestrator.plan.names import space_names, suite_names
 from orchestrator.plan.pruners.options import DEFAULT, choices
 from orchestrator.support.document import INT64, MOST_SEED
 from orchestrator.support.options import Option
@@ -24,39 +25,68 @@ class SweepRequest:
     None: the default that suits suite and backbone.
     """
 
-    suite: Annotated[str, Option("vtab, fgvc, quickstart, or a folder of images.", positional=True)]
+    suite: Annotated[
+        str,
+        Option(
+            "quickstart, vtab, fgvc, a folder of images, or a .yaml file that says all this.",
+            "Data",
+            positional=True,
+            names=suite_names,
+        ),
+    ]
     _: KW_ONLY
     data: Annotated[
-        Path | None, Option("The folder that holds the suite's folders (default: ./data).")
+        Path | None,
+        Option(
+            "The folder that holds the folders of vtab and fgvc.",
+            "Data",
+            default="$ORCHESTRATOR_DATA, then ./data",
+        ),
     ] = None
     tasks: Annotated[
         Sequence[str] | None,
-        Option("Search these tasks of the suite only, separated by commas.", listed=True),
+        Option(
+            "Search these tasks only, separated by commas.",
+            "Data",
+            default="all of the suite",
+            metavar="NAME,NAME",
+            listed=True,
+        ),
     ] = None
     methods: Annotated[
         Sequence[object] | None,
         Option(
             "What to search: a search space by name (`orchestrator spaces list`), a .yaml file, or "
-            "a method of your own (my_method.py) beside its space (my_method.yaml). Give it "
-            "several times for several (default: every prompt method).",
+            "a method of your own (my_method.py) beside its space (my_method.yaml). For several, "
+            "put commas between them, or give it several times.",
+            "Search",
+            default="every prompt method; quickstart: linear, vpt_deep",
             flag="--method",
+            metavar="NAME",
+            names=space_names,
+            commas=True,
         ),
     ] = None
     """In Python also a `SearchSpace`."""
     metrics: Annotated[
         Sequence[str] | None,
         Option(
-            "What is measured and maximized: top1 (the default), or mean_per_class, in which every "
-            "class counts alike. TASK=NAME for one task; may be given several times. A suite.yaml "
-            "beside the tasks can say it, too (metrics: {TASK: NAME}).",
+            "What is measured and maximized: top1, or mean_per_class, in which every class counts "
+            "alike. TASK=NAME for one task; may be given several times. A suite.yaml beside the "
+            "tasks can say it, too (metrics: {TASK: NAME}).",
+            "Search",
+            default="top1",
             flag="--metric",
             metavar="[TASK=]NAME",
+            commas=True,
         ),
     ] = None
     trials: Annotated[
         int | None,
         Option(
-            "Trials of each study, which is one search space on one task (30; quickstart: 8).",
+            "Trials of each study, which is one search space on one task.",
+            "Search",
+            default="30; quickstart: 8",
             at_least=1,
             at_most=10_000_000,
         ),
@@ -64,54 +94,80 @@ class SweepRequest:
     epochs: Annotated[
         int | None,
         Option(
-            "Epochs of each trial; the warm-up keeps its share (default: as the space says).",
+            "Epochs of each trial; the warm-up keeps its share.",
+            "Search",
+            default="as the space says; quickstart: 20",
             at_least=1,
             at_most=LARGEST,
         ),
     ] = None
     seed: Annotated[
         int,
-        Option("Seed for the search and for every trial.", at_least=-INT64, at_most=INT64 - 1),
+        Option(
+            "Seed for the search and for every trial.",
+            "Search",
+            at_least=-INT64,
+            at_most=INT64 - 1,
+        ),
     ] = 0
     split: Annotated[
         str | None,
         Option(
-            "How to split folders that have no train, val and test of their own, in per cent: "
-            "60/20/20 (the default), or 80/20 for no test split."
+            "How to split folders that have no train, val and test of their own, in per cent; "
+            "80/20 for no test split.",
+            "Data",
+            default="60/20/20",
+            metavar="TRAIN/VAL/TEST",
         ),
     ] = None
     split_seed: Annotated[
-        int, Option("Seed for splitting such folders; the search has a seed of its own.")
+        int, Option("Seed for splitting such folders; the search has a seed of its own.", "Data")
     ] = 0
     backbone: Annotated[
         str | None,
-        Option("The frozen network: a timm VisionTransformer, e.g. vit_base_patch16_224.mae."),
+        Option(
+            "The frozen network: a plain VisionTransformer of timm, for example "
+            "vit_base_patch16_224.augreg_in21k. Must be given, but for quickstart.",
+            "Backbone",
+            default="quickstart's own",
+            metavar="NAME",
+        ),
     ] = None
     weights: Annotated[
         Path | None,
-        Option("File with the backbone's weights: .safetensors, .pth or .npz (default: timm's)."),
+        Option(
+            "File with the backbone's weights: .safetensors, .pth or .npz.",
+            "Backbone",
+            default="timm's, which are fetched",
+        ),
     ] = None
     image_size: Annotated[
         int | None,
         Option(
-            "Height and width of the images in pixels (default: the backbone's).",
+            "Height and width of the images in pixels; a multiple of the backbone's patches.",
+            "Backbone",
+            default="the backbone's",
+            metavar="PIXELS",
             at_least=1,
             at_most=2048,
         ),
     ] = None
     resize: Annotated[
         Literal["squash", "center_crop"] | None,
-        Option("How images become square: squash (whole image, the default) or center_crop."),
+        Option(
+            "How images become square: whole and squashed, or cut to their center.",
+            "Backbone",
+            default="squash",
+        ),
     ] = None
     normalization: Annotated[
         Literal["imagenet", "inception", "none"] | None,
-        Option(
-            "How pixels are normalized: imagenet, inception or none (default: as the backbone "
-            "was pretrained)."
-        ),
+        Option("How pixels are normalized.", "Backbone", default="as the backbone was pretrained"),
     ] = None
-    sampler: Annotated[str, Option("What proposes configurations: tpe or random.")] = "tpe"
-    pruner: Annotated[str, Option(f"What stops weak trials early: {', '.join(choices())}.")] = (
+    sampler: Annotated[
+        str, Option("What proposes configurations.", "Search", choices=("tpe", "random"))
+    ] = "tpe"
+    pruner: Annotated[str, Option("What stops weak trials early.", "Search", choices=choices())] = (
         DEFAULT
     )
     pruner_options: Annotated[
@@ -119,6 +175,7 @@ class SweepRequest:
         Option(
             "A dictionary with values for the pruner's own options, e.g. "
             "{'reduction_factor': 3, 'first_rung_epochs': 5}.",
+            "Pruner",
             in_commands=False,
         ),
     ] = field(default_factory=dict)
@@ -126,34 +183,44 @@ class SweepRequest:
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         Option(
-            "Numbers that the frozen network computes in: fp32, bf16, or auto for the faster of "
-            "the two, measured here."
+            "Numbers that the frozen network computes in; auto: the faster of the two, measured "
+            "here.",
+            "Machine",
         ),
     ] = "auto"
     launch: Annotated[
         Literal["auto", "eager", "graph", "compiled"],
         Option(
-            "How a step reaches a GPU: eager (kernel by kernel), graph (recorded and replayed), "
-            "compiled (and what is bound by memory fused), or auto for the fastest, measured here."
+            "How a step reaches a GPU: kernel by kernel, recorded and replayed, or also with what "
+            "is bound by memory fused; auto: the fastest, measured here.",
+            "Machine",
         ),
     ] = "auto"
     deterministic: Annotated[
         bool,
-        Option("On a GPU: equal seeds give equal numbers to the last digit, at some cost of time."),
+        Option(
+            "On a GPU: equal seeds give equal numbers to the last digit, at some cost of time.",
+            "Machine",
+        ),
     ] = False
     eval_every: Annotated[
         int,
         Option(
             "Validate after every N epochs; always where the pruner decides and after the last.",
+            "Search",
             at_least=1,
             at_most=LARGEST,
         ),
     ] = 1
     frozen_cache: Annotated[
-        bool, Option("Keep what the frozen layers make of each image, and compute it only once.")
+        bool,
+        Option(
+            "Keep what the frozen layers make of each image, and compute it only once.", "Machine"
+        ),
     ] = True
     augment: Annotated[
-        bool | None, Option("Train on random crops and mirror images (default: fgvc only).")
+        bool | None,
+        Option("Train on random crops and mirror images.", "Search", default="fgvc only"),
     ] = None
     final: FinalProtocol | None = None
     """The protocol of the final stage, if one is to follow: what would stop it is said before the
@@ -169,16 +236,17 @@ class FinalRequest:
 
     finalists: Annotated[
         int | None,
-        Option("Compare the N best trials of each study by validation accuracy (3)."),
+        Option("Compare the N best trials of each study by validation accuracy.", default="3"),
     ] = None
-    folds: Annotated[int | None, Option("Compare them on N folds of all labelled images (5).")] = (
-        None
-    )
+    folds: Annotated[
+        int | None, Option("Compare them on N folds of all labelled images.", default="5")
+    ] = None
     seeds: Annotated[
         Sequence[int] | None,
         Option(
-            "Seeds that the winner is retrained and tested with, separated by commas "
-            "(42,44,82,100,800).",
+            "Seeds that the winner is retrained and tested with, separated by commas.",
+            default="42,44,82,100,800",
+            metavar="N,N",
             listed=True,
         ),
     ] = None

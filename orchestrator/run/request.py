@@ -27,30 +27,51 @@ class RunRequest:
         Literal["ray", "local"],
         Option(
             "ray: trials side by side, here or on a cluster. local: in this process, one after "
-            "the other, where a debugger can stop."
+            "the other, where a debugger can stop.",
+            "Machine",
         ),
     ] = "ray"
-    slots: Annotated[int | None, Option("How many trials run side by side.")] = None
-    cpus_per_trial: Annotated[int | None, Option("CPU threads for each trial.")] = None
+    slots: Annotated[
+        int | None,
+        Option("How many trials run side by side.", "Machine", default="as many as fit"),
+    ] = None
+    cpus_per_trial: Annotated[
+        int | None,
+        Option("CPU threads for each trial.", "Machine", default="an equal share"),
+    ] = None
     gpus_per_trial: Annotated[
         float | None,
         Option(
-            "GPUs for each trial; 0.5 puts two trials on one GPU (default: measured on this "
-            "machine, 1 on a cluster)."
+            "GPUs for each trial; 0.5 puts two trials on one GPU.",
+            "Machine",
+            default="measured on this machine; 1 on a cluster",
         ),
     ] = None
     gpu_kind: Annotated[
         str | None,
-        Option("Where a cluster has several kinds of GPUs: use only these, e.g. L4 or H100."),
+        Option(
+            "Where a cluster has several kinds of GPUs: use only these, e.g. L4 or H100.",
+            "Machine",
+            default="any",
+            metavar="NAME",
+        ),
     ] = None
     max_hours: Annotated[
         float | None,
-        Option("Stop in order after so many hours; `resume` goes on.", at_least=0),
+        Option(
+            "Stop in order after so many hours; `resume` goes on.",
+            "Machine",
+            default="no limit",
+            at_least=0,
+        ),
     ] = None
     ray_address: Annotated[
         str | None,
         Option(
-            "Run on the Ray cluster at this address, e.g. auto (default: on this machine).",
+            "Run on the Ray cluster at this address, e.g. auto.",
+            "Machine",
+            default="this machine",
+            metavar="ADDRESS",
             envvar="RAY_ADDRESS",
         ),
     ] = None

@@ -12,15 +12,26 @@ _MOST_NAMES = 40
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """`unknown task 'cifr'; did you mean 'cifar'? Known: ...` (the list only when it is short)."""
     names = sorted(known)
-    if len(name) > _MOST_CHARACTERS:
-        name = f"{name[:_MOST_CHARACTERS]}..."
-    message = f"unknown {kind} {name!r}"
-    if close := _close(name, names):
-        *others, last = map(repr, close)
-        return f"{message}; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    if meant := did_you_mean(kind, name, names):
+        return meant
     more = len(names) - _MOST_NAMES
     listed = ", ".join(names[:_MOST_NAMES]) or "none"
-    return f"{message}; known: {listed}{f' and {more} more' if more > 0 else ''}"
+    more_told = f" and {more} more" if more > 0 else ""
+    return f"unknown {kind} {_short(name)!r}; known: {listed}{more_told}"
+
+
+def did_you_mean(kind: str, name: str, known: Iterable[str]) -> str | None:
+    """`unknown task 'cifr'; did you mean 'cifar'?`; None where nothing is like it."""
+    close = _close(_short(name), sorted(known))
+    if not close:
+        return None
+    *others, last = map(repr, close)
+    meant = f"{', '.join(others)}{' or ' if others else ''}{last}"
+    return f"unknown {kind} {_short(name)!r}; did you mean {meant}?"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

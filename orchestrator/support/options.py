@@ -2,18 +2,21 @@
 
 Default, help, bounds and choices of an option stand with its field and nowhere else:
 
-    eval_every: Annotated[int, Option("Validate after every N epochs.", at_least=1)] = 1
+    eval_every: Annotated[int, Option("Validate after every N epochs.", "Search", at_least=1)] = 1
 """
 
 import dataclasses
 import os
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.support.did_you_mean import unknown
+
+Group = Literal["Options", "Data", "Backbone", "Search", "Pruner", "Machine", "Output"]
+"""The headings that the help of a command has, in this order."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,16 @@ class Option:
 
     help: str
     """A sentence for somebody who has never seen the code."""
+    group: Group = "Options"
+    default: str = ""
+    """In words, where it is not a value that the field has: `30; quickstart: 8`."""
     flag: str = ""
     """The flag on the command line; by default the name of the field with dashes."""
     short: str = ""
     choices: Sequence[str] = ()
     """Where they are not known before the program runs; else the type is a `Literal`."""
+    names: Callable[[], Sequence[str]] | None = None
+    """Some values, for a shell to complete; others are allowed, too."""
     at_least: float | None = None
     at_most: float | None = None
     envvar: str | None = None
@@ -34,6 +42,8 @@ class Option:
     metavar: str | None = None
     listed: bool = False
     """One word on the command line, with commas; else a list is an option given several times."""
+    commas: bool = False
+    """Of such a list: what is given once may be several, with commas."""
     positional: bool = False
     in_commands: bool = True
     """False: commands have something else in its place."""
@@ -70,6 +80,44 @@ class Field:
             return typing.get_args(self.type)
         return self.option.choices
 
+    @property
+    def default_text(self) -> str:
+        """What holds where nothing is said; empty: nothing does."""
+        if self.option.default or self.default in (dataclasses.MISSING, None, {}):
+            return self.option.default
+        if isinstance(self.default, bool):
+            return "" if self.is_plain_flag else "on" if self.default else "off"
+        return str(self.default)
+
+    @property
+    def is_plain_flag(self) -> bool:
+        """It is given or not, and has no opposite."""
+        return self.type is bool and bool(self.option.flag)
+
+    @property
+    def limits(self) -> str:
+        """Choices, range and default, as the help of the option shows them."""
+        default, choices = self.default_text, " | ".join(self.choices)
+        parts = [
+            choices,
+            range_text(self.option.at_least, self.option.at_most),
+            default and f"default: {default}",
+        ]
+        if self.option.envvar:
+            parts.append(f"environment: {self.option.envvar}")
+        return "; ".join(part for part in parts if part)
+
+
+_FAR = 1_000_000
+"""A bound from here on tells nobody anything."""
+
+
+def range_text(least: float | None, most: float | None) -> str:
+    """`1 to 20`, or `at least 1`; empty where every number will do."""
+    if least is None or abs(least) >= _FAR:
+        return ""
+    return f"at least {least:,}" if most is None or most >= _FAR else f"{least:,} to {most:,}"
+
 
 def fields_of(request: type) -> Iterator[Field]:
     """The options of a dataclass; a field without `Option` is for programs alone."""
@@ -84,23 +132,28 @@ def fields_of(request: type) -> Iterator[Field]:
             yield Field(field.name, kind, default, option)
 
 
-def help_of(request: type, name: str) -> str:
+def field_of(request: type, name: str) -> Field:
     """For an option of another command that means the same."""
-    return next(field.option.help for field in fields_of(request) if field.name == name)
+    return next(field for field in fields_of(request) if field.name == name)
 
 
 def check_options(request: Any) -> None:
     """ValueError names the option, its value and what would work."""
     for field in fields_of(type(request)):
-        value, option = getattr(request, field.name), field.option
-        if value is None:
-            continue
-        if field.choices and value not in field.choices:
-            raise ValueError(unknown(f"value of {field.flag}", value, field.choices))
-        if option.at_least is not None and not value >= option.at_least:  # as of NaN
-            raise ValueError(f"{field.flag} must be at least {option.at_least:,}, found {value:,}")
-        if option.at_most is not None and value > option.at_most:
-            raise ValueError(f"{field.flag} must be at most {option.at_most:,}, found {value:,}")
+        check_option(field, getattr(request, field.name))
+
+
+def check_option(field: Field, value: Any) -> None:
+    """The same for one of them."""
+    option = field.option
+    if value is None:
+        return
+    if field.choices and value not in field.choices:
+        raise ValueError(unknown(f"value of {field.flag}", value, field.choices))
+    if option.at_least is not None and not value >= option.at_least:  # as of NaN
+        raise ValueError(f"{field.flag} must be at least {option.at_least:,}, found {value:,}")
+    if option.at_most is not None and value > option.at_most:
+        raise ValueError(f"{field.flag} must be at most {option.at_most:,}, found {value:,}")
 
 
 def from_environment(request: type, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 from orchestrator.plan.pruners import PRUNERS
 from orchestrator.plan.pruners.pruner import Flag, Pruner
 from orchestrator.support.did_you_mean import unknown
-from orchestrator.support.document import read_field
+from orchestrator.support.document import Between, OneOf, read_field
 from orchestrator.support.field_docs import field_docs
+from orchestrator.support.options import Field, Option
 
 DEFAULT = next(iter(PRUNERS))
 
@@ -29,6 +30,25 @@ class PrunerOption:
     help: str
     owners: tuple[str, ...]
     """Names of the pruners that have it."""
+    checks: tuple[Any, ...] = ()
+    """What stands beside its type: the range, or the words that it may be."""
+
+    @property
+    def field(self) -> Field:
+        """As an option of a request."""
+        between = next((one for one in self.checks if isinstance(one, Between)), None)
+        words = next((one.words for one in self.checks if isinstance(one, OneOf)), ())
+        *others, last = self.owners
+        option = Option(
+            f"{self.help} Of {', '.join(others)}{' and ' if others else ''}{last}.",
+            "Pruner",
+            default="" if self.default is not None else "fitted to the sweep",
+            flag=self.flag,
+            choices=words,
+            at_least=between and between.low,
+            at_most=between and between.high,
+        )
+        return Field(self.name, self.kind, self.default, option)
 
 
 def choices() -> tuple[str, ...]:
@@ -106,6 +126,7 @@ def _options_of(name: str) -> list[PrunerOption]:
                 default=None if one.default is MISSING else one.default,
                 help=docs[one.name],
                 owners=(name,),
+                checks=tuple(notes),
             )
         )
     return found

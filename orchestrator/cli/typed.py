@@ -1,0 +1,35 @@
+"""From what is typed to values; a refusal shows what was found and what would work."""
+
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.support.options import Field
+
+_WORDS = {int: "a whole number", float: "a number"}
+
+
+def from_text(field: Field, typed: Any) -> Any:
+    """The text of an option as the value that its field takes; what is no text stays as it is."""
+    if not isinstance(typed, str):
+        return typed
+    if field.option.listed:
+        names = names_in(typed)
+        if typing.get_args(field.type) != (int,):
+            return names
+        return [_number(int, name, f"{field.flag}: expected numbers with commas") for name in names]
+    if field.type in _WORDS and not field.choices:
+        return _number(field.type, typed, f"{field.flag}: expected {_WORDS[field.type]}")
+    return typed
+
+
+def names_in(text: str) -> Sequence[str]:
+    """`"a, b"` as a list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _number(kind: type, text: str, expected: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{expected}, found {text!r}") from None

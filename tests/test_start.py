@@ -53,7 +53,7 @@ def test_help_of_a_command_answers_at_once(command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["swep"], "Did you mean 'sweep'"),
+        (["swep"], "did you mean 'sweep'"),
         (["sweep", "quickstart", "--trails", "3"], "--trials"),
         (["sweep", "quickstart", "--trials", "many"], "--trials"),
         (["methods", "vptt"], "did you mean 'vpt'"),

@@ -1,5 +1,6 @@
 """What is said of a line that no command understands: one line, with what would work."""
 
+import re
 from typing import Any
 
 import typer
@@ -22,9 +23,8 @@ def usage_line(error: typer.TyperException) -> str:
         known = [flag for one in command.params for flag in (*one.opts, *one.secondary_opts)]
         if typed not in known:
             return f"{did_you_mean('option', typed, known) or f'unknown option {typed!r}'} ({see})"
-    elif text.startswith("no such command"):
-        typed = text.split("'", 1)[1].removesuffix("'")
-        return f"{unknown('command', typed, command.commands)} ({see})"
+    elif named := re.match(r"no such command (['\"])(.*?)\1", text):
+        return f"{unknown('command', named[2], command.commands)} ({see})"
     elif text.startswith("missing") and parameter is not None:
         return f"{text}: {parameter.help.rstrip('.')} (`{context.command_path} --help` says more)"
     elif parameter is not None and hasattr(error.__cause__, "errors"):

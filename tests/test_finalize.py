@@ -26,6 +26,7 @@ from trials import context_of, trial_config
 
 from orchestrator.bundle.bundle import load_bundle, read_bundle, save_bundle
 from orchestrator.cli import finalize as final_command
+from orchestrator.cluster.slots import Slots
 from orchestrator.data.cache import ImageCache, open_final_splits
 from orchestrator.data.suites import Suite
 from orchestrator.data.task import DataError
@@ -43,7 +44,13 @@ from orchestrator.run import final_files
 from orchestrator.run.doctor import examine
 from orchestrator.run.final_files import RUNS_FOLDER, write_final
 from orchestrator.run.final_queue import FinalQueue
-from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
+from orchestrator.run.final_stage import (
+    StudyStage,
+    plan_stage,
+    sentences,
+    study_sentences,
+    with_images,
+)
 from orchestrator.run.queue import Failed, Finished, Report
 from orchestrator.tracking.final_content import final_contents
 from orchestrator.training import trial as trial_module
@@ -229,12 +236,26 @@ def test_a_search_that_is_not_over_is_not_finalized_unless_told(tmp_path):
         stage_of(searched)
     stage = stage_of(searched, unfinished=True)
     assert list(stage.finalists) == [1, 0]
-    assert "finalists #1 #0 of 2 trials" in sentences([stage])[1]
+    assert "finalists #1 #0 of 2 trials" in study_sentences([stage])[0]
     open_finals(searched)
     with pytest.raises(ValueError, match="left are 22 of 24"):  # it is not over, nor is the stage
         stage_of(searched)
     outcome = outcome_of(searched)
     assert (outcome.num_trials_at_choice, outcome.num_planned_trials) == (2, 24)
+
+
+def test_what_will_run_is_counted_and_its_time_is_that_of_the_search(searched):
+    stage = replace(stage_of(searched), run_seconds=60.0)
+    told = sentences([stage], slots=Slots(num_slots=2, cpu_threads=1, gpus_per_trial=0))
+    assert told[0].startswith(f"last stage of 1 of 1 study: {stage.num_left} runs at most, of ")
+    text = " ".join(" ".join(told).split())
+    assert "on 5 folds of train and val" in text and "seeds 42,44,82,100,800" in text
+    assert f"about {stage.num_left / 2:.0f} min on 2 slots of 1 CPU thread" in text
+    assert f"about {stage.num_left} min in one slot" in " ".join(
+        " ".join(sentences([stage])).split()
+    )
+    unknown = replace(stage, run_seconds=None)
+    assert "not known" in " ".join(sentences([unknown]))
 
 
 def test_the_command_that_goes_on_is_the_one_that_was_allowed(tmp_path):

@@ -123,18 +123,21 @@ def test_items_are_counted_as_they_are_taken_and_nobody_has_to_look():
     assert recorder.told == ["counting: 3 of 3"]
 
 
+Planning = tuple[list[str], list[str], Sweep]
+
+
 @pytest.fixture(scope="module")
-def planning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], list[str]]]:
+def planning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planning]:
     """What a dry run of two tasks told while it worked, and what it said."""
     tmp = tmp_path_factory.mktemp("planning")
     recorder, said = Recorder(), []
     with pytest.MonkeyPatch.context() as patch, told_to(recorder):
         patch.setenv("ORCHESTRATOR_CACHE", str(tmp / "cache"))
-        _dry_run(write_suite(tmp / "suite"), tmp, said)
-    yield recorder.told, said
+        planned = _dry_run(write_suite(tmp / "suite"), tmp, said)
+    yield recorder.told, said, planned
 
 
-def _dry_run(suite: Path, tmp: Path, said: list[str]) -> None:
+def _dry_run(suite: Path, tmp: Path, said: list[str]) -> Sweep:
     request = PlanRequest(
         suite=str(suite),
         backbone="vit_quickstart",
@@ -143,11 +146,11 @@ def _dry_run(suite: Path, tmp: Path, said: list[str]) -> None:
         epochs=8,
         out=tmp / "sweep",
     )
-    Sweep.planned(request, RunRequest(engine="local"), dry_run=True, say=said.append)
+    return Sweep.planned(request, RunRequest(engine="local"), dry_run=True, say=said.append)
 
 
 def test_a_plan_tells_each_of_its_phases_and_counts_images(planning):
-    told, _ = planning
+    told, _, _ = planning
     for expected in (
         "loading PyTorch",
         "looking for machines",
@@ -160,3 +163,10 @@ def test_a_plan_tells_each_of_its_phases_and_counts_images(planning):
     assert any(one.startswith("reading the lists and folders of ") for one in told)
     assert "colours_a train, decoding: 24 of 24" in told, told
     assert "train800.txt, writing decoded images: 24 of 24" in told, told
+
+
+def test_a_sweep_that_was_never_run_is_not_finalized_and_no_folder_is_left(planning):
+    _, _, planned = planning
+    with pytest.raises(ValueError, match="was planned and not run yet"):
+        planned.finalize()
+    assert not planned.folder.exists()

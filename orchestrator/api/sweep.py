@@ -289,6 +289,8 @@ class Sweep:
         from orchestrator.run.finalize import finalize
 
         self.frozen_plan.check_spaces()
+        if self._is_new:  # nor is its folder made
+            raise ValueError(f"{self.folder}: was planned and not run yet; `run()` begins it")
         if not request.dry_run:
             self.save()
         again = f"orchestrator finalize {typed(self.folder)}"

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.run.progress import Progress, StudyProgress, duration, points
+from orchestrator.run.progress import Progress, StudyProgress, points
 from orchestrator.support.counted import counted
+from orchestrator.support.durations import duration
 
 Lines = list[list[Segment]]
 

@@ -1,11 +1,12 @@
 """What a command is busy with: a line that moves on a terminal, plain lines in a log."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.terminal import Terminal, line_at_the_bottom
-from orchestrator.run.progress import duration
+from orchestrator.support.durations import duration
 from orchestrator.support.phases import PhaseLines, Watch, sentence, told_to
 
 if TYPE_CHECKING:
@@ -29,8 +30,25 @@ def waiting_shown() -> Iterator[None]:
         with told_to(PhaseLines(lambda line: log.print(line, soft_wrap=True))):
             yield
         return
-    with told_to(WaitingLine(on)):
+    line = WaitingLine(on)
+    with told_to(line), _silent_from_a_breakpoint_on(line):
         yield
+
+
+@contextlib.contextmanager
+def _silent_from_a_breakpoint_on(line: "WaitingLine") -> Iterator[None]:
+    """In a debugger somebody types where the line would stand."""
+    before = sys.breakpointhook
+
+    def stopped(*arguments: Any, **how: Any) -> Any:
+        line.silence()
+        return before(*arguments, **how)
+
+    sys.breakpointhook = stopped
+    try:
+        yield
+    finally:
+        sys.breakpointhook = before
 
 
 class WaitingLine(Watch):
@@ -41,12 +59,19 @@ class WaitingLine(Watch):
         self._console = console
         self._shown = contextlib.ExitStack()
         self._is_shown = False
+        self._is_silent = False
         self._frame = 0
+
+    def silence(self) -> None:
+        """From now on nothing is shown."""
+        with self.lock:
+            self._is_silent = True
+            self.over()
 
     def look(self) -> None:
         if self._is_shown:
             self._live.refresh()
-        elif self.phases[0].seconds >= SHORT_SECONDS:
+        elif self.phases[0].seconds >= SHORT_SECONDS and not self._is_silent:
             from rich.live import Live
 
             self._live = Live(

@@ -108,6 +108,9 @@ def start(slots: Slots) -> None:
                     **QUIET,
                 )
             return
+        except KeyboardInterrupt:
+            kill_children()  # who started it half would wait for the other half
+            raise
         except Exception as error:
             # Ray gives itself 30 seconds to start, which a busy machine exceeds.
             if "timed out during startup" not in str(error) or not attempts_left:

@@ -1,19 +1,17 @@
 """A plan as it is said before anything starts: what will be done, in aligned lines."""
 
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.data.suites import Suite
 from orchestrator.data.task import Task
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.pruners.decisions import decisions
 from orchestrator.plan.space import SearchSpace, Value, build, extremes
+from orchestrator.support.aligned import aligned
 from orchestrator.support.counted import counted
 
 FEW = 5
 """So many tasks are told one by one; of more the ranges."""
-LABEL = 11
-WIDTH = 80
 
 
 def plan_lines(plan: SweepPlan, suite: Suite, *, slots: str) -> list[str]:
@@ -32,22 +30,8 @@ def plan_lines(plan: SweepPlan, suite: Suite, *, slots: str) -> list[str]:
     return [
         f"plan: {counted(len(plan.studies), 'study')}, {counted(plan.num_trials, 'trial')} "
         f"on {slots}",
-        *(line for label, texts in facts for line in _aligned(label, texts)),
+        *aligned(facts),
     ]
-
-
-def _aligned(label: str, texts: Iterable[str]) -> list[str]:
-    """The texts beside their label, wrapped; names of others in them stay whole."""
-    room = WIDTH - LABEL - 2
-    lines = [
-        line
-        for text in texts
-        for line in textwrap.wrap(
-            text, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-    ]
-    labels = [label, *[""] * (len(lines) - 1)]
-    return [f"  {name:<{LABEL}}{line}" for name, line in zip(labels, lines, strict=True)]
 
 
 def _studies(plan: SweepPlan) -> str:

@@ -50,6 +50,10 @@ class Engine(Protocol):
         """
         ...
 
+    def start(self) -> None:
+        """What takes a while before the first run can begin; `run` does it where nobody did."""
+        ...
+
     def driver_files(
         self,
         plan: "SweepPlan",

@@ -11,6 +11,8 @@ from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.finalists import Finalist
 from orchestrator.record.finals import FinalRecord
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Failed, Finished, Report, Run, rank
+from orchestrator.support.durations import duration_text
+from orchestrator.support.phases import Phase
 from orchestrator.training.facts import EpochRow, FinalFacts, TrialFacts
 from orchestrator.training.final_trial import FinalTrial, FoldConfig, FoldTrial
 
@@ -37,6 +39,8 @@ class FinalQueue:
         self._finals = finals
         self.runs_folder = runs_folder
         self._say = say
+        self.progress = Phase("runs of the last stage", self._num_left_in_record)
+        """Runs that ended, of those that there are at most."""
         self._running: dict[str, _Running] = {}
         self._stopped = False
         """Because of the machine; nothing more is handed out."""
@@ -44,8 +48,11 @@ class FinalQueue:
     @property
     def num_left(self) -> int:
         """Runs to be handed out if no finalist is stopped."""
-        left = sum(self._finals.num_left(study.name) for study in self._plan.studies)
-        return max(0, left - len(self._running))
+        return max(0, self._num_left_in_record - len(self._running))
+
+    @property
+    def _num_left_in_record(self) -> int:
+        return sum(self._finals.num_left(study.name) for study in self._plan.studies)
 
     def next_run(self, run_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
         if self._stopped:
@@ -158,14 +165,14 @@ class FinalQueue:
             self._finals.final_done(study, running.seed, **ended)
             assert isinstance(facts, FinalFacts) and facts.test_accuracy is not None
             accuracy = facts.test_accuracy
-            self._say(f"{study} seed {running.seed}: test {100 * accuracy:.1f} {unit}")
+            self._tell(f"{study} seed {running.seed}: test {100 * accuracy:.1f} {unit}")
             return
         self._finals.fold_done(study, number, running.fold, **ended)
         accuracy = running.curve[-1]["val_accuracy"]
         finalist = self._finals.finalist(study, number)
         stopped = ", stopped: clearly worse than the best" if finalist.state == "pruned" else ""
         num_folds = self._finals.protocol(study).num_folds
-        self._say(
+        self._tell(
             f"{study} #{number} fold {running.fold + 1} of {num_folds}: "
             f"{100 * accuracy:.1f} {unit}{stopped}"
         )
@@ -175,12 +182,21 @@ class FinalQueue:
         study, number = running.study, running.number
         if running.fold is None:
             self._finals.final_failed(study, running.seed, reason, curve=running.curve)
-            self._say(f"{study} seed {running.seed}: failed: {reason}")
+            self._tell(f"{study} seed {running.seed}: failed: {reason}")
             return
         where = f"fold {running.fold + 1}"
         self._finals.finalist_failed(study, number, f"{where}: {reason}")
-        self._say(f"{study} #{number} {where}: failed: {reason}")
+        self._tell(f"{study} #{number} {where}: failed: {reason}")
         self._say_winner(study)
+
+    def _tell(self, line: str) -> None:
+        """How a run ended, with how many have ended of how many."""
+        self.progress.advance()
+        # Fewer where a finalist was stopped, whose other folds are not run.
+        self.progress.total = self.progress.done + self._num_left_in_record
+        left = self.progress.seconds_left()
+        about = f", about {duration_text(left)} left" if left else ""
+        self._say(f"[{self.progress.done}/{self.progress.total}] {line}{about}")
 
     def _say_winner(self, study: str) -> None:
         winner = self._finals.winner(study)

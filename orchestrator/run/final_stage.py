@@ -4,17 +4,21 @@ The test images of a study are to be opened once, when its search is over. Whoev
 otherwise says so, and it is recorded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from orchestrator.cluster.slots import Slots
 from orchestrator.plan.final_protocol import FinalProtocol
-from orchestrator.plan.plan import StudyPlan, SweepPlan
+from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.record.finalists import choose_finalists
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import FINISHED, Record, TrialRecord
+from orchestrator.support.aligned import aligned
 from orchestrator.support.counted import counted
+from orchestrator.support.durations import duration_text
 from orchestrator.training.config import build
 
 SHOWN = 10
@@ -38,6 +42,9 @@ class StudyStage:
     """The epochs that the finalists were trained for."""
     num_trials: int
     """Trials of the search that have ended."""
+    run_seconds: float | None = None
+    """About how long a run takes, by what the search took for an epoch of its finalists; None: it
+    was not kept."""
     outdated: Sequence[str] = field(default=())
     """Why its newest round does not stand for what is asked now."""
 
@@ -114,27 +121,69 @@ def settle(
     return [_begun_anew(stage, finals) if stage.outdated else stage for stage in stages]
 
 
-def sentences(stages: Sequence[StudyStage]) -> list[str]:
-    """What is to be done: in short, then study by study."""
+def sentences(stages: Sequence[StudyStage], *, slots: Slots | None = None) -> list[str]:
+    """What is to be done, in short, and about how long it takes, in one slot or in these."""
     at_work = [stage for stage in stages if stage.num_left]
     if not at_work:
         return ["nothing is left to be run"]
+    protocols = dict.fromkeys(stage.protocol for stage in at_work)
+    folds = " or ".join(dict.fromkeys(str(one.num_folds) for one in protocols))
+    seeds = " or ".join(dict.fromkeys(",".join(map(str, one.seeds)) for one in protocols))
+    num_epochs = _range_text(epoch for stage in at_work for epoch in stage.epochs)
     left = sum(stage.num_left for stage in at_work)
-    lines = [
-        f"last stage of {len(at_work)} of {counted(len(stages), 'study')}, {left} runs at most: "
-        "finalists on folds of all labelled images, then the winner on train and val, tested once "
-        "per seed"
+    finalists = _range_text(len(stage.finalists) for stage in at_work)
+    return [
+        f"last stage of {len(at_work)} of {counted(len(stages), 'study')}: "
+        f"{counted(left, 'run')} at most, of {num_epochs} epochs each",
+        *aligned(
+            [
+                (
+                    "folds",
+                    [f"the best {finalists} of each study on {folds} folds of train and val"],
+                ),
+                (
+                    "test",
+                    [f"each winner, trained on both with seeds {seeds}, tested once per seed"],
+                ),
+                ("time", [_about(at_work, slots)]),
+            ]
+        ),
     ]
+
+
+def _about(stages: Sequence[StudyStage], slots: Slots | None) -> str:
+    seconds = [
+        stage.num_left * stage.run_seconds for stage in stages if stage.run_seconds is not None
+    ]
+    if len(seconds) < len(stages):
+        return "not known: the search did not keep how long its epochs took"
+    abreast = 1 if slots is None else min(slots.num_slots, sum(s.num_left for s in stages))
+    where = "in one slot" if slots is None else f"on {slots}"
+    return (
+        f"about {duration_text(sum(seconds) / abreast)} {where}, by the seconds that epochs of the "
+        "search took; less where a finalist is clearly worse and stops"
+    )
+
+
+def _range_text(numbers: Iterable[int]) -> str:
+    found = sorted(set(numbers)) or [0]
+    return " to ".join(str(n) for n in dict.fromkeys((found[0], found[-1])))
+
+
+def study_sentences(stages: Sequence[StudyStage]) -> list[str]:
+    """The same study by study."""
+    at_work = [stage for stage in stages if stage.num_left]
+    lines = []
     for stage in at_work:
-        protocol, epochs = stage.protocol, sorted(set(stage.epochs))
+        protocol = stage.protocol
         seeds = ",".join(map(str, protocol.seeds))
         finalists = " ".join(f"#{number}" for number in stage.finalists)
         lines.append(
             f"{stage.plan.name}: finalists {finalists} of {stage.num_trials} trials, "
             f"{protocol.num_folds} folds, seeds {seeds}, "
-            f"{' to '.join(str(n) for n in dict.fromkeys((epochs[0], epochs[-1])))} epochs"
+            f"{_range_text(stage.epochs)} epochs"
             + (f", round {stage.round}" if stage.round > 1 else "")
-            + ("" if stage.begins else f", {stage.num_left} runs left")
+            + ("" if stage.begins else f", {counted(stage.num_left, 'run')} left")
         )
     return lines
 
@@ -197,6 +246,7 @@ def _stage(
 ) -> StudyStage:
     """A round that begins."""
     method = plan.parsed_spaces[study.space].method
+    epochs = [build(method, t.config, source=study.name)[1].epochs for t in finalists]
     num_seeds = len(protocol.seeds) if finalists else 0
     return StudyStage(
         plan=study,
@@ -205,9 +255,23 @@ def _stage(
         begins=True,
         finalists=[trial.number for trial in finalists],
         num_left=len(finalists) * protocol.num_folds + num_seeds,
-        epochs=[build(method, t.config, source=study.name)[1].epochs for t in finalists],
+        epochs=epochs,
         num_trials=num_trials,
+        run_seconds=_run_seconds(plan.task(study.task), finalists, epochs),
     )
+
+
+def _run_seconds(
+    task: TaskPlan, finalists: Sequence[TrialRecord], epochs: Sequence[int]
+) -> float | None:
+    """On train and val together, which is more than the search trained on."""
+    more = (task.num_train + task.num_val) / task.num_train
+    told = [
+        trial.facts["wall_seconds"] / len(trial.curve) * num_epochs * more
+        for trial, num_epochs in zip(finalists, epochs, strict=True)
+        if trial.curve and trial.facts.get("wall_seconds") is not None
+    ]
+    return fmean(told) if told else None
 
 
 def _begun_anew(stage: StudyStage, finals: FinalRecord) -> StudyStage:

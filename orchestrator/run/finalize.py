@@ -32,7 +32,14 @@ from orchestrator.record.record import Record
 from orchestrator.run.engine import Engine
 from orchestrator.run.final_files import FINAL_FOLDER, RUNS_FOLDER, standing, write_final
 from orchestrator.run.final_queue import FinalQueue
-from orchestrator.run.final_stage import StudyStage, plan_stage, sentences, with_images
+from orchestrator.run.final_stage import (
+    StudyStage,
+    plan_stage,
+    sentences,
+    study_sentences,
+    with_images,
+)
+from orchestrator.support.phases import each, phase, shown
 from orchestrator.tracking.reconcile import reconcile_final, register_winners
 from orchestrator.tracking.trackers import chosen_tracker, tracking_uri
 from orchestrator.training.backbone import image_transform
@@ -76,17 +83,20 @@ def finalize(
     if any(stage.num_left for stage in stages):
         _refuse_unsuited(stages, suite())
     if request.dry_run:
-        for line in sentences(stages):
+        for line in (*sentences(stages), *study_sentences(stages)):
             say(line)
         return []
     schedule = None
     if any(stage.num_left for stage in stages) or request.again:
-        chosen = engine()
+        with phase("looking for machines"):
+            chosen = engine()
+        for line in sentences(stages, slots=chosen.slots):  # before a test image is opened
+            say(line)
         suite = functools.cache(lambda: reopen_suite(plan, cache))
         prints = _open_test_images(plan, suite(), cache)
-        refuse_other_weights(plan)
+        with phase("checking the weights of the backbone"):
+            refuse_other_weights(plan)
         stages = with_images(stages, finals, prints, folder, again=request.again)
-        say(sentences(stages)[0])
         _begin(stages, finals, prints)
         schedule = functools.partial(
             _run_what_is_left,
@@ -101,16 +111,19 @@ def finalize(
         if schedule is not None:
             schedule()
     finally:
-        found = write_final(plan, suite, finals, outcomes(plan, record, finals), folder)
+        with phase("writing tables and bundles"):
+            found = write_final(plan, suite, finals, outcomes(plan, record, finals), folder)
     try:
-        reconcile_final(plan, record, finals, tracking_uri(folder))
+        with phase(f"bringing {chosen_tracker().name} up to date"):
+            reconcile_final(plan, record, finals, tracking_uri(folder))
         # As after a search: a model is registered when all trials have ended.
         winners = {
             o.study: folder / FINAL_FOLDER / f"{o.task}.yaml"
             for o in standing(plan, found)
             if o.num_finished_trials >= o.num_planned_trials
         }
-        register_winners(plan, tracking_uri(folder), winners)
+        with phase("registering the winners"):
+            register_winners(plan, tracking_uri(folder), winners)
     except Exception as error:
         logger.warning("%s could not be brought up to date: %s", chosen_tracker().name, error)
     return found
@@ -148,10 +161,11 @@ def _run_what_is_left(
             for task in suite.tasks
         }
 
-    files = engine.driver_files(plan, decoded, cache=cache, kept_below=queue.runs_folder)
-    engine.run(
-        queue, replace(context, driver_files=files), sweep=plan.name, max_seconds=max_seconds
-    )
+    with shown(queue.progress):
+        files = engine.driver_files(plan, decoded, cache=cache, kept_below=queue.runs_folder)
+        engine.run(
+            queue, replace(context, driver_files=files), sweep=plan.name, max_seconds=max_seconds
+        )
 
 
 def _begin(
@@ -175,7 +189,7 @@ def _open_test_images(plan: SweepPlan, suite: Suite, cache: ImageCache) -> dict[
     """Fingerprints of trainval and test, whose images are all readable, by task."""
     transform = image_transform(plan.backbone)
     found = {}
-    for task in suite.tasks:
+    for task in each("opening the test images, tasks", suite.tasks, len(suite.tasks)):
         open_final_splits(task, transform, cache)
         found[task.name] = task_fingerprint(
             task, transform, splits=FINAL_SPLITS, hashes=cache.hashes

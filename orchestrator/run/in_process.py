@@ -39,6 +39,9 @@ class InProcess:
     ) -> PrecisionChooser:
         return choose_precision
 
+    def start(self) -> None:
+        """Nothing is apart from us."""
+
     def driver_files(
         self,
         plan: SweepPlan,

@@ -9,15 +9,9 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.time_left import Pace, seconds_of
 from orchestrator.support.counted import counted
+from orchestrator.support.durations import duration
 from orchestrator.support.shown_values import config_text
 from orchestrator.training.facts import EpochRow
-
-
-def duration(seconds: float) -> str:
-    """`2:05` or `1:02:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass(kw_only=True)

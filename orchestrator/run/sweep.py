@@ -15,10 +15,13 @@ from orchestrator.record.record import Record, open_record
 from orchestrator.record.stored_plan import store_plan
 from orchestrator.report.results import RESULTS_FILE, write_results
 from orchestrator.run.engine import Engine
+from orchestrator.run.first_epoch import UntilTheFirstEpoch
 from orchestrator.run.lost_weights import LostWeightsQueue
 from orchestrator.run.progress import Progress
 from orchestrator.run.queue import RunQueue
 from orchestrator.run.search_queue import Observer, SearchQueue
+from orchestrator.support.phases import phase
+from orchestrator.support.stopping import ending_at_once, stop_requested
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.trackers import tracker_at, tracking_uri
@@ -86,10 +89,19 @@ def run_sweep(
             engine.run(queue, here, sweep=plan.name, max_seconds=max_seconds)
 
     try:
-        with view(progress) if view else nullcontext() as shown:
-            observers: Sequence[Observer] = [progress, tracker, *([shown] if shown else [])]
+        if progress.finished < plan.num_trials:
+            with ending_at_once():
+                engine.start()
+        with view(progress) if view else nullcontext() as shown, UntilTheFirstEpoch() as waiting:
+            observers: Sequence[Observer] = [
+                progress,
+                tracker,
+                waiting,
+                *([shown] if shown else []),
+            ]
             queue = SearchQueue(record, folder / TRIALS_FOLDER, observers)
-            train(queue, max_seconds)
+            if stop_requested() is None:
+                train(queue, max_seconds)
         if progress.finished == plan.num_trials:
             train(LostWeightsQueue(record, folder / TRIALS_FOLDER))
     except StorageError:
@@ -110,18 +122,23 @@ def run_sweep(
 def _write_out(
     plan: SweepPlan, record: Record, suite: Suite, folder: Path, tracker: Tracker, uri: str
 ) -> bool:
-    write_results(plan, record, folder / RESULTS_FILE)
-    exported = export_best(
-        plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
-    )
-    if not tracker.close(timeout_seconds=30):
-        return False
+    with phase("writing the table and the best configurations"):
+        write_results(plan, record, folder / RESULTS_FILE)
+        exported = export_best(
+            plan, record, suite, trials_folder=folder / TRIALS_FOLDER, folder=folder / BEST_FOLDER
+        )
+    name = tracker_at(uri).name
+    with phase(f"sending what is left to {name}"):
+        if not tracker.close(timeout_seconds=30):
+            return False
     try:
-        reconcile(plan, record, uri, best_files=lambda study: exported.files.get(study, []))
+        with phase(f"bringing {name} up to date"):
+            reconcile(plan, record, uri, best_files=lambda study: exported.files.get(study, []))
         if all(record.num_finished(study.name) >= study.num_trials for study in plan.studies):
             best = folder / BEST_FOLDER
             winners = {trial.study: best / f"{t}.yaml" for t, trial in exported.best.items()}
-            register_winners(plan, uri, winners)
+            with phase("registering the winners"):
+                register_winners(plan, uri, winners)
     except Exception as error:
         # The sweep itself is safe in the record; the reason is told, the exit is not spoilt.
         logger.warning("%s could not be brought up to date: %s", tracker_at(uri).name, error)

@@ -87,7 +87,14 @@ def is_told() -> bool:
 @contextlib.contextmanager
 def phase(what: str, total: int | None = None) -> Iterator[Phase]:
     """What is done while it is entered, and of how many parts it is, if they are counted."""
-    begun, teller = Phase(what, total), _teller.get()
+    with shown(Phase(what, total)) as begun:
+        yield begun
+
+
+@contextlib.contextmanager
+def shown(begun: Phase) -> Iterator[Phase]:
+    """Tells a phase that was made before, by whoever counts in it."""
+    teller = _teller.get()
     if teller is None:
         yield begun
         return

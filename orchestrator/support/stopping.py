@@ -37,6 +37,8 @@ class _Signals:
     """How many blocks are entered that end in order."""
     acknowledged: int = 0
     """How many views are shown that say themselves that the sweep is stopping."""
+    at_once: bool = False
+    """Nothing is lost where the work of the block is broken off."""
     leaving: bool = False
     """The command is over; what is still to be done takes a moment and nobody waits for it."""
 
@@ -97,6 +99,22 @@ def acknowledged_by_us() -> Iterator[None]:
         _signals.acknowledged -= 1
 
 
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within `ending_in_order`: the first signal is noted, too, and ends this block at once.
+
+    For waiting before anything runs. Afterwards `stop_requested` tells it.
+    """
+    _signals.at_once = True
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _signals.name is None:
+            raise
+    finally:
+        _signals.at_once = False
+
+
 def deliver_signal() -> None:
     """Hand the signal that was noted to whoever listened before us; nothing where none came.
 
@@ -139,6 +157,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _signals.blocks:
         if not _signals.acknowledged:
             _tell(f"{name}: stopping; once more stops at once")
+        if _signals.at_once:
+            raise KeyboardInterrupt
     else:
         _tell(f"{name}: stopped")
         raise KeyboardInterrupt
@@ -146,5 +166,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _tell(line: str) -> None:
     # Not through a logger, whose lock the interrupted code may hold. The terminal may be gone.
+    # On one, where a line may stand that is renewed: on a line of its own, and the cursor is back.
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        before = "\r\x1b[K\x1b[?25h" if os.isatty(2) else ""
+        os.write(2, f"{before}{line}\n".encode())

@@ -59,6 +59,9 @@ class RayEngine:
             return when_it_starts
         return on_a_worker(self.slots, self.address, sweep, deadline=deadline)
 
+    def start(self) -> None:
+        start_ray(self.slots, self.address)
+
     def driver_files(
         self,
         plan: SweepPlan,

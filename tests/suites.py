@@ -59,3 +59,15 @@ def write_pictures(root: Path, *folders: str, images: int = 10) -> Path:
             pixels = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / folder / f"{number}.png")
     return root
+
+
+def write_photos(root: Path, **images_of_class: int) -> Path:
+    """A folder for each class, whose images have its colour, with noise."""
+    for number, (name, images) in enumerate(images_of_class.items()):
+        (root / name).mkdir(parents=True)
+        generator = np.random.default_rng(zlib.crc32(f"{root.name}/{name}".encode()))
+        for index in range(images):
+            pixels = generator.normal((60 + 90 * number, 120, 200 - 90 * number), 25, (48, 64, 3))
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            image.save(root / name / f"{index}.jpg")
+    return root

@@ -416,6 +416,12 @@ def test_the_registered_model_answers_on_images(gated, task_folder, tmp_path):
     assert register_winner(client, run.info.run_id, "sweep.colours", gated)
     assert not register_winner(client, run.info.run_id, "sweep.colours", gated)  # known already
     (version,) = client.search_model_versions("name = 'sweep.colours'")
+    assert version.description.startswith("Best on validation: ")
+    chosen = client.get_model_version_by_alias("sweep.colours", "best-val")
+    assert chosen.version == version.version
+    client.delete_registered_model_alias("sweep.colours", "best-val")
+    register_winner(client, run.info.run_id, "sweep.colours", gated)
+    assert client.get_registered_model("sweep.colours").aliases.keys() == {"best-val"}
     model = mlflow.pyfunc.load_model(version.source)
     files = sorted((task_folder / "images" / "test").iterdir())[:4]
     found = model.predict(pandas.DataFrame({"image": [file.read_bytes() for file in files]}))

@@ -42,10 +42,10 @@ def _tested(
     accuracies = [run.test_accuracy or 0.0 for run in runs]
     mean, seeds = fmean(accuracies), ", ".join(str(run.seed) for run in runs)
     openings = finals.num_openings(study.name, round)
-    values = {f"mean_test_{objective.key}": mean, "num_test_openings": float(openings)}
+    values = {f"mean_test_{objective.key}": _rounded(mean), "num_test_openings": float(openings)}
     told = f"{100 * mean:.1f} {objective.unit}"
     if len(accuracies) > 1:
-        values[f"std_test_{objective.key}"] = stdev(accuracies)
+        values[f"std_test_{objective.key}"] = _rounded(stdev(accuracies))
         told = f"{100 * mean:.1f} ± {100 * stdev(accuracies):.1f} {objective.unit}"
     tags = {
         "trial": str(runs[0].trial),
@@ -69,6 +69,11 @@ def final_contents(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> li
         for round in range(1, finals.num_rounds(study.name) + 1)
         for content in _of_round(plan, study, finals, round)
     ]
+
+
+def _rounded(value: float) -> float:
+    """MLflow's tables show every digit."""
+    return round(value, 6)
 
 
 def _of_round(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.tracking.content import BEST_PREFIX, TOTALS, millis, sweep_id, sweep_note
 from orchestrator.tracking.mlflow import private
-from orchestrator.training.objective import TOP1
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,7 +18,6 @@ logger = logging.getLogger(__name__)
 
 SWEEP_TAG = "orchestrator.sweep_id"
 STUDIES_VIEW, TRIALS_VIEW = "studies", "trials"
-_BEST_FIRST = f"metrics.`best_val_{TOP1.key}`"
 RUN_NAME = "attributes.`Run Name`"
 _HOW_TO_FILTER = ' Filter with tags, for example `tags.task = "..." and tags.state = "complete"`.'
 
@@ -47,10 +45,21 @@ def open_experiment(client: "MlflowClient", plan: SweepPlan, artifacts: str | No
             "the MLflow experiment %s had been deleted; it is restored, since its sweep goes on",
             experiment.name,
         )
-    for name, view in _saved_views(plan).items():
-        if experiment.tags.get(name) != view:  # of an older version
-            client.set_experiment_tag(experiment.experiment_id, name, view)
+    _renew_views(client, experiment, plan)
     return experiment.experiment_id
+
+
+def renew_views(client: "MlflowClient", plans: Iterable[SweepPlan]) -> None:
+    """Give the sweeps that are there the saved views of this version."""
+    for plan in plans:
+        if experiment := find_experiment(client, plan):
+            _renew_views(client, experiment, plan)
+
+
+def _renew_views(client: "MlflowClient", experiment: "Experiment", plan: SweepPlan) -> None:
+    for name, view in _saved_views(plan).items():
+        if experiment.tags.get(name) != view:
+            client.set_experiment_tag(experiment.experiment_id, name, view)
 
 
 def addresses_of(client: "MlflowClient", plans: Iterable[SweepPlan]) -> dict[str, str]:
@@ -67,7 +76,7 @@ def addresses_of(client: "MlflowClient", plans: Iterable[SweepPlan]) -> dict[str
             for what, view in (("studies", STUDIES_VIEW), ("best trials", TRIALS_VIEW)):
                 seen[f"{experiment.name}, {what}"] = private.page_of(ids[-1], view)
     if len(ids) > 1:
-        seen["all of them"] = private.page_of_several(ids, _BEST_FIRST)
+        seen["all of them"] = private.page_of_several(ids, STUDIES_VIEW)
     return seen
 
 
@@ -110,6 +119,7 @@ def _saved_views(plan: SweepPlan) -> dict[str, str]:
                 *(("metrics", f"best_{key}") for key in keys),
                 *(("metrics", key) for key in tests),
                 method,
+                ("attributes", "Experiment Name"),  # in a table of several
                 state,
                 *counts,
                 ("tags", "val_majority_share"),

@@ -12,7 +12,7 @@ from orchestrator.support.addresses import redacted
 from orchestrator.support.loopback import refuse_taken
 from orchestrator.support.regular_file import refuse_links_within
 from orchestrator.tracking.backend import Pages, TrackingError
-from orchestrator.tracking.mlflow.experiment import addresses_of
+from orchestrator.tracking.mlflow.experiment import addresses_of, renew_views
 from orchestrator.tracking.mlflow.places import sentence, set_own_addresses
 from orchestrator.tracking.mlflow.server import server_command, server_environment
 from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE, open_client
@@ -28,39 +28,39 @@ def pages(sweeps: Sweeps, address: Callable[[Path], str], host: str, port: int) 
     ValueError if there is none yet, if the port is taken, or if a database names foreign files.
     """
     own = [folder for folder in sweeps if (folder / MLFLOW_FILE).is_file()]
-    folder = next(iter(sweeps))
-    if len(own) == len(sweeps):
+    without = [folder for folder in sweeps if folder not in own]
+    if own:
         refuse_taken(host, port)
-        with _own_database(folder) if len(own) == 1 else _own_databases(own) as (uri, notes):
-            yield _served(sweeps, uri, host, port, notes)
+        left_out = [f"{folder}: has no {MLFLOW_FILE} yet, and is left out" for folder in without]
+        with _own_database(own[0]) if len(own) == 1 else _own_databases(own) as (uri, notes):
+            shown = {folder: sweeps[folder] for folder in own}
+            yield _served(shown, uri, host, port, [*left_out, *notes], renew=True)
         return
-    uri = address(folder)
-    without = next(folder for folder in sweeps if folder not in own)
+    uri = address(without[0])
     if uri.startswith("sqlite:"):
         raise ValueError(
-            f"{without}: has no {MLFLOW_FILE} yet; `orchestrator resume {without}` writes one "
-            "(or set MLFLOW_TRACKING_URI to the server that the sweep was sent to)"
-        )
-    if own:
-        raise ValueError(
-            f"{own[0]} has a {MLFLOW_FILE} of its own and {without} has none: they are not in one "
-            "place; show them one by one"
+            f"{without[0]}: has no {MLFLOW_FILE} yet; `orchestrator resume {without[0]}` writes "
+            "one (or set MLFLOW_TRACKING_URI to the server that the sweep was sent to)"
         )
     if uri.startswith("http"):
-        yield Pages(
-            server=redacted(uri).rstrip("/"), pages=addresses_of(open_client(uri), sweeps.values())
-        )
+        seen = addresses_of(open_client(uri), sweeps.values())
+        yield Pages(server=redacted(uri).rstrip("/"), pages=seen)
         return
     refuse_taken(host, port)
-    yield _served(sweeps, uri, host, port, [])
+    yield _served(sweeps, uri, host, port, [], renew=False)
 
 
-def _served(sweeps: Sweeps, uri: str, host: str, port: int, notes: list[str]) -> Pages:
+def _served(
+    sweeps: Sweeps, uri: str, host: str, port: int, notes: list[str], *, renew: bool
+) -> Pages:
+    client = open_client(uri)
+    if renew:  # in a database of the sweep's own, or a copy
+        renew_views(client, sweeps.values())
     # Of several sweeps every address names its folder, and what the server is told is not used.
     artifacts = next(iter(sweeps)) / ARTIFACTS_FOLDER
     return Pages(
         server=f"http://{host}:{port}",
-        pages=addresses_of(open_client(uri), sweeps.values()),
+        pages=addresses_of(client, sweeps.values()),
         command=server_command(uri, str(artifacts), host, port),
         environment=server_environment(),
         notes=notes,

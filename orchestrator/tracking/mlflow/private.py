@@ -41,14 +41,11 @@ def page_of(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{query}"
 
 
-def page_of_several(experiment_ids: Sequence[str], order_by: str) -> str:
-    """One table of the runs of several experiments, the highest of `order_by` first."""
-    query = {
-        "experiments": json.dumps(list(experiment_ids), separators=(",", ":")),
-        "orderByKey": order_by,
-        "orderByAsc": "false",
-    }
-    return f"#/compare-experiments/s?{urllib.parse.urlencode(query)}"
+def page_of_several(experiment_ids: Sequence[str], view: str) -> str:
+    """One table of the runs of several experiments, in a saved view of the first."""
+    listed = json.dumps(list(experiment_ids), separators=(",", ":"))
+    query = urllib.parse.urlencode({"experiments": listed, "viewStateShareKey": view})
+    return f"#/compare-experiments/s?{query}"
 
 
 def check_version() -> None:

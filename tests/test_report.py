@@ -30,9 +30,10 @@ from orchestrator.report.averages import (
     wins,
 )
 from orchestrator.report.collect import SweepReport, collect
+from orchestrator.report.convergence import convergence
 from orchestrator.report.figures import study_figures
 from orchestrator.report.final import FINAL_FILE, FinalResult, read_final_results
-from orchestrator.report.findings import convergence, headlines, remarks, still_rising
+from orchestrator.report.findings import headlines, remarks, still_rising
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
 from orchestrator.report.prompts_vs_baselines import prompts_against, prompts_verdict
@@ -306,7 +307,43 @@ def test_a_late_best_is_not_convergence(tmp_path):
     record = make_record(plan, tmp_path)
     for index in range(12):
         run_trial(record, plan.studies[0].name, accuracy=0.5 + 0.01 * index)
-    assert convergence(collect(plan, record).studies[0]).converged is False
+    found = convergence(collect(plan, record).studies[0])
+    assert found.converged is False and "`--trials 30`" in found.sentence
+
+
+def test_where_convergence_cannot_be_told_the_reason_and_a_way_stand(tmp_path):
+    plan = make_plan(num_trials=4)
+    record = make_record(plan, tmp_path)
+    for _ in range(4):
+        run_trial(record, plan.studies[0].name)
+    report = collect(plan, record)
+    found = convergence(report.studies[0])
+    assert found.converged is None and found.short == "cannot say: 4 trials, 10 needed"
+    assert "4 ended, at least 10 are needed" in found.sentence
+    assert "`orchestrator resume` adds none" in found.sentence
+    assert "a new sweep with `--trials 30` would" in found.sentence
+    assert "1 had too few trials to say (at least 10 are needed)" in " ".join(headlines(report))
+    importance = next(f for f in study_figures(report.studies[0]) if f.title.startswith("Import"))
+    assert "4 complete trials, at least 12 are needed" in importance.caption
+    assert "`--trials 30`" in importance.caption
+
+
+def test_a_space_that_was_tried_in_full_is_not_too_few_trials(tmp_path):
+    plan = make_plan(num_trials=4)
+    lines = {"optimizer": {"choices": ["sgd", "adamw"]}, "num_tokens": {"choices": [1, 5]}}
+    plan = replace(plan, spaces={"vpt_deep": {**plan.spaces["vpt_deep"], "search": lines}})
+    record = make_record(plan, tmp_path)
+    optuna_study = record.optuna_study(plan.studies[0].name)
+    for optimizer in ("sgd", "adamw"):
+        for num_tokens in (1, 5):
+            optuna_study.enqueue_trial({"optimizer": optimizer, "num_tokens": num_tokens})
+    for ending in ("complete", "complete", "pruned"):
+        run_trial(record, plan.studies[0].name, ending=ending)
+    assert "not over (3 of 4 trials)" in convergence(collect(plan, record).studies[0]).sentence
+    run_trial(record, plan.studies[0].name)
+    found = convergence(collect(plan, record).studies[0])
+    assert found.converged and found.short == "yes: all 4 were tried"
+    assert "All 4 configurations of the space were tried, 1 of them until" in found.sentence
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class Report:
 
     @property
     def html(self) -> str:
-        """One page with every figure, without scripts and links to anywhere."""
+        """One page with every figure, which needs no file beside it and no network."""
         return page(self.found)
 
     def write(self, path: str | Path | None = None) -> Path:

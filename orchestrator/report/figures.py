@@ -1,17 +1,16 @@
-"""The figures of a study and of a sweep. Each says what it shows, and why when it is empty."""
+"""The figures of a study. Each says what it shows, and why when it is empty."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from orchestrator.plan.space import Dimension
 from orchestrator.record.record import TrialRecord
-from orchestrator.report.collect import TIME_PARTS, StudyReport, SweepReport, learning_curve
+from orchestrator.report.collect import StudyReport, learning_curve
+from orchestrator.report.convergence import what_would_help
 from orchestrator.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -23,9 +22,10 @@ from orchestrator.report.svg import (
     Scale,
     StepScale,
     across,
+    score_scale,
     upward,
 )
-from orchestrator.report.wording import duration_text, percent
+from orchestrator.report.wording import percent
 from orchestrator.support.counted import counted
 from orchestrator.support.shown_values import config_text, value_text
 
@@ -62,7 +62,7 @@ def learning_curves(study: StudyReport) -> Figure:
     curves = {trial.number: learning_curve(trial) for trial in study.trials}
     drawn = [trial for trial in study.trials if curves[trial.number]]
     points = [point for curve in curves.values() for point in curve]
-    y = _accuracy_scale([accuracy for _, accuracy in points])
+    y = score_scale([accuracy for _, accuracy in points], *upward())
     last = max(epoch for epoch, _ in points)
     chart = Chart(LinearScale(0, last, *across()), y, "epoch", _score_axis(study))
     for trial in sorted(drawn, key=lambda trial: _layer(study, trial)):
@@ -96,7 +96,7 @@ def best_so_far(study: StudyReport) -> Figure:
     words = study.task.objective.words
     chart = Chart(
         LinearScale(0, spent, *across()),
-        _accuracy_scale(values),
+        score_scale(values, *upward()),
         "epochs trained, all trials",
         f"best val {study.task.objective.unit}",
     )
@@ -155,7 +155,10 @@ def importance_bars(study: StudyReport) -> Figure:
     """Optuna's importance of each searched name."""
     title, shares = "Importance of hyper-parameters", study.importance.shares
     if not shares:
-        return Figure(title=title, svg=None, caption=f"Not shown, {study.importance.note}.")
+        told = [study.importance.note]
+        if needed := study.importance.num_needed:
+            told.append(what_would_help(study, complete=needed))
+        return Figure(title=title, svg=None, caption=f"Not shown, {'; '.join(told)}.")
     height = TOP + 22 * len(shares) + BOTTOM
     left = 130
     scale = LinearScale(0, 1, left, WIDTH - 48)
@@ -187,7 +190,7 @@ def parallel_coordinates(study: StudyReport) -> Figure:
     bottom, top = HEIGHT - 44, 12
     scales = [_scale(dimension, bottom, top) for dimension in dimensions]
     accuracies = [trial.val_accuracy or 0.0 for trial in trials]
-    scales.append(_Axis(scale=_accuracy_scale(accuracies, bottom, top), value=lambda a: a))
+    scales.append(_Axis(scale=score_scale(accuracies, bottom, top), value=lambda a: a))
     columns = LinearScale(0, len(dimensions), 26, WIDTH - 26)
     chart = Chart(columns, LinearScale(0, 1, 0, 1), "", "")
     ranked = sorted({t.val_accuracy or 0.0 for t in trials if t.state == "complete"})
@@ -235,7 +238,8 @@ def against(study: StudyReport, dimension: Dimension) -> Figure:
         return Figure(title=title, svg=None, caption=reason)
     axis = _scale(dimension, *across())
     accuracies = [trial.val_accuracy or 0.0 for trial in trials]
-    chart = Chart(axis.scale, _accuracy_scale(accuracies), dimension.name, _score_axis(study))
+    y = score_scale(accuracies, *upward())
+    chart = Chart(axis.scale, y, dimension.name, _score_axis(study))
     together = Counter(trial.config[dimension.name] for trial in trials)
     drawn: Counter[Any] = Counter()
     for trial in sorted(trials, key=lambda trial: _layer(study, trial)):
@@ -251,73 +255,6 @@ def against(study: StudyReport, dimension: Dimension) -> Figure:
         svg=chart.draw(f"{title}, {counted(len(trials), 'trial')}"),
         caption="Filled: complete; hollow: pruned, at the accuracy where it was stopped; "
         "orange: the best.",
-    )
-
-
-def sweep_figures(report: SweepReport) -> list[Figure]:
-    """Where the time of the whole sweep went."""
-    return [slots_over_time(report), time_by_study(report)]
-
-
-def slots_over_time(report: SweepReport) -> Figure:
-    """How many trials were in work, from the first start to the last end."""
-    title = "Trials in work over time"
-    if not report.num_slots or not report.busy[-1][0]:
-        return Figure(title=title, svg=None, caption="Not shown, no trial has ended yet.")
-    end = report.busy[-1][0]
-    unit, seconds = ("hours", 3600) if end > 2 * 3600 else ("minutes", 60)
-    points = [(moment / seconds, running) for moment, running in _averaged(report.busy, end)]
-    chart = Chart(
-        LinearScale(0, end / seconds, *across(2 * WIDTH)),
-        LinearScale(0, report.num_slots, *upward()),
-        f"{unit} since the first start",
-        "trials",
-        width=2 * WIDTH,
-    )
-    chart.steps(points, "complete")
-    idle = report.idle_share
-    return Figure(
-        title=title,
-        svg=chart.draw(f"Trials in work over {duration_text(end)}"),
-        caption=f"{duration_text(end)} from first start to last end, at most {report.num_slots} "
-        f"at once; idle {100 * (idle or 0):.0f} % of the time of so many places "
-        "(a pause before a resume counts as work of the trials that were interrupted).",
-    )
-
-
-def time_by_study(report: SweepReport) -> Figure:
-    """Setup, training, validation and the rest, per study."""
-    title = "Where the time went"
-    totals = {study.name: sum(study.seconds.values()) for study in report.studies}
-    longest = max(totals.values(), default=0.0)
-    if not longest:
-        return Figure(title=title, svg=None, caption="Not shown, no trial told its times.")
-    left, row = 210, 16
-    height = TOP + 20 + row * len(report.studies)
-    scale = LinearScale(0, longest, left, 2 * WIDTH - 60)
-    chart = Chart(scale, scale, "", "", width=2 * WIDTH, height=height)
-    x = left
-    for part in TIME_PARTS:
-        chart.bar_at(x, TOP, 10, 10, f"time-{part}")
-        chart.label(x + 14, TOP + 9, part, "tick")
-        x += 70
-    for index, study in enumerate(report.studies):
-        x, y = float(left), TOP + 20 + row * index
-        chart.label(left - 6, y + 10, _clipped(study.name, 34), "tick", "end")
-        for part in TIME_PARTS:
-            seconds = study.seconds[part]
-            width = scale(seconds) - left
-            if width >= 0.1:
-                name = f"{study.name}: {part} {duration_text(seconds)}"
-                chart.bar_at(x, y, width, row - 4, f"time-{part}", name)
-            x += width
-        chart.label(x + 5, y + 10, duration_text(totals[study.name]), "tick")
-    return Figure(
-        title=title,
-        svg=chart.draw(
-            f"Time in workers by study, {duration_text(sum(totals.values()))} together", axes=False
-        ),
-        caption="Time in workers. setup: model, images, prototypes; other: between these.",
     )
 
 
@@ -357,29 +294,6 @@ def _score_axis(study: StudyReport) -> str:
     return f"val {study.task.objective.words}, %"
 
 
-def _accuracy_scale(
-    accuracies: Sequence[float], start: float = upward()[0], end: float = upward()[1]
-) -> "_Percent":
-    low, high = min(accuracies), max(accuracies)
-    room = max(0.005, 0.04 * (high - low))
-    return _Percent(
-        LinearScale(100 * max(0.0, low - room), 100 * min(1.0, high + room), start, end)
-    )
-
-
-@dataclass(frozen=True)
-class _Percent:
-    """Places shares on a scale that is marked in percent."""
-
-    scale: LinearScale
-
-    def __call__(self, value: float) -> float:
-        return self.scale(100 * value)
-
-    def ticks(self) -> Sequence[tuple[float, str]]:
-        return [(value / 100, name) for value, name in self.scale.ticks()]
-
-
 def _last(trial: TrialRecord) -> list[float]:
     """The trial's last accuracy, if it has one."""
     accuracy = trial.val_accuracy
@@ -399,22 +313,3 @@ def _name(study: StudyReport, trial: TrialRecord, *, short: bool = False) -> str
     end = f" after {counted(len(trial.curve), 'epoch')}" if trial.state != "complete" else ""
     told = f"#{trial.number} {percent(trial.val_accuracy)} %, {trial.state}{end}"
     return told if short else f"{told}: {config_text(study.searched(trial))}"
-
-
-def _averaged(
-    steps: Sequence[tuple[float, int]], end: float, most: int = 200
-) -> list[tuple[float, float]]:
-    """Means over stretches of equal length when there are more steps than one can see."""
-    if len(steps) <= most:
-        return list(steps)
-    length = end / most
-    means = [0.0] * most
-    for (start, running), (stop, _) in pairwise(steps):
-        for index in range(int(start / length), min(most, math.ceil(stop / length))):
-            inside = min(stop, (index + 1) * length) - max(start, index * length)
-            means[index] += running * inside / length
-    return [*((index * length, mean) for index, mean in enumerate(means)), (end, 0.0)]
-
-
-def _clipped(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,57 +1,20 @@
-"""Plain sentences: had the search converged, what to look at, the sweep in short."""
+"""Plain sentences: what to look at in a study, the sweep in short."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from orchestrator.plan.space import extremes
 from orchestrator.record.record import TrialRecord
 from orchestrator.report.cautions import cautions, tested_sentence
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
+from orchestrator.report.convergence import COUNTED, convergence
 from orchestrator.report.prompts_vs_baselines import prompt_headlines
 from orchestrator.report.tested import cautions_on_test
 from orchestrator.support.counted import counted
 from orchestrator.support.shown_values import value_text
 
-MIN_TRIALS = 10
-"""Below this nothing is said about convergence."""
 MOST_CAUTIONS = 10
 """In short; all of them stand with their studies."""
-QUIET_SHARE = 1 / 3
-"""A search whose best stood unchanged over this share of its last trials is called converged."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convergence:
-    """Whether more trials would probably help; `converged` is None where that cannot be said."""
-
-    converged: bool | None
-    sentence: str
-
-
-def convergence(study: StudyReport) -> Convergence:
-    """By how long the best value has stood, in the order in which trials ended."""
-    ended, planned = len(study.finished), study.plan.num_trials
-    if study.best is None:
-        return Convergence(converged=None, sentence=f"No complete trial among {ended} that ended.")
-    if ended < MIN_TRIALS:
-        few = f"Too few trials to say ({ended}, at least {MIN_TRIALS} are needed)."
-        return Convergence(converged=None, sentence=few)
-    found_at = 1 + study.finished.index(study.best)
-    quiet = (ended - found_at) / ended
-    where = f"the best value came with trial {found_at} of the {ended} that ended"
-    if ended < planned:
-        left = f"The search is not over ({ended} of {counted(planned, 'trial')}); so far {where}."
-        return Convergence(converged=None, sentence=left)
-    if quiet >= QUIET_SHARE:
-        return Convergence(
-            converged=True,
-            sentence=f"Converged as far as one can tell: {where}, "
-            f"and the last {100 * quiet:.0f} % did not improve on it.",
-        )
-    return Convergence(
-        converged=False,
-        sentence=f"Not converged: {where}, so more trials may help.",
-    )
 
 
 def remarks(study: StudyReport) -> list[str]:
@@ -126,23 +89,15 @@ def headlines(report: SweepReport) -> list[str]:
 
 
 def _convergence_headline(report: SweepReport) -> Sequence[str]:
-    judged = [convergence(study).converged for study in report.studies]
+    judged = Counter(convergence(study).verdict for study in report.studies)
     if not judged:
         return []
-    parts = [
-        f"{number} {said}"
-        for number, said in (
-            (judged.count(True), "had converged"),
-            (judged.count(False), "had not converged"),
-            (judged.count(None), "had too few trials to say or are not over"),
-        )
-        if number
-    ]
-    found = [f"Of {counted(len(judged), 'study')}, {', '.join(parts)}."]
+    parts = [f"{judged[verdict]} {said}" for verdict, said in COUNTED.items() if judged[verdict]]
+    found = [f"Of {counted(len(report.studies), 'study')}, {', '.join(parts)}."]
     if rising := [study.name for study in report.studies if still_rising(study) is not None]:
         found.append(
             f"The best trial was still rising at its end in {len(rising)} of "
-            f"{counted(len(judged), 'study')}: {', '.join(rising[:5])}"
+            f"{counted(len(report.studies), 'study')}: {', '.join(rising[:5])}"
             f"{' ...' if len(rising) > 5 else ''}. More epochs may help there."
         )
     return found

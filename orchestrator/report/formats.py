@@ -16,7 +16,8 @@ from orchestrator.report.averages import (
     wins,
 )
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.findings import convergence, headlines, remarks
+from orchestrator.report.convergence import convergence
+from orchestrator.report.findings import headlines, remarks
 from orchestrator.report.metric_names import metrics_of
 from orchestrator.report.prompts_vs_baselines import prompts_verdict
 from orchestrator.report.table import Cell, Row, Table

@@ -24,6 +24,8 @@ class Importance:
 
     shares: Mapping[str, float]
     note: str
+    num_needed: int = 0
+    """Complete trials from which on it could be told; 0 where more would not help."""
 
 
 def importance(study: optuna.Study, space: SearchSpace) -> Importance:
@@ -36,7 +38,9 @@ def importance(study: optuna.Study, space: SearchSpace) -> Importance:
     enough = counted(len(trials), "complete trial")
     if len(trials) < MIN_COMPLETE:
         return Importance(
-            shares={}, note=f"too few: {enough}, at least {MIN_COMPLETE} are needed to say anything"
+            shares={},
+            note=f"too few: {enough}, at least {MIN_COMPLETE} are needed to say anything",
+            num_needed=MIN_COMPLETE,
         )
     best_first = sorted((trial.value or 0.0 for trial in trials), reverse=True)
     if best_first[-1] == best_first[math.ceil(BEST_SHARE * len(trials)) - 1]:

@@ -1,9 +1,13 @@
 """The report, of a sweep or of one study, as an HTML file for disk, phone and print.
 
-No script, no address, no file beside it: everything stands in the page, and its policy forbids the
-rest. Whatever comes from files goes through the template's autoescape.
+No address, no file beside it: everything stands in the page, and its policy forbids the rest. Its
+one script, which sorts tables, is named in that policy by its digest. Whatever comes from files
+goes through the template's autoescape.
 """
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,18 +15,24 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from orchestrator.plan.final_protocol import times_opened
 from orchestrator.record.record import TrialRecord
 from orchestrator.report.by_class import NOT_KEPT, class_table
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.figures import Figure, study_figures, sweep_figures
+from orchestrator.report.compute_figure import best_over_compute
+from orchestrator.report.convergence import convergence
+from orchestrator.report.figures import Figure, study_figures
 from orchestrator.report.final import caveats
-from orchestrator.report.findings import convergence, headlines, remarks
+from orchestrator.report.findings import headlines, remarks
+from orchestrator.report.method_looks import looks
 from orchestrator.report.prompts_vs_baselines import prompts_verdict
+from orchestrator.report.scores_figure import scores_by_task
+from orchestrator.report.svg import sample_of
 from orchestrator.report.table import Cell, Row, Table, result_tables
 from orchestrator.report.tested import cautions_on_test
+from orchestrator.report.time_figures import time_figures
 from orchestrator.report.wording import duration_text, percent
 from orchestrator.support.counted import counted
 from orchestrator.support.foreign_text import visible
@@ -52,6 +62,22 @@ class _Study:
     """Why there is no table of classes, where one would be."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """A line of a key."""
+
+    name: str
+    sample: Markup
+
+
+_KINDS = {
+    "complete": "complete",
+    "the best": "best",
+    "pruned": "pruned",
+    "failed": "failed",
+    "running": "running",
+}
+
 LR_NOTE = (
     "lr: as drawn, for 256 images; the step size of an epoch (scaled_lr) is what batch size and "
     "schedule make of it."
@@ -64,6 +90,8 @@ def page(report: SweepReport) -> str:
         "page.html.jinja",
         title=report.plan.name,
         facts=_facts(report),
+        methods=[_Kind(name=look.space, sample=_markup(look.sample)) for look in looks(report)],
+        main_figures=[_drawn(f) for f in (scores_by_task(report), best_over_compute(report))],
         headlines=headlines(report),
         tables=result_tables(report),
         tasks=[
@@ -78,7 +106,7 @@ def page(report: SweepReport) -> str:
             for task in report.plan.tasks
         ],
         open=len(report.studies) <= OPEN_UP_TO,
-        time_figures=[_drawn(figure) for figure in sweep_figures(report)],
+        time_figures=[_drawn(figure) for figure in time_figures(report)],
         time_table=time_table(report),
         failures=failure_table(report),
         spaces={name: dump_yaml(dict(space)) for name, space in report.plan.spaces.items()},
@@ -101,9 +129,14 @@ def _render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = (resources.files("orchestrator.report") / "page.css").read_text(encoding="utf-8")
+    environment.filters["with_code"] = _with_code
+    ours = resources.files("orchestrator.report")
+    script = (ours / "page.js").read_text(encoding="utf-8")
     return environment.get_template(template).render(
-        style=Markup(style),  # noqa: S704  # ours
+        style=_markup((ours / "page.css").read_text(encoding="utf-8")),
+        script=_markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        states=[_Kind(name=name, sample=_markup(sample_of(kind))) for name, kind in _KINDS.items()],
         classes_open_up_to=CLASSES_OPEN_UP_TO,
         **content,
     )
@@ -112,6 +145,16 @@ def _render(template: str, **content: Any) -> str:
 def _shown(value: Any) -> Any:
     """Text without characters that would turn what stands beside it; markup as it is."""
     return visible(value, lines=True) if type(value) is str else value
+
+
+def _with_code(text: str) -> Markup:
+    """What stands in `backquotes` as code."""
+    return _markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
+
+
+def _markup(ours: str) -> Markup:
+    """What we wrote ourselves, or have escaped."""
+    return Markup(ours)  # noqa: S704
 
 
 def time_table(report: SweepReport) -> Table:
@@ -250,7 +293,7 @@ def _majority(share: float | None) -> str:
 
 def _drawn(figure: Figure) -> Any:
     """With its SVG as markup: `svg.py` has escaped what stands in it."""
-    svg = figure.svg and Markup(figure.svg)  # noqa: S704
+    svg = figure.svg and _markup(figure.svg)
     return {"title": figure.title, "svg": svg, "caption": figure.caption}
 
 

@@ -19,6 +19,21 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 14, 8, 36
 
 Point = tuple[float, float]
 
+SHAPES = {
+    "circle": ((-4, 0), "a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
+    "square": ((-3.5, -3.5), "h7v7h-7z"),
+    "diamond": ((0, -4.8), "l4.8 4.8-4.8 4.8-4.8-4.8z"),
+    "triangle": ((0, -4.5), "l4.6 8h-9.2z"),
+    "plus": ((-1.5, -4.5), "h3v3h3v3h-3v3h-3v-3h-3v-3h3z"),
+    "down": ((0, 4.5), "l4.6-8h-9.2z"),
+    "bow": ((-4, -4), "l8 8v-8l-8 8z"),
+    "cross": ((-3, -3), "l6 6m-6 0l6-6"),
+}
+"""Marks that are told apart without their colours: where their pen begins, and how it goes on."""
+
+OWN_SHAPE = {"best": "diamond", "failed": "cross", "running": "square"}
+"""Kinds of dots that are no circles."""
+
 
 class Scale(Protocol):
     """From values to pixels."""
@@ -71,6 +86,9 @@ class LogScale:
         powers = [10.0**power for power in range(first, last + 1)]
         if len(powers) < 2:
             return [(value, f"{value:.2g}") for value in (self.low, self.high)]
+        if len(powers) == 2:
+            steps = [m * 10.0**p for p in range(first - 1, last + 1) for m in (1, 2, 5)]
+            return [(step, f"{step:g}") for step in steps if self.low <= step <= self.high]
         return [(value, f"{value:g}") for value in powers[:: math.ceil(len(powers) / 6)]]
 
 
@@ -87,6 +105,33 @@ class StepScale:
 
     def ticks(self) -> Sequence[tuple[float, str]]:
         return list(enumerate(self.names))
+
+
+@dataclass(frozen=True)
+class PercentScale:
+    """Places shares on a scale that is marked in percent."""
+
+    scale: LinearScale
+
+    def __call__(self, value: float) -> float:
+        return self.scale(100 * value)
+
+    def ticks(self) -> Sequence[tuple[float, str]]:
+        return [(value / 100, name) for value, name in self.scale.ticks()]
+
+
+def score_scale(scores: Sequence[float], start: float, end: float) -> PercentScale:
+    """Of the scores that there are, with a little room on both sides."""
+    low, high = min(scores), max(scores)
+    room = max(0.005, 0.04 * (high - low))
+    return PercentScale(
+        LinearScale(100 * max(0.0, low - room), 100 * min(1.0, high + room), start, end)
+    )
+
+
+def clipped(text: str, length: int) -> str:
+    """Without its end where it is too long for its place."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def across(width: float = WIDTH) -> tuple[float, float]:
@@ -123,9 +168,21 @@ class Chart:
         self.line(corners, kind, name)
 
     def dot(self, x: float, y: float, kind: str, name: str = "", shift: float = 0.0) -> None:
-        """A mark; `shift` moves it by pixels to the right."""
+        """A mark of a kind of trial; `shift` moves it by pixels to the right."""
+        if shape := OWN_SHAPE.get(kind.split()[0]):
+            return self.mark(self.x(x) + shift, self.y(y), shape, f"mark {kind}", name)
         at = f'cx="{_short(self.x(x) + shift)}" cy="{_short(self.y(y))}"'
         self._parts.append(_named(f'<circle {at} class="{kind}"', "circle", name))
+
+    def mark(self, x: float, y: float, shape: str, kind: str, name: str = "") -> None:
+        """One of SHAPES at a place in pixels."""
+        (dx, dy), pen = SHAPES[shape]
+        path = f'<path d="M{_short(x + dx)} {_short(y + dy)}{pen}" class="{kind}"'
+        self._parts.append(_named(path, "path", name))
+
+    def rule(self, start: Point, end: Point) -> None:
+        """A line of the grid, in pixels."""
+        self._path([start, end], "grid", "")
 
     def bar(self, low: Point, high: Point, kind: str, name: str = "") -> None:
         """A rectangle between two corners."""
@@ -190,6 +247,13 @@ class Chart:
             f'<text transform="translate(10 {_short((top + bottom) / 2)}) rotate(-90)" '
             f'class="axis" text-anchor="middle">{_escaped(self.y_name)}</text>'
         )
+
+
+def sample_of(kind: str) -> str:
+    """A drawing of a dot of this kind, for a key."""
+    chart = Chart(LinearScale(0, 1, 0, 12), LinearScale(0, 1, 12, 0), "", "", width=12, height=12)
+    chart.dot(0.5, 0.5, kind)
+    return chart.draw(kind, axes=False).replace("<svg ", '<svg class="dot" ')
 
 
 def _move(dx: int, dy: int) -> str:

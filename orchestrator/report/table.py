@@ -12,7 +12,7 @@ from orchestrator.report.averages import (
     wins,
 )
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.findings import convergence
+from orchestrator.report.convergence import convergence
 from orchestrator.report.metric_names import (
     is_told,
     notes_on_absent_classes,
@@ -41,6 +41,8 @@ class Cell:
     strong: bool = False
     anchor: str | None = None
     """Where on the page more is said."""
+    value: float | None = None
+    """What it is sorted by, where its text does not begin with that number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,6 @@ def best_table(report: SweepReport) -> Table:
             if found and report.has_final and found.images == "validation":
                 text += " on val"
             differences.append(Cell(text=text, strong=bool(found and found.verdict == "better")))
-        converged = {True: "yes", False: "no", None: "cannot say"}[convergence(study).converged]
         rows.append(
             Row(
                 cells=[
@@ -105,7 +106,7 @@ def best_table(report: SweepReport) -> Table:
                     *(_best_number(report, study, name) for name in numbers),
                     Cell(text=config_text(study.searched(study.chosen))),
                     Cell(text=f"#{study.chosen.number}"),
-                    Cell(text=converged),
+                    Cell(text=convergence(study).short),
                     *differences,
                 ]
             )

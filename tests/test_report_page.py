@@ -131,7 +131,9 @@ def test_what_is_typed_is_shown_as_code(report):
 def test_every_link_leads_somewhere(report):
     tags = Tags(page(report))
     targets = {value for name, value in tags.attributes if name == "id"}
-    links = {value[1:] for name, value in tags.attributes if name == "href" and value[0] == "#"}
+    links = {
+        value[1:] for name, value in tags.attributes if name == "href" and value and value[0] == "#"
+    }
     assert links and links <= targets
     assert {study.anchor for study in report.studies} <= targets
 

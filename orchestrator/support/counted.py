@@ -11,4 +11,5 @@ def counted(number: int, thing: str, things: str = "") -> str:
 def _plural(thing: str) -> str:
     if re.search(r"[^aeiou]y$", thing):
         return f"{thing[:-1]}ies"
-    return f"{thing}es" if re.search(r"(s|x|ch|sh)$", thing) else f"{thing}s"
+    # The ch of an epoch is a k.
+    return f"{thing}es" if re.search(r"(s|x|(?<!o)ch|sh)$", thing) else f"{thing}s"

@@ -56,7 +56,8 @@ def convergence(study: StudyReport) -> Convergence:
         return Convergence(
             verdict="not over",
             short=f"not over: {ended} of {counted(planned, 'trial')}",
-            sentence=f"The search is not over ({ended} of {counted(planned, 'trial')}); so far {where}.",
+            sentence=f"The search is not over ({ended} of {counted(planned, 'trial')}); so far "
+            f"{where}.",
         )
     if ended < MIN_TRIALS:
         return Convergence(
@@ -90,7 +91,8 @@ def what_would_help(study: StudyReport, *, ended: int = 0, complete: int = 0) ->
     """What would bring a study to so many trials that ended, and so many complete ones."""
     now, planned = len(study.finished), study.plan.num_trials
     if now < planned:
-        return f"the search is not over ({now} of {counted(planned, 'trial')}): `orchestrator resume` goes on"
+        left = f"{now} of {counted(planned, 'trial')}"
+        return f"the search is not over ({left}): `orchestrator resume` goes on"
     room = study.space.num_combinations()
     if room <= now:
         return (

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from orchestrator.data.arrow_rows import ArrowRows, ParquetRows
+from orchestrator.data.cifar_batches import binary_rows, binary_rows_of_100, pickled_rows
+from orchestrator.data.idx_files import idx_rows
+from orchestrator.data.mat_files import svhn_rows
 from orchestrator.data.task import Held
 
 MAX_OPEN = 4
@@ -28,6 +31,11 @@ class Holder(Protocol):
 HOLDERS: dict[str, Callable[[str, str], Holder]] = {
     "arrow": ArrowRows,
     "parquet": ParquetRows,
+    "cifar_pickle": pickled_rows,
+    "cifar10_binary": binary_rows,
+    "cifar100_binary": binary_rows_of_100,
+    "idx": idx_rows,
+    "svhn": svhn_rows,
 }
 """What opens a file, given its path and the column of the images."""
 

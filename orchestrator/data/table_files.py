@@ -6,6 +6,7 @@ photos/train/metadata.jsonl  photos/train/1.jpg      as `imagefolder` of Hugging
 data/train-00000-of-00002.parquet                    as the hub has it, images and all
 """
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -141,7 +142,8 @@ def _tables_in(folder: Path) -> list[Path]:
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    with os.scandir(folder) as entries:
+        return sorted(folder / one.name for one in entries if one.is_dir() and one.name[0] != ".")
 
 
 def _form(name: str, find: Callable[[Path], Files], kind: str = "") -> Form:

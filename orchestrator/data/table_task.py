@@ -11,9 +11,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from orchestrator.data.class_names import say_alike
 from orchestrator.data.columns import Columns, find_columns
@@ -39,7 +38,8 @@ class Part:
     split: str = ""
 
 
-class _Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Row:
     source: Path
     line: int
     file: str
@@ -212,7 +212,7 @@ class _Reader:
             for row in rows:
                 split = _as_ours(split_of(row.split))
                 if split:
-                    kept.append(row._replace(split=split))
+                    kept.append(replace(row, split=split))
                     continue
                 said = f"split {brief(row.split)}" if row.split else "no split"
                 message = f"{said}: it is one of train, val, test"
@@ -221,7 +221,7 @@ class _Reader:
         folders = [_split_in_path(row.file) for row in rows if row.held is None]
         if len(folders) == len(rows) and all(folders) and {"train"} < set(folders):
             split_rows = zip(rows, folders, strict=True)
-            return [row._replace(split=split) for row, split in split_rows], (
+            return [replace(row, split=split) for row, split in split_rows], (
                 "as the folders in the paths are named"
             )
         return rows, ""

@@ -1,0 +1,49 @@
+"""The IDX files of MNIST and its successors, plain or as gzip.
+
+http://yann.lecun.com/exdb/mnist/: two zeros, the type (8: bytes), the number of sizes, then the
+sizes, four bytes each, the highest first.
+"""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.data.array_rows import ArrayRows
+from orchestrator.data.task import DataError
+
+MAX_BYTES = 4 << 30
+
+
+def read_idx(path: str) -> np.ndarray:
+    """The array in a file; DataError where it is none of bytes."""
+    try:
+        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
+            data = file.read(MAX_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    num_sizes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
+    begin = 4 + 4 * num_sizes
+    sizes = [int(size) for size in np.frombuffer(data[4:begin][: 4 * num_sizes], ">u4")]
+    if not num_sizes or len(sizes) != num_sizes or math.prod(sizes) != len(data) - begin:
+        raise DataError(f"{path} is no IDX file of bytes, or not all of it")
+    return np.frombuffer(data, np.uint8, offset=begin).reshape(sizes)
+
+
+def read_images(path: str) -> np.ndarray:
+    """(N, H, W)."""
+    images = read_idx(path)
+    if images.ndim != 3:
+        raise DataError(f"{path} has {images.ndim} sizes; images have 3")
+    return images
+
+
+def idx_rows(path: str, column: str) -> ArrayRows:
+    return ArrayRows(path, read_images)
+
+
+def there(folder: Path, name: str) -> str | None:
+    """The file of this name, or of the same name and gzip."""
+    return next((one for one in (name, f"{name}.gz") if (folder / one).is_file()), None)

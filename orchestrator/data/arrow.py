@@ -35,6 +35,8 @@ class ArrowImages:
         batch = reader.get_batch(0)
         batch.validate(full=True)
         images, labels, self.contents, checksums = batch.columns
+        if not isinstance(images, pa.FixedShapeTensorArray):  # a damaged schema says another type
+            raise ValueError("not a file of decoded images")
         self.images = images.to_numpy_ndarray()
         self.labels = labels.to_numpy()
         self.checksums = checksums.to_numpy()

@@ -32,7 +32,7 @@ def check(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="quickstart, vtab, fgvc, or a folder of images.",
+            help="quickstart, vtab, fgvc, a folder of images, or a table of paths and labels.",
             autocompletion=completed(suite_names),
         ),
     ],

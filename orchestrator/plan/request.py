@@ -28,7 +28,8 @@ class SweepRequest:
     suite: Annotated[
         str,
         Option(
-            "quickstart, vtab, fgvc, a folder of images, or a .yaml file that says all this.",
+            "quickstart, vtab, fgvc, a folder of images, a table of paths and labels (.csv ...), "
+            "or a .yaml file that says all this.",
             "Data",
             positional=True,
             names=suite_names,
@@ -38,7 +39,8 @@ class SweepRequest:
     data: Annotated[
         Path | None,
         Option(
-            "The folder that holds the folders of vtab and fgvc.",
+            "The folder that holds the folders of vtab and fgvc; of a table, the one that its "
+            "paths are relative to.",
             "Data",
             default="$ORCHESTRATOR_DATA, then ./data",
         ),

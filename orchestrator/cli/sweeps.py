@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.api.requests import PlanRequest, ResumeRequest, StartRequest
+from orchestrator.cli.next_steps import activating, after_a_search
 from orchestrator.cli.options import (
     INTERRUPTED,
     SOME_FAILED,
@@ -189,23 +190,24 @@ def _show_end(outcome: "Outcome", folder: Path) -> int:
         _say(f"stopped: {outcome.stop_reason}")
     if outcome.num_finished < outcome.num_planned:
         left = outcome.num_planned - outcome.num_finished
+        first = f"{activation} && " if (activation := activating()) else ""
         _say(
             f"stopped with {counted(left, 'trial')} left; go on with: "
-            f"orchestrator resume {typed(folder)}"
+            f"{first}orchestrator resume {typed(folder)}"
         )
         return INTERRUPTED
     _say(
         f"results {near(folder / 'results.parquet')}, "
         f"best configurations and prompts {near(folder / 'best')}"
     )
-    _say(f"review with: orchestrator ui {typed(folder)}")
     if outcome.num_failed:
         _say(
             f"{counted(outcome.num_failed, 'trial')} failed; "
             f"`orchestrator status {typed(folder)}` names the reasons"
         )
-        return SOME_FAILED
-    return 0
+    for line in after_a_search(folder):
+        _say(line)
+    return SOME_FAILED if outcome.num_failed else 0
 
 
 def _show_sweep(found: "Sweep") -> None:

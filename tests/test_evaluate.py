@@ -3,10 +3,13 @@
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,8 +23,9 @@ from orchestrator.bundle.evaluation import Evaluation, Tally
 from orchestrator.bundle.prediction import Candidate, Prediction
 from orchestrator.cli import app
 from orchestrator.data.cache import task_fingerprint
+from orchestrator.data.images import read
 from orchestrator.data.labelled_images import labelled_images
-from orchestrator.data.task import DataError
+from orchestrator.data.task import DataError, Split
 from orchestrator.data.vtab import read_vtab_task
 from orchestrator.support.uncertainty import accuracy_text
 from orchestrator.training.backbone import image_transform
@@ -175,7 +179,7 @@ def test_the_terminal_shows_how_sure_it_is_every_class_and_what_is_taken_for_wha
     [
         ("train", ("warning: ", "24 are among those it was trained on")),
         ("val", ("warning: ", "24 among those it was chosen on")),
-        ("test", ("note: none of these images", "24 of 24 are test images of its task")),
+        ("test", ("note: none of these files", "24 of 24 are test images of its task")),
     ],
 )
 def test_images_that_the_bundle_has_seen_are_known_by_their_content(
@@ -252,6 +256,65 @@ def test_what_is_left_out_and_taken_for_a_class_is_said(tmp_path):
         assert expected in said
 
 
+def as_csv(split: Split, folder: Path, labels: Sequence[str]) -> Path:
+    lines = [f'{example.file},"{labels[example.label]}"' for example in split.examples]
+    path = folder / f"{split.name}-of-{labels[0][:1]}.csv"
+    path.write_text("\n".join(["image,label", *lines]).replace('"green"', '""green""'))
+    return path
+
+
+def as_parquet(split: Split, folder: Path) -> Path:
+    """As the hub has it, the images inside."""
+    images = [{"bytes": example.path.read_bytes(), "path": None} for example in split.examples]
+    labels = [NAMES[example.label] for example in split.examples]
+    path = folder / "photos.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": labels}), path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["names", "numbers", "parquet"])
+def test_a_table_is_measured_on_like_the_folder(form, bundle, task_folder, tmp_path):
+    split = read_vtab_task(task_folder).splits["val"]
+    if form == "parquet":
+        table = as_parquet(split, tmp_path)
+    else:
+        table = as_csv(split, task_folder, NAMES if form == "names" else ("0", "1", "2"))
+    found = load_bundle(bundle).evaluate(table)
+    assert (found.accuracy, found.num_images) == (read_bundle(bundle).val_accuracy, 24)
+    assert found.seen is not None and found.seen.chosen_on == 24
+    said = "\n".join(found.notes)
+    assert "with columns image, label" in said
+    assert ("labels are the numbers of the classes" in said) == (form == "numbers")
+
+
+def test_of_a_table_with_splits_test_is_measured_on(tmp_path):
+    write_pictures(tmp_path, "cat", "dog")
+    table = tmp_path / "photos.csv"
+    table.write_text("image,label,split\ncat/0.png,cat,train\ndog/1.png,dog,test\n")
+    found = labelled_images(table, KNOWN)
+    assert [str(one.path) for one in found.images] == [str(tmp_path / "dog/1.png")]  # type: ignore[union-attr]
+    assert any("1 of 2 rows" in note for note in found.notes)
+    table.write_text("image,label,split\ncat/0.png,cat,train\n")
+    with pytest.raises(DataError, match="names no row as test"):
+        labelled_images(table, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("cat/0.png,cta", r"photos\.csv:3: label 'cta' is no class of this bundle"),
+        ("cat/0.png,", r"photos\.csv:3: 'cat/0\.png' has no label"),
+        ("../0.png,cat", r"photos\.csv:3: .* leads out of"),
+        ("cat/0.png", r"photos\.csv:3: has 1 fields"),
+    ],
+)
+def test_a_wrong_row_of_a_table_is_named(row, message, tmp_path):
+    write_pictures(tmp_path, "cat")
+    (tmp_path / "photos.csv").write_text(f"image,label\ncat/1.png,cat\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        labelled_images(tmp_path / "photos.csv", KNOWN)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -273,4 +336,5 @@ def test_a_list_leads_to_no_image_outside_of_its_folder(tmp_path):
     (tmp_path / "lists/cat/out.png").symlink_to(tmp_path / "elsewhere/0.png")
     (tmp_path / "lists/list.txt").write_text("cat/1.png 0\ncat/out.png 0\n")
     _, out = labelled_images(tmp_path / "lists/list.txt", KNOWN).images
-    assert "leads out of the folder" in out.error  # type: ignore[union-attr]
+    with pytest.raises(DataError, match="leads out of the folder"):
+        read(out)  # type: ignore[arg-type]

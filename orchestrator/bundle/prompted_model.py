@@ -15,9 +15,10 @@ from orchestrator.bundle.evaluation import Evaluation, Tally
 from orchestrator.bundle.prediction import Candidate, Prediction
 from orchestrator.bundle.seen import SeenImages, seen_images
 from orchestrator.data.image_paths import Unreadable
-from orchestrator.data.images import MAX_FILE_BYTES, parallel_map
+from orchestrator.data.images import MAX_FILE_BYTES, parallel_map, read
 from orchestrator.data.labelled_images import LabelledImages, labelled_images
 from orchestrator.data.pixels import decode
+from orchestrator.data.task import Example
 from orchestrator.data.transform import ImageTransform
 from orchestrator.support.phases import each, phase
 from orchestrator.support.regular_file import read_regular
@@ -63,7 +64,7 @@ class PromptedModel:
 
     def predict_each(
         self,
-        paths: Iterable[str | Path | Unreadable],
+        paths: Iterable[str | Path | Example | Unreadable],
         *,
         batch_size: int = 64,
         top: int = 1,
@@ -102,7 +103,7 @@ class PromptedModel:
 
     def seen(self, labelled: LabelledImages, *, data: str | Path | None = None) -> SeenImages:
         """Which of these images it was trained or chosen on."""
-        files = [one for one in labelled.images if isinstance(one, Path)]
+        files = [one for one in labelled.images if not isinstance(one, Unreadable)]
         with phase("comparing with the images of its task"):
             return seen_images(self.bundle, files, data=None if data is None else Path(data))
 
@@ -121,12 +122,15 @@ class PromptedModel:
         pixels = (self._transform.apply(image) for image in images)
         return self._predictions(list(zip(names, pixels, strict=True)), 1)
 
-    def _read(self, path: str | Path | Unreadable) -> tuple[str, np.ndarray] | Unreadable:
+    def _read(self, path: str | Path | Example | Unreadable) -> tuple[str, np.ndarray] | Unreadable:
         if isinstance(path, Unreadable):
             return path
-        name = str(path)
+        name = str(path.path if isinstance(path, Example) else path)
         try:
-            content = read_regular(Path(path), most_bytes=MAX_FILE_BYTES)
+            if isinstance(path, Example):
+                content = read(path)
+            else:
+                content = read_regular(Path(path), most_bytes=MAX_FILE_BYTES)
             return name, self._transform.apply(decode(content, name))
         except (ValueError, OSError) as error:
             reason = f"{name!r}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.data.task import Example
 
+ANY_SIZE, GONE = -1, -2
+
 if TYPE_CHECKING:
     from orchestrator.bundle.bundle import Bundle
     from orchestrator.data.images import ContentHashes
@@ -51,7 +53,7 @@ class SeenImages:
                 f"of these {self.num_images:,} images {' and '.join(parts)}: the accuracy is "
                 "higher than it would be on new images"
             )
-        told = "none of these images is among those that the bundle was trained or chosen on"
+        told = "none of these files is a copy of one that the bundle was trained or chosen on"
         if self.test:
             told += f"; {self.test:,} of {self.num_images:,} are test images of its task"
         if self.test and stage == "search":
@@ -59,7 +61,9 @@ class SeenImages:
         return told
 
 
-def seen_images(bundle: "Bundle", images: Sequence[Path], *, data: Path | None) -> SeenImages:
+def seen_images(
+    bundle: "Bundle", images: Sequence[Path | Example], *, data: Path | None
+) -> SeenImages:
     """Compare with the splits of the bundle's task, where it lies or at `data`.
 
     Raises nothing: what stands in the way of knowing is in `unknown`.
@@ -71,7 +75,10 @@ def seen_images(bundle: "Bundle", images: Sequence[Path], *, data: Path | None) 
         reason = str(error).partition("\n")[0]
         return SeenImages(num_images=num_images, unknown=reason)
     here = [
-        Example(str(path.parent.absolute()), path.name, 0, 0, is_linked=True) for path in images
+        one
+        if isinstance(one, Example)
+        else Example(str(one.parent.absolute()), one.name, 0, 0, is_linked=True)
+        for one in images
     ]
     contents = _contents(here, _sizes(one for split in splits for one in split), hashes)
     sizes = _sizes(here)
@@ -111,17 +118,21 @@ def _splits_of(
 
 
 def _sizes(examples: Iterable[Example]) -> set[int]:
-    return {size for one in examples if (size := _size(one))}
+    return {_size(one) for one in examples}
 
 
 def _size(example: Example) -> int:
+    """Of a file; ANY_SIZE of an image that a file holds, GONE where there is none."""
+    if example.held is not None:
+        return ANY_SIZE
     try:
         return os.stat(example.path).st_size  # noqa: PTH116
     except (OSError, ValueError):
-        return 0
+        return GONE
 
 
 def _contents(examples: Sequence[Example], sizes: set[int], hashes: "ContentHashes") -> list[bytes]:
-    """The sha256 of those that have one of these sizes and can be read."""
-    alike = [one for one in examples if _size(one) in sizes]
+    """The sha256 of those that may have one of these sizes and can be read."""
+    wanted = sizes - {GONE}
+    alike = [one for one in examples if ANY_SIZE in wanted or _size(one) in wanted | {ANY_SIZE}]
     return [content for content in hashes.of(alike) if isinstance(content, bytes)]

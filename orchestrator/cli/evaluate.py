@@ -24,8 +24,9 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="IMAGES",
-            help="A folder with a folder of images for each class, under its name; or a list "
-            "(.txt) of lines `relative/path label`.",
+            help="A folder with a folder of images for each class, under its name; a list (.txt) "
+            "of lines `relative/path label`; or a table (CSV, TSV, JSON lines, Parquet) with "
+            "columns such as image and label.",
         ),
     ],
     csv: CsvOption = None,

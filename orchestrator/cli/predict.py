@@ -150,4 +150,4 @@ def _truth(labelled: "LabelledImages | None", class_names: Sequence[str]) -> Map
     if labelled is None:
         return {}
     pairs = zip(labelled.images, labelled.labels, strict=True)
-    return {str(one) if isinstance(one, Path) else one.image: label for one, label in pairs}
+    return {str(one): label for one, label in pairs if isinstance(one, Path)}

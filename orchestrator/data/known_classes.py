@@ -1,7 +1,8 @@
 """Which of the classes that a model knows a name means."""
 
-import unicodedata
 from collections.abc import Iterable, Sequence
+
+from orchestrator.data.class_names import folded
 
 
 def labels_of(names: Iterable[str], class_names: Sequence[str]) -> dict[str, int]:
@@ -12,16 +13,12 @@ def labels_of(names: Iterable[str], class_names: Sequence[str]) -> dict[str, int
     exact = {name: label for label, name in enumerate(class_names)}
     alike: dict[str, list[int]] = {}
     for label, name in enumerate(class_names):
-        alike.setdefault(_folded(name), []).append(label)
+        alike.setdefault(folded(name), []).append(label)
     found: dict[str, int] = {}
     for name in names:
-        similar = alike.get(_folded(name), [])
+        similar = alike.get(folded(name), [])
         if name in exact:
             found[name] = exact[name]
         elif len(similar) == 1:
             found[name] = similar[0]
     return found
-
-
-def _folded(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).split()).casefold()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.data.image_paths import Unreadable, files_in, left_out_of
-from orchestrator.data.images import locate
 from orchestrator.data.known_classes import labels_of
 from orchestrator.data.layout import class_folders, names, split_of
 from orchestrator.data.reading import Problems, check_labels, check_overlap, task_root
+from orchestrator.data.table import KINDS, is_table
 from orchestrator.data.task import DataError, Example, Split, data_error
 from orchestrator.data.vtab import read_list
 from orchestrator.data.walk import Folder, list_folder
@@ -20,7 +20,7 @@ from orchestrator.support.counted import counted
 from orchestrator.support.did_you_mean import nearest
 from orchestrator.support.foreign_text import visible
 
-LISTS = (".txt",)
+LIST = ".txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class LabelledImages:
     """Files in the order of their folders or of their list, each with its label."""
 
     where: Path
-    images: tuple[Path | Unreadable, ...]
+    images: tuple[Path | Example | Unreadable, ...]
     labels: tuple[int, ...]
     notes: tuple[str, ...]
     """What was left out, and what is not as it might be thought."""
@@ -51,12 +51,14 @@ def labelled_images(where: Path, class_names: Sequence[str]) -> LabelledImages:
         return _in_class_folders(list_folder(where), class_names)
     if not where.exists():
         raise DataError(f"{where}: there is no such folder or list")
-    if where.suffix.lower() not in LISTS:
-        raise DataError(
-            f"{where}: images with labels are a folder of class folders, or a list "
-            f"({', '.join(LISTS)}) of lines `relative/path label`"
-        )
-    return _in_list(where, class_names)
+    if where.suffix.lower() == LIST:
+        return _in_list(where, class_names)
+    if is_table(where):
+        return _in_table(where, class_names)
+    raise DataError(
+        f"{where}: images with labels are a folder of class folders, a list ({LIST}) of lines "
+        f"`relative/path label`, or a table of paths and labels ({', '.join(KINDS)})"
+    )
 
 
 def _in_class_folders(top: Folder, class_names: Sequence[str]) -> LabelledImages:
@@ -129,7 +131,7 @@ def _what_is_unknown(folder: Folder, unknown: Sequence[str], missing: Sequence[s
 
 def _what_it_is(top: Folder, inside: Sequence[str], class_names: Sequence[str]) -> str:
     splits = [one for one in inside if split_of(one)]
-    lists = [name for name in sorted(top.lists) if name.endswith(LISTS)]
+    lists = [name for name in sorted(top.lists) if is_table(Path(name)) or name.endswith(LIST)]
     if lists or splits:
         one = top.path / _for_testing(lists or splits)
         what = "lists" if lists else "splits"
@@ -168,19 +170,19 @@ def _in_list(where: Path, class_names: Sequence[str]) -> LabelledImages:
     errors = [one for one in found.all if one.severity == "error"]
     if errors:
         raise data_error(f"{where} cannot be used as it is", errors)
-    folders: dict[str, str] = {}
+    return _of_examples(where, examples, [str(one) for one in found.all])
+
+
+def _in_table(where: Path, class_names: Sequence[str]) -> LabelledImages:
+    from orchestrator.data.labelled_table import examples_in_table  # where tables are read
+
+    return _of_examples(where, *examples_in_table(where, class_names))
+
+
+def _of_examples(where: Path, examples: Sequence[Example], notes: Sequence[str]) -> LabelledImages:
     return LabelledImages(
         where=where,
-        images=tuple(_located(example, folders) for example in examples),
+        images=tuple(examples),
         labels=tuple(example.label for example in examples),
-        notes=tuple(str(one) for one in found.all),
+        notes=tuple(notes),
     )
-
-
-def _located(example: Example, folders: dict[str, str]) -> Path | Unreadable:
-    """The image, unless a link leads to it out of the folder of the list."""
-    try:
-        locate(example, folders)
-    except DataError as error:
-        return Unreadable(image=str(example.path), error=str(error))
-    return example.path

@@ -138,7 +138,7 @@ class _Reader:
             line = table.lines[index] if table.lines else 0
             try:
                 file, held = named(index)
-                label, rank = _label(labels[index], numbers[index], described)
+                label, rank = label_in(labels[index], numbers[index], described)
             except DataError as error:
                 message = str(error) if line else f"row {index}: {error}"
                 self.found.add(blamed, table.path, line, message)
@@ -285,7 +285,7 @@ def _fault(row: _Row, in_train: set[str], first: _Row) -> str:
     return ""
 
 
-def _label(value: object, number: object, described: Sequence[str]) -> tuple[str, float]:
+def label_in(value: object, number: object, described: Sequence[str]) -> tuple[str, float]:
     """A class's name and its place among the others; an empty name where there is no label."""
     text = _label_text(value)
     if described and text:

@@ -80,7 +80,7 @@ def progress_of(plan: SweepPlan, *, done: int, begun: int, running: int) -> Prog
 def shown(progress: Progress, width: int, height: int) -> list[str]:
     console = Terminal()
     console.size = (width, height)  # type: ignore[assignment]
-    lines = fitted(progress, console, console.options, doing="", hint=HINT)
+    lines = fitted(progress, console, console.options, elapsed=60, left=90, hint=HINT)
     return ["".join(part.text for part in line).rstrip() for line in lines]
 
 
@@ -230,8 +230,8 @@ def test_ctrl_c_is_acknowledged_and_leaves_one_clean_end():
     assert process.returncode == 0 and stopped
     assert screen.text.splitlines() == [
         "planned",
-        "SIGINT: stopping, 1 trial is stopped; `orchestrator resume x` goes on. Once more",
-        " stops at once",
+        "SIGINT: stopping, 1 trial is stopped; `orchestrator resume x` goes on. Ctrl-C on",
+        "ce more stops at once",
         "the table that stays",
     ]
 

@@ -7,7 +7,7 @@ import pytest
 from plans import make_plan, make_record, run_trial
 
 from orchestrator.cli import report as report_command
-from orchestrator.cli import sweeps as sweeps_command
+from orchestrator.cli import status as status_command
 from orchestrator.cli.terminal import Terminal
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record
@@ -43,8 +43,8 @@ def terminal(monkeypatch, module, *, width: int, is_terminal: bool) -> io.String
 def test_the_majority_stands_in_the_table_or_below_it(
     swept, monkeypatch, width, is_terminal, as_column
 ):
-    shown = terminal(monkeypatch, sweeps_command, width=width, is_terminal=is_terminal)
-    sweeps_command._show_summary(*swept)
+    shown = terminal(monkeypatch, status_command, width=width, is_terminal=is_terminal)
+    status_command._show_summary(*swept)
     text = shown.getvalue()
     assert TASK in text and "100.0 (≥ 98.1)" in text
     assert ("majority %" in text.splitlines()[0]) == as_column
@@ -53,8 +53,8 @@ def test_the_majority_stands_in_the_table_or_below_it(
 
 
 def test_a_narrow_terminal_folds_names_not_numbers(swept, monkeypatch):
-    shown = terminal(monkeypatch, sweeps_command, width=80, is_terminal=True)
-    sweeps_command._show_summary(*swept)
+    shown = terminal(monkeypatch, status_command, width=80, is_terminal=True)
+    status_command._show_summary(*swept)
     assert "…" not in shown.getvalue() and "100.0 (≥ 98.1)" in shown.getvalue()
 
 

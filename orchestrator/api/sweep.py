@@ -5,7 +5,7 @@ import html
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.keywords import takes
 from orchestrator.api.requests import FinalizeRequest, PlanRequest, ResumeRequest
@@ -14,7 +14,15 @@ from orchestrator.data.cache import ImageCache
 from orchestrator.plan.places import Places, at_places, find_places, keep_places
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, save_plan
 from orchestrator.record.database import ask_once, default_storage, with_driver
-from orchestrator.record.owner import claim_folder, default_folder, leased, owned, unowned
+from orchestrator.record.owner import (
+    claim_folder,
+    default_folder,
+    driver_of,
+    leased,
+    owned,
+    unowned,
+    would_see_driver,
+)
 from orchestrator.record.record import Record, TrialRecord, best_of
 from orchestrator.record.stored_plan import find_plan
 from orchestrator.run.request import RunRequest
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
     from orchestrator.record.final_outcome import StudyOutcome
     from orchestrator.report.final import FinalResult
     from orchestrator.report.summary import StudySummary
+    from orchestrator.report.sweep_state import SweepState
     from orchestrator.run.doctor import Examination
     from orchestrator.run.engine import Engine
     from orchestrator.run.progress import Progress
@@ -317,7 +326,25 @@ class Sweep:
         """
         import pandas
 
-        return pandas.DataFrame([row.as_json() for row in self.summaries()])
+        return pandas.DataFrame(self.status_rows())
+
+    def status_rows(self) -> "list[dict[str, Any]]":
+        """The rows of `status`, each with what is said of the sweep as a whole."""
+        whole = self.state().as_json()
+        return [{**row.as_json(), **whole} for row in self.summaries()]
+
+    def state(self) -> "SweepState":
+        """Whether it is run now and by whom, how long it ran, and about how long it still takes."""
+        from orchestrator.report.sweep_state import sweep_state
+
+        driver = driver_of(self.folder, self.storage, self.name)
+        with self.reading() as record:
+            return sweep_state(
+                self.frozen_plan,
+                record.all_trials(),
+                driver,
+                sees_driver=would_see_driver(self.folder, self.storage),
+            )
 
     def summaries(self) -> "list[StudySummary]":
         """The rows of `status`."""

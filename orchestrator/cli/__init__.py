@@ -23,7 +23,7 @@ COMMANDS = [
     for name, where, line in (
         ("sweep", "sweeps:sweep", "Search every method on every task of a suite."),
         ("resume", "sweeps:resume", "Go on with a sweep that was stopped or killed."),
-        ("status", "sweeps:status", "How far each study is, and the best so far."),
+        ("status", "status:status", "How far each study is, and the best so far."),
         (
             "finalize",
             "finalize:finalize",

@@ -79,6 +79,8 @@ class LiveView:
                 self._progress,
                 self._console,
                 options,
+                elapsed=self._progress.elapsed_seconds,
+                left=self._progress.seconds_left(),
                 doing=f"{sentence(list(self._phases))} ..." if self._phases else "",
                 hint=self._stopping() if stop_requested() else hint,
             )
@@ -87,7 +89,7 @@ class LiveView:
         stopped = counted(self._progress.num_running, "trial is", "trials are")
         return (
             f"{stop_requested()}: stopping, {stopped} stopped; `{self._resume}` goes on. "
-            "Once more stops at once"
+            "Ctrl-C once more stops at once"
         )
 
 

@@ -32,19 +32,21 @@ def fitted(
     console: Terminal,
     options: ConsoleOptions,
     *,
-    doing: str,
+    elapsed: float,
+    left: float | None,
     hint: str,
-    elapsed_seconds: float | None = None,
+    doing: str = "",
 ) -> Lines:
     """The view, in two rows less than there are: one is for the cursor, where a terminal echoes
     what is typed, and one so that nothing is scrolled away.
 
-    `doing`: what keeps the sweep busy beside trials, if anything; `hint`: what the user can do.
+    `elapsed` and `left` are seconds; `doing`: what keeps the sweep busy beside trials, if
+    anything; `hint`: what the user can do.
     """
     size = options.size
     options = options.update(max_width=size.width, height=None)
     below = [console.render_lines(Text(), options, pad=False)] if size.height > 15 else []
-    told = list(_totals(progress, elapsed_seconds))
+    told = list(_totals(progress, elapsed, left))
     if size.height > 12 and (best := _newest_best(progress)):
         told.append(best)
     for line in [*told, doing, hint]:
@@ -58,7 +60,7 @@ def _as_text(line: str) -> Text:
     return Text(line, overflow="fold")
 
 
-def _totals(progress: Progress, elapsed_seconds: float | None) -> Iterator[str]:
+def _totals(progress: Progress, elapsed: float, left: float | None) -> Iterator[str]:
     states = [
         f"{number:,} {state}"
         for state in ("complete", "pruned", "failed")
@@ -72,8 +74,6 @@ def _totals(progress: Progress, elapsed_seconds: float | None) -> Iterator[str]:
             running,
         ]
     )
-    elapsed = progress.elapsed_seconds if elapsed_seconds is None else elapsed_seconds
-    left = progress.seconds_left()
     told = [f"{duration(elapsed)} elapsed"]
     if left is not None:
         told.append(f"about {duration(left)} left")

@@ -1,14 +1,11 @@
-"""`sweep`, `resume`, `status`: a sweep from its start to its table."""
+"""`sweep`, `resume`: a sweep from its start to its table."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from orchestrator.api.requests import PlanRequest, ResumeRequest, StartRequest
 from orchestrator.cli.next_steps import activating, after_a_search
@@ -17,12 +14,12 @@ from orchestrator.cli.options import (
     SOME_FAILED,
     DataOption,
     Folder,
-    Json,
     Storage,
     WeightsOption,
     with_requests,
 )
 from orchestrator.cli.pruner_options import with_pruner_options
+from orchestrator.cli.status import show_sweep
 from orchestrator.cli.terminal import Terminal
 from orchestrator.plan.request import FinalRequest
 from orchestrator.run.request import RunRequest, hours_until
@@ -30,12 +27,7 @@ from orchestrator.support.counted import counted
 from orchestrator.support.near import near, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.api.sweep import Sweep
-    from orchestrator.plan.plan import SweepPlan
-    from orchestrator.record.record import Record
-    from orchestrator.report.summary import StudySummary
     from orchestrator.run.engine import Engine
     from orchestrator.run.sweep import Outcome
 
@@ -121,20 +113,6 @@ def resume(
     _leave(_run(found, where, engine))
 
 
-def status(folder: Folder, storage: Storage = None, as_json: Json = False) -> None:
-    """Trials done, pruned, failed and left of each study, and the best so far.
-
-    orchestrator status sweeps/photos-20261121-120000
-    """
-    from orchestrator.api.sweep import Sweep
-
-    found = Sweep.open(folder, storage=storage)
-    if as_json:
-        typer.echo(json.dumps([row.as_json() for row in found.summaries()], indent=2))
-    else:
-        _show_sweep(found)
-
-
 def _run(found: "Sweep", where: RunRequest, engine: "Engine") -> int:
     """The exit code of the command."""
     from orchestrator.cli.live import LiveView
@@ -150,7 +128,7 @@ def _run(found: "Sweep", where: RunRequest, engine: "Engine") -> int:
             in_place=engine.is_apart,
         ),
     )
-    _show_sweep(found)
+    show_sweep(found)
     exit_code = _show_end(outcome, found.folder)
     return INTERRUPTED if stop_requested() else exit_code
 
@@ -208,78 +186,6 @@ def _show_end(outcome: "Outcome", folder: Path) -> int:
     for line in after_a_search(folder):
         _say(line)
     return SOME_FAILED if outcome.num_failed else 0
-
-
-def _show_sweep(found: "Sweep") -> None:
-    from orchestrator.report.final import final_results
-    from orchestrator.report.tested import stage_lines
-
-    with found.reading() as record:
-        _show_summary(found.frozen_plan, record)
-        # Of the newest round; the numbers are in the report.
-        results = final_results(found.folder, found.frozen_plan, record)
-        for line in stage_lines(results, record.trials):
-            _say(line)
-
-
-def _show_summary(plan: "SweepPlan", record: "Record") -> None:
-    from orchestrator.report.cautions import cautions
-    from orchestrator.report.summary import summary_table
-
-    rows = summary_table(plan, record)
-    _show_studies(rows)
-    for row in rows:
-        if row.config_text:
-            _say(f"best of {row.study}: {row.config_text}")
-    for study in plan.studies:
-        for caution in cautions(plan.task(study.task), record.trials(study.name)):
-            _say(f"{study.name}: {caution}")
-    failed = [trial for trial in record.each_trial() if trial.state == "failed"]
-    for trial in failed[:10]:
-        _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")
-    if len(failed) > 10:
-        _say(f"and {len(failed) - 10} more, see results.parquet")
-
-
-def _show_studies(rows: "Sequence[StudySummary]") -> None:
-    """The table, with the share of the most frequent class as its last column where that fits."""
-    with_majority = any(row.majority_text for row in rows)
-    table = _study_table(rows, with_majority=with_majority)
-    if with_majority and console.is_terminal and console.whole_width(table) > console.width:
-        console.print_table(_study_table(rows, with_majority=False))
-        shares = {row.task: row.majority_text for row in rows if row.majority_text}
-        told = ", ".join(f"{task} {share} %" for task, share in shares.items())
-        _say(f"always answering the most frequent class gives: {told}")
-    else:
-        console.print_table(table)
-
-
-def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Table:
-    from orchestrator.training.objective import DEFAULT_METRIC
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("task", "method"):
-        table.add_column(name, overflow="fold")
-    # Plain accuracy needs no name beside it.
-    with_metric = any(row.metric != DEFAULT_METRIC for row in rows)
-    if with_metric:
-        table.add_column("metric", overflow="fold")
-    numbers = ["complete", "pruned", "failed", "left", "best val %"]
-    for name in [*numbers, "majority %"] if with_majority else numbers:
-        table.add_column(name, justify="right", overflow="fold")
-    for row in rows:
-        cells = [
-            row.task,
-            row.space,
-            *([row.metric] if with_metric else []),
-            str(row.complete),
-            str(row.pruned),
-            Text(str(row.failed), style="red" if row.failed else ""),
-            str(row.planned - row.complete - row.pruned - row.failed),
-            row.best_text,
-        ]
-        table.add_row(*cells, row.majority_text) if with_majority else table.add_row(*cells)
-    return table
 
 
 def _say(line: str) -> None:

@@ -9,9 +9,11 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,8 @@ def owned(folder: Path) -> Iterator[None]:
     refuse_links_within(folder)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(folder / LOCK_FILE, flags, 0o666), "r+", encoding="utf-8") as file:
-        if not take(file):
+        # Who only asks whether it is taken holds it for a moment.
+        if not take(file) and (time.sleep(0.2) or not take(file)):
             file.seek(0)
             raise ValueError(f"{folder}: is being run by {_describe(file.read())}")
         file.truncate(0)
@@ -77,13 +80,51 @@ def unowned(folder: Path) -> Iterator[None]:
 
 
 def _refuse_owner(folder: Path) -> None:
+    text = _note_of_owner(folder)
+    if text is not None:
+        raise ValueError(f"{folder}: is being run by {_describe(text)}")
+
+
+def _note_of_owner(folder: Path) -> str | None:
+    """What the process that holds the folder wrote of itself; None if none holds it."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return  # nobody ever ran it here
+        return None  # nobody ever ran it here
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
-        if not take(file, shared=True):
-            raise ValueError(f"{folder}: is being run by {_describe(file.read())}")
+        return None if take(file, shared=True) else file.read()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """A process that holds a sweep now."""
+
+    who: str
+    """`process 12 on node-1 since 2026-01-31T12:00:00+00:00`."""
+    since: datetime | None
+    """With its time zone; None where it did not say."""
+
+
+def driver_of(folder: Path, storage_url: str | None, sweep: str) -> Driver | None:
+    """Who holds the sweep now, if anybody; asks as a reader, and takes nothing from anybody."""
+    text = _note_of_owner(folder)
+    if text is not None:
+        return Driver(who=_describe(text), since=_since(text))
+    if not _has_leases(storage_url):
+        return None
+    assert storage_url is not None
+    with make_engine(storage_url, poolclass=sqlalchemy.NullPool).connect() as connection:
+        found = _holding(connection, _key(sweep))
+    return found and Driver(who=_in_words(*found[:3]), since=found[3])
+
+
+def would_see_driver(folder: Path, storage_url: str | None) -> bool:
+    """Whether `driver_of` could tell of one, on whatever machine it runs."""
+    return folder.is_dir() or _has_leases(storage_url)
+
+
+def _has_leases(storage_url: str | None) -> bool:
+    return storage_url is not None and storage_url.startswith("postgres")
 
 
 @contextmanager
@@ -94,7 +135,7 @@ def leased(storage_url: str | None, sweep: str) -> Iterator[None]:
     forgotten us: the sweep is taken again before anything is written, unless another driver was
     there meanwhile.
     """
-    if storage_url is None or not storage_url.startswith("postgres"):
+    if storage_url is None or not _has_leases(storage_url):
         yield
         return
     lease = _Lease(storage_url, sweep)
@@ -111,7 +152,7 @@ class _Lease:
 
     def __init__(self, storage_url: str, sweep: str) -> None:
         self._sweep = sweep
-        self._key = int.from_bytes(hashlib.sha256(sweep.encode()).digest()[:4], "big") >> 1
+        self._key = _key(sweep)
         self._engine = make_engine(storage_url, poolclass=sqlalchemy.NullPool)
         self._connection: sqlalchemy.Connection | None = None
         self._process = f"orchestrator process {os.getpid()} on {socket.gethostname()}"[:63]
@@ -172,18 +213,32 @@ class _Lease:
         )
 
 
+def _key(sweep: str) -> int:
+    """Of the lock of the server that stands for a sweep."""
+    return int.from_bytes(hashlib.sha256(sweep.encode()).digest()[:4], "big") >> 1
+
+
 def _holder(connection: sqlalchemy.Connection, key: int) -> str:
-    found = connection.execute(
+    found = _holding(connection, key)
+    if found is None:
+        return "another process, which has just ended: try again"
+    return _in_words(*found[:3])
+
+
+def _holding(connection: sqlalchemy.Connection, key: int) -> Any:
+    """Name, address, age and begin of the connection that has the lock, or None."""
+    return connection.execute(
         sqlalchemy.text(
-            "SELECT application_name, client_addr, date_trunc('second', now() - backend_start) "
+            "SELECT application_name, client_addr, date_trunc('second', now() - backend_start), "
+            "backend_start "
             "FROM pg_locks JOIN pg_stat_activity USING (pid) "
             "WHERE locktype = 'advisory' AND classid = 0 AND objid = :key AND granted"
         ),
         {"key": key},
     ).first()
-    if found is None:
-        return "another process, which has just ended: try again"
-    name, address, age = found
+
+
+def _in_words(name: str, address: str | None, age: object) -> str:
     return f"{name}{f' ({address})' if address else ''}, for {age} (hours:minutes:seconds)"
 
 
@@ -193,3 +248,11 @@ def _describe(text: str) -> str:
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _since(text: str) -> datetime | None:
+    try:
+        since = datetime.fromisoformat(json.loads(text)["since"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return since if since.tzinfo else None

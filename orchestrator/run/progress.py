@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
-from orchestrator.report.time_left import Pace, seconds_of
+from orchestrator.report.time_left import Pace, Running, seconds_of
 from orchestrator.support.counted import counted
 from orchestrator.support.durations import duration
 from orchestrator.support.shown_values import config_text
@@ -65,6 +65,14 @@ class Progress:
         for trial in record.each_trial():
             self._count(trial)
         self._worker_seconds = 0.0
+
+    @classmethod
+    def seen(cls, plan: SweepPlan, record: Record, running: Running) -> "Progress":
+        """Of a sweep that another process runs, as it is now."""
+        progress = cls(plan, record)
+        for study, trials in running.items():
+            progress.studies[study].running.update(trials)
+        return progress
 
     @property
     def finished(self) -> int:

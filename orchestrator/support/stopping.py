@@ -160,7 +160,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         if _signals.at_once:
             raise KeyboardInterrupt
     else:
-        _tell(f"{name}: stopped")
+        if not _signals.acknowledged:
+            _tell(f"{name}: stopped")
         raise KeyboardInterrupt
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -428,18 +429,26 @@ def test_the_registered_model_answers_on_images(gated, task_folder, tmp_path):
     expected = load_bundle(gated).predict(files)
     assert found["label"].tolist() == [prediction.label for prediction in expected]
     assert found["class_name"].tolist() == [prediction.class_name for prediction in expected]
-    asked = tmp_path / "asked.json"
-    images = [[base64.b64encode(file.read_bytes()).decode()] for file in files]
-    asked.write_text(json.dumps({"dataframe_split": {"columns": ["image"], "data": images}}))
-    command = ["predict", "-m", version.source, "-i", asked, "-t", "json", "-o", tmp_path / "out"]
-    subprocess.run(
-        [sys.executable, "-m", "mlflow", "models", *map(str, command), "--env-manager", "local"],
-        env={**os.environ, "MLFLOW_TRACKING_URI": uri},
+    page = (Path(__file__).parents[1] / "docs" / "bundles.md").read_text()
+    commands = page.partition("runs these commands -->\n```bash\n")[2].partition("```")[0]
+    for told, here in {
+        "sqlite:///$PWD/sweeps/photos/mlflow.db": uri,
+        "photos.photos@champion": "sweep.colours@best-val",
+        "new/*.jpg": " ".join(shlex.quote(str(file)) for file in files),
+        "\npython ": f"\n{shlex.quote(sys.executable)} ",
+        "\nmlflow ": f"\n{shlex.quote(sys.executable)} -m mlflow ",
+    }.items():
+        assert commands.count(told) == 1, told
+        commands = commands.replace(told, here)
+    done = subprocess.run(
+        ["bash", "-ec", commands],
+        cwd=tmp_path,
         check=True,
         capture_output=True,
+        text=True,
         timeout=300,
     )
-    rows = json.loads((tmp_path / "out").read_text())["predictions"]
+    rows = json.loads(done.stdout)["predictions"]
     assert [row["label"] for row in rows] == found["label"].tolist()
 
 

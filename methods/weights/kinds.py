@@ -127,3 +127,11 @@ def _kind_of_zip(path: Path) -> Kind:
     raise ValueError(
         f"{path}: is a zip archive with {', '.join(names[:3]) or 'nothing'} in it: unpack it first"
     )
+
+
+def refuse_absent(path: Path) -> None:
+    """ValueError where there is neither a file nor a folder of weights."""
+    if path.is_dir() or path.is_file():
+        return
+    there = "is no regular file" if path.exists() else "there is no such file of weights"
+    raise ValueError(f"{path}: {there}")

@@ -13,7 +13,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from methods.weights.kinds import kind_of, sharded_reason
+from methods.weights.kinds import kind_of, refuse_absent, sharded_reason
 from methods.weights.pickles import read_pickle
 
 _FOLDER_FILES = (
@@ -50,11 +50,9 @@ class Content:
 def read_weights(path: Path) -> Content:
     """Read a file, or the folder of a hub's model. ValueError says what it is instead."""
     try:
+        refuse_absent(path)
         if path.is_dir():
             path = _file_of_folder(path)
-        elif not path.is_file():
-            there = "is no regular file" if path.exists() else "there is no such file of weights"
-            raise ValueError(f"{path}: {there}")
         kind = kind_of(path)
         if kind == "safetensors":
             content = _read_safetensors(path)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.api.keywords import takes
 from orchestrator.api.requests import FinalizeRequest, PlanRequest, ResumeRequest
 from orchestrator.api.view import lines_or_bar, say
-from orchestrator.data.cache import ImageCache
 from orchestrator.plan.places import Places, at_places, find_places, keep_places
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, save_plan
 from orchestrator.record.database import ask_once, default_storage, with_driver
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from orchestrator.api.report import Report
     from orchestrator.bundle.export import Exported
+    from orchestrator.data.cache import ImageCache
     from orchestrator.data.suites import Suite
     from orchestrator.plan.request import FinalRequest
     from orchestrator.record.final_outcome import StudyOutcome
@@ -78,7 +78,7 @@ class Sweep:
         places: Places | None = None,
         data_is_named: bool = False,
         suite: "Suite | None" = None,
-        cache: ImageCache | None = None,
+        cache: "ImageCache | None" = None,
     ) -> None:
         """See `plan` and `open`.
 
@@ -90,7 +90,6 @@ class Sweep:
         self.storage = storage
         """Address of the database with its studies; None: `studies.db` in the folder."""
         self.places = places or Places()
-        self.cache = cache or ImageCache()
         self.frozen_plan = at_places(frozen_plan, self.places)
         """All that it was begun with, as in `sweep.yaml`; images and weights where they are now."""
         self.engine: Engine | None = None
@@ -98,6 +97,7 @@ class Sweep:
         self._frozen = frozen_plan
         self._data_is_named = data_is_named
         self._suite = suite
+        self._cache = cache
         self._is_checked = self._is_new = suite is not None
 
     @classmethod
@@ -122,12 +122,17 @@ class Sweep:
     ) -> "Sweep":
         """Does what `plan` does, from a request; `where` are the machines that precision is
         measured on."""
+        from orchestrator.data.cache import ImageCache
+        from orchestrator.plan.asked import look_at
+
+        folder = claim_folder(request.out or default_folder(request.suite))
+        storage = request.storage and with_driver(request.storage)
+        where.check()
+        asked = look_at(request, name=folder.name, say=say)
         with phase("loading PyTorch"):
             from orchestrator.plan.described import plan_lines
             from orchestrator.plan.prepare import plan_sweep
 
-        folder = claim_folder(request.out or default_folder(request.suite))
-        storage = request.storage and with_driver(request.storage)
         if storage and not dry_run:
             ask_once(storage)
         cache = ImageCache()
@@ -136,6 +141,7 @@ class Sweep:
         frozen, suite = plan_sweep(
             request,
             name=folder.name,
+            asked=asked,
             cache=cache,
             say=say,
             device=engine.slots.device,
@@ -203,6 +209,13 @@ class Sweep:
 
             self._suite = planned_suite(self.frozen_plan)
         return self._suite
+
+    @functools.cached_property
+    def cache(self) -> "ImageCache":
+        """Where decoded images are kept."""
+        from orchestrator.data.cache import ImageCache
+
+        return self._cache or ImageCache()
 
     @functools.cached_property
     def record(self) -> Record:

@@ -124,9 +124,10 @@ def train(
     Same seed, same images: on the same machine the same accuracy. Nothing is written.
     """
     from orchestrator.bundle.bundle import read_bundle
-    from orchestrator.bundle.retrain import recorded_accuracy, train_again
 
     description = read_bundle(bundle)
+    from orchestrator.bundle.retrain import recorded_accuracy, train_again
+
     accuracy = train_again(description, data=data, weights=weights)
     if as_json:
         split = "test" if description.stage == "final" else "val"

@@ -36,16 +36,17 @@ def explain(
     One HTML page: attention over validation images, and how the prompts changed in training. It
     needs the task's images.
     """
+    from orchestrator.bundle.bundle import load_bundle
+
+    model = load_bundle(bundle, weights=weights)
     import numpy as np
 
-    from orchestrator.bundle.bundle import load_bundle
     from orchestrator.bundle.explain import explain as draw
     from orchestrator.bundle.explain import write_page
     from orchestrator.bundle.retrain import find_task
     from orchestrator.data.cache import ImageCache, open_search_splits
     from orchestrator.training.backbone import image_transform
 
-    model = load_bundle(bundle, weights=weights)
     task = find_task(model.bundle, data)
     splits = open_search_splits(task, image_transform(model.bundle.backbone), ImageCache())
     val = splits["val"]

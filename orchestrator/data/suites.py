@@ -28,6 +28,7 @@ from orchestrator.support.locks import exclusive
 logger = logging.getLogger(__name__)
 
 QUICKSTART = "quickstart"
+QUICKSTART_TASKS = ("digits", "generated_orientation", "generated_textures")
 QUICKSTART_BACKBONE = "vit_quickstart"
 
 PUBLISHED_SUITES = {suite.name: suite for suite in (VTAB, FGVC)}
@@ -68,6 +69,8 @@ def load_suite(
     default_backbone = None
     expected: tuple[str, ...] = ()
     if name_or_path == QUICKSTART:
+        if wrong := [task for task in tasks or () if task not in QUICKSTART_TASKS]:
+            raise DataError(f"{unknown('task', wrong[0], QUICKSTART_TASKS)} (of {QUICKSTART})")
         name, root = QUICKSTART, _written_quickstart()
         default_backbone = QUICKSTART_BACKBONE
     elif name_or_path in PUBLISHED_SUITES:

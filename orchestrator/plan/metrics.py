@@ -40,6 +40,14 @@ def metrics_of_suite(root: Path | None, tasks: Sequence[str], *, all_tasks: bool
     return metrics
 
 
+def refuse_unknown_metrics(asked: Sequence[str]) -> None:
+    """ValueError for a metric that is none; whose it is meant to be is not looked at."""
+    for entry in asked:
+        metric = entry.rpartition("=")[2]
+        if metric not in METRICS:
+            raise ValueError(f"--metric {entry}: {unknown('metric', metric, METRICS)}")
+
+
 def metrics_by_task(
     asked: Sequence[str], tasks: Sequence[str], *, of_suite: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -48,12 +56,11 @@ def metrics_by_task(
     What is asked of a task alone goes before what is asked of all, and both go before what the
     suite says of itself (`of_suite`).
     """
+    refuse_unknown_metrics(asked)
     for_all: str | None = None
     of_one: dict[str, str] = {}
     for entry in asked:
         task, equals, metric = entry.rpartition("=")
-        if metric not in METRICS:
-            raise ValueError(f"--metric {entry}: {unknown('metric', metric, METRICS)}")
         if equals and task not in tasks:
             raise ValueError(f"--metric {entry}: {unknown('task', task, tasks)}")
         if (task in of_one) if equals else (for_all is not None):

@@ -1,7 +1,6 @@
 """From a command's arguments to a frozen plan: everything is checked before compute is spent."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,37 +13,29 @@ from methods import Recipe, load_backbone, tune, with_epochs
 from methods.agreement import check_agreement
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
-from orchestrator.data.split import split_rule
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.data.transform import ImageTransform
+from orchestrator.plan.asked import Asked, look_at, methods_of
 from orchestrator.plan.described import FEW
-from orchestrator.plan.final_protocol import refuse_unsuited
 from orchestrator.plan.gpu_share import GpuShareChooser
-from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite
 from orchestrator.plan.places import under_planned_names
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.request import SweepRequest
-from orchestrator.plan.samplers import SAMPLERS
 from orchestrator.plan.space import (
     SearchSpace,
     Value,
     build,
-    default_spaces,
     extremes,
     load_space,
     parse_space,
 )
 from orchestrator.support.counted import counted
-from orchestrator.support.did_you_mean import unknown
-from orchestrator.support.document import MOST_BYTES_OF_A_NAME, why_no_name
-from orchestrator.support.options import check_options
 from orchestrator.support.phases import phase
-from orchestrator.support.whole_file import ENDING_BYTES
 from orchestrator.training.backbone import BackbonePlan, image_transform
 from orchestrator.training.loop import MOST_CLASSES
 from orchestrator.training.numerics import Engine
@@ -61,10 +52,7 @@ NORMALIZATIONS = {
 }
 """Mean and standard deviation of pixel values in [0, 1]."""
 
-QUICKSTART_METHODS = ("linear", "vpt_deep")
 SHOWN_PROBLEMS = 10
-LONGEST_ENDING = len(".safetensors") + ENDING_BYTES
-"""The longest ending of a file that is named after a task or study."""
 
 
 def plan_sweep(
@@ -77,32 +65,22 @@ def plan_sweep(
     cpu_threads: int = 1,
     choose: PrecisionChooser = choose_precision,
     share: GpuShareChooser | None = None,
+    asked: Asked | None = None,
 ) -> tuple[SweepPlan, Suite]:
     """Check suite, spaces, backbone and every image; decode what is not cached yet.
 
     `device` and `cpu_threads` are those of a trial: `choose` takes the precision for them, last of
     all, since it may have to wait for a machine; then `share`, if there is a choice, how much of a
-    GPU it has. ValueError says what is wrong, before anything is started.
+    GPU it has. `asked` is what was already looked at. ValueError says what is wrong, before
+    anything is started.
     """
-    check_options(request)
-    if request.sampler not in SAMPLERS:
-        raise ValueError(unknown("value of --sampler", request.sampler, SAMPLERS))
-    plan_pruner(request.pruner, request.pruner_options)
+    asked = asked or look_at(request, name=name, say=say)
+    suite, metrics, rule = asked.suite, asked.metrics, asked.rule
     spaces = [
         entry if isinstance(entry, SearchSpace) else load_space(str(entry))
-        for entry in _methods(request)
+        for entry in methods_of(request)
     ]
     spaces = [_with_epochs(space, _epochs(request)) for space in spaces]
-    rule = split_rule(request.split_seed, request.split)
-    with phase(f"reading the lists and folders of {request.suite}"):
-        suite = load_suite(request.suite, data_root=request.data, tasks=request.tasks, rule=rule)
-    _say_unused_rule(request, suite, say)
-    _check_names(name, suite, spaces)
-    names = [task.name for task in suite.tasks]
-    of_suite = metrics_of_suite(suite.root, names, all_tasks=request.tasks is None)
-    metrics = metrics_by_task(request.metrics or (), names, of_suite=of_suite)
-    if request.final is not None:
-        refuse_unsuited(suite.tasks, request.final)
     backbone, vit = _plan_backbone(request, suite)
     spaces = _fitted(spaces, vit, say)
     _check_tasks(suite)
@@ -187,23 +165,6 @@ def planned_suite(plan: SweepPlan) -> Suite:
     )
 
 
-def _say_unused_rule(request: SweepRequest, suite: Suite, say: Callable[[str], None]) -> None:
-    if (request.split or request.split_seed) and not any(task.split_rule for task in suite.tasks):
-        given = {task.split_source or "as they lie in the folder" for task in suite.tasks}
-        say(f"--split and --split-seed change nothing: all splits are {' or '.join(sorted(given))}")
-
-
-def _methods(request: SweepRequest) -> Sequence[object]:
-    if request.methods:
-        names = [m.name if isinstance(m, SearchSpace) else str(m) for m in request.methods]
-        if len(set(names)) != len(names):
-            raise ValueError(f"--method names one twice: {', '.join(names)}")
-        return request.methods
-    if request.suite == "quickstart":
-        return QUICKSTART_METHODS
-    return [space.name for space in default_spaces()]  # the best of a task includes its method
-
-
 def _epochs(request: SweepRequest) -> int | None:
     if request.epochs is None and request.suite == "quickstart":
         return 20
@@ -226,11 +187,7 @@ def _with_epochs(space: SearchSpace, epochs: int | None) -> SearchSpace:
 
 def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, VisionTransformer]:
     name = request.backbone or suite.default_backbone
-    if name is None:
-        raise ValueError(
-            f"suite {request.suite!r} needs --backbone, the name of a timm VisionTransformer "
-            "(for example vit_base_patch16_224.orig_in21k)"
-        )
+    assert name is not None  # or it was refused when the request was looked at
     with phase(f"loading the backbone {name}"):
         backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
         try:
@@ -431,21 +388,6 @@ def _plan_engine(request: SweepRequest, device: str, say: Callable[[str], None])
         augment=augment,
         deterministic=request.deterministic and device != "cpu",
     )
-
-
-def _check_names(sweep: str, suite: Suite, spaces: Sequence[SearchSpace]) -> None:
-    """They stand in the names of files and in lines of tables."""
-    named = [("--out", sweep), *(("space", space.name) for space in spaces)]
-    named += [("task", task.name) for task in suite.tasks]
-    for kind, name in named:
-        if reason := why_no_name(name):
-            raise ValueError(f"{kind} {name!r}: not a name for files: {reason}")
-    for study in (f"{task.name}.{space.name}" for task in suite.tasks for space in spaces):
-        if len(os.fsencode(study)) + LONGEST_ENDING > MOST_BYTES_OF_A_NAME:
-            raise ValueError(
-                f"study {study!r}: with its endings the names of its files would have more than "
-                f"{MOST_BYTES_OF_A_NAME} bytes; give the task or the space a shorter name"
-            )
 
 
 def _absolute(suite: str) -> str:

@@ -97,11 +97,9 @@ def choose_engine(
 
     ValueError where a wish cannot be met.
     """
-    refuse_unsuited(name, num_slots, ray_address)
+    refuse_unsuited(name, num_slots, ray_address, gpu_kind)
     if name == LOCAL:
         num_slots = 1
-    if gpu_kind and not ray_address:
-        raise ValueError("--gpu-kind chooses among the machines of a cluster: --ray-address")
     if ray_address:
         slots = _slots_of_cluster(ray_address, num_slots, cpu_threads, gpus_per_trial, gpu_kind)
     else:
@@ -120,10 +118,14 @@ def choose_engine(
     return RayEngine(slots, ray_address)
 
 
-def refuse_unsuited(name: str, num_slots: int | None, ray_address: str | None) -> None:
+def refuse_unsuited(
+    name: str, num_slots: int | None, ray_address: str | None, gpu_kind: str | None = None
+) -> None:
     """ValueError if there is no such engine, or it can do nothing with these options."""
     if name not in ENGINES:
         raise ValueError(unknown("--engine", name, ENGINES))
+    if gpu_kind and not ray_address:
+        raise ValueError("--gpu-kind chooses among the machines of a cluster: --ray-address")
     if name != LOCAL:
         return
     if ray_address:

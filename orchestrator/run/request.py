@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from orchestrator.cluster.slots import Slots
-from orchestrator.run.engine import LOCAL, Engine, choose_engine
+from orchestrator.run.engine import LOCAL, Engine, choose_engine, refuse_unsuited
 from orchestrator.support.options import Option
 from orchestrator.support.processors import available_cpus
 
@@ -79,6 +79,10 @@ class RunRequest:
     @property
     def max_seconds(self) -> float | None:
         return None if self.max_hours is None else 3600 * self.max_hours
+
+    def check(self) -> None:
+        """ValueError where options contradict each other, before a machine is looked at."""
+        refuse_unsuited(self.engine, self.slots, self.ray_address, self.gpu_kind)
 
     def chosen_engine(self, planned: "GpuShare | None" = None) -> Engine:
         """The engine, with slots as asked for and else as the machines suggest.

@@ -11,6 +11,7 @@ from tiny_backbones import FAMILIES, shake, tiny_batch, tiny_vit
 from torch.nn.functional import cross_entropy
 
 from methods import METHODS, Recipe, build_optimizer, tune
+from orchestrator.training.config import num_epochs
 
 VARIANTS = {
     "gatevpt": [
@@ -99,6 +100,15 @@ def test_the_walk_equals_the_plain_token_form(case, readout):
             build(case, readout=readout)
         return
     assert_equal_to_plain(*build(case, dtype=torch.float64, readout=readout))
+
+
+@every_case
+def test_epochs_depend_on_no_value_of_the_method(case):
+    """A report asks for them without the class, which would bring torch."""
+    name, options = case
+    planned = num_epochs(name, options, source=name)
+    assert METHODS[name](**options).recipe().epochs == planned
+    assert num_epochs(name, {**options, "epochs": 17}, source=name) == 17
 
 
 @every_method

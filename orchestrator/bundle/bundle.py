@@ -12,11 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from methods import METHODS, restore
+from methods import METHODS
+from methods.catalogue import declaration
 from methods.recipe import Recipe
 from orchestrator.bundle.card import model_card
 from orchestrator.data.split import SplitRule
@@ -41,7 +38,7 @@ from orchestrator.training.objective import (
 )
 from orchestrator.training.own_methods import OwnMethod
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a file that is no bundle is told without torch
     from orchestrator.bundle.prompted_model import PromptedModel
 
 
@@ -160,7 +157,7 @@ def save_bundle(bundle: Bundle, folder: Path, tensors: Path) -> tuple[Path, ...]
     description = folder / f"{bundle.task}.yaml"
     _write(description, dump_yaml(document).encode())
     card = folder / f"{bundle.task}.md"
-    method = METHODS[bundle.trial.method]
+    method = declaration(bundle.trial.method)
     _write(card, model_card(bundle, method.title, method.paper).encode())
     checked = (description, weights, card)
     sums = folder / f"{bundle.task}.sha256"
@@ -223,8 +220,6 @@ def load_bundle(
     content that the bundle was trained on. `device` None is a GPU if there is one. `methods` are
     Python files of methods that do not come with this package: they are run.
     """
-    from orchestrator.bundle.prompted_model import PromptedModel
-
     path = Path(path)
     bundle = read_bundle(path, methods=methods)
     tensors = path.with_suffix(".safetensors")
@@ -238,6 +233,12 @@ def load_bundle(
     plan = bundle.backbone
     if weights is not None:
         plan = replace(plan, weights=str(Path(weights).expanduser().absolute()))
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from methods import restore
+    from orchestrator.bundle.prompted_model import PromptedModel
+
     device = _found_device(device)
     backbone = load_planned_backbone(plan, device)
     own, _ = split_config(bundle.trial.method, bundle.trial.config)
@@ -263,6 +264,8 @@ def load_bundle(
 
 def _found_device(asked: str | None) -> str:
     """`cpu`, `cuda` or `cuda:1`; None is a GPU if there is one."""
+    import torch
+
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = asked.partition(":")

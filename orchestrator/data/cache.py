@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.data.arrow import DAMAGE, ArrowImages, new_arrow_images
 from orchestrator.data.images import ContentHashes, parallel_map, read
 from orchestrator.data.pixels import DECODER, decode
 from orchestrator.data.task import (
@@ -225,6 +224,8 @@ class ImageCache:
             except DataError as error:
                 return error
 
+        from orchestrator.data.arrow import new_arrow_images
+
         with whole_path(path) as part:
             with new_arrow_images(part, split, contents, size) as write:
                 rows = each(
@@ -275,6 +276,8 @@ def _map(path: Path, made_by: str) -> DecodedSplit | None:
     """The decoded split in this file; None if it is not there, or damaged."""
     if not path.exists():
         return None
+    from orchestrator.data.arrow import DAMAGE, ArrowImages
+
     try:
         file = ArrowImages(path)
         if _key(file.labels, file.contents.to_pylist(), made_by) != path.stem:
@@ -294,6 +297,8 @@ class _DecodedBefore:
     """Images in other files of the same transform: trainval is train and val once more."""
 
     def __init__(self, folder: Path, wanted: set[bytes]) -> None:
+        from orchestrator.data.arrow import DAMAGE, ArrowImages
+
         self._rows: dict[bytes, tuple[ArrowImages, int]] = {}
         for path in folder.glob("*.arrow"):
             try:

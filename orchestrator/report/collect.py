@@ -12,7 +12,7 @@ from typing import Any
 
 from methods.catalogue import declaration
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
-from orchestrator.plan.space import SearchSpace, build
+from orchestrator.plan.space import SearchSpace
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.final import FinalResult, is_current
 from orchestrator.report.importance import Importance, importance
@@ -33,6 +33,7 @@ from orchestrator.support.uncertainty import (
     seeds_text,
     standard_error,
 )
+from orchestrator.training.config import num_epochs
 
 TIME_PARTS: tuple[str, ...] = ("setup", "train", "eval", "other")
 
@@ -157,7 +158,7 @@ class StudyReport:
         return self.space.searched(trial.config)
 
     def planned_epochs(self, trial: TrialRecord) -> int:
-        return build(self.space.method, trial.config, source=self.name)[1].epochs
+        return num_epochs(self.space.method, trial.config, source=self.name)
 
     @cached_property
     def epochs_run_and_planned(self) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from orchestrator.plan.space import SearchSpace
 from orchestrator.support.counted import counted
@@ -45,6 +44,9 @@ def importance(study: optuna.Study, space: SearchSpace) -> Importance:
     best_first = sorted((trial.value or 0.0 for trial in trials), reverse=True)
     if best_first[-1] == best_first[math.ceil(BEST_SHARE * len(trials)) - 1]:
         return Importance(shares={}, note=f"the {enough} hardly differ in accuracy")
+    # Brings scikit-learn.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
     shares = get_param_importances(study, evaluator=evaluator)
     unsteady = ": a hint, not more" if len(trials) < STEADY_COMPLETE else ""

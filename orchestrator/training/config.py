@@ -89,6 +89,14 @@ def check_recipe(method: str, config: Mapping[str, Value], *, source: str) -> No
         raise ValueError(f"{source}: {error}") from error
 
 
+def num_epochs(method: str, config: Mapping[str, Value], *, source: str) -> int:
+    """How many a configuration is planned for. Of a method of this package none depends on values
+    of its own (tests/test_methods_contract.py), so that a report needs no torch."""
+    if method in METHODS.shipped:
+        return config.get("epochs", declaration(method).recipe.epochs)  # type: ignore[return-value]
+    return build(method, config, source=source)[1].epochs
+
+
 def build(method: str, config: Mapping[str, Value], *, source: str) -> tuple[Any, Recipe]:
     """The method and its recipe with the values of `config`; ValueError names `source`."""
     own, overrides = split_config(method, config)

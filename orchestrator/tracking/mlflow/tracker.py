@@ -6,16 +6,18 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.database import sqlite_address
 from orchestrator.support.addresses import redacted
 from orchestrator.tracking.backend import Check, Pages, TrackingError
-from orchestrator.tracking.mlflow.pages import pages
 from orchestrator.tracking.mlflow.places import sentence, set_addresses, wrong_addresses
-from orchestrator.tracking.mlflow.runs import MLflowRuns
 from orchestrator.tracking.mlflow.server import MLFLOW_ENVIRONMENT
 from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE
+
+if TYPE_CHECKING:
+    from orchestrator.tracking.mlflow.runs import MLflowRuns
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
@@ -43,7 +45,9 @@ class MLflow:
     def has(self, address: str) -> bool:
         return address.partition(":")[0].partition("+")[0] in _SCHEMES
 
-    def open(self, plan: SweepPlan, address: str, folder: Path | None = None) -> MLflowRuns:
+    def open(self, plan: SweepPlan, address: str, folder: Path | None = None) -> "MLflowRuns":
+        from orchestrator.tracking.mlflow.runs import MLflowRuns
+
         return MLflowRuns(plan, address, folder)
 
     def reach(self, address: str) -> str:
@@ -79,4 +83,6 @@ class MLflow:
     def pages(
         self, sweeps: Mapping[Path, SweepPlan], host: str, port: int
     ) -> AbstractContextManager[Pages]:
+        from orchestrator.tracking.mlflow.pages import pages
+
         return pages(sweeps, self.address, host, port)

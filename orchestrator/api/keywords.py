@@ -18,10 +18,13 @@ R = TypeVar("R")
 
 def takes(
     request: Callable[P, Any],
+    *,
+    before: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Callable[[Callable[[Any, Any], R]], Callable[Concatenate[Any, P], R]]:
     """The method called with the fields of `request`, a dataclass, as keywords.
 
-    Signature and documentation of the method name every one of them. ValueError where a value is
+    Signature and documentation of the method name every one of them. `before` sees what is given
+    first, and says what is taken for it. ValueError where a value is
     none that the option allows, TypeError where a keyword is none.
     """
     kind = typing.cast(type, request)
@@ -29,7 +32,7 @@ def takes(
     def decorated(method: Callable[[Any, Any], R]) -> Callable[Concatenate[Any, P], R]:
         @functools.wraps(method)
         def call(self: Any, /, *positional: Any, **keywords: Any) -> R:
-            return method(self, request_from(kind, positional, keywords))
+            return method(self, request_from(kind, positional, keywords, before=before))
 
         first, _ = inspect.signature(method).parameters.values()
         options = [_parameter(field) for field in fields_of(kind)]
@@ -42,7 +45,13 @@ def takes(
     return decorated
 
 
-def request_from(kind: type, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+def request_from(
+    kind: type,
+    positional: Sequence[Any],
+    keywords: Mapping[str, Any],
+    *,
+    before: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> Any:
     """A request with checked values; those that are not given are asked of the environment."""
     fields = {field.name: field for field in fields_of(kind)}
     first = [name for name, field in fields.items() if field.option.positional]
@@ -53,16 +62,16 @@ def request_from(kind: type, positional: Sequence[Any], keywords: Mapping[str, A
     for name in given:
         if name not in known:
             raise TypeError(unknown("keyword", name, known))
-    converted = {
-        name: _converted(fields[name], value) if name in fields else value
-        for name, value in from_environment(kind, given).items()
+    values = {
+        name: converted(fields[name], value) if name in fields else value
+        for name, value in from_environment(kind, before(given)).items()
     }
-    request = kind(**converted)
+    request = kind(**values)
     check_options(request)
     return request
 
 
-def _converted(field: Field, value: Any) -> Any:
+def converted(field: Field, value: Any) -> Any:
     """As the option has it: numbers of numpy, a path given as a text, a list of one given as what
     is in it; ValueError where it is something else."""
     origin = typing.get_origin(field.type)
@@ -74,9 +83,10 @@ def _converted(field: Field, value: Any) -> Any:
         kind = str if field.choices else field.type
         return _as_kind(kind, value, f"{field.flag}: expected {_WORDS.get(kind, kind)}")
     if isinstance(value, str | Path):
-        text = str(value)
-        value = [part.strip() for part in text.split(",")] if field.option.listed else [text]
+        value = _parts(str(value)) if field.option.listed else [value]
     (kind,) = typing.get_args(field.type)
+    if field.option.commas and isinstance(value, Iterable) and not isinstance(value, Mapping):
+        value = [part for one in value for part in _one_or_several(one)]
     if kind is object:
         value = list(value) if isinstance(value, Iterable) else [value]
         if not value:
@@ -88,6 +98,16 @@ def _converted(field: Field, value: Any) -> Any:
     if not isinstance(value, Iterable):
         raise ValueError(f"{expected}, found {value!r}")
     return [_as_kind(kind, one, expected) for one in value]
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _one_or_several(value: Any) -> list[Any]:
+    """`"a, b"` is two; the name of a file may have commas."""
+    is_several = isinstance(value, str) and "," in value and not Path(value).exists()
+    return _parts(value) if is_several else [value]
 
 
 _WORDS = {

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from orchestrator.plan.request import FinalRequest, SweepRequest
 from orchestrator.run.request import RunRequest
@@ -27,6 +27,8 @@ class PlanRequest(SweepRequest):
         Option("Where to make the sweep's folder.", "Output", default="sweeps/<suite>-<time>"),
     ] = None
     storage: Annotated[str | None, STORAGE] = None
+    again: Any = None
+    """The `SweepPlan` that it was read from, if it plans the same search again."""
 
 
 @dataclass(frozen=True, kw_only=True)

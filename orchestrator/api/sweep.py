@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.keywords import takes
 from orchestrator.api.requests import FinalizeRequest, PlanRequest, ResumeRequest
+from orchestrator.api.sweep_file import to_be_planned
 from orchestrator.api.view import lines_or_bar, say
 from orchestrator.plan.places import Places, at_places, find_places, keep_places
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, save_plan
@@ -101,10 +102,11 @@ class Sweep:
         self._is_checked = self._is_new = suite is not None
 
     @classmethod
-    @takes(PlanRequest)
+    @takes(PlanRequest, before=to_be_planned)
     def plan(cls, request: PlanRequest) -> "Sweep":
         """Check everything that a search needs, and freeze what it will do. Starts nothing.
 
+        `suite` may be a .yaml file with these keywords, or the plan of another sweep.
         Suite, spaces, backbone and every image are looked at; images are decoded into the cache.
         Nothing is written to the sweep's folder before `run`.
         """
@@ -153,6 +155,11 @@ class Sweep:
             engine = where.chosen_engine(frozen.gpu_share)
         for line in plan_lines(frozen, suite, slots=str(engine.slots)):
             say(line)
+        if request.again is not None:
+            from orchestrator.api.plan_again import told_again
+
+            for line in told_again(request.again, frozen):
+                say(line)
         planned = cls(frozen, folder, storage=storage, suite=suite, cache=cache)
         planned.engine = engine
         return planned

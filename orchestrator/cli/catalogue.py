@@ -51,6 +51,10 @@ def methods(
     from orchestrator.support.yaml_io import parse_yaml
     from orchestrator.training.config import hyperparameters
 
+    if method is not None and method.endswith(".py"):
+        from orchestrator.training.named_methods import use_named
+
+        method = use_named(method).name
     if method is not None and method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
     config = {}

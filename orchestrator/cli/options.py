@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.api.keywords import request_from
 from orchestrator.api.requests import STORAGE
+from orchestrator.api.sweep_file import with_file
 from orchestrator.cli.fields import option_like, parameter_of
 from orchestrator.cli.typed import from_text
 from orchestrator.plan.request import SweepRequest
@@ -95,8 +96,8 @@ Json = Annotated[
 def with_requests(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the options of a dataclass in the place of each parameter that is one.
 
-    What is typed becomes a request in the way in which keywords in Python do. Further values that
-    the caller has for a field of theirs go with it.
+    What is typed becomes a request in the way in which keywords in Python do; where a file stands
+    for the suite, it says the rest. Values that the caller has for other fields go with it.
     """
     requests: dict[str, type] = {}
     parameters: list[inspect.Parameter] = []
@@ -109,12 +110,19 @@ def with_requests(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        fields = {one.name: one for request in requests.values() for one in fields_of(request)}
+        typed = {key: given.pop(key) for key in list(given) if key in fields}
+        values = with_file(
+            {
+                key: from_text(fields[key], value)
+                for key, value in typed.items()
+                if value not in (None, [], {})
+            }
+        )
         for name, request in requests.items():
-            fields = {field.name: field for field in fields_of(request)}
-            mine = {key: given.pop(key) for key in list(given) if key in fields}
-            typed = {key: value for key, value in mine.items() if value not in (None, [])}
-            values = {key: from_text(fields[key], value) for key, value in typed.items()}
-            given[name] = request_from(request, (), values)
+            known = {one.name for one in dataclasses.fields(request)}
+            mine = {key: value for key, value in values.items() if key in known}
+            given[name] = request_from(request, (), mine)
         command(**given)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -80,6 +80,18 @@ def read_yaml(path: Path, *, follow_link: bool = True) -> Any:
     return parse_yaml(text, source=str(path))
 
 
+def read_yaml_with_lines(path: Path) -> tuple[Any, dict[str, int]]:
+    """The same, and in which line each of its keys stands."""
+    document = read_yaml(path)
+    loader = _Loader(path.read_text(encoding="utf-8"))
+    try:
+        node = loader.get_single_node()
+    finally:
+        loader.dispose()
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return document, {str(key.value): key.start_mark.line + 1 for key, _ in pairs}
+
+
 def parse_yaml(text: str, *, source: str) -> Any:
     """The document in `text`; `source` is named in errors."""
     try:
@@ -91,7 +103,10 @@ def parse_yaml(text: str, *, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise ValueError(f"{where}: {error.problem or error.context}") from error
+        problem = error.problem or error.context
+        if "'\\t'" in str(problem):
+            problem = "a tab cannot indent or stand between words in YAML; use blanks"
+        raise ValueError(f"{where}: {problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
         raise ValueError(f"{source}: is not YAML: {error}") from error
 

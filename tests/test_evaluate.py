@@ -177,8 +177,8 @@ def test_the_terminal_shows_how_sure_it_is_every_class_and_what_is_taken_for_wha
 @pytest.mark.parametrize(
     ("split", "expected"),
     [
-        ("train", ("warning: ", "24 are among those it was trained on")),
-        ("val", ("warning: ", "24 among those it was chosen on")),
+        ("train", ("warning: ", "24 that it was trained on")),
+        ("val", ("warning: ", "24 that it was chosen on")),
         ("test", ("note: none of these files", "24 of 24 are test images of its task")),
     ],
 )
@@ -191,6 +191,18 @@ def test_images_that_the_bundle_has_seen_are_known_by_their_content(
         assert text in done.stderr
 
 
+def test_an_image_in_train_and_val_counts_once(bundle, task_folder, tmp_path):
+    copied = shutil.copytree(task_folder, tmp_path / "colours")
+    first = copied / "images" / "train" / "000000.png"
+    shutil.copy(first, copied / "images" / "val" / "000000.png")
+    written = read_bundle(bundle)
+    fingerprint = task_fingerprint(read_vtab_task(copied), image_transform(written.backbone))
+    mixed = replace(written, suite=str(tmp_path), data_fingerprint=fingerprint)
+    path, *_ = save_bundle(mixed, tmp_path / "bundle", bundle.with_suffix(".safetensors"))
+    done = run("evaluate", path, class_folders(copied, "val", tmp_path / "photos"))
+    assert "are 1 that it was trained on and 23 that it was chosen on:" in done.stderr
+
+
 def test_where_the_images_of_its_task_are_away_nothing_is_claimed(bundle, task_folder, tmp_path):
     folder = class_folders(task_folder, "val", tmp_path / "photos")
     lost = tmp_path / "lost"
@@ -200,7 +212,7 @@ def test_where_the_images_of_its_task_are_away_nothing_is_claimed(bundle, task_f
     done = run("evaluate", path, folder)
     assert "whether the bundle has seen these images is not known" in done.stderr
     done = run("evaluate", path, folder, "--data", task_folder.parent)
-    assert "24 among those it was chosen on" in done.stderr
+    assert "24 that it was chosen on" in done.stderr
     other = replace(read_bundle(bundle), data_fingerprint="of others")
     path, *_ = save_bundle(other, lost, tensors)
     assert "not the images that colours was trained on" in run("evaluate", path, folder).stderr

@@ -46,12 +46,11 @@ class SeenImages:
                 f"with are not at hand ({self.unknown})"
             )
         if self.flatters:
-            parts = [f"{self.trained_on:,} are among those it was trained on"] * bool(
-                self.trained_on
-            ) + [f"{self.chosen_on:,} among those it was chosen on"] * bool(self.chosen_on)
+            counts = {"trained on": self.trained_on, "chosen on": self.chosen_on}
+            parts = [f"{number:,} that it was {how}" for how, number in counts.items() if number]
             return (
-                f"of these {self.num_images:,} images {' and '.join(parts)}: the accuracy is "
-                "higher than it would be on new images"
+                f"among these {self.num_images:,} images are {' and '.join(parts)}: the accuracy "
+                "is higher than it would be on new images"
             )
         told = "none of these files is a copy of one that the bundle was trained or chosen on"
         if self.test:

@@ -42,9 +42,9 @@ def evaluate(
     Accuracy is the share of images that are right, with its standard error, or with its 95 %
     interval where that is 0. Mean per-class accuracy and macro-F1 are scikit-learn's
     balanced_accuracy_score and f1_score(average="macro"). Images that the bundle was trained or
-    chosen on are recognised by their content, as long as the images of its task are at hand
-    (--data says where). Exit code 1: some images could not be read and count nowhere; 2: none
-    could, or the folders are not the classes.
+    chosen on are recognized where they are the same byte for byte, and the images of its task are
+    at hand (--data says where). Exit code 1: some images could not be read and count nowhere; 2:
+    none could, or the folders are not the classes.
     """
     from orchestrator.data.labelled_images import labelled_images
 

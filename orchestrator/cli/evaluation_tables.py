@@ -34,6 +34,9 @@ def _measures(found: "Evaluation") -> Table:
     chosen_by = "what the bundle was chosen by"
     images = f"of {counted(found.num_images, 'image')}"
     is_top1 = found.metric == "top1"
+    guess = "always answering the most frequent class"
+    if found.interval[0] <= found.majority_share:
+        guess += ": no worse, as far as so few images tell"
     for name, value, note in (
         ("accuracy", f"{found.accuracy_text} %", images),
         (
@@ -45,7 +48,7 @@ def _measures(found: "Evaluation") -> Table:
         (
             "majority",
             f"{100 * found.majority_share:.1f} %",
-            "always answering the most frequent class",
+            guess,
         ),
     ):
         table.add_row(name, value, note)

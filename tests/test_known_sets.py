@@ -153,13 +153,18 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes())
 
 
-@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
-def test_mnist(tmp_path, name):
-    raw = tmp_path / name / "raw"
+def write_mnist(root: Path, name: str) -> Path:
+    raw = root / name / "raw"
     raw.mkdir(parents=True)
     for index, begin in enumerate(("train", "t10k")):
         write_idx(raw / f"{begin}-images-idx3-ubyte", PIXELS[index * 50 :][:50, :28, :28, 0])
         write_idx(raw / f"{begin}-labels-idx1-ubyte", np.arange(50) % 10)
+    return raw
+
+
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
+def test_mnist(tmp_path, name):
+    raw = write_mnist(tmp_path, name)
     task, kind = only(tmp_path / name), getattr(datasets, name)
     assert (task.name, task.num_classes, task.read_as) == (name, 10, f"{name} (IDX files)")
     assert shown(task, "test") == theirs(kind(tmp_path, train=False))

@@ -3,17 +3,21 @@
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from plans import make_plan
 from suites import write_pictures
 
 from orchestrator.data.check import check_task
 from orchestrator.data.split import SplitRule
 from orchestrator.data.suites import load_suite
 from orchestrator.data.task import DataError, Task
+from orchestrator.plan.places import moved_suite
+from orchestrator.report.published import is_official
 
 
 @pytest.fixture(autouse=True)
@@ -278,3 +282,35 @@ def test_a_test_table_without_labels_is_left_out(tmp_path):
     warnings = [problem.message for problem in task.problems]
     assert any(message.startswith("left out of test: ") for message in warnings)
     assert not task.errors()
+
+
+def test_a_table_of_nothing_but_its_first_line_names_no_image(tmp_path):
+    write_flat(tmp_path / "photos")
+    task = only(write_csv(tmp_path / "photos/labels.csv", "image,label", []))
+    assert "no image of train can be used" in errors(task)
+
+
+def test_a_table_is_found_where_it_was_moved_to(tmp_path):
+    """`--data` names it, its folder, or what its paths are relative to while it stays."""
+    files = write_flat(tmp_path / "new/photos")
+    table = write_csv(tmp_path / "new/photos/labels.csv", "image,label", pets(files))
+    old = str(tmp_path / "old/photos/labels.csv")
+    assert moved_suite(old, table) == (str(table), None)
+    assert moved_suite(old, table.parent) == (str(table), None)
+    there = write_csv(tmp_path / "lists/birds.csv", "image,label", pets(files))
+    assert moved_suite(str(there), table.parent) == (str(there), str(table.parent))
+    suite, data_root = moved_suite(str(there), table.parent)
+    assert data_root is not None
+    assert labels(only(Path(suite), data_root=Path(data_root)), "test") == labels(
+        only(table), "test"
+    )
+
+
+def test_published_numbers_do_not_stand_beside_all_of_a_data_set():
+    """The DTD of VTAB-1k is a cut of it, under the same name."""
+    plan = make_plan(tasks=("dtd",))
+    (dtd,) = plan.tasks
+    of_lists = replace(plan, tasks=(replace(dtd, num_classes=47),))
+    in_folders = replace(plan, tasks=(replace(dtd, num_classes=47, read_as="DTD"),))
+    assert is_official(of_lists, "dtd")
+    assert not is_official(in_folders, "dtd")

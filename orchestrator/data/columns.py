@@ -14,7 +14,8 @@ from orchestrator.data.task import DataError
 
 IMAGE = (
     "image", "images", "img", "file_name", "filename", "file", "path", "filepath", "image_path",
-    "img_path", "image_name", "img_name", "image_file", "image_filename", "image_id",
+    "img_path", "image_name", "img_name", "image_file", "image_filename", "image_id", "picture",
+    "photo",
 )  # fmt: skip
 LABEL = (
     "label", "labels", "class", "target", "category", "label_name", "class_name", "category_name",

@@ -38,7 +38,7 @@ def completed_task(
     `sources` are the files or folders that say which images each given split has; without any,
     all images are in `examples["train"]`, of `source` or the root, and the splits are ours.
     """
-    members = dict(examples)
+    members = {"train": (), **examples}
     if sources and not official:
         _leave_out_copies(members, hashes, found, root)
     split_rule = fill_splits(members, sources, rule, lambda: hashes or content_hashes())
@@ -48,7 +48,7 @@ def completed_task(
         for name in OWN
         if members.get(name)
     }
-    _check_sizes(splits, sources, root, rule, split_rule, found)
+    _check_sizes(splits, sources, source, rule, split_rule, found)
     check_overlap(splits, found)
     add_trainval(splits, root)
     return Task(
@@ -99,7 +99,7 @@ def _leave_out_copies(
 def _check_sizes(
     splits: Mapping[str, Split],
     sources: Mapping[str, Path],
-    root: Path,
+    source: Path,
     rule: SplitRule,
     split_rule: str,
     found: Problems,
@@ -114,7 +114,7 @@ def _check_sizes(
             )
         else:
             message = f"no image of {name} can be used"
-        found.add(name, sources.get(name, root), 0, message)
+        found.add(name, sources.get(name, source), 0, message)
     if "test" not in splits and "test" not in sources:
         message = "no test split: a search works, finalize has nothing to test on"
         fraction = (rule.fractions or FRACTIONS)[2]
@@ -122,4 +122,4 @@ def _check_sizes(
             message += " (no class has the three images that train, val and test need)"
         elif split_rule:
             message += " (--split 60/20/20 would make one)"
-        found.add("test", root, 0, message, "warning")
+        found.add("test", source, 0, message, "warning")

@@ -15,6 +15,7 @@ from orchestrator.data.array_rows import ArrayRows
 from orchestrator.data.task import DataError
 
 MAX_BYTES = 4 << 30
+MAX_SIZES = 4
 
 
 def read_idx(path: str) -> np.ndarray:
@@ -26,7 +27,8 @@ def read_idx(path: str) -> np.ndarray:
         raise DataError(f"{path} cannot be read: {error}") from error
     num_sizes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
     begin = 4 + 4 * num_sizes
-    sizes = [int(size) for size in np.frombuffer(data[4:begin][: 4 * num_sizes], ">u4")]
+    header = data[4:begin] if num_sizes <= MAX_SIZES else b""
+    sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(0, len(header), 4)]
     if not num_sizes or len(sizes) != num_sizes or math.prod(sizes) != len(data) - begin:
         raise DataError(f"{path} is no IDX file of bytes, or not all of it")
     return np.frombuffer(data, np.uint8, offset=begin).reshape(sizes)

@@ -86,7 +86,9 @@ def load_suite(
                     f"{root} is not a folder; a suite is one, a table of paths and labels "
                     f"({', '.join(KINDS)}), or {', '.join(names)}"
                 )
-            raise DataError(f"{unknown('suite', name_or_path, names)} (nor is there such a folder)")
+            raise DataError(
+                f"{unknown('suite', name_or_path, names)} (nor is there such a folder or table)"
+            )
         name = Path(os.path.realpath(root)).name
 
     try:

@@ -200,7 +200,10 @@ class _Reader:
     def _folder(self, table: Table) -> Path:
         folder = Path(os.path.realpath(table.path.parent))
         if not folder.is_relative_to(self._root):
-            raise DataError(f"{table.path} does not lie in {self._root}")
+            raise DataError(
+                f"{table.path} does not lie in {self._root}, where its images should be; leave "
+                "out --data, or name a folder that holds both"
+            )
         return folder
 
     def in_splits(self, parts: Sequence[Part], rows: list[_Row]) -> tuple[list[_Row], str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+from suites import write_pictures
 from torchvision import datasets
 
 from orchestrator.data.check import check_task
@@ -297,8 +298,11 @@ def test_several_in_one_folder_are_several_tasks(tmp_path):
     write_cifar(tmp_path, "cifar10")
     write_flowers(tmp_path)
     write_pets(tmp_path)
-    tasks = load_suite(str(tmp_path), strict=False).tasks
-    assert [task.name for task in tasks] == ["cifar10", "flowers102", "oxford_pets"]
+    write_pictures(tmp_path / "eurosat", "2750/Forest", "2750/River")  # torchvision's EuroSAT
+    tasks = {task.name: task for task in load_suite(str(tmp_path), strict=False).tasks}
+    assert list(tasks) == ["cifar10", "flowers102", "oxford_pets", "eurosat"]
+    assert tasks["eurosat"].split_rule == "seed 0, train/val/test 0.6/0.2/0.2 of each class"
+    assert only(tmp_path / "eurosat").splits == tasks["eurosat"].splits
     assert [one.name for one in load_suite(str(tmp_path), tasks=["cifar10"]).tasks] == ["cifar10"]
 
 

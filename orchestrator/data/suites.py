@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.data.cache import default_cache_root
@@ -127,7 +127,7 @@ def _tasks_in(root: Path, wanted: Sequence[str] | None) -> dict[str, Found]:
     if not folders:
         return _image_folders(root, wanted)
     if root not in listed.values():
-        folders |= _image_folders_beside(root, folders)
+        folders |= _image_folders_beside(root, folders, unsplit=not listed)
     return folders
 
 
@@ -204,8 +204,13 @@ def _labelled_by_tables(*folders: Path) -> dict[str, Found]:
     return {}
 
 
-def _image_folders_beside(root: Path, listed: Mapping[str, Found]) -> dict[str, TaskFolder]:
-    """Image folders with splits of their own, beside tasks with lists."""
+def _image_folders_beside(
+    root: Path, listed: Mapping[str, Found], *, unsplit: bool
+) -> dict[str, TaskFolder]:
+    """Image folders with splits of their own, beside tasks with lists.
+
+    Those without, too, if `unsplit`: where there are lists, these may name their images.
+    """
     found: dict[str, TaskFolder] = {}
     places = [place[1] if isinstance(place, tuple) else place for place in listed.values()]
     for folder in _subfolders(root):
@@ -215,7 +220,10 @@ def _image_folders_beside(root: Path, listed: Mapping[str, Found]) -> dict[str, 
             tasks = image_folder_tasks(folder)
         except DataError:
             tasks = {}
-        if any(task.splits for task in tasks.values()):
+        if unsplit and len(tasks) == 1:  # under the name that tells it from its neighbours
+            (task,) = tasks.values()
+            tasks = {folder.name: replace(task, name=folder.name)}
+        if tasks and (unsplit or any(task.splits for task in tasks.values())):
             found |= {name: task for name, task in tasks.items() if name not in listed}
         elif number := list_folder(folder).num_images:
             logger.warning(

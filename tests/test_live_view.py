@@ -125,8 +125,10 @@ def test_long_names_are_whole_and_columns_go_first():
     name = "a_task_with_a_name_that_is_rather_long_for_a_terminal"
     plan = synthetic_plan(tasks=(name, "b"), spaces=("linear", "vpt_deep"), num_trials=6)
     progress = progress_of(plan, done=0, begun=1, running=1)
-    wide, narrow = shown(progress, 120, 24), shown(progress, 70, 24)
+    wide, narrow = shown(progress, 130, 24), shown(progress, 110, 24)
     assert "running" in wide[0] and "running" not in narrow[0]
+    assert all("#0 epoch 7" in " ".join(lines) for lines in (wide, narrow))
+    assert "epoch" not in " ".join(shown(progress, 80, 24))
     assert all(any(name in line for line in lines) for lines in (wide, narrow))
     folded = shown(progress, 40, 24)
     assert name in "".join(line.split("  ")[0] for line in folded[1:5])

@@ -198,7 +198,7 @@ def test_the_summary_counts_and_names_the_best(swept):
     assert vpt.best_standard_error == pytest.approx(math.sqrt(0.8 * 0.2 / 200))
     assert vpt.best_text == "80.0 ± 2.8"
     assert vpt.best_config.keys() - {"momentum"} == {"num_tokens", "optimizer", "lr"}
-    assert vpt.config_text.startswith(f"num_tokens={best.config['num_tokens']} optimizer=")
+    assert vpt.config_text.startswith(f"num_tokens {best.config['num_tokens']}, optimizer ")
     seconds = [trial.facts.get("wall_seconds", 0.0) for trial in record.trials("caltech101.linear")]
     assert linear.seconds == pytest.approx(sum(seconds)) and linear.seconds > 0
     json.dumps([row.as_json() for row in (linear, vpt)])

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from orchestrator.cli.options import Bundle, DataOption, Json, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
+from orchestrator.support.near import near
 
 console = Terminal()
 
@@ -80,7 +81,7 @@ def export(
         for line in exported.missing:
             console.print(f"missing: {line}", markup=False, soft_wrap=True)
         if found.has_folder:
-            console.print(f"written to {target}", markup=False, soft_wrap=True)
+            console.print(f"written to {near(target)}", markup=False, soft_wrap=True)
     if push and exported.best:
         _push([target / f"{task}.yaml" for task in exported.best], push)
     if len(exported.best) < len(plan.tasks):
@@ -98,7 +99,7 @@ def _export_one(bundle: Path, to: Path | None, push: str | None, weights: Path |
     error = save_program(load_bundle(bundle, weights=weights), target)
     use = {".pt2": "torch.export.load(...).module()(pixels)", ".onnx": "its input `pixels`"}
     console.print(
-        f"written to {target}: {use[target.suffix]} takes uint8 images "
+        f"written to {near(target)}: {use[target.suffix]} takes uint8 images "
         f"(batch, 3, height, width); its logits equal the bundle's to {error:.1g}",
         markup=False,
         soft_wrap=True,

@@ -14,6 +14,7 @@ from orchestrator.cli.terminal import Terminal
 from orchestrator.cli.typed import names_in
 from orchestrator.plan.names import suite_names
 from orchestrator.plan.request import SweepRequest
+from orchestrator.support.counted import counted
 from orchestrator.support.options import field_of
 
 if TYPE_CHECKING:
@@ -210,8 +211,9 @@ def _print_problems(problems: list["Problem"], suite: "Suite") -> None:
             console.print(Text.assemble((severity, style), f"  {problem}"), soft_wrap=True)
     num_images = sum(len(task.splits[name]) for task in suite.tasks for name in _disjoint(task))
     console.print(
-        f"{len(suite.tasks)} tasks, {num_images:,} images: "
-        f"{len(by_severity['error'])} errors, {len(by_severity['warning'])} warnings"
+        f"{counted(len(suite.tasks), 'task')}, {counted(num_images, 'image')}: "
+        f"{counted(len(by_severity['error']), 'error')}, "
+        f"{counted(len(by_severity['warning']), 'warning')}"
     )
 
 

@@ -12,6 +12,8 @@ from orchestrator.cli.options import Bundle, DataOption, Json, WeightsOption
 from orchestrator.cli.predict import CsvOption, DeviceOption, say_seen
 from orchestrator.cli.prediction_rows import STDOUT, Write, csv_rows
 from orchestrator.cli.terminal import Terminal
+from orchestrator.support.counted import counted
+from orchestrator.support.near import near
 from orchestrator.support.phases import each, phase
 
 console = Terminal()
@@ -78,9 +80,12 @@ def evaluate(
     else:
         print_evaluation(found, errors if csv == STDOUT else console)
     if csv and csv != STDOUT:
-        errors.print(f"written to {csv}: {len(labelled.images):,} rows", soft_wrap=True)
+        errors.print(
+            f"written to {near(csv)}: {counted(len(labelled.images), 'row')}", soft_wrap=True
+        )
     if found.unreadable:
         total, first = len(labelled.images), found.unreadable[0].error
-        line = f"{len(found.unreadable):,} of {total:,} images could not be read; {first}"
+        share = f"{len(found.unreadable):,} of {counted(total, 'image')}"
+        line = f"{share} could not be read; {first}"
         errors.print(f"error: {line}", soft_wrap=True)
         raise typer.Exit(1)

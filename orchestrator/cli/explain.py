@@ -7,6 +7,7 @@ import typer
 
 from orchestrator.cli.options import Bundle, DataOption, WeightsOption
 from orchestrator.cli.terminal import Terminal
+from orchestrator.support.near import near
 
 console = Terminal()
 
@@ -55,4 +56,4 @@ def explain(
     labels = [task.class_names[int(val.labels[row])] for row in rows]
     target = out or bundle.with_suffix(".html")
     write_page(draw(model, val.images[rows], labels, splits["train"].images[:256]), target)
-    console.print(f"written to {target}", markup=False, soft_wrap=True)
+    console.print(f"written to {near(target)}", markup=False, soft_wrap=True)

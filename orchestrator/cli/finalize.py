@@ -22,6 +22,8 @@ from orchestrator.cli.terminal import Terminal
 from orchestrator.plan.final_protocol import times_opened
 from orchestrator.plan.request import FinalRequest
 from orchestrator.run.request import RunRequest
+from orchestrator.support.counted import counted
+from orchestrator.support.near import typed
 
 if TYPE_CHECKING:
     from orchestrator.api.sweep import Sweep
@@ -76,7 +78,7 @@ def test_winners(
 
 
 def _same_command(folder: Path, unfinished: bool) -> str:
-    return f"orchestrator finalize {folder}{' --unfinished' if unfinished else ''}"
+    return f"orchestrator finalize {typed(folder)}{' --unfinished' if unfinished else ''}"
 
 
 def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False) -> None:
@@ -123,7 +125,10 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False
         _say(times_opened(1).rstrip(".").lower())
     left = sum(outcome.num_left for outcome in outcomes)
     if left:
-        _say(f"stopped with {left} runs left; go on with: {_same_command(folder, unfinished)}")
+        _say(
+            f"stopped with {counted(left, 'run')} left; "
+            f"go on with: {_same_command(folder, unfinished)}"
+        )
 
 
 def _say(line: str) -> None:

@@ -12,6 +12,8 @@ from orchestrator.cli.evaluation_tables import print_evaluation
 from orchestrator.cli.options import Bundle, Json, WeightsOption
 from orchestrator.cli.prediction_rows import STDOUT, Write, csv_rows, json_row, table_rows
 from orchestrator.cli.terminal import Terminal
+from orchestrator.support.counted import counted
+from orchestrator.support.near import near
 from orchestrator.support.phases import each, phase
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def predict(
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
     if csv and csv != STDOUT:
-        errors.print(f"written to {csv}: {len(found):,} rows", soft_wrap=True)
+        errors.print(f"written to {near(csv)}: {counted(len(found), 'row')}", soft_wrap=True)
     if labelled and len(failed) < len(found):
         seen = model.seen(labelled)
         print_evaluation(
@@ -120,7 +122,7 @@ def predict(
     if failed:
         which = "none" if len(failed) == len(found) else f"{len(failed):,}"
         those = "could be" if which == "none" else "could not be"
-        line = f"{which} of {len(found):,} images {those} classified; {failed[0].error}"
+        line = f"{which} of {counted(len(found), 'image')} {those} classified; {failed[0].error}"
         errors.print(f"error: {line}", soft_wrap=True)
         raise typer.Exit(2 if which == "none" else 1)
 

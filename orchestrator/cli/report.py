@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.cli.options import Folder, Json, Storage
 from orchestrator.cli.terminal import Terminal
+from orchestrator.support.near import near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,11 @@ def report(
     match Format.json if as_json else format:
         case Format.terminal:
             _show(made.headlines, made.tables)
-            told = f"page: {page}" if page else f"no page: {folder} is not here; name one: --html"
+            told = (
+                f"page: {near(page)}"
+                if page
+                else f"no page: {folder} is not here; name one: --html"
+            )
             console.print(told, markup=False, soft_wrap=True)
         case Format.md:
             typer.echo(made.markdown, nl=False)

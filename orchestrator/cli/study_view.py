@@ -20,11 +20,10 @@ from orchestrator.support.durations import duration
 Lines = list[list[Segment]]
 
 NAMES = ("task", "method")
-FIRST_TO_GO = ("best configuration", "now", "pruned", "running", "failed")
+NOW = ("now, all", "now, one")
+"""What runs of a study: three trials and how many more, or one."""
+FIRST_TO_GO = ("best configuration", NOW[0], "running", NOW[1], "pruned", "failed")
 """Columns, in the order in which they are left out of a terminal that is too narrow."""
-
-MOST_NOW = 3
-"""Running trials of a study that are named."""
 
 
 def fitted(
@@ -142,20 +141,24 @@ def _table(
     """With as many columns as fit side by side; names that do not fit even so are folded."""
     columns = _columns(progress, shown)
     table = _table_of(columns)
-    for name in FIRST_TO_GO:
+    for title in FIRST_TO_GO:
         if console.whole_width(table) <= options.size.width:
             break
-        columns.pop(name, None)
+        columns.pop(title, None)
         table = _table_of(columns)
     return table
 
 
 def _table_of(columns: Mapping[str, Sequence[str | Text]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in columns:
-        is_text = title in (*NAMES, "now", "best configuration")
-        table.add_column(title, justify="left" if is_text else "right", overflow="fold")
-    for row in zip(*columns.values(), strict=True):
+    shown = {title: cells for title, cells in columns.items() if title != NOW[1]}
+    if NOW[0] not in columns and NOW[1] in columns:
+        shown = dict(columns)
+    for title in shown:
+        is_text = title in (*NAMES, *NOW, "best configuration")
+        name = title.partition(",")[0]
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+    for row in zip(*shown.values(), strict=True):
         table.add_row(*row)
     return table
 
@@ -172,12 +175,13 @@ def _columns(progress: Progress, shown: Sequence[StudyProgress]) -> dict[str, li
             Text(str(study.failed), style="bold" if study.failed else "") for study in shown
         ],
         "best val": [_best(progress, study) for study in shown],
-        "now": [_now(study) for study in shown],
+        NOW[0]: [_now(study, 3) for study in shown],
+        NOW[1]: [_now(study, 1) for study in shown],
         "best configuration": [
             progress.searched(study.best) if study.best else "" for study in shown
         ],
     }
-    empty = [title for title in ("now", "best configuration") if not any(columns[title])]
+    empty = [title for title in (*NOW, "best configuration") if not any(columns[title])]
     return {title: cells for title, cells in columns.items() if title not in empty}
 
 
@@ -186,9 +190,9 @@ def _best(progress: Progress, study: StudyProgress) -> str:
     return f"{points(study.best)} {unit}" if study.best else ""
 
 
-def _now(study: StudyProgress) -> str:
-    """`#7 epoch 12, #9 epoch 3, and 2 more`."""
+def _now(study: StudyProgress, most: int) -> str:
+    """`#7 epoch 12, #9 epoch 3 and 2 more`."""
     running = sorted(study.running.items())
-    told = [f"#{number} epoch {epochs}" for number, epochs in running[:MOST_NOW]]
-    rest = len(running) - MOST_NOW
-    return ", ".join([*told, f"and {rest} more"] if rest > 0 else told)
+    told = ", ".join(f"#{number} epoch {epochs}" for number, epochs in running[:most])
+    rest = len(running) - most
+    return f"{told} and {rest} more" if rest > 0 else told

@@ -179,7 +179,7 @@ def study_sentences(stages: Sequence[StudyStage]) -> list[str]:
         seeds = ",".join(map(str, protocol.seeds))
         finalists = " ".join(f"#{number}" for number in stage.finalists)
         lines.append(
-            f"{stage.plan.name}: finalists {finalists} of {stage.num_trials} trials, "
+            f"{stage.plan.name}: finalists {finalists} of {counted(stage.num_trials, 'trial')}, "
             f"{protocol.num_folds} folds, seeds {seeds}, "
             f"{_range_text(stage.epochs)} epochs"
             + (f", round {stage.round}" if stage.round > 1 else "")

@@ -12,6 +12,7 @@ from datetime import datetime
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.record.record import FINISHED, TrialRecord, best_of
 from orchestrator.report.cautions import cautions
+from orchestrator.support.counted import counted
 from orchestrator.support.foreign_text import markdown
 from orchestrator.support.yaml_io import dump_yaml
 from orchestrator.tracking.backend import Point, RunContent
@@ -47,7 +48,7 @@ def sweep_note(plan: SweepPlan) -> str:
     tasks = ", ".join(markdown(task.name) for task in plan.tasks)
     return (
         f"Sweep **{markdown(plan.name)}** of suite {markdown(plan.suite)}, planned {plan.created}: "
-        f"{plan.num_trials} trials in {len(plan.studies)} studies.\n\n"
+        f"{counted(plan.num_trials, 'trial')} in {counted(len(plan.studies), 'study')}.\n\n"
         f"- tasks: {tasks}\n"
         f"- search spaces: {spaces}\n"
         f"- backbone: {markdown(plan.backbone.name)}, {plan.backbone.image_size} pixels, "

@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import pytest
+import torch
 from command_line import COMMAND, environment, run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,7 @@ from orchestrator.run.final_stage import (
 from orchestrator.run.queue import Failed, Finished, Report
 from orchestrator.tracking.final_content import final_contents
 from orchestrator.training import trial as trial_module
+from orchestrator.training.confusion import confused
 from orchestrator.training.context import TrialContext
 from orchestrator.training.facts import FinalFacts
 from orchestrator.training.final_trial import (
@@ -425,6 +427,7 @@ def test_what_was_tested_is_told_with_its_images_and_classes(searched, tmp_path)
     finals = open_finals(searched, num_finalists=1, num_folds=2, seeds=(1, 2))
     queue = FinalQueue(plan, finals, tmp_path / "runs", lambda line: None)
     by_class = {"test_images_by_class": [9, 1], "test_correct_by_class": [9, 0]}
+    by_class["test_confused"] = [[1, 0, 1]]
     for index in range(4):
         assert queue.next_run(str(index)) not in (None, "finished")
         finish(queue, str(index), 0.9, test_majority=9, **by_class)
@@ -436,6 +439,8 @@ def test_what_was_tested_is_told_with_its_images_and_classes(searched, tmp_path)
     (result,) = read_final_results(tmp_path)
     assert result.test_majority_share == 0.9
     assert result.test_correct_by_class == {1: (9, 0), 2: (9, 0)}
+    assert outcome.test_confused == {1: [[1, 0, 1]], 2: [[1, 0, 1]]}
+    assert result.test_confused == {1: ((1, 0, 1),), 2: ((1, 0, 1),)}
     with final_command.console.capture() as shown:
         final_command._show([outcome], tmp_path)
     assert "90.0 (59.6–98.2)" in shown.get()
@@ -642,6 +647,21 @@ def test_features_of_the_test_images_are_made_once_for_all_seeds(context, task, 
     assert sum(right) / sum(images) == told.test_accuracy
     assert all(0 <= some <= all_of for some, all_of in zip(right, images, strict=True))
     assert told.val_correct_by_class is None
+    wrong = np.zeros(len(images), dtype=int)
+    assert told.test_confused is not None
+    for label, answer, number in told.test_confused:
+        assert answer != label and number > 0
+        wrong[label] += number
+    assert wrong.tolist() == [of - some for of, some in zip(images, right, strict=True)]
+
+
+def test_what_is_confused_is_counted_the_most_first():
+    labels, answers = torch.tensor([0, 0, 0, 1, 2, 2]), torch.tensor([0, 1, 1, 1, 1, 0])
+    assert confused(answers, labels, 3) == [[0, 1, 2], [2, 0, 1], [2, 1, 1]]
+    assert confused(labels, labels, 3) == []
+    labels = torch.arange(101)
+    assert len(confused(labels.flip(0), labels, 100 + 1)) == 20  # of many classes the first
+    assert len(confused(labels[:100].flip(0), labels[:100], 100)) == 100
 
 
 ONE_SLOT = ("--slots", 1, "--cpus-per-trial", 1)

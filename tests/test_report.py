@@ -477,6 +477,7 @@ def test_every_figure_is_drawn_or_gives_its_reason(report):
         searched = [dimension.name for dimension in study.space.dimensions]
         assert [figure.title for figure in figures] == [
             "Learning curves",
+            "Losses of the best trial",
             "Best so far over compute",
             "Pruning timeline",
             "Importance of hyper-parameters",

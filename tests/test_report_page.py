@@ -14,9 +14,14 @@ import pytest
 from plans import make_plan, make_record, run_trial
 from synthetic_sweep import synthetic_plan, synthetic_record
 
+from orchestrator.api.report import Report
+from orchestrator.plan.plan import GpuShare
 from orchestrator.report.by_class import class_table
 from orchestrator.report.collect import SweepReport, collect
+from orchestrator.report.confusion import confused_table, confusion_matrix, confusion_of
 from orchestrator.report.final import FinalResult
+from orchestrator.report.hours import device_hours
+from orchestrator.report.loss_figure import losses
 from orchestrator.report.method_looks import looks
 from orchestrator.report.page import page, study_page
 
@@ -203,6 +208,96 @@ def test_classes_are_shown_the_worst_first_under_their_own_names(tmp_path):
     assert final is not None
     assert [cell.text for cell in final.rows[0].cells][-2:] == ["10", "20.0 ± 14.1"]
     assert final.rows[0].cells[0].text == "j"
+
+
+def _tested(tmp_path, **more):
+    """A study of one trial whose winner was tested on 10 classes of 10 images, with two seeds."""
+    plan = make_plan(num_trials=1)
+    plan = replace(plan, tasks=(replace(plan.tasks[0], class_names=(HOSTILE, *"bcdefghij")),))
+    record = make_record(plan, tmp_path)
+    run_trial(record, plan.studies[0].name)
+    final = FinalResult(
+        task="caltech101",
+        space="vpt_deep",
+        test_accuracies={1: 0.9, 2: 0.8},
+        num_test=100,
+        test_images_by_class=[10] * 10,
+        test_correct_by_class={1: [9] * 10, 2: [8] * 10},
+        **more,
+    )
+    return collect(plan, record, [final])
+
+
+def test_what_is_confused_is_shown_as_it_was_counted(tmp_path):
+    pairs = {1: ((0, 1, 3), (5, 2, 1)), 2: ((0, 1, 4), (9, 8, 2))}
+    report = _tested(tmp_path, test_confused=pairs)
+    found = confusion_of(report.studies[0])
+    assert found is not None
+    rows = [[cell.text for cell in row.cells] for row in confused_table(found).rows]
+    assert rows[0] == [HOSTILE, "b", "3.5", "35.0"]
+    assert rows[1] == ["j", "i", "1", "10.0"] and rows[2] == ["f", "c", "0.5", "5.0"]
+    matrix = confusion_matrix(found)
+    assert matrix and matrix.svg
+    assert matrix.svg.count('class="right level8"') == 10 and matrix.svg.count("wrong level") == 3
+    assert "f taken for c: 0.5 of 10 images, 5.0 %" in matrix.svg
+    text = page(report)
+    tags = Tags(text)
+    assert tags.open == [] and tags.names.count("script") == 1 and "img" not in tags.names
+    assert matrix.title in text and "Classes that are confused most" in text
+
+
+def test_a_test_from_before_says_that_it_kept_no_confusion(tmp_path):
+    assert "was not kept by the version that tested it" in page(_tested(tmp_path))
+
+
+def test_confusion_of_classes_that_there_are_not_is_refused(tmp_path):
+    report = _tested(tmp_path, test_confused={1: ((0, 10, 3),)})
+    with pytest.raises(ValueError, match=r"caltech101\.vpt_deep: confuses classes 0 and 10"):
+        page(report)
+
+
+def test_hours_are_those_of_the_devices(report):
+    trials = [t for study in report.studies for t in study.trials]
+    seconds = sum(trial.facts["wall_seconds"] for trial in trials)
+    (cpu,) = device_hours(trials, None)
+    assert cpu.hours == pytest.approx(seconds / 3600) and cpu.num_trials == len(trials)
+    assert f"<dd>{cpu}</dd>" in page(report) and "CPU hours, 64 trials" in str(cpu)
+    on_gpu = [replace(t, facts={**t.facts, "device": "H100", "cpu_threads": 8}) for t in trials]
+    half = GpuShare(gpus_per_trial=0.5, gpu="H100")
+    (shared,) = device_hours(on_gpu, half)
+    assert shared.hours == pytest.approx(seconds / 7200) and "GPU hours on H100" in str(shared)
+    (whole,) = device_hours(on_gpu, replace(half, gpu="another"))
+    assert whole.hours == pytest.approx(seconds / 3600)
+    assert len(device_hours([*trials, *on_gpu], half)) == 2
+
+
+def test_losses_of_the_best_trial_are_drawn(report):
+    study = report.studies[0]
+    assert study.best
+    found = losses(study)
+    assert found.svg and found.svg.count('class="run ') == 2
+    assert f"train loss, at the end {study.best.curve[-1]['train_loss']:.3g}" in found.caption
+    rows = [{**row, "val_loss": abs(row["epoch"] - 7) + 1} for row in study.best.curve]
+    overfitted = replace(study, trials=[replace(study.best, curve=rows)])
+    assert "lowest after epoch 7 with 1." in losses(overfitted).caption
+
+
+def test_a_best_trial_is_shown_with_its_files_if_they_are_its_own(report, tmp_path):
+    folder = tmp_path / "my sweep"
+    study = report.best_of_task("eurosat")
+    assert study and study.best
+    path = folder / "best" / "eurosat.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"trial: {{study: {study.name}, number: {study.best.number}}}")
+    text = Report(report, folder=folder).html
+    again = f'<code class="copy">orchestrator train &#39;{path}&#39;</code>'
+    assert again in text
+    assert (
+        f"best trial of caltech101 yet: <code>orchestrator export &#39;{folder}&#39;</code>" in text
+    )
+    path.write_text(f"trial: {{study: {study.name}, number: {study.best.number + 1}}}")
+    text = Report(report, folder=folder).html
+    assert again not in text and "best trial of caltech101, eurosat yet" in text
 
 
 def test_a_trial_without_counts_by_class_says_so(report):

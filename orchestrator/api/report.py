@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from orchestrator.api.best_bundles import find_bundles
 from orchestrator.report.collect import SweepReport
 from orchestrator.report.findings import headlines
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
@@ -53,7 +54,7 @@ class Report:
     @property
     def html(self) -> str:
         """One page with every figure, which needs no file beside it and no network."""
-        return page(self.found)
+        return page(self.found, find_bundles(self.found, self._folder))
 
     def write(self, path: str | Path | None = None) -> Path:
         """Write the page, to report.html in the sweep's folder if no path is given."""

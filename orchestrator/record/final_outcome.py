@@ -42,6 +42,8 @@ class StudyOutcome:
     """By label; empty where there are too many classes."""
     test_correct_by_class: Mapping[int, Sequence[int]] = field(default_factory=dict)
     """By seed: the right ones, by label."""
+    test_confused: Mapping[int, Sequence[Sequence[int]]] = field(default_factory=dict)
+    """By seed: the wrong ones as [label, answer, images], the most first."""
     num_left: int
     """Runs that are still to be done."""
     num_finished_trials: int
@@ -159,6 +161,9 @@ def _of_round(
             run.seed: run.facts["test_correct_by_class"]
             for run in complete
             if "test_correct_by_class" in run.facts
+        },
+        test_confused={
+            run.seed: run.facts["test_confused"] for run in complete if "test_confused" in run.facts
         },
         failed_seeds={run.seed: run.failure or "" for run in runs if run.state == "failed"},
         num_left=left,

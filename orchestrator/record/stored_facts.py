@@ -108,6 +108,8 @@ def _of_facts(facts: Any) -> str | None:
             return f"{shown(name)}: expected a whole number of at least 0, found {shown(value)}"
         if name.endswith("_by_class") and not _are_counts(value):
             return f"{shown(name)}: expected counts, found {shown(value)}"
+        if name.endswith("_confused") and not _are_pairs(value):
+            return f"{shown(name)}: expected [label, answer, images], found {shown(value)}"
     for name in _TEXTS:
         value = facts.get(name)
         if value is not None and (not isinstance(value, str) or len(value) > 10_000):
@@ -119,3 +121,7 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, list) and all(
         type(value) is int and 0 <= value < INT64 for value in values
     )
+
+
+def _are_pairs(values: Any) -> bool:
+    return isinstance(values, list) and all(_are_counts(one) and len(one) == 3 for one in values)

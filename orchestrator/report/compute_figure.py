@@ -6,7 +6,7 @@ from itertools import accumulate
 from statistics import fmean
 
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.figures import Figure
+from orchestrator.report.figure import Figure
 from orchestrator.report.method_looks import Look, looks
 from orchestrator.report.metric_names import score_words
 from orchestrator.report.svg import (

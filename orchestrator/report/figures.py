@@ -11,6 +11,8 @@ from orchestrator.plan.space import Dimension
 from orchestrator.record.record import TrialRecord
 from orchestrator.report.collect import StudyReport, learning_curve
 from orchestrator.report.convergence import what_would_help
+from orchestrator.report.figure import Figure
+from orchestrator.report.loss_figure import losses
 from orchestrator.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -33,15 +35,6 @@ SHADES = 5
 """Shades of the colour that stands for accuracy, from poor to good."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A drawing with its caption; without a drawing the caption gives the reason."""
-
-    title: str
-    svg: str | None
-    caption: str
-
-
 def study_figures(study: StudyReport) -> list[Figure]:
     """All figures of a study."""
     if not any(learning_curve(trial) for trial in study.trials):
@@ -49,6 +42,7 @@ def study_figures(study: StudyReport) -> list[Figure]:
         return [Figure(title="Learning curves", svg=None, caption=reason)]
     return [
         learning_curves(study),
+        losses(study),
         best_so_far(study),
         pruning(study),
         importance_bars(study),

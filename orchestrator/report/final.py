@@ -56,6 +56,9 @@ class FinalResult:
     """By label."""
     test_correct_by_class: Mapping[int, Sequence[Count]] = field(default_factory=dict)
     """By seed: the right ones, by label."""
+    test_confused: Mapping[int, Sequence[tuple[Count, Count, Count]]] = field(default_factory=dict)
+    """By seed: the wrong ones as (label, answer, images), the most first; all of them, or of more
+    than 100 classes the most frequent."""
     finalists: tuple[Count, ...] = ()
     """Numbers of the trials that were compared; empty where an older version wrote the file."""
     num_finalists: Count = 0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.figures import Figure
+from orchestrator.report.figure import Figure
 from orchestrator.report.method_looks import looks
 from orchestrator.report.metric_names import score_words
 from orchestrator.report.svg import Chart, clipped, score_scale

@@ -201,6 +201,11 @@ class Chart:
         """Words at a place in pixels."""
         self._parts.append(_text(x, y, text, kind, anchor))
 
+    def turned_label(self, x: float, y: float, text: str, kind: str) -> None:
+        """Words that go upward from a place in pixels."""
+        place = f"translate({_short(x)} {_short(y)}) rotate(-60)"
+        self._parts.append(f'<text transform="{place}" class="{kind}">{_escaped(text)}</text>')
+
     def draw(self, alternative: str, *, axes: bool = True) -> str:
         """The SVG; `alternative` says what it shows to who cannot see it."""
         inner = [*(self._axes() if axes else []), *self._parts]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from orchestrator.report.collect import TIME_PARTS, SweepReport
-from orchestrator.report.figures import Figure
+from orchestrator.report.figure import Figure
 from orchestrator.report.svg import TOP, WIDTH, Chart, LinearScale, across, clipped, upward
 from orchestrator.report.wording import duration_text
 

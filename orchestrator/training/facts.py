@@ -70,6 +70,10 @@ class FinalFacts(TrialFacts):
     ] = None
     test_images_by_class: Annotated[list[int] | None, "test images, by label"] = None
     test_correct_by_class: Annotated[list[int] | None, "of these the right ones"] = None
+    test_confused: Annotated[
+        list[list[int]] | None,
+        "wrong ones as [label, answer, images], the most first; of more than 100 classes 20 pairs",
+    ] = None
 
 
 def described(facts: type[TrialFacts]) -> dict[str, tuple[Any, str]]:

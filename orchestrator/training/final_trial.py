@@ -15,6 +15,7 @@ import torch
 from orchestrator.data.cache import DecodedSplit, ImageCache, open_final_splits
 from orchestrator.data.task import FINAL_SPLITS, Task
 from orchestrator.training.config import TrialConfig
+from orchestrator.training.confusion import confused
 from orchestrator.training.context import TrialContext
 from orchestrator.training.facts import EpochRow, FinalFacts
 from orchestrator.training.loop import (
@@ -117,10 +118,10 @@ class FinalTrial(Trial):
         return FinalFacts(**self._told(), **self._tested)
 
     def _test(self) -> dict[str, Any]:
-        """Score, number of images, those of the most frequent class; and all by class."""
+        """Score, number of images, those of the most frequent class; what is confused; by class."""
         assert self.model is not None
         test = self._finals.final_splits(self.config.task)["test"]
-        loss, marks = 0.0, []
+        loss, marks, answers = 0.0, [], []
         for start in range(0, len(test), TEST_CHUNK):
             part = slice(start, start + TEST_CHUNK)
             pixels = self._on_device(
@@ -134,9 +135,12 @@ class FinalTrial(Trial):
                 Inputs(pixels=pixels, prefix=features),
                 self.context.engine,
                 objective=self.objective,
+                with_answers=True,
             )
             loss += found.loss * len(pixels)
             marks.append(found.marks.cpu())
+            assert found.answers is not None
+            answers.append(found.answers.cpu())
         if not np.isfinite(loss):
             raise TrialFailed(f"the loss on the test images is {loss}")
         judged = torch.cat(marks), self.objective.targets(test.labels)
@@ -145,6 +149,9 @@ class FinalTrial(Trial):
             "test_accuracy": self.objective.score(*judged).item(),
             "num_test": len(test),
             "test_majority": int(np.bincount(test.labels).max()),
+            "test_confused": confused(
+                torch.cat(answers), torch.from_numpy(test.labels.astype(np.int64)), num_classes
+            ),
         }
         if (effective := self.objective.effective_images(*judged)) is not None:
             tested["test_effective_images"] = effective

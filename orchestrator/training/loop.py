@@ -138,6 +138,8 @@ class Evaluation(NamedTuple):
     """The objective's."""
     marks: Tensor
     """(N, ...), on the device: what the score is computed from, image by image."""
+    answers: Tensor | None = None
+    """(N,), on the device: the label given to each image, where that was asked for."""
 
 
 class Evaluator:
@@ -151,6 +153,7 @@ class Evaluator:
         fit: Fit | None = None,
         objective: Objective = TOP1,
         make_room: Callable[[], bool] = lambda: False,
+        with_answers: bool = False,
     ) -> None:
         """`make_room` gives memory back that others hold, and says whether there was any."""
         self._model = model
@@ -159,6 +162,7 @@ class Evaluator:
         self._fit = fit = fit or Fit()
         self._make_room = make_room
         self._objective = objective
+        self._with_answers = with_answers
         self._targets = inputs.pixels.labels
         can_record = fit.records and inputs.can_be_recorded and is_same_each_step(model.method)
         records = can_record and engine.records(self._targets.device.type)
@@ -176,25 +180,25 @@ class Evaluator:
             found = _over_all(
                 len(self._inputs), self._targets.device, self._fit, self._launched, self._make_room
             )
-        losses, parts = zip(*found, strict=True)
+        losses, parts, *answers = zip(*found, strict=True)
         marks = torch.cat(parts)
         sums = torch.stack(losses).sum(), self._objective.score(marks, self._targets)
         total, score = torch.stack(sums).tolist()
-        return Evaluation(total / len(self._inputs), score, marks)
+        return Evaluation(total / len(self._inputs), score, marks, *map(torch.cat, answers))
 
-    def _part(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses and marks of some images."""
+    def _part(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Sum of the losses, marks and, where asked for, answers of some images."""
         with self._engine.computing(self._targets.device.type):
             inputs = self._inputs.batch(self._model, index)
             logits = self._model.forward_from(inputs).float()
             losses = self._objective.loss(logits, self._targets[index], reduction="none")
-            return losses.double().sum(), self._objective.marks(logits, self._targets[index])
+            found = losses.double().sum(), self._objective.marks(logits, self._targets[index])
+            return (*found, self._objective.answers(logits)) if self._with_answers else found
 
-    def _launched(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _launched(self, index: Tensor) -> tuple[Tensor, ...]:
         if self._recorded is None:
             return self._part(index)
-        loss, marks = self._recorded(index)
-        return loss.clone(), marks.clone()
+        return tuple(each.clone() for each in self._recorded(index))
 
 
 def evaluate(
@@ -203,10 +207,12 @@ def evaluate(
     engine: Engine,
     fit: Fit | None = None,
     objective: Objective = TOP1,
+    *,
+    with_answers: bool = False,
 ) -> Evaluation:
     """The scores of all images of `inputs`, in their order, once."""
     once = replace(engine, launch="eager")
-    return Evaluator(model, inputs, once, fit, objective)()
+    return Evaluator(model, inputs, once, fit, objective, with_answers=with_answers)()
 
 
 def _over_all(

@@ -66,6 +66,10 @@ class Objective(Protocol):
         """(B, ...) on the device, without waiting for it."""
         ...
 
+    def answers(self, logits: "Tensor") -> "Tensor":
+        """(B,) int64, on the device: the label that is given to each image."""
+        ...
+
     def score(self, marks: "Tensor", targets: "Tensor") -> "Tensor":
         """(), float64, of all images together."""
         ...

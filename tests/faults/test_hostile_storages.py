@@ -223,6 +223,7 @@ FINAL_CHANGES = {
     "a fold of another curve": _of("fold 0", {"curve": [1], "facts": {}}),
     "facts of a final run": _of("facts", {"wall_seconds": "long"}),
     "counts of no numbers": _of("facts", {"test_correct_by_class": ["a"]}),
+    "confused pairs of two": _of("facts", {"test_confused": [[0, 1]]}),
 }
 
 

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from orchestrator.bundle.export import BEST_FOLDER, BY_METHOD
+from orchestrator.plan.folders import BEST_FOLDER, BY_METHOD
 from orchestrator.record.record import TrialRecord, best_of
 from orchestrator.report.bundle_files import Bundle, Bundles
 from orchestrator.report.collect import SweepReport

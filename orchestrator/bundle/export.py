@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.bundle.bundle import Bundle, save_bundle
 from orchestrator.data.suites import Suite
+from orchestrator.plan.folders import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record, TrialRecord, best_of
 from orchestrator.support.checksum import sha256_of
@@ -15,9 +16,16 @@ from orchestrator.support.shown_values import config_text
 from orchestrator.support.uncertainty import accuracy_text
 from orchestrator.training.config import build
 
-TRIALS_FOLDER = "trials"
-BEST_FOLDER = "best"
-BY_METHOD = "by_method"
+__all__ = [
+    "BEST_FOLDER",
+    "BY_METHOD",
+    "TRIALS_FOLDER",
+    "Exported",
+    "describe",
+    "export_best",
+    "exported_table",
+    "without_weights",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,9 @@
 """Which classes of the test images are taken for which."""
 
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALL_UP_TO = 100
 """Of more classes only the pairs that are confused most are kept."""

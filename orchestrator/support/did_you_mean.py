@@ -47,6 +47,8 @@ def _close(name: str, names: list[str]) -> list[str]:
         return [by_spelling[plain]]
     if variants := [one for one in names if plain and _plain(one).startswith(f"{plain}_")]:
         return variants[:_MOST_VARIANTS]
+    if variants := [one for one in names if plain and _plain(one).endswith(f"_{plain}")]:
+        return variants[:_MOST_VARIANTS]  # halving: successive_halving
     return [by_spelling[one] for one in difflib.get_close_matches(plain, by_spelling, n=1)]
 
 

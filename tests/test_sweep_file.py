@@ -181,3 +181,15 @@ def test_a_plan_of_before_is_taken(tmp_path):
     document.pop("split_seed")
     (tmp_path / "old.yaml").write_text(dump_yaml(document))
     assert with_file({"suite": tmp_path / "old.yaml"})["split_seed"] == document["seed"]
+
+
+@pytest.mark.slow
+def test_the_example_is_planned_as_it_stands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    typed = ["sweep", str(EXAMPLE), "--trials", "2", "--precision", "fp32", "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["orchestrator", *typed])
+    main()
+    told = capsys.readouterr().out
+    assert "2 studies, 4 trials" in told
+    assert "digits: 10 classes" in told
+    assert not list(tmp_path.iterdir())  # nothing was started

@@ -165,7 +165,7 @@ class Evaluation:
         return accuracy_text(self.mean_per_class_accuracy, effective or self.num_images)
 
     def document(self) -> dict[str, Any]:
-        """All of it for programs: docs/bundles.md says what each name means."""
+        """All of it for programs: docs/json.md says what each name means."""
         low, high = self.interval
         return {
             "num_images": self.num_images,

@@ -101,8 +101,7 @@ def main() -> None:
         sys.stdout.flush()
         os._exit(STOPPED)  # or what is left of Ray in this process would wait for the rest of it
     else:
-        if isinstance(code, int) and code:
-            sys.exit(code)
+        sys.exit(code if isinstance(code, int) else 0)
     finally:
         leave()
         if lost := what_was_lost():

@@ -65,7 +65,7 @@ def test_a_log_has_a_line_when_work_turns_out_long_and_then_one_every_half_minut
         shown.look()
     assert lines == [
         "preparing tasks: 0 of 3 ...",
-        "preparing tasks: 1 of 3, about 62 s left · decoding ...",
+        "preparing tasks: 1 of 3, about 64 s left · decoding ...",
         "preparing tasks: 1 of 3, about 2 min left · decoding ...",
         "preparing tasks: 1 of 3, about 3 min left · decoding ...",
     ]
@@ -133,7 +133,7 @@ def planning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planning]:
     recorder, said = Recorder(), []
     with pytest.MonkeyPatch.context() as patch, told_to(recorder):
         patch.setenv("ORCHESTRATOR_CACHE", str(tmp / "cache"))
-        planned = _dry_run(write_suite(tmp / "suite"), tmp, said)
+        planned = _dry_run(write_suite(tmp / "suite", ("colours_a",)), tmp, said)
     yield recorder.told, said, planned
 
 
@@ -142,8 +142,8 @@ def _dry_run(suite: Path, tmp: Path, said: list[str]) -> Sweep:
         suite=str(suite),
         backbone="vit_quickstart",
         methods=("linear", "vpt_deep"),
-        trials=4,
-        epochs=8,
+        trials=1,
+        epochs=2,
         out=tmp / "sweep",
     )
     return Sweep.planned(request, RunRequest(engine="local"), dry_run=True, say=said.append)
@@ -156,8 +156,8 @@ def test_a_plan_tells_each_of_its_phases_and_counts_images(planning):
         "looking for machines",
         "loading the backbone vit_quickstart",
         "trying the search spaces on the backbone: 2 of 2",
-        "checking the images, tasks: 2 of 2",
-        "preparing the images, tasks: 2 of 2",
+        "checking the images, tasks: 1 of 1",
+        "preparing the images, tasks: 1 of 1",
     ):
         assert expected in told, told
     assert any(one.startswith("reading the lists and folders of ") for one in told)
@@ -170,3 +170,30 @@ def test_a_sweep_that_was_never_run_is_not_finalized_and_no_folder_is_left(plann
     with pytest.raises(ValueError, match="was planned and not run yet"):
         planned.finalize()
     assert not planned.folder.exists()
+
+
+@pytest.mark.slow
+def test_a_search_and_its_last_stage_tell_each_of_their_phases(planning, monkeypatch):
+    _, _, planned = planning
+    recorder, said = Recorder(), []
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(planned.cache.root))
+    monkeypatch.setattr("orchestrator.api.sweep.say", said.append)
+    with told_to(recorder):
+        outcome = planned.run(engine="local")
+        assert outcome.num_finished == 2
+        planned.finalize(engine="local", finalists=1, folds=2, seeds=[1])
+    for expected in (
+        "starting workers, until the first epoch is over",
+        "writing best configurations, tasks: 1 of 1",
+        "sending what is left to MLflow",
+        "bringing MLflow up to date",
+        "opening the test images, tasks: 1 of 1",
+        "checking the weights of the backbone",
+        "writing tables and bundles",
+    ):
+        assert expected in recorder.told, recorder.told
+    (runs,) = [one for one in recorder.told if one.startswith("runs of the last stage")]
+    done, total = runs.rpartition(": ")[2].split(" of ")
+    assert done == total == "6"
+    assert said[0].startswith("last stage of 2 of 2 studies: 6 runs at most, of 2 epochs each")
+    assert any(line.startswith(f"[{done}/{total}] ") for line in said)

@@ -9,6 +9,7 @@ from orchestrator.report.findings import headlines
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
 from orchestrator.report.table import Table, result_tables
+from orchestrator.support.phases import phase
 from orchestrator.support.whole_file import whole_file
 
 PAGE_FILE = "report.html"
@@ -54,7 +55,8 @@ class Report:
     @property
     def html(self) -> str:
         """One page with every figure, which needs no file beside it and no network."""
-        return page(self.found, find_bundles(self.found, self._folder))
+        with phase("drawing the page"):
+            return page(self.found, find_bundles(self.found, self._folder))
 
     def write(self, path: str | Path | None = None) -> Path:
         """Write the page, to report.html in the sweep's folder if no path is given."""

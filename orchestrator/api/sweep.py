@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.api.keywords import takes
 from orchestrator.api.requests import FinalizeRequest, PlanRequest, ResumeRequest
 from orchestrator.api.sweep_file import to_be_planned
-from orchestrator.api.view import lines_or_bar, say
+from orchestrator.api.view import lines_or_bar, phases_shown, say
 from orchestrator.plan.places import Places, at_places, find_places, keep_places
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, save_plan
 from orchestrator.record.database import ask_once, default_storage, with_driver
@@ -110,7 +110,8 @@ class Sweep:
         Suite, spaces, backbone and every image are looked at; images are decoded into the cache.
         Nothing is written to the sweep's folder before `run`.
         """
-        return cls.planned(request, RunRequest(**from_environment(RunRequest, {})))
+        with phases_shown():
+            return cls.planned(request, RunRequest(**from_environment(RunRequest, {})))
 
     @classmethod
     def planned(
@@ -261,13 +262,14 @@ class Sweep:
         A progress bar in a notebook, a line for each trial elsewhere. Ctrl-C ends it in order: what
         trials reached is kept, the files are written, and then the interrupt comes through.
         """
-        engine = request.chosen_engine(self.frozen_plan.gpu_share)
-        self.check(accept_versions=request.accept_versions)
-        self.save()
-        try:
-            return self.start(request, engine, view=lines_or_bar)
-        finally:
-            deliver_signal()
+        with phases_shown():
+            engine = request.chosen_engine(self.frozen_plan.gpu_share)
+            self.check(accept_versions=request.accept_versions)
+            self.save()
+            try:
+                return self.start(request, engine, view=lines_or_bar)
+            finally:
+                deliver_signal()
 
     def check(self, *, accept_versions: bool = False) -> None:
         """ValueError if images, weights or software are not those that it was begun with."""
@@ -277,7 +279,8 @@ class Sweep:
 
             self.frozen_plan.check_spaces()
             self._suite = reopen_suite(self.frozen_plan, self.cache)
-            refuse_changes(self.frozen_plan, self.record, accept_versions=accept_versions)
+            with phase("checking the weights of the backbone, and versions"):
+                refuse_changes(self.frozen_plan, self.record, accept_versions=accept_versions)
         self._is_checked = False  # what lies on a disk may change before the next time
 
     def start(
@@ -306,10 +309,11 @@ class Sweep:
 
         Called again it goes on; once done it returns the outcome, one for each study.
         """
-        try:
-            return self.finalized(request, request, say=say)
-        finally:
-            deliver_signal()
+        with phases_shown():
+            try:
+                return self.finalized(request, request, say=say)
+            finally:
+                deliver_signal()
 
     def finalized(
         self, request: "FinalRequest", where: RunRequest, *, say: Callable[[str], None]

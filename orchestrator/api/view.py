@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.record.record import EpochRow, TrialRecord
 from orchestrator.support.foreign_text import indented, visible
+from orchestrator.support.phases import PhaseLines, Watch, is_told, sentence, told_to
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
@@ -38,6 +39,40 @@ def lines_or_bar(progress: "Progress") -> "Iterator[Observer]":
     total = progress.plan.num_trials
     with a_bar(total=total, initial=progress.finished, unit="trial") as bar:
         yield _Bar(progress, bar)
+
+
+@contextmanager
+def phases_shown() -> Iterator[None]:
+    """While it is entered, what takes long says so: on a line of a notebook that changes, else in
+    lines now and then. A command has a view of its own, which stays."""
+    if is_told():
+        yield
+        return
+    with told_to(_LineOfANotebook() if in_a_notebook() else PhaseLines(say)):
+        yield
+
+
+class _LineOfANotebook(Watch):
+    """Gone when the work is done."""
+
+    every_seconds = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line: tqdm[Any] | None = None
+
+    def look(self) -> None:
+        if self._line is None:
+            from tqdm.auto import tqdm as a_line
+
+            self._line = a_line(total=0, bar_format="{desc}", leave=False)
+        assert self._line is not None
+        self._line.set_description_str(f"{sentence(self.phases)} ...")
+
+    def over(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
 
 class _Lines:

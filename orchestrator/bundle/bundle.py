@@ -22,6 +22,7 @@ from orchestrator.support.commit_points import commit_point
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import Between, Entries, Name, OneOf, Sha256, read_as, shown
 from orchestrator.support.formats import Format
+from orchestrator.support.phases import phase
 from orchestrator.support.regular_file import opened_regular, read_regular
 from orchestrator.support.whole_file import whole_file
 from orchestrator.support.yaml_io import dump_yaml, read_yaml
@@ -240,7 +241,8 @@ def load_bundle(
     from orchestrator.bundle.prompted_model import PromptedModel
 
     device = _found_device(device)
-    backbone = load_planned_backbone(plan, device)
+    with phase(f"loading the backbone {plan.name}"):
+        backbone = load_planned_backbone(plan, device)
     own, _ = split_config(bundle.trial.method, bundle.trial.config)
     try:
         state = load_file(tensors)

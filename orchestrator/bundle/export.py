@@ -11,6 +11,7 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record, TrialRecord, best_of
 from orchestrator.support.checksum import sha256_of
 from orchestrator.support.commit_points import commit_point
+from orchestrator.support.phases import each
 from orchestrator.support.regular_file import refuse_link_below
 from orchestrator.support.shown_values import config_text
 from orchestrator.support.uncertainty import accuracy_text
@@ -50,7 +51,7 @@ def export_best(
     files: dict[str, list[Path]] = {}
     best: dict[str, TrialRecord] = {}
     missing: list[str] = []
-    for task in plan.tasks:
+    for task in each("writing best configurations, tasks", plan.tasks, len(plan.tasks)):
         studies = [study for study in plan.studies if study.task == task.name]
         winners: list[TrialRecord] = []
         for study in studies:

@@ -10,6 +10,7 @@ from orchestrator.bundle.bundle import Bundle
 from orchestrator.bundle.own_task import task_of
 from orchestrator.data.cache import ImageCache, task_fingerprint
 from orchestrator.data.task import Task
+from orchestrator.support.phases import each
 from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.context import TrialContext
@@ -45,11 +46,12 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
     worker_cache = WorkerCache(8 * 2**30)
     if isinstance(context, FinalContext):
         final = FinalTrial(bundle.trial, context, worker_cache)
-        list(final.epochs())
+        list(each("training, epochs", final.epochs(), final.num_epochs))
         tested = final.facts().test_accuracy
         assert tested is not None, "all epochs were run"
         return tested
-    return list(Trial(bundle.trial, context, worker_cache).epochs())[-1]["val_accuracy"]
+    trial = Trial(bundle.trial, context, worker_cache)
+    return list(each("training, epochs", trial.epochs(), trial.num_epochs))[-1]["val_accuracy"]
 
 
 def _device_like(bundle: Bundle) -> str:

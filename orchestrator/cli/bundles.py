@@ -10,6 +10,7 @@ from rich.table import Table
 from orchestrator.cli.options import Bundle, DataOption, Json, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
 from orchestrator.support.near import near
+from orchestrator.support.phases import phase
 
 console = Terminal()
 
@@ -55,7 +56,8 @@ def export(
     if source.is_file():
         _export_one(source, to, push, weights)
         return
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
     from orchestrator.bundle.export import BEST_FOLDER, exported_table
     from orchestrator.training.objective import DEFAULT_METRIC
 

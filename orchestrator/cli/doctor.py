@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.options import DataOption, Json, Storage, WeightsOption
 from orchestrator.cli.terminal import Terminal
+from orchestrator.support.phases import phase
 
 console = Terminal()
 
@@ -58,7 +59,8 @@ def doctor(
         return
     if folder is None:
         raise ValueError("doctor needs the folder of a sweep, or --cluster")
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
 
     found = Sweep.open(folder, storage=storage, data=data, weights=weights)
     done, examination = found.repair() if repair else ([], found.doctor())

@@ -24,6 +24,7 @@ from orchestrator.plan.request import FinalRequest
 from orchestrator.run.request import RunRequest
 from orchestrator.support.counted import counted
 from orchestrator.support.near import typed
+from orchestrator.support.phases import phase
 
 if TYPE_CHECKING:
     from orchestrator.api.sweep import Sweep
@@ -49,7 +50,8 @@ def finalize(
 
     Stopped or killed, the same command goes on. Once done, it prints the outcome again.
     """
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
 
     found = Sweep.open(folder, storage=storage, data=data, weights=weights)
     test_winners(found, request, where, as_json=as_json)

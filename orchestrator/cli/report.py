@@ -12,6 +12,7 @@ from rich.text import Text
 from orchestrator.cli.options import Folder, Json, Storage
 from orchestrator.cli.terminal import Terminal
 from orchestrator.support.near import near
+from orchestrator.support.phases import phase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,8 @@ def report(
     orchestrator report SWEEP
     orchestrator report SWEEP --format csv > results.csv
     """
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
 
     if html and not html.parent.is_dir():
         raise ValueError(f"{html}: there is no folder {html.parent} to write the page in")
@@ -102,7 +104,8 @@ def compare(
 
     orchestrator compare sweeps/photos-a sweeps/photos-b
     """
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
     from orchestrator.report import compare as comparing
     from orchestrator.report.formats import as_csv, latex, markdown
 

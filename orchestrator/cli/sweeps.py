@@ -25,6 +25,7 @@ from orchestrator.plan.request import FinalRequest
 from orchestrator.run.request import RunRequest, hours_until
 from orchestrator.support.counted import counted
 from orchestrator.support.near import near, typed
+from orchestrator.support.phases import phase
 
 if TYPE_CHECKING:
     from orchestrator.api.sweep import Sweep
@@ -52,7 +53,8 @@ def sweep(request: PlanRequest, where: RunRequest, start: StartRequest) -> None:
         return
     from dataclasses import replace
 
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
     from orchestrator.plan.final_protocol import FinalProtocol
 
     # Before the plan, which may wait for a machine to measure on.
@@ -103,7 +105,8 @@ def resume(
     Finished trials count, others run again. What is searched stands in its sweep.yaml; where and
     how long can be chosen anew.
     """
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
 
     found = Sweep.open(folder, storage=storage, data=data, weights=weights)
     engine = where.chosen_engine(found.frozen_plan.gpu_share)

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.options import Storage
+from orchestrator.support.phases import phase
 
 if TYPE_CHECKING:
     from orchestrator.plan.plan import SweepPlan
@@ -44,7 +45,8 @@ def ui(
 
     It prints the address for a browser. Ctrl-C stops the pages.
     """
-    from orchestrator.api.sweep import Sweep
+    with phase("loading libraries"):
+        from orchestrator.api.sweep import Sweep
     from orchestrator.tracking.trackers import chosen_tracker
 
     opened = {
@@ -86,8 +88,8 @@ def _without_copies(opened: "Mapping[Path, SweepPlan]") -> "dict[Path, SweepPlan
 
 def _serve(folder: Path, pages: "Pages", tracker: str) -> None:
     with _server(folder, pages) as (server, output):
-        typer.echo(f"{tracker} is starting ...")
-        _wait_until_ready(server, pages.server, tracker, output)
+        with phase(f"{tracker} is starting"):
+            _wait_until_ready(server, pages.server, tracker, output)
         _say_where(pages)
         typer.echo("Ctrl-C stops the pages")
         server.wait()

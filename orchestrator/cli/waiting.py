@@ -99,7 +99,9 @@ class WaitingLine(Watch):
             return ""
         self._frame += 1
         frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if self._console.encoding.startswith("utf") else "|/-\\"
-        line = Table.grid(expand=True, padding=(0, 1))
+        # Room for the ^C of a terminal, which would begin a line of its own.
+        line = Table.grid(padding=(0, 1))
+        line.width = self._console.width - len("^C ")
         line.add_column(width=1)
         line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         line.add_column(justify="right", no_wrap=True)

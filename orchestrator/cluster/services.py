@@ -29,6 +29,7 @@ from orchestrator.cluster.supervision import (
 )
 from orchestrator.support.extras import require
 from orchestrator.support.loopback import is_free, is_healthy
+from orchestrator.support.phases import phase
 from orchestrator.support.waiting import last_lines, wait_until
 from orchestrator.support.whole_file import whole_path, write_whole
 from orchestrator.tracking.mlflow.server import server_command, server_environment
@@ -264,7 +265,9 @@ class Services:
         def hopeless() -> bool:
             return died() or self._starts_by_us(service) >= START_ATTEMPTS
 
-        if not wait_until(answers, seconds=START_SECONDS, pause=0.3, hopeless=hopeless):
+        with phase(f"{name} is starting"):
+            answered = wait_until(answers, seconds=START_SECONDS, pause=0.3, hopeless=hopeless)
+        if not answered:
             log = self.folder / ("supervisor.log" if died() else f"{service}.log")
             tail = last_lines(log.read_bytes())
             raise ValueError(f"{name} does not answer; {log} ends with:\n{tail}")

@@ -24,6 +24,7 @@ from orchestrator.report.published import (
     published_backbone,
     published_method,
 )
+from orchestrator.support.phases import each
 from orchestrator.support.shown_values import NOTHING
 from orchestrator.support.uncertainty import (
     accuracy_text,
@@ -295,7 +296,7 @@ def collect(plan: SweepPlan, record: Record, finals: Sequence[FinalResult] = ())
     by_study = {(final.task, final.space): final for final in finals}
     studies = [
         collect_study(plan, record, study, by_study.get((study.task, study.space)))
-        for study in plan.studies
+        for study in each("reading the studies", plan.studies, len(plan.studies))
     ]
     published_as = published_backbone(plan.backbone)
     return SweepReport(plan=plan, studies=studies, published_as=published_as)

@@ -167,7 +167,7 @@ class Watch:
 class PhaseLines(Watch):
     """For a log: a line when something turns out to take long, then one every half minute."""
 
-    first_seconds = 1.0
+    first_seconds = 2.0
     again_seconds = 30.0
 
     def __init__(

@@ -92,7 +92,8 @@ def run_sweep(
         if progress.finished < plan.num_trials:
             with ending_at_once():
                 engine.start()
-        with view(progress) if view else nullcontext() as shown, UntilTheFirstEpoch() as waiting:
+        seen = view(progress) if view and stop_requested() is None else nullcontext()
+        with seen as shown, UntilTheFirstEpoch() as waiting:
             observers: Sequence[Observer] = [
                 progress,
                 tracker,

@@ -99,7 +99,7 @@ def confusion_matrix(found: Confusion) -> Figure | None:
         title="Which classes are taken for which",
         svg=chart.draw(f"Confusion of {counted(number, 'class')}; most often: {pairs}", axes=False),
         caption="Rows: the class of test images; columns: the answer; images, mean over "
-        f"{counted(found.num_seeds, 'seed')}. Blue: right, orange: wrong; the darker, the larger "
+        f"{counted(found.num_seeds, 'seed')}. Blue: right, orange: wrong; the stronger, the larger "
         "the share of the class.",
     )
 

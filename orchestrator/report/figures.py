@@ -217,7 +217,7 @@ def parallel_coordinates(study: StudyReport) -> Figure:
             f"Values and {study.task.objective.words} of {counted(len(trials), 'trial')}",
             axes=False,
         ),
-        caption="Dark lines: complete trials with high accuracy, pale: low; orange: the best; "
+        caption="Strong lines: complete trials with high accuracy, faint: low; orange: the best; "
         "dashed: pruned. A line that leaves below an axis has no value there.",
     )
 

@@ -13,6 +13,7 @@ from orchestrator.data.task import Task
 from orchestrator.support.phases import each
 from orchestrator.support.processors import available_cpus
 from orchestrator.training.backbone import image_transform
+from orchestrator.training.config import num_epochs
 from orchestrator.training.context import TrialContext
 from orchestrator.training.final_trial import FinalContext, FinalTrial
 from orchestrator.training.own_methods import planned_methods
@@ -46,12 +47,18 @@ def train_again(bundle: Bundle, *, data: Path | None, weights: Path | None) -> f
     worker_cache = WorkerCache(8 * 2**30)
     if isinstance(context, FinalContext):
         final = FinalTrial(bundle.trial, context, worker_cache)
-        list(each("training, epochs", final.epochs(), final.num_epochs))
+        list(each("training, epochs", final.epochs(), _num_epochs(bundle)))
         tested = final.facts().test_accuracy
         assert tested is not None, "all epochs were run"
         return tested
     trial = Trial(bundle.trial, context, worker_cache)
-    return list(each("training, epochs", trial.epochs(), trial.num_epochs))[-1]["val_accuracy"]
+    rows = list(each("training, epochs", trial.epochs(), _num_epochs(bundle)))
+    return rows[-1]["val_accuracy"]
+
+
+def _num_epochs(bundle: Bundle) -> int:
+    trial = bundle.trial
+    return num_epochs(trial.method, trial.config, source=bundle.task)
 
 
 def _device_like(bundle: Bundle) -> str:

@@ -173,7 +173,7 @@ def drop_the_lists(source: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (drop_an_image, r"lacks 1 images of dtd: \['images/val/000003.png'\]"),
+        (drop_an_image, r"lacks 1 image of dtd: \['images/val/000003.png'\]"),
         (climb, "leads out of the task's folder"),
         (drop_the_lists, "holds no lists of dtd"),
     ],

@@ -253,8 +253,8 @@ def swept(tmp):
 @pytest.mark.slow
 def test_every_table_file_and_page_of_a_sweep_names_the_metric(swept, tmp):
     folder, said, tested = swept
-    assert "task skewed: 3 classes" in said and "measured in mean per-class accuracy" in said
-    assert "% mean per-class (best" in said and "even.linear #0 complete" in said
+    assert "skewed: 3 classes" in said and "measured in mean per-class accuracy" in said
+    assert "% mean per-class (the best" in said and "even.linear #0 complete" in said
     for row in pq.read_table(folder / "results.parquet").to_pylist():
         images, right = (np.array(row[f"val_{kind}_by_class"]) for kind in ("images", "correct"))
         if row["task"] == "skewed":

@@ -188,7 +188,9 @@ def test_the_example_is_planned_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     typed = ["sweep", str(EXAMPLE), "--trials", "2", "--precision", "fp32", "--dry-run"]
     monkeypatch.setattr(sys, "argv", ["orchestrator", *typed])
-    main()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
     told = capsys.readouterr().out
     assert "2 studies, 4 trials" in told
     assert "digits: 10 classes" in told

@@ -350,3 +350,20 @@ def test_a_list_leads_to_no_image_outside_of_its_folder(tmp_path):
     _, out = labelled_images(tmp_path / "lists/list.txt", KNOWN).images
     with pytest.raises(DataError, match="leads out of the folder"):
         read(out)  # type: ignore[arg-type]
+
+
+def test_an_image_that_stands_twice_in_a_table_is_named(bundle, tmp_path):
+    write_pictures(tmp_path, "images", images=4)
+    lines = [f"images/{row % 3}.png,{row % 2}" for row in range(4)]
+    (tmp_path / "new.csv").write_text("\n".join(["image,label", *lines]))
+    found = labelled_images(tmp_path / "new.csv", read_bundle(bundle).class_names)
+    assert [note for note in found.notes if "'images/0.png' stands here twice" in note]
+
+
+@pytest.mark.parametrize("path", ["elsewhere/0.png", "/photos/0.png", "../0.png"])
+def test_what_helps_a_table_to_measure_on_is_not_data(path, bundle, tmp_path):
+    """There --data says where the images are that the bundle was made with."""
+    (tmp_path / "new.csv").write_text(f"image,label\n{path},0\n")
+    with pytest.raises(DataError, match="put the table beside them") as refused:
+        labelled_images(tmp_path / "new.csv", read_bundle(bundle).class_names)
+    assert "--data" not in str(refused.value)

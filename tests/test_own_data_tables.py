@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write_flat(root: Path, images: int = 20) -> list[str]:
 
 
 def write_csv(
-    path: Path, header: str, rows: list[tuple[object, ...]], separator: str = ","
+    path: Path, header: str, rows: Sequence[tuple[object, ...]], separator: str = ","
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -314,3 +315,83 @@ def test_published_numbers_do_not_stand_beside_all_of_a_data_set():
     in_folders = replace(plan, tasks=(replace(dtd, num_classes=47, read_as="DTD"),))
     assert is_official(of_lists, "dtd")
     assert not is_official(in_folders, "dtd")
+
+
+def write_shard(path: Path, labels: Sequence[int], names: Sequence[str]) -> None:
+    """Parquet as Hugging Face writes it; without names if there are none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [path.name.encode() + bytes([row]) for row in range(len(labels))]
+    table = pa.table({"image": images, "label": list(labels)})
+    features = {"label": {"names": list(names)}} if names else {}
+    about = json.dumps({"info": {"features": features}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": about}), path)
+
+
+@pytest.mark.parametrize("names", [(), ("cat", "cow")])
+def test_tables_that_name_other_classes_are_refused(names, tmp_path):
+    write_shard(tmp_path / "train-00000-of-00002.parquet", [0, 1] * 4, PETS)
+    write_shard(tmp_path / "train-00001-of-00002.parquet", [0, 1] * 4, names)
+    said = errors(only(tmp_path))
+    assert "train-00001-of-00002.parquet: class" in said
+    assert "is none of the 2 that another table names: cat, dog" in said
+
+
+def test_a_column_that_stands_twice_in_a_binary_table_is_named(tmp_path):
+    columns = [pa.array([b"1", b"2"]), pa.array([0, 1]), pa.array([0, 1])]
+    table = pa.Table.from_arrays(columns, names=["image", "label", "label"])
+    pq.write_table(table, tmp_path / "photos.parquet")
+    with pytest.raises(DataError, match="column 'label' stands here twice"):
+        only(tmp_path / "photos.parquet")
+
+
+def test_labels_in_bytes_are_not_taken_for_images(tmp_path):
+    files = write_flat(tmp_path)
+    table = pa.table({"image_path": files, "label": [pet.encode() for pet in PETS * 10]})
+    pq.write_table(table, tmp_path / "photos.parquet")
+    assert "is bytes; write labels as text or numbers" in errors(only(tmp_path / "photos.parquet"))
+
+
+def test_an_absolute_path_may_not_climb_out_of_the_folder(tmp_path):
+    home = tmp_path / "photos"
+    files = [str(home / file) for file in write_flat(home)]
+    (tmp_path / "secret.png").write_bytes((home / "images/0.png").read_bytes())
+    rows = [*zip(files, PETS * 10, strict=True), (f"{home}/../secret.png", "cat")]
+    task = only(write_csv(home / "labels.csv", "image,label", rows))
+    assert "leads out of the task's folder with '..'" in errors(task)
+    assert not any(".." in one.file for split in task.splits.values() for one in split.examples)
+
+
+def test_absolute_paths_may_be_written_through_a_link(tmp_path):
+    """As on clusters, where /home/me is a link to the disk that it lies on."""
+    home, link = tmp_path / "disk", tmp_path / "home"
+    files = write_flat(home)
+    link.symlink_to(home)
+    rows = list(zip((str(link / file) for file in files), PETS * 10, strict=True))
+    task = only(write_csv(home / "labels.csv", "image,label", rows))
+    assert not task.errors()
+    assert {one.file for split in task.splits.values() for one in split.examples} == set(files)
+
+
+@pytest.mark.parametrize("name", ["black\x1b[31m cat", "two\nlines", "half\ud800"])
+def test_a_class_whose_name_cannot_be_printed_is_refused(name, tmp_path):
+    files = write_flat(tmp_path)
+    labels = [name, "dog"] * 10
+    rows = [{"image": file, "label": one} for file, one in zip(files, labels, strict=True)]
+    (tmp_path / "pets.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert "has a name that cannot be printed" in errors(only(tmp_path / "pets.jsonl"))
+
+
+def test_images_may_be_named_by_numbers_that_are_no_text(tmp_path):
+    write_flat(tmp_path)
+    rows = [{"image_id": number, "label": PETS[number % 2]} for number in range(20)]
+    (tmp_path / "pets.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = only(tmp_path / "pets.jsonl")
+    assert not task.errors()
+    assert sum(len(task.splits[name]) for name in ("train", "val", "test")) == 20
+
+
+def test_a_folder_of_images_that_is_not_there_is_named(tmp_path):
+    rows = list(zip(write_flat(tmp_path), PETS * 10, strict=True))
+    table = write_csv(tmp_path / "labels.csv", "image,label", rows)
+    with pytest.raises(DataError, match=r"--data: .*nowhere is not a folder"):
+        only(table, data_root=tmp_path / "nowhere")

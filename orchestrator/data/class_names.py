@@ -1,10 +1,18 @@
-"""Names of classes that a reader cannot tell apart: one class by mistake, or two."""
+"""Names of classes that a reader cannot see, or cannot tell apart: one by mistake, or two."""
 
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.data.reading import Problems
+from orchestrator.data.reading import Problems, brief
+
+
+def say_unprintable(names: Sequence[str], found: Problems, file: Path) -> None:
+    """An error for names that no table and no page could show."""
+    for name in names:
+        if not name.isprintable():
+            message = f"class {brief(name)} has a name that cannot be printed; rename it"
+            found.add("train", file, 0, message)
 
 
 def say_alike(names: Sequence[str], found: Problems, file: Path) -> None:

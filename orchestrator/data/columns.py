@@ -67,8 +67,8 @@ def has_images(table: Table) -> bool:
 
 
 def _images(table: Table) -> list[str]:
-    held = [name for name in table.names if name in table.images]
-    known = _known(table, IMAGE)
+    known, labels = _known(table, IMAGE), _known(table, LABEL)
+    held = [name for name in table.names if name in table.images and name not in labels]
     return [name for name in held if name in known] or held or known
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.data import formats
-from orchestrator.data.class_names import folded, say_alike
+from orchestrator.data.class_names import folded, say_alike, say_unprintable
 from orchestrator.data.completed import completed_task
 from orchestrator.data.images import ContentHashes
 from orchestrator.data.layout import (
@@ -127,15 +127,10 @@ class _Reader:
 
     def _check_names(self, classes: Sequence[Folder]) -> None:
         """Names that a reader cannot tell apart are one class by mistake, or two."""
-        for folder in classes:
-            if not folder.name.isprintable():
-                message = (
-                    f"class {brief(folder.name)} has a name that cannot be printed; rename the "
-                    "folder"
-                )
-                self._found.add("train", folder.path.parent, 0, message)
         if classes:
-            say_alike([one.name for one in classes], self._found, classes[0].path.parent)
+            names, where = [one.name for one in classes], classes[0].path.parent
+            say_unprintable(names, self._found, where)
+            say_alike(names, self._found, where)
 
     def _labelled(
         self, split: str, folder: Folder, class_names: Sequence[str]

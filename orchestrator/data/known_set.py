@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.data.class_names import say_unprintable
 from orchestrator.data.completed import completed_task
 from orchestrator.data.form import Form
 from orchestrator.data.reading import Problems, read_bounded, task_root
@@ -47,6 +48,7 @@ def known_set(
         published = read(root)
         called = named(path)
         found = Problems(called)
+        say_unprintable(published.class_names, found, published.sources["train"])
         for split, examples in published.images.items():
             for example in examples:
                 if not 0 <= example.label < len(published.class_names):

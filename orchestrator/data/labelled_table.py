@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.data.columns import Columns, find_columns
-from orchestrator.data.image_places import find_place
+from orchestrator.data.image_places import find_place, written_path
 from orchestrator.data.known_classes import labels_of
 from orchestrator.data.layout import names, split_of
-from orchestrator.data.reading import Problems, brief
+from orchestrator.data.reading import Problems, brief, check_overlap
 from orchestrator.data.table import Table, read_table
 from orchestrator.data.table_task import label_in
-from orchestrator.data.task import DataError, Example, Held, data_error
+from orchestrator.data.task import DataError, Example, Held, Split, data_error
 from orchestrator.support.counted import counted
 
 
@@ -55,7 +55,10 @@ def examples_in_table(path: Path, class_names: Sequence[str]) -> tuple[list[Exam
         Example(str(root), row.file, labels[row.label], row.line, row.held is None, row.held)
         for row in rows
     ]
-    return examples, [f"{path}: read as {table.kind} with columns {columns}", *notes, *note]
+    repeated = Problems(path.name)
+    check_overlap({"test": Split(name="", source=path, examples=tuple(examples))}, repeated)
+    read_as = f"{path}: read as {table.kind} with columns {columns}"
+    return examples, [read_as, *notes, *note, *map(str, repeated.all)]
 
 
 def _of_test(table: Table, columns: Columns) -> tuple[Sequence[int], list[str]]:
@@ -106,8 +109,8 @@ def _named(table: Table, columns: Columns, root: Path) -> Callable[[int], tuple[
             f"{holder}#{index:07}",
             Held(table.form, holder, columns.image, index),
         )
-    written = [str(value or "").strip() for value in table.values(columns.image)]
-    place = find_place([one for one in written if one], root, root, table.path)
+    written = [written_path(value) for value in table.values(columns.image)]
+    place = find_place([one for one in written if one], root, root, table.path, can_move=False)
 
     def named(index: int) -> tuple[str, None]:
         if not written[index]:

@@ -144,7 +144,7 @@ def _csv_rows(path: Path, text: str) -> Rows:
                 continue
             if not names:
                 names = [field.strip() for field in fields]
-                _check_header(path, line, names)
+                _check_names(f"{path}:{line}", names)
             elif len(fields) != len(names):
                 faults.append((line, f"has {len(fields)} fields, the first line {len(names)}"))
             else:
@@ -155,11 +155,11 @@ def _csv_rows(path: Path, text: str) -> Rows:
     return names, rows, lines, faults
 
 
-def _check_header(path: Path, line: int, names: Sequence[str]) -> None:
+def _check_names(where: str, names: Sequence[str]) -> None:
     if len(names) > MAX_COLUMNS:
-        raise DataError(f"{path}:{line}: has {len(names):,} columns; at most {MAX_COLUMNS:,} work")
+        raise DataError(f"{where}: has {len(names):,} columns; at most {MAX_COLUMNS:,} work")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"{path}:{line}: column {brief(twice)} stands here twice")
+        raise DataError(f"{where}: column {brief(twice)} stands here twice")
 
 
 def _json_rows(path: Path, text: str) -> Rows:
@@ -180,7 +180,7 @@ def _json_rows(path: Path, text: str) -> Rows:
         else:
             faults.append((number, "is no JSON object"))
     names = list(dict.fromkeys(name for row in found for name in row))
-    _check_header(path, 1, names)
+    _check_names(str(path), names)
     return names, [[row.get(name) for name in names] for row in found], lines, faults
 
 
@@ -199,6 +199,8 @@ def _read_binary(path: Path, kind: str) -> Table:
         else:
             table = read_arrow(str(path))
             schema, num_rows, column = table.schema, table.num_rows, table.column
+
+    _check_names(str(path), schema.names)
 
     def values(name: str) -> Sequence[object]:
         with arrow_faults(str(path)):

@@ -10,14 +10,14 @@ named, never dropped.
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.data.class_names import say_alike
+from orchestrator.data.class_names import say_alike, say_unprintable
 from orchestrator.data.columns import Columns, find_columns
 from orchestrator.data.completed import OWN, completed_task
-from orchestrator.data.image_places import find_place
+from orchestrator.data.image_places import find_place, written_path
 from orchestrator.data.images import ContentHashes
 from orchestrator.data.layout import names, split_of
 from orchestrator.data.reading import Problems, brief, task_root
@@ -71,6 +71,8 @@ def read_table_task(
     in words what they are, if they are no files that a user would name. DataError where no column
     of images or labels can be told.
     """
+    if images is not None and not images.is_dir():
+        raise DataError(f"--data: {images} is not a folder")
     root = task_root(images or folder)[0]
     if not name.isprintable():
         raise DataError(f"{str(folder)!r}: a task needs a name that can be printed")
@@ -81,7 +83,9 @@ def read_table_task(
     rows, split_source = reader.in_splits(parts, rows)
     class_names = reader.class_names(rows)
     if class_names:
-        say_alike(class_names, reader.found, parts[0].table.path)
+        table = parts[0].table.path
+        say_unprintable(class_names, reader.found, table)
+        say_alike(class_names, reader.found, table)
     examples, sources = reader.examples(rows, class_names)
     return completed_task(
         examples,
@@ -176,24 +180,18 @@ class _Reader:
 
     def _paths(self, table: Table, columns: Columns) -> Named:
         """Images that the table names."""
-        written = table.values(columns.image)
+        written = [written_path(value) for value in table.values(columns.image)]
         folder = self._root if self._has_moved else self._folder(table)
-        place = find_place(
-            [one for one in written if isinstance(one, str) and one.strip()],
-            self._root,
-            folder,
-            table.path,
-        )
+        place = find_place([one for one in written if one], self._root, folder, table.path)
         if folder != self._root / place.folder:
             self.notes.append(f"the paths in {table.path.name} are relative to {place.folder}")
         if place.ending:
             self.notes.append(f"the names in {table.path.name} lack their {place.ending}")
 
         def named(index: int) -> tuple[str, None]:
-            value = written[index]
-            if not isinstance(value, str) or not value.strip():
+            if not written[index]:
                 raise DataError("names no image")
-            return place.file(value), None
+            return place.file(written[index]), None
 
         return named
 
@@ -252,7 +250,7 @@ class _Reader:
                 sources.setdefault(split, row.source)
             if not row.label and split == "test":
                 unlabelled[row.source] += 1
-            elif fault := _fault(row, in_train, labelled.setdefault(row.file, row)):
+            elif fault := _fault(row, labels, in_train, labelled.setdefault(row.file, row)):
                 self.found.add(split, row.source, row.line, fault)
             else:
                 may_be_linked = row.held is None  # as in class folders: one's own links
@@ -274,12 +272,17 @@ class _Reader:
         return {split: tuple(members) for split, members in examples.items()}, sources
 
 
-def _fault(row: _Row, in_train: set[str], first: _Row) -> str:
+def _fault(row: _Row, labels: Mapping[str, int], in_train: set[str], first: _Row) -> str:
     """Why a row cannot be used, if it cannot."""
     if not row.label:
         return f"{brief(row.file)} has no label"
     if row.label not in in_train:
         return f"class {brief(row.label)} has no image in train, so it cannot be learnt"
+    if row.label not in labels:  # one table names its classes, this one does not, or others
+        return (
+            f"class {brief(row.label)} is none of the {len(labels)} that another table names: "
+            f"{names(list(labels))}; all tables must name the same classes"
+        )
     if row.label != first.label:
         return (
             f"{brief(row.file)} is {brief(row.label)} here and {brief(first.label)} in line "
@@ -304,6 +307,8 @@ def _label_text(value: object) -> str:
         return ""
     if isinstance(value, (list, dict)):
         raise DataError(f"label {brief(str(value))} is not one label; an image has one")
+    if isinstance(value, bytes):
+        raise DataError(f"label {brief(str(value))} is bytes; write labels as text or numbers")
     text = str(value).strip()
     return text.removesuffix(".0") if re.fullmatch(r"-?[0-9]+\.0", text) else text
 

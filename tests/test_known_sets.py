@@ -311,3 +311,12 @@ def test_a_missing_image_is_named_with_the_line_of_its_list(tmp_path):
     (folder / "images/Abyssinian_1.jpg").unlink()
     found = [p for p in check_task(only(folder)) if p.severity == "error"]
     assert [(p.file.name, p.line) for p in found] == [("trainval.txt", 3)]
+
+
+def test_a_pipe_is_no_batch(tmp_path):
+    """It would be waited for."""
+    folder = write_cifar(tmp_path, "cifar10")
+    (folder / "test_batch").unlink()
+    os.mkfifo(folder / "test_batch")
+    with pytest.raises(DataError, match="holds no task"):
+        load_suite(str(tmp_path))

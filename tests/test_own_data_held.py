@@ -1,6 +1,7 @@
 """Images that lie many in one file, as Hugging Face keeps them: nothing is unpacked or lost."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -204,3 +205,17 @@ def test_a_file_that_ends_early_is_said(tmp_path, keep, form):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"cannot be read|no column"):
         only(root)
+
+
+@pytest.mark.parametrize(
+    "name, said", [("pipe.arrow", "is not a file"), ("gone.arrow", "is not there"),
+                   ("state.json", "is no table")]
+)  # fmt: skip
+def test_a_saved_set_whose_data_is_no_table_is_refused_at_once(name, said, tmp_path):
+    """A pipe without a writer would be waited for, deaf to Ctrl-C."""
+    save(tmp_path / "pets", pictures(tmp_path, 4))
+    os.mkfifo(tmp_path / "pets/pipe.arrow")
+    state = {"_data_files": [{"filename": name}]}
+    (tmp_path / "pets/state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match=said):
+        only(tmp_path / "pets")

@@ -132,6 +132,17 @@ def test_a_folder_of_class_folders_is_judged_and_another_is_not(bundle, images, 
     assert "accuracy" not in run(bundle, images).stderr
 
 
+def test_images_without_a_class_are_classified_where_no_other_can_be_read(bundle, images, tmp_path):
+    """What could be classified was; it has no accuracy."""
+    (tmp_path / "photos" / NAMES[0]).mkdir(parents=True)
+    (tmp_path / "photos" / NAMES[0] / "broken.png").write_bytes(b"broken")
+    shutil.copy(images / "000000.png", tmp_path / "photos")
+    done = run(bundle, tmp_path / "photos")
+    assert done.exit_code == 1
+    assert "error: 1 of 2 images could not be classified" in done.stderr
+    assert "nothing was measured" not in done.stderr
+
+
 def test_images_are_read_only_a_little_ahead(bundle, images):
     endless = itertools.repeat(images / "000000.png")
     found = list(itertools.islice(load_bundle(bundle).predict_each(endless), 100))

@@ -13,6 +13,7 @@ from orchestrator.api.plan_again import told_again
 from orchestrator.api.requests import PlanRequest, StartRequest
 from orchestrator.api.sweep_file import BESIDE_THE_COMMAND, to_be_planned, with_file
 from orchestrator.cli import main
+from orchestrator.data.split import split_rule
 from orchestrator.plan.plan import plan_document, save_plan
 from orchestrator.plan.pruners.options import pruner_options
 from orchestrator.plan.pruners.successive_halving import SuccessiveHalving
@@ -181,6 +182,15 @@ def test_a_plan_of_before_is_taken(tmp_path):
     document.pop("split_seed")
     (tmp_path / "old.yaml").write_text(dump_yaml(document))
     assert with_file({"suite": tmp_path / "old.yaml"})["split_seed"] == document["seed"]
+
+
+def test_the_fractions_of_a_plan_are_all_of_their_digits(tmp_path):
+    """Rounded, they would be another split, or none that makes 100."""
+    rule = split_rule(0, "66.666667/16.666667/16.666666")
+    plan = replace(make_plan(), split=rule.fractions, split_seed=0)
+    (tmp_path / "plan.yaml").write_text(dump_yaml(plan_document(plan)))
+    again = with_file({"suite": tmp_path / "plan.yaml"})["split"]
+    assert split_rule(0, again).fractions == pytest.approx(rule.fractions, abs=1e-12)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def keywords_of_plan(
         "trials": max(study.num_trials for study in plan.studies),
         "epochs": _epochs(plan),
         "seed": plan.seed,
-        "split": plan.split and "/".join(f"{100 * part:g}" for part in plan.split if part),
+        "split": plan.split and "/".join(f"{100 * part:.12g}" for part in plan.split if part),
         "split_seed": plan.split_rule.seed,
         "backbone": backbone.name,
         "resize": backbone.resize,

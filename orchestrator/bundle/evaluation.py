@@ -233,6 +233,11 @@ class Tally:
         else:
             self._counts[label, found.label] += 1
 
+    @property
+    def has_counted(self) -> bool:
+        """Whether one image could be read."""
+        return bool(self._counts)
+
     def evaluation(
         self,
         class_names: Sequence[str],

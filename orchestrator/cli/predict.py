@@ -112,7 +112,7 @@ def predict(
         typer.echo(json.dumps(shown, indent=2))
     if csv and csv != STDOUT:
         errors.print(f"written to {near(csv)}: {counted(len(found), 'row')}", soft_wrap=True)
-    if labelled and len(failed) < len(found):
+    if labelled and tally.has_counted:
         seen = model.seen(labelled)
         print_evaluation(
             model.evaluation(tally, labelled, seen),

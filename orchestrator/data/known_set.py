@@ -79,9 +79,12 @@ def home_with(*files: str, inside: str = "") -> Callable[[Path], Path | None]:
 
     def home(path: Path) -> Path | None:
         for folder in dict.fromkeys((path, path / inside)):
-            if all((folder / file).exists() for file in files):
+            if all(_is_there(folder / file) for file in files):
                 return folder
         return None
+
+    def _is_there(path: Path) -> bool:
+        return path.is_file() or path.is_dir()  # to open a pipe is to wait for its writer
 
     return home
 

@@ -62,7 +62,7 @@ def is_table(path: Path) -> bool:
 
 def read_table(path: Path) -> Table:
     """Read a table. DataError says why it is none; a wrong line is in `faults`."""
-    kind = KINDS[path.suffix.lower()]
+    kind = _kind(path)
     if kind in ("Parquet", "Arrow"):
         return _read_binary(path, kind)
     text = _text(path)
@@ -72,7 +72,7 @@ def read_table(path: Path) -> Table:
 
 def read_head(path: Path) -> Table:
     """The columns of a table, and of text its first row at most: enough to know what it is."""
-    kind = KINDS[path.suffix.lower()]
+    kind = _kind(path)
     if kind in ("Parquet", "Arrow"):
         return _read_binary(path, kind)
     try:
@@ -83,6 +83,15 @@ def read_head(path: Path) -> Table:
     text = data.decode("utf-8-sig", errors="replace")
     rows = _json_rows(path, text) if kind == "JSON lines" else _csv_rows(path, text)
     return _of_rows(path, kind, *rows)
+
+
+def _kind(path: Path) -> str:
+    """DataError for what cannot be a table: to open a pipe is to wait for its writer."""
+    if not is_table(path):
+        raise DataError(f"{path} is no table: its name ends in none of {', '.join(KINDS)}")
+    if not path.is_file():
+        raise DataError(f"{path} is not there" if not path.exists() else f"{path} is not a file")
+    return KINDS[path.suffix.lower()]
 
 
 Rows = tuple[list[str], list[Sequence[object]], list[int], list[tuple[int, str]]]

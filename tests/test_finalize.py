@@ -559,7 +559,9 @@ def test_every_round_keeps_its_bundle_and_the_seed_is_not_chosen_by_its_test(tmp
     content = bundle.read_bytes()
     write()
     assert bundle.read_bytes() == content
-    (entry,) = json.loads((tmp_path / "final.json").read_text())
+    told = (tmp_path / "final.json").read_text()
+    (entry,) = json.loads(told)
+    assert f'"finalists": {json.dumps(entry["finalists"])}' in told  # numbers in one line
     assert (entry["bundle_seed"], entry["seed_rule"]) == (2, "median on test")
 
     run_trial(record, STUDY, accuracy=0.9)

@@ -328,6 +328,29 @@ def test_where_convergence_cannot_be_told_the_reason_and_a_way_stand(tmp_path):
     assert "`--trials 30`" in importance.caption
 
 
+def test_more_trials_are_not_advised_where_all_failed(tmp_path):
+    plan = make_plan(num_trials=3)
+    record = make_record(plan, tmp_path)
+    for _ in range(3):
+        run_trial(record, plan.studies[0].name, ending="failed")
+    found = convergence(collect(plan, record).studies[0])
+    assert found.short == "no complete trial" and "--trials" not in found.sentence
+    assert "3 that ended; all of them failed, and their reasons come first" in found.sentence
+
+
+def test_a_space_with_fewer_complete_trials_than_are_needed_should_be_wider(tmp_path):
+    """Of its 14 configurations half would be pruned, as were half of those tried."""
+    plan = make_plan(num_trials=4)
+    lines = {"num_tokens": {"low": 1, "high": 7}, "optimizer": {"choices": ["sgd", "adamw"]}}
+    plan = replace(plan, spaces={"vpt_deep": {**plan.spaces["vpt_deep"], "search": lines}})
+    record = make_record(plan, tmp_path)
+    for ending in ("complete", "pruned", "complete", "pruned"):
+        run_trial(record, plan.studies[0].name, ending=ending)
+    study = collect(plan, record).studies[0]
+    found = next(f for f in study_figures(study) if f.title.startswith("Import")).caption
+    assert "its space has 14 configurations" in found and "a wider one would" in found
+
+
 def test_a_space_that_was_tried_in_full_is_not_too_few_trials(tmp_path):
     plan = make_plan(num_trials=4)
     lines = {"optimizer": {"choices": ["sgd", "adamw"]}, "num_tokens": {"choices": [1, 5]}}

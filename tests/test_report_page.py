@@ -2,11 +2,14 @@
 
 import base64
 import hashlib
+import html
+import math
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,10 +23,12 @@ from orchestrator.report.by_class import class_table
 from orchestrator.report.collect import SweepReport, collect
 from orchestrator.report.confusion import confused_table, confusion_matrix, confusion_of
 from orchestrator.report.final import FinalResult
-from orchestrator.report.hours import device_hours
+from orchestrator.report.hours import DeviceHours, device_hours
 from orchestrator.report.loss_figure import losses
 from orchestrator.report.method_looks import looks
 from orchestrator.report.page import page, study_page
+from orchestrator.report.svg import Chart, LinearScale, thinned
+from orchestrator.training.confusion import MOST_PAIRS
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -115,6 +120,38 @@ def test_methods_differ_in_more_than_colour(report):
     assert len(seen) == 20
     for one, other in pairwise(looks(many)):
         assert one.shape != other.shape and one.colour != other.colour
+
+
+def test_a_thinned_line_is_where_the_line_was():
+    rough = [(0.1 * x, 100 * math.sin(0.05 * x) + (x * 7 % 5) / 10) for x in range(1000)]
+    kept = thinned(rough, 0.5)
+    assert len(kept) < len(rough) / 10 and (kept[0], kept[-1]) == (rough[0], rough[-1])
+    for x, y in rough:
+        (x0, y0), (x1, y1) = next((a, b) for a, b in pairwise(kept) if a[0] <= x <= b[0])
+        on_line = y0 + (x - x0) / (x1 - x0) * (y1 - y0)
+        # Beside the line by half a pixel, which is more than that above or below a steep one.
+        assert abs(y - on_line) <= 0.5 * math.hypot(1, (y1 - y0) / (x1 - x0)) + 1e-9
+    peak = [(0.0, 0.0), (0.1, 100.0), (0.2, 50.0)]
+    assert thinned(peak, 0.5) == peak
+    assert thinned([], 0.5) == [] and thinned(peak[:1], 0.5) == peak[:1]
+    assert thinned([(0.0, 0.0), (1.0, 0.0), (0.0, 0.0)], 0.5)[1] == (1.0, 0.0)
+
+
+def test_what_looks_alike_has_its_class_once():
+    unit = LinearScale(0, 1, 0, 100)
+    chart = Chart(unit, unit, "", "")
+    for index, kind in enumerate(["pruned", "pruned", "complete", "pruned"]):
+        chart.dot(index / 4, 0.5, kind, f"#{index}")
+    svg = chart.draw("dots", axes=False)
+    assert re.findall(r'<g class="(\w+)">', svg) == ["pruned", "complete", "pruned"]
+    assert re.findall(r"<title>(.*?)</title>", svg) == ["#0", "#1", "#2", "#3"]  # in their order
+
+
+def test_a_page_of_a_hundred_studies_stays_at_some_megabytes(tmp_path):
+    """Rough curves of 100 epochs, which are the largest."""
+    plan = synthetic_plan(tasks=("dtd",), spaces=("vpt_deep",), num_trials=30, epochs=100)
+    (study,) = collect(plan, synthetic_record(plan, tmp_path)).studies
+    assert len(study_page(study)) < 70_000
 
 
 def test_no_heading_stands_twice(report):
@@ -212,19 +249,20 @@ def test_classes_are_shown_the_worst_first_under_their_own_names(tmp_path):
 
 def _tested(tmp_path, **more):
     """A study of one trial whose winner was tested on 10 classes of 10 images, with two seeds."""
-    plan = make_plan(num_trials=1)
-    plan = replace(plan, tasks=(replace(plan.tasks[0], class_names=(HOSTILE, *"bcdefghij")),))
+    plan, names = make_plan(num_trials=1), more.pop("class_names", (HOSTILE, *"bcdefghij"))
+    number = more.pop("num_classes", 10)
+    task = replace(plan.tasks[0], class_names=names, num_classes=number)
+    plan = replace(plan, tasks=(task,))
+    tmp_path.mkdir(exist_ok=True)
     record = make_record(plan, tmp_path)
     run_trial(record, plan.studies[0].name)
-    final = FinalResult(
-        task="caltech101",
-        space="vpt_deep",
-        test_accuracies={1: 0.9, 2: 0.8},
-        num_test=100,
-        test_images_by_class=[10] * 10,
-        test_correct_by_class={1: [9] * 10, 2: [8] * 10},
-        **more,
-    )
+    facts = {
+        "num_test": 100,
+        "test_accuracies": {1: 0.9, 2: 0.8},
+        "test_images_by_class": [10] * 10,
+        "test_correct_by_class": {1: [9] * 10, 2: [8] * 10},
+    }
+    final = FinalResult(task="caltech101", space="vpt_deep", **{**facts, **more})
     return collect(plan, record, [final])
 
 
@@ -238,7 +276,10 @@ def test_what_is_confused_is_shown_as_it_was_counted(tmp_path):
     assert rows[1] == ["j", "i", "1", "10.0"] and rows[2] == ["f", "c", "0.5", "5.0"]
     matrix = confusion_matrix(found)
     assert matrix and matrix.svg
-    assert matrix.svg.count('class="right level8"') == 10 and matrix.svg.count("wrong level") == 3
+    assert 'class="right level8"' in matrix.svg and 'class="wrong level4"' in matrix.svg
+    assert matrix.svg.count(">8.5</text>") == 10 and matrix.svg.count(">0.5</text>") == 1
+    assert matrix.svg.count(", right: 8.5 of 10 images") == 10
+    assert len(re.findall(r" taken for \w: ", matrix.svg)) == 3
     assert "f taken for c: 0.5 of 10 images, 5.0 %" in matrix.svg
     text = page(report)
     tags = Tags(text)
@@ -251,9 +292,51 @@ def test_a_test_from_before_says_that_it_kept_no_confusion(tmp_path):
 
 
 def test_confusion_of_classes_that_there_are_not_is_refused(tmp_path):
-    report = _tested(tmp_path, test_confused={1: ((0, 10, 3),)})
     with pytest.raises(ValueError, match=r"caltech101\.vpt_deep: confuses classes 0 and 10"):
-        page(report)
+        _tested(tmp_path, test_confused={1: ((0, 10, 3),)})
+
+
+def test_counts_of_other_classes_than_there_are_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"caltech101\.vpt_deep: counts 9 classes, where there are"
+    ):
+        _tested(tmp_path, test_correct_by_class={1: [9] * 10, 2: [8] * 9})
+
+
+def test_where_nothing_is_confused_that_stands_there(tmp_path):
+    text = page(_tested(tmp_path, test_confused={1: (), 2: ()}))
+    assert "No test image was given a wrong class." in text
+    assert "Classes that are confused most" not in text
+
+
+def test_thousands_of_images_are_no_powers_of_ten(tmp_path):
+    pairs = {1: ((0, 1, 1235), (1, 0, 2)), 2: ((0, 1, 1233),), 3: ((0, 1, 1234),)}
+    found = confusion_of(_tested(tmp_path, test_confused=pairs).studies[0])
+    matrix = found and confusion_matrix(found)
+    assert matrix and matrix.svg and "e+03" not in matrix.svg and ">0.667<" not in matrix.svg
+    assert ">1234</text>" in matrix.svg and ">0.7</text>" in matrix.svg
+    assert found and confused_table(found).rows[0].cells[2].text == "1,234"
+    (device,) = [DeviceHours(device="H100", hours=99.96, num_trials=7)]
+    assert str(device) == "100 GPU hours on H100, 7 trials"
+
+
+def test_of_many_classes_only_pairs_that_every_seed_told_are_averaged(tmp_path):
+    """A seed keeps its most frequent pairs: how many images it has of others is not known."""
+    first = [(0, 1, 50), *((label, 0, 9) for label in range(1, MOST_PAIRS))]
+    second = [(0, 1, 40), *((label, 1, 9) for label in range(2, MOST_PAIRS + 1))]
+    wide = dict(num_classes=200, class_names=(), test_images_by_class=(), test_correct_by_class={})
+    report = _tested(tmp_path, test_confused={1: first, 2: second}, **wide)
+    found = confusion_of(report.studies[0])
+    assert found and found.wrong == {(0, 1): 45.0}
+    (note,) = confused_table(found).notes
+    assert f"among the {MOST_PAIRS} most frequent of each" in note
+    # One that kept fewer has no others.
+    few = confusion_of(
+        _tested(tmp_path / "few", test_confused={1: first, 2: second[:3]}, **wide).studies[0]
+    )
+    assert few and few.wrong[0, 1] == 45.0 and few.wrong[1, 0] == 4.5
+    none = _tested(tmp_path / "none", test_confused={1: [*first[1:], (0, 2, 1)], 2: second}, **wide)
+    assert "differs from seed to seed" in page(none)
 
 
 def test_hours_are_those_of_the_devices(report):
@@ -363,6 +446,40 @@ def test_a_click_on_a_column_sorts_and_dark_mode_is_dark(report, tmp_path):
         assert len(set(falling)) > 3
         seen[scheme] = found[3]
     assert seen["light"] == "rgb(255, 255, 255)" and seen["dark"] == "rgb(20, 24, 29)"
+
+
+@pytest.mark.browser
+def test_names_with_digits_are_sorted_as_words_and_numbers_as_numbers(tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    columns = {
+        "name": ["svhn", "cifar-100", "caltech101", "resisc45", "dtd"],
+        "number": ["9.5 ± 1.0", "(≥ 98.1)", "–", "1,229", "−3"],
+    }
+    expected = [
+        "caltech101 cifar-100 dtd resisc45 svhn",
+        "1,229 (≥ 98.1) 9.5 ± 1.0 −3 –",
+    ]
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{number}</td></tr>"
+        for name, number in zip(*columns.values(), strict=True)
+    )
+    script = (resources.files("orchestrator.report") / "page.js").read_text()
+    probe = """
+    const table = document.querySelector("table"), told = [];
+    for (const column of [0, 1]) {
+      table.tHead.rows[0].cells[column].querySelector("button").click();
+      told.push([...table.tBodies[0].rows].map(r => r.cells[column].textContent).join(" "));
+    }
+    document.title = told.join("|");"""
+    path = tmp_path / "table.html"
+    path.write_text(
+        '<meta charset="utf-8"><table><thead><tr><th class="words">name</th><th>number</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table><script>{script}{probe}</script>",
+        encoding="utf-8",
+    )
+    found = re.search(r"<title>(.*?)</title>", _chromium(tmp_path, path, "--dump-dom").stdout)
+    assert found and html.unescape(found[1]).split("|") == expected
 
 
 @pytest.mark.browser

@@ -24,6 +24,7 @@ from orchestrator.report.published import (
     published_backbone,
     published_method,
 )
+from orchestrator.support.counted import counted
 from orchestrator.support.phases import each
 from orchestrator.support.shown_values import NOTHING
 from orchestrator.support.uncertainty import (
@@ -164,10 +165,10 @@ class StudyReport:
     @cached_property
     def epochs_run_and_planned(self) -> tuple[int, int]:
         """Epochs that were run and that were planned, of trials that completed or were pruned."""
-        counted = [trial for trial in self.finished if trial.state != "failed"]
+        whole = [trial for trial in self.finished if trial.state != "failed"]
         return (
-            sum(len(trial.curve) for trial in counted),
-            sum(self.planned_epochs(trial) for trial in counted),
+            sum(len(trial.curve) for trial in whole),
+            sum(self.planned_epochs(trial) for trial in whole),
         )
 
     @property
@@ -311,6 +312,8 @@ def collect_study(
     winner = None if final is None else final.winner
     if winner is not None and winner not in [trial.number for trial in trials]:
         raise ValueError(f"final result of {study.name}: the search has no trial #{winner}")
+    if final is not None:
+        _refuse_other_classes(final, plan.task(study.task).num_classes)
     return StudyReport(
         plan=study,
         task=plan.task(study.task),
@@ -321,6 +324,21 @@ def collect_study(
         importance=importance(record.optuna_study(study.name), space),
         backbone_parameters=plan.backbone.num_parameters,
     )
+
+
+def _refuse_other_classes(final: FinalResult, num_classes: int) -> None:
+    """A file that was damaged or written by hand may count other classes than the task has."""
+    there, where = counted(num_classes, "class"), f"final result of {final.task}.{final.space}"
+    for images in (final.test_images_by_class, *final.test_correct_by_class.values()):
+        if images and len(images) != num_classes:
+            raise ValueError(f"{where}: counts {len(images)} classes, where there are {there}")
+    if final.test_correct_by_class and not final.test_images_by_class:
+        raise ValueError(f"{where}: has right images by class, but not how many there are of each")
+    for label, answer, _ in (pair for told in final.test_confused.values() for pair in told):
+        if label >= num_classes or answer >= num_classes:
+            raise ValueError(
+                f"{where}: confuses classes {label} and {answer}, where there are {there}"
+            )
 
 
 def _published(plan: SweepPlan, study: StudyPlan, space: SearchSpace) -> PublishedResult | None:

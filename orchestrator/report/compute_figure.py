@@ -20,6 +20,7 @@ from orchestrator.report.svg import (
 )
 from orchestrator.report.wording import percent
 from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import number_text
 
 WIDTH, HEIGHT = 440, 300
 LOG_FROM = 30
@@ -61,7 +62,7 @@ def best_over_compute(report: SweepReport) -> Figure:
     )
     for look, points in lines.items():
         x, best = points[-1]
-        told = f"{look.space}: {percent(best)} % after {x:.3g} {unit}"
+        told = f"{look.space}: {percent(best)} % after {number_text(x)} {unit}"
         chart.steps(points, look.line, told)
         chart.mark(chart.x(x), chart.y(best), look.shape, f"mark {look.colour}", told)
     shown = "" if len(tasks) == len(report.plan.tasks) else f" {_not_over(report, tasks)}"

@@ -93,13 +93,15 @@ def what_would_help(study: StudyReport, *, ended: int = 0, complete: int = 0) ->
     if now < planned:
         left = f"{now} of {counted(planned, 'trial')}"
         return f"the search is not over ({left}): `orchestrator resume` goes on"
+    if now and study.states["failed"] == now:
+        return "all of them failed, and their reasons come first"
     room = study.space.num_combinations()
-    if room <= now:
+    share = study.states["complete"] / now if study.states["complete"] else 1
+    if room <= now or room * share < complete:
         return (
             f"its space has {counted(round(room), 'configuration')}, of which {_num_tried(study)} "
             f"{'was' if _num_tried(study) == 1 else 'were'} tried: a wider one would"
         )
-    share = study.states["complete"] / now if study.states["complete"] else 1
     wanted = max(ENOUGH_TRIALS, ended, math.ceil(complete / share))
     wanted = min(room, 10 * math.ceil(wanted / 10))
     return (

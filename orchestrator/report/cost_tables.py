@@ -4,7 +4,7 @@ from orchestrator.report.collect import SweepReport
 from orchestrator.report.hours import CPU, device_hours
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.wording import duration_text
-from orchestrator.support.shown_values import NOTHING, config_text
+from orchestrator.support.shown_values import NOTHING, config_text, number_text
 
 HOURS = (
     "hours: of the search, without the last stage. A trial on a part of a GPU counts by the part "
@@ -39,7 +39,7 @@ def time_table(report: SweepReport) -> Table:
                         Cell(text=text, value=seconds)
                         for text, seconds in zip(cells, times, strict=True)
                     ),
-                    Cell(text=f"{hours:.3g}" if spent else NOTHING),
+                    Cell(text=number_text(hours) if spent else NOTHING),
                 ]
             )
         )

@@ -62,7 +62,7 @@ def learning_curves(study: StudyReport) -> Figure:
     for trial in sorted(drawn, key=lambda trial: _layer(study, trial)):
         curve = curves[trial.number]
         chart.line(curve, _kind(study, trial), _name(study, trial))
-    for trial in drawn:
+    for trial in sorted(drawn, key=lambda trial: trial.state):
         if trial.state in ("pruned", "failed"):
             chart.dot(
                 *curves[trial.number][-1], f"{trial.state} end", _name(study, trial, short=True)
@@ -123,20 +123,24 @@ def pruning(study: StudyReport) -> Figure:
         "trial, in the order of their start",
         "epochs",
     )
-    for trial in trials:
+    chart.bars(
+        (
+            ((trial.number + 0.1, len(trial.curve)), (trial.number + 0.9, planned[trial.number]))
+            for trial in trials
+            if planned[trial.number] > len(trial.curve)
+        ),
+        "spared",
+    )
+    for trial in sorted(trials, key=lambda trial: _layer(study, trial)):
         left, right = trial.number + 0.1, trial.number + 0.9
-        chart.bar((left, 0), (right, planned[trial.number]), "spared")
-        kind = _kind(study, trial)
-        chart.bar(
-            (left, 0), (right, len(trial.curve)), f"{kind} bar", _name(study, trial, short=True)
-        )
+        told = _name(study, trial, short=True)
+        chart.bar((left, 0), (right, len(trial.curve)), _kind(study, trial), told)
     run, should = study.epochs_run_and_planned
     saved = study.saved_share
     told = "nothing has ended yet"
     if saved is not None:
-        told = (
-            f"{run} of {counted(should, 'planned epoch')} were trained, {100 * saved:.0f} % spared"
-        )
+        trained = f"{run:,} of {counted(should, 'planned epoch')} were trained"
+        told = f"{trained}, {100 * saved:.0f} % spared"
     return Figure(
         title=title,
         svg=chart.draw(f"Epochs of every trial; {told}"),
@@ -161,7 +165,7 @@ def importance_bars(study: StudyReport) -> Figure:
     )
     for index, (name, share) in enumerate(shares.items()):
         y = TOP + 22 * index
-        chart.bar_at(left, y, scale(share) - left, 16, "complete bar", f"{name} {share:.2f}")
+        chart.bar_at(left, y, scale(share) - left, 16, "complete", f"{name} {share:.2f}")
         chart.label(left - 6, y + 12, name, "tick", "end")
         chart.label(scale(share) + 5, y + 12, f"{share:.2f}", "tick")
     told = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())

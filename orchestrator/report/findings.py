@@ -111,7 +111,7 @@ def _pruning_headline(report: SweepReport) -> Sequence[str]:
         return []
     ended = sum(len(study.finished) for study in report.studies)
     return [
-        f"Pruning stopped {pruned} of {counted(ended, 'trial')} early and spared "
+        f"Pruning stopped {pruned:,} of {counted(ended, 'trial')} early and spared "
         f"{100 * (1 - run / planned):.0f} % of the epochs."
     ]
 

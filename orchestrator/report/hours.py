@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from orchestrator.plan.plan import GpuShare
 from orchestrator.record.record import TrialRecord
 from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import number_text
 
 CPU = "cpu"
 
@@ -23,9 +24,8 @@ class DeviceHours:
 
     def __str__(self) -> str:
         """`1.3 GPU hours on NVIDIA H100, 24 trials`."""
-        hours = f"{self.hours:,.0f}" if self.hours >= 100 else f"{self.hours:.3g}"
         kind = "CPU hours" if self.device == CPU else f"GPU hours on {self.device}"
-        return f"{hours} {kind}, {counted(self.num_trials, 'trial')}"
+        return f"{number_text(self.hours)} {kind}, {counted(self.num_trials, 'trial')}"
 
 
 def device_hours(trials: Iterable[TrialRecord], share: GpuShare | None) -> list[DeviceHours]:

@@ -1,14 +1,18 @@
-// Columns of tables can be sorted: by numbers where there are any, else by words. Averages stay below.
+// Columns of tables can be sorted: by numbers where all their cells begin with one, else by words.
+// Averages stay below.
 const number = cell => {
-  const found = cell.dataset.sort ?? cell.textContent.replace(/−/g, "-").match(/-?\d+(\.\d+)?(e[+-]?\d+)?/i)?.[0];
+  const text = cell.textContent.replace(/−/g, "-").replace(/(\d),(?=\d{3})/g, "$1");
+  const found = cell.dataset.sort ?? text.match(/^[#(≥≤<> ]*([+-]?\d+(\.\d+)?(e[+-]?\d+)?)(?!\w)/i)?.[1];
   return found === undefined ? NaN : Number(found);
 };
-const compare = (a, b, sign) => {
-  const empty = cell => cell.textContent === "–";
-  if (empty(a) || empty(b)) return empty(a) - empty(b);
-  const [x, y] = [number(a), number(b)];
-  if (!Number.isNaN(x) && !Number.isNaN(y) && x !== y) return sign * (x - y);
-  return sign * a.textContent.localeCompare(b.textContent);
+const isEmpty = cell => cell.textContent === "–";
+const words = (a, b) => a.textContent.localeCompare(b.textContent, undefined, { numeric: true });
+const comparing = (cells, sign) => {
+  const numeric = cells.every(cell => isEmpty(cell) || !Number.isNaN(number(cell)));
+  return (a, b) => {
+    if (isEmpty(a) || isEmpty(b)) return isEmpty(a) - isEmpty(b);
+    return sign * ((numeric && number(a) - number(b)) || words(a, b));
+  };
 };
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
@@ -27,7 +31,8 @@ for (const table of document.querySelectorAll("table")) {
       head.setAttribute("aria-sort", order);
       const rows = [...body.rows], sign = order === "ascending" ? 1 : -1;
       const sorted = rows.filter(row => !row.classList.contains("summary"));
-      sorted.sort((a, b) => compare(a.cells[column], b.cells[column], sign));
+      const before = comparing(sorted.map(row => row.cells[column]), sign);
+      sorted.sort((a, b) => before(a.cells[column], b.cells[column]));
       body.append(...sorted, ...rows.filter(row => row.classList.contains("summary")));
     });
   });

@@ -58,7 +58,9 @@ def study_section(
     figures = study_figures(study)
     if confusion and (matrix := confusion_matrix(confusion)):
         figures.insert(0, matrix)
-    is_tested = study.test_accuracy is not None
+    no_confusion = ""
+    if by_class and study.test_accuracy is not None and not (confusion and confusion.wrong):
+        no_confusion = confusion.why_none if confusion else NO_CONFUSION
     if best is None:
         told = "no complete trial yet"
         sentences = [convergence(study).sentence]
@@ -83,8 +85,8 @@ def study_section(
         bundle=bundle,
         trials=_trials(study),
         classes=classes,
-        confused=confused_table(confusion) if confusion else None,
-        no_confusion=NO_CONFUSION if by_class and is_tested and confusion is None else "",
+        confused=confused_table(confusion) if confusion and confusion.wrong else None,
+        no_confusion=no_confusion,
         no_classes=NOT_KEPT if by_class and best is not None and classes is None else "",
     )
 

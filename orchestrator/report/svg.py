@@ -1,23 +1,30 @@
 """A small chart in SVG: scales, axes, lines and marks, written tersely.
 
 A page has up to a thousand figures. As matplotlib writes them they come to some 30 MB; here a
-coordinate takes four characters, colours are classes of the page's style sheet, and whatever stands
-in a figure can be pointed at (its name appears) and is escaped.
+coordinate takes four characters, a line has no more corners than are seen, what looks alike has its
+class of the page's style sheet once, and whatever stands in a figure can be pointed at (its name
+appears) and is escaped.
 """
 
 import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Protocol
 
 from orchestrator.support.foreign_text import visible
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 8, 36
+UNSEEN = 0.5
+"""So many pixels beside a line are not told from on it."""
+MANY_CORNERS = 20
+"""A line with more of them is drawn to whole pixels: it is rough, and a page has thousands."""
 
 Point = tuple[float, float]
+_Part = tuple[str, str]
+"""Attributes that neighbours may share, and an element that has them."""
 
 SHAPES = {
     "circle": ((-4, 0), "a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
@@ -154,31 +161,33 @@ class Chart:
     y_name: str
     width: float = WIDTH
     height: float = HEIGHT
-    _parts: list[str] = field(default_factory=list)
+    _parts: list[_Part] = field(default_factory=list)
 
     def line(self, points: Iterable[Point], kind: str, name: str = "") -> None:
-        """A polyline of one class of the style sheet."""
-        self._path(self._pixels(points), kind, name)
+        """A polyline of one class of the style sheet, without the corners that nobody sees."""
+        corners = thinned(self._pixels(points))
+        if len(corners) > MANY_CORNERS:
+            corners = [(round(x), round(y)) for x, y in corners]
+        self._path(corners, kind, name)
 
     def steps(self, points: Sequence[Point], kind: str, name: str = "") -> None:
         """A line that keeps each value until the next point."""
         corners = [points[0]] if points else []
         for (_, before), (x, y) in pairwise(points):
             corners += [(x, before), (x, y)]
-        self.line(corners, kind, name)
+        self._path(self._pixels(corners), kind, name)
 
     def dot(self, x: float, y: float, kind: str, name: str = "", shift: float = 0.0) -> None:
         """A mark of a kind of trial; `shift` moves it by pixels to the right."""
         if shape := OWN_SHAPE.get(kind.split()[0]):
             return self.mark(self.x(x) + shift, self.y(y), shape, f"mark {kind}", name)
         at = f'cx="{_short(self.x(x) + shift)}" cy="{_short(self.y(y))}"'
-        self._parts.append(_named(f'<circle {at} class="{kind}"', "circle", name))
+        self._add(kind, "circle", at, name)
 
     def mark(self, x: float, y: float, shape: str, kind: str, name: str = "") -> None:
         """One of SHAPES at a place in pixels."""
         (dx, dy), pen = SHAPES[shape]
-        path = f'<path d="M{_short(x + dx)} {_short(y + dy)}{pen}" class="{kind}"'
-        self._parts.append(_named(path, "path", name))
+        self._add(kind, "path", f'd="M{_short(x + dx)} {_short(y + dy)}{pen}"', name)
 
     def rule(self, start: Point, end: Point) -> None:
         """A line of the grid, in pixels."""
@@ -189,13 +198,22 @@ class Chart:
         (left, bottom), (right, top) = self._pixels([low, high])
         self.bar_at(left, top, right - left, bottom - top, kind, name)
 
+    def bars(self, corners: Iterable[tuple[Point, Point]], kind: str) -> None:
+        """Rectangles that nothing is to be told of."""
+        pen = []
+        for low, high in corners:
+            (left, bottom), (right, top) = self._pixels([low, high])
+            width, height = _short(right - left), _short(bottom - top)
+            pen.append(f"M{_short(left)} {_short(bottom)}v-{height}h{width}v{height}z")
+        if pen:
+            self._add(kind, "path", f'd="{"".join(pen)}"')
+
     def bar_at(
         self, left: float, top: float, width: float, height: float, kind: str, name: str = ""
     ) -> None:
         """A rectangle in pixels."""
         size = f'width="{_short(width)}" height="{_short(height)}"'
-        place = f'x="{_short(left)}" y="{_short(top)}"'
-        self._parts.append(_named(f'<rect {place} {size} class="{kind}"', "rect", name))
+        self._add(kind, "rect", f'x="{_short(left)}" y="{_short(top)}" {size}', name)
 
     def label(self, x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> None:
         """Words at a place in pixels."""
@@ -204,15 +222,21 @@ class Chart:
     def turned_label(self, x: float, y: float, text: str, kind: str) -> None:
         """Words that go upward from a place in pixels."""
         place = f"translate({_short(x)} {_short(y)}) rotate(-60)"
-        self._parts.append(f'<text transform="{place}" class="{kind}">{_escaped(text)}</text>')
+        turned = f'<text transform="{place}">{_escaped(text)}</text>'
+        self._parts.append((_class(kind), turned))
 
     def draw(self, alternative: str, *, axes: bool = True) -> str:
         """The SVG; `alternative` says what it shows to who cannot see it."""
         inner = [*(self._axes() if axes else []), *self._parts]
         return (
             f'<svg viewBox="0 0 {_short(self.width)} {_short(self.height)}" role="img" '
-            f'aria-label="{_escaped(alternative)}">{"".join(inner)}</svg>'
+            f'aria-label="{_escaped(alternative)}">{_together(inner)}</svg>'
         )
+
+    def _add(self, kind: str, tag: str, attributes: str, name: str = "") -> None:
+        """A mark of a class; its name appears where it is pointed at."""
+        inner = f"><title>{_escaped(name)}</title></{tag}>" if name else "/>"
+        self._parts.append((_class(kind), f"<{tag} {attributes}{inner}"))
 
     def _pixels(self, points: Iterable[Point]) -> list[Point]:
         return [(self.x(x), self.y(y)) for x, y in points]
@@ -229,9 +253,9 @@ class Chart:
                 parts.append(_move(dx, dy))
         if len(parts) == 1:
             parts.append("h0")
-        self._parts.append(_named(f'<path d="{"".join(parts)}" class="{kind}"', "path", name))
+        self._add(kind, "path", f'd="{"".join(parts)}"', name)
 
-    def _axes(self) -> Iterable[str]:
+    def _axes(self) -> Iterable[_Part]:
         left, right = across(self.width)
         bottom, top = upward(self.height)
         grid = []
@@ -246,12 +270,34 @@ class Chart:
             grid.append(f"M{_short(x)} {_short(bottom)}v4")
             if index % max(1, shown) == 0:
                 yield _text(x, bottom + 15, name, "tick", "middle")
-        yield f'<path d="{"".join(grid)}" class="grid"/>'
+        yield _class("grid"), f'<path d="{"".join(grid)}"/>'
         yield _text((left + right) / 2, bottom + 31, self.x_name, "axis", "middle")
-        yield (
-            f'<text transform="translate(10 {_short((top + bottom) / 2)}) rotate(-90)" '
-            f'class="axis" text-anchor="middle">{_escaped(self.y_name)}</text>'
-        )
+        turned = f"translate(10 {_short((top + bottom) / 2)}) rotate(-90)"
+        y_name = f'<text transform="{turned}">{_escaped(self.y_name)}</text>'
+        yield f'{_class("axis")} text-anchor="middle"', y_name
+
+
+def thinned(points: Sequence[Point], tolerance: float = UNSEEN) -> list[Point]:
+    """The points whose straight lines stay so near to all of them (Ramer, Douglas and Peucker)."""
+    kept = {0, len(points) - 1}
+    parts = [(0, len(points) - 1)]
+    while parts:
+        first, last = parts.pop()
+        between = range(first + 1, last)
+        aside = [_distance(points[index], points[first], points[last]) for index in between]
+        if aside and max(aside) > tolerance:
+            farthest = between[aside.index(max(aside))]
+            kept.add(farthest)
+            parts += [(first, farthest), (farthest, last)]
+    return [point for index, point in enumerate(points) if index in kept]
+
+
+def _distance(point: Point, start: Point, end: Point) -> float:
+    """From a point to the nearest one between two others."""
+    (x, y), (x0, y0), dx, dy = point, start, end[0] - start[0], end[1] - start[1]
+    length = dx * dx + dy * dy
+    along = min(1.0, max(0.0, ((x - x0) * dx + (y - y0) * dy) / length)) if length else 0.0
+    return math.hypot(x - x0 - along * dx, y - y0 - along * dy)
 
 
 def sample_of(kind: str) -> str:
@@ -273,14 +319,19 @@ def _short(number: float) -> str:
     return f"{round(number, 1):g}"
 
 
-def _named(opened: str, tag: str, name: str) -> str:
-    return f"{opened}><title>{_escaped(name)}</title></{tag}>" if name else f"{opened}/>"
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
-    kind = f' class="{kind}"' if kind else ""
-    anchor = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    return f'<text x="{_short(x)}" y="{_short(y)}"{kind}{anchor}>{_escaped(text)}</text>'
+def _text(x: float, y: float, text: str, kind: str, anchor: str) -> _Part:
+    shared = _class(kind) + ("" if anchor == "start" else f' text-anchor="{anchor}"')
+    return shared, f'<text x="{_short(x)}" y="{_short(y)}">{_escaped(text)}</text>'
+
+
+def _together(parts: Iterable[_Part]) -> str:
+    """In their order, with the attributes of neighbours that are alike written once."""
+    groups = groupby(parts, key=lambda part: part[0])
+    return "".join(f"<g{shared}>{''.join(e for _, e in each)}</g>" for shared, each in groups)
 
 
 def _escaped(text: str) -> str:

@@ -6,6 +6,7 @@ earlier round move to `final/round-1/` when the next one has its own.
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -81,6 +82,7 @@ def write_final(
     """
     outcomes = [_with_kept_seed(with_older_bundle(o, folder), folder) for o in outcomes]
     document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
+    document = re.sub(r"\[\n[\d\s,]+\]", _in_one_line, document)  # counts of up to 100 classes
     with whole_file(folder / FINAL_FILE) as file:
         file.write(document.encode())
     rows = [row for study in plan.studies for row in _rows(plan, study, finals)]
@@ -93,6 +95,10 @@ def write_final(
         if outcome.bundle_seed is not None:
             _keep_one(outcome, folder)
     return outcomes
+
+
+def _in_one_line(numbers: re.Match[str]) -> str:
+    return json.dumps(json.loads(numbers[0]))
 
 
 def standing(plan: SweepPlan, outcomes: Sequence[StudyOutcome]) -> list[StudyOutcome]:

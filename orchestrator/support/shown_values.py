@@ -16,6 +16,11 @@ def value_text(value: Any) -> str:
     return NOTHING if value is None else str(value)
 
 
+def number_text(number: float) -> str:
+    """Three digits, or as many as it has before the point: `0.022`, `3.33`, `1,229`."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
 def config_text(config: Mapping[str, Any]) -> str:
     """`num_tokens 50, lr 2.5`."""
     return ", ".join(f"{name} {value_text(value)}" for name, value in config.items())

@@ -97,6 +97,31 @@ def test_pauses_do_not_count():
     assert sweep_state(plan, trials, None, sees_driver=False).state == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("ended_ago", "begun_ago", "driver_ago"),
+    [(7_000, 3_400, 7_010), (72_000, 1_800, 1_810)],
+    ids=["trials of an hour", "resumed after a night"],
+)
+def test_the_time_that_running_trials_took_is_counted(ended_ago, begun_ago, driver_ago):
+    """Two at a time, of an hour each: two ended, two run, sixteen wait for eight hours more."""
+    plan = make_plan(spaces=("linear",), num_trials=20)
+    epochs = plan.parsed_spaces["linear"].fixed["epochs"]
+
+    def began(number: int, ago: float, state: str):
+        started = datetime.now() - timedelta(seconds=ago)
+        done = epochs if state == "complete" else int(epochs * ago / 3600)
+        made = trial(plan, plan.studies[0].name, number, state, epochs=done)
+        ended = {} if state == "running" else {"finished": started + timedelta(hours=1)}
+        facts = {"wall_seconds": 3600.0} if ended else {}
+        return type(made)(**{**vars(made), "facts": facts, "started": started, **ended})
+
+    trials = [began(number, ended_ago, "complete") for number in (0, 1)]
+    trials += [began(number, begun_ago, "running") for number in (2, 3)]
+    since = datetime.now(UTC) - timedelta(seconds=driver_ago)
+    state = sweep_state(plan, trials, Driver(who="process 7", since=since), sees_driver=True)
+    assert state.left == pytest.approx(8.5 * 3600, rel=0.2)
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_watching_ends_with_the_sweep_and_leaves_one_table(sweep, monkeypatch, is_terminal):
     found, record = sweep

@@ -61,11 +61,14 @@ def sweep_state(
                 begins += [trial.started] if trial.started else []
     blocks = _blocks(ended, begins)
     elapsed = sum((end - begin).total_seconds() for begin, end in blocks)
-    if state == "running" and driver is not None:
-        elapsed += _since_the_last(blocks, driver.since)
     left = None
-    if running and blocks:
-        left = _seconds_left(plan, ended, running, *blocks[-1])
+    if state == "running" and driver is not None:
+        since = _since_the_last(blocks, driver.since)
+        elapsed += since
+        if running and blocks:
+            begin, end = blocks[-1]
+            in_seconds = (end - begin).total_seconds() + since
+            left = _seconds_left(plan, ended, running, begin=begin, in_seconds=in_seconds)
     return SweepState(
         state=state,
         driver=driver.who if driver else None,
@@ -79,10 +82,11 @@ def _seconds_left(
     plan: SweepPlan,
     ended: Sequence[TrialRecord],
     running: Running,
+    *,
     begin: datetime,
-    end: datetime,
+    in_seconds: float,
 ) -> float | None:
-    """By what was trained from `begin` to `end`, since when it was not stopped."""
+    """By what was trained in the time up to now since `begin`, in which it was not stopped."""
     pace = Pace(plan)
     for trial in ended:
         pace.trial_ended(trial)
@@ -95,7 +99,7 @@ def _seconds_left(
         worker_seconds=sum(
             seconds_of(trial) for trial in ended if trial.finished and trial.finished > begin
         ),
-        in_seconds=(end - begin).total_seconds(),
+        in_seconds=in_seconds,
     )
 
 

@@ -60,7 +60,8 @@ class FoldConfig(TrialConfig):
 
 def assign_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
     """The fold (N,) of every image: folds of equal size, and of each class as equal as can be."""
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    # The seed of a search may be negative, which numpy refuses; others stay as they are.
+    shuffled = np.random.default_rng(seed % 2**64).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     folds = np.empty(len(labels), dtype=np.int64)
     folds[by_class] = np.arange(len(labels)) % num_folds

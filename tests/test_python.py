@@ -86,6 +86,8 @@ def test_a_method_takes_the_options_of_its_command(method, command, request_):
         ({"seed": True}, ValueError, "--seed: expected a whole number, found True"),
         ({"frozen_cache": "no"}, ValueError, "expected True or False, found 'no'"),
         ({"tasks": [1]}, ValueError, "--tasks: expected a list, each of it a text, found 1"),
+        ({"tasks": {"digits": 3}}, ValueError, "--tasks: expected a list, found {'digits': 3}"),
+        ({"methods": {"linear": {"epochs": 3}}}, ValueError, "--method: expected a list, found"),
         ({"out": 5}, ValueError, "--out: expected a path, found 5"),
         ({"pruner_options": "x"}, ValueError, "pruner_options: expected a dictionary"),
     ],

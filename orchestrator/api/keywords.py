@@ -82,6 +82,8 @@ def converted(field: Field, value: Any) -> Any:
     if origin is not Sequence:
         kind = str if field.choices else field.type
         return _as_kind(kind, value, f"{field.flag}: expected {_WORDS.get(kind, kind)}")
+    if isinstance(value, Mapping):  # as a list it would be its keys, and the rest be forgotten
+        raise ValueError(f"{field.flag}: expected a list, found {value!r}")
     if isinstance(value, str | Path):
         value = _parts(str(value)) if field.option.listed else [value]
     (kind,) = typing.get_args(field.type)

@@ -57,6 +57,7 @@ QUICK = [*SWEEP, "--backbone", "vit_quickstart"]
         (["resume", "{tmp}"], "is not a sweep folder"),
         (["resume", "{first}"], "name: is missing"),
         (["status", "{tmp}/nowhere"], "no such sweep folder"),
+        (["status", "{first}/sweep.yaml"], "is a file, not the folder of a sweep; the sweep is "),
         (["train", "{junk}"], "junk"),
         (["predict", "{typo}", "image.png"], "is not a bundle"),
     ],

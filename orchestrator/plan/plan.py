@@ -235,6 +235,10 @@ def save_plan(plan: SweepPlan, folder: Path) -> None:
 def load_plan(folder: Path) -> SweepPlan:
     """The plan of a sweep folder; ValueError if it is none or was written by a newer version."""
     path = folder / PLAN_FILE
+    if folder.is_file():
+        inside = (folder.parent / PLAN_FILE).is_file()
+        where = f"; the sweep is {folder.parent}" if inside else ""
+        raise ValueError(f"{folder}: is a file, not the folder of a sweep{where}")
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such sweep folder")
     if not path.is_file():

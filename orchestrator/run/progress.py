@@ -142,7 +142,7 @@ class Progress:
             f"[{duration(self.elapsed_seconds)}] {trial.study} #{trial.number} {trial.state}"
             f"{epochs}{score}{note}{told}"
             f" · {self.finished}/{self.plan.num_trials} trials"
-            f"{f', about {duration(left)} left' if left is not None else ''}"
+            f"{f', about {duration(left)} left' if left else ''}"
         )
 
     def searched(self, trial: TrialRecord) -> str:

@@ -1,10 +1,13 @@
 """What a pruner compared a trial with is recorded as it was then, by each pruner's own rule."""
 
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from plans import curve_to, facts_of, make_plan, make_record
 
+from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.record.record import Record, TrialRecord
 from orchestrator.record.stopped import Comparison
 from orchestrator.tracking.notes import trial_note
@@ -69,6 +72,38 @@ def test_it_is_recorded_against_what_a_trial_was_stopped(
     assert f"after epoch {epoch} by the pruner `{pruner}`" in note
     for score in (against.score, against.best, against.median, against.needed):
         assert f"{100 * score:.1f}" in note
+
+
+def test_hyperband_compares_within_a_bracket_and_so_does_what_is_recorded(tmp_path: Path):
+    plan = make_plan(num_trials=30, epochs=16, pruner="hyperband", first_rung_epochs=1)
+    record = make_record(plan, tmp_path)
+    scores = Random(0)
+    trials = [run(record, [scores.random()] * 16) for _ in range(30)]
+    study = record.optuna_study(STUDY)
+    stored = study.get_trials()
+    bracket = [study.pruner._get_bracket_id(study, trial) for trial in stored]  # pyright: ignore
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    assert len({bracket[trial.number] for trial in pruned}) > 1
+    for trial in pruned:
+        assert trial.stop is not None and trial.stop.against is not None
+        rung = max(n for n in stored[trial.number].system_attrs if n.startswith("completed_rung"))
+        others = [
+            other.system_attrs[rung]
+            for other in stored[: trial.number]
+            if bracket[other.number] == bracket[trial.number] and rung in other.system_attrs
+        ]
+        found = trial.stop.against
+        assert (found.num_others, found.best) == (len(others), max(others))
+
+
+def test_patience_alone_compares_with_no_other_trial(tmp_path: Path):
+    alone = plan_pruner("patient", {"first_rung_epochs": 2, "patience": 1, "wrapped": "none"})
+    plan = replace(make_plan(num_trials=3), pruner=alone)
+    record = make_record(plan, tmp_path)
+    run(record, [0.1, 0.2, 0.3, 0.4])
+    note = trial_note(plan, run(record, [0.9, 0.8, 0.7, 0.6]))
+    assert note is not None and "90.0 %." in note and "whatever the others have" in note
+    assert "median" not in note and "complete trial" not in note
 
 
 def test_of_a_trial_that_an_older_version_stopped_it_says_that_it_is_not_recorded(tmp_path: Path):

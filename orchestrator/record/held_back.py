@@ -8,7 +8,9 @@ import copy
 from typing import Any
 
 import optuna
+from optuna import pruners
 from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from orchestrator.record.write_tables import Param
 
@@ -37,3 +39,8 @@ class HeldBack:
         seen = copy.copy(study)
         seen._storage = self  # type: ignore[assignment]
         return seen
+
+
+def judged_with(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """The trials among which the study's pruner judges one: hyperband's only its own bracket."""
+    return pruners._filter_study(study, trial).get_trials(deepcopy=False)

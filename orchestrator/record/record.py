@@ -20,7 +20,7 @@ from orchestrator.plan.pruners import current_entry
 from orchestrator.plan.samplers import SeededByName
 from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import default_storage, id_of_trial, open_database
-from orchestrator.record.held_back import HeldBack
+from orchestrator.record.held_back import HeldBack, judged_with
 from orchestrator.record.stopped import Comparison, Stop, compare
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.record.write_tables import write_trial
@@ -291,7 +291,7 @@ class Record:
         trial = self._storage.get_trial(trial_id)
         stops = bool(judged.pruner.prune(judged, trial))
         against = (
-            compare(self.plan.pruner, trial, self._stored(study), epoch, rungs.attributes)
+            compare(self.plan.pruner, trial, judged_with(judged, trial), epoch, rungs.attributes)
             if stops
             else None
         )

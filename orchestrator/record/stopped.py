@@ -49,21 +49,19 @@ def compare(
     epoch: int,
     rungs: Mapping[str, Any],
 ) -> Comparison:
-    """What the pruner saw when it stopped `trial` after `epoch` with these `trials` in the study.
+    """What the pruner saw when it stopped `trial` after `epoch` beside these `trials`.
 
     `rungs` are what the pruner wrote down of the trial: who has not passed its last rung was not
     judged there, though it may have a score of that epoch.
     """
     rung = list(rungs)[-1] if rungs else None
-    others = [
-        other.intermediate_values[epoch]
+    scores = [
+        other.intermediate_values.get(epoch) if rung is None else other.system_attrs.get(rung)
         for other in trials
         if other.number != trial.number
-        and epoch in other.intermediate_values
-        and (rung is None or rung in other.system_attrs)
         and (not pruner.against_complete or other.state is TrialState.COMPLETE)
     ]
-    others = [score for score in others if math.isfinite(score)]
+    others = [score for score in scores if score is not None and math.isfinite(score)]
     told = trial.intermediate_values
     own = max(told.values()) if pruner.against_complete else told[epoch]
     return Comparison(

@@ -1,8 +1,7 @@
 """What the note of a trial's run says: why it ended before its last epoch."""
 
-import inspect
-
 from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.pruners import Pruner
 from orchestrator.record.finalists import CLEARLY_WORSE, Finalist
 from orchestrator.record.record import TrialRecord
 from orchestrator.record.stopped import Comparison
@@ -17,7 +16,6 @@ def trial_note(plan: SweepPlan, trial: TrialRecord) -> str | None:
     if trial.state != "pruned":
         return None
     unit = plan.objective(trial.study).unit
-    rule = (inspect.getdoc(type(plan.pruner)) or "").partition("\n")[0]
     epoch = trial.stop.epoch if trial.stop else len(trial.curve)
     parts = [
         f"**Pruned, which is no failure:** stopped after epoch {epoch} by the pruner "
@@ -31,8 +29,8 @@ def trial_note(plan: SweepPlan, trial: TrialRecord) -> str | None:
             "recorded."
         )
     else:
-        parts.append(_against(against, unit, complete=plan.pruner.against_complete))
-    return f"{' '.join(parts)}\n\nThe rule: {rule}"
+        parts.append(_against(against, unit, pruner=plan.pruner))
+    return f"{' '.join(parts)}\n\nThe rule: {plan.pruner.rule}"
 
 
 def failure_note(reason: str | None) -> str:
@@ -53,9 +51,12 @@ def finalist_note(finalist: Finalist, unit: str) -> str | None:
     )
 
 
-def _against(found: Comparison, unit: str, *, complete: bool) -> str:
+def _against(found: Comparison, unit: str, *, pruner: Pruner) -> str:
+    complete = pruner.against_complete
     which = "best so far" if complete else "at this epoch"
     told = f"Its score on validation, {which}, was {100 * found.score:.1f} {unit}"
+    if not pruner.trials_before:
+        return f"{told}."
     if not found.num_others:
         return f"{told}, and there was no other trial to compare with."
     others = counted(found.num_others, "complete trial" if complete else "other trial")

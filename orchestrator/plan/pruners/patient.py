@@ -11,6 +11,8 @@ from orchestrator.support.document import Between, OneOf
 if TYPE_CHECKING:
     import optuna
 
+_ALONE = "A trial stops when it got worse for some epochs, whatever the others have."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patient(Pruner):
@@ -30,6 +32,10 @@ class Patient(Pruner):
     """Who decides then: median, or none for early stopping by the trial's own curve."""
     first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]
     """First epoch at which a trial may be stopped."""
+
+    @property
+    def rule(self) -> str:
+        return super().rule if self.wrapped == "median" else _ALONE
 
     @property
     def trials_before(self) -> int:

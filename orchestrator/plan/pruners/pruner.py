@@ -4,6 +4,7 @@ Optuna decides; the dataclass says how it is made and after which epochs it is a
 imported where its object is made and nowhere else, since trials know this rule, too.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -36,6 +37,11 @@ class Pruner(Protocol):
     against_complete: ClassVar[bool] = False
     """It compares the best epoch so far with complete trials; else the score of this epoch with all
     that reached it."""
+
+    @property
+    def rule(self) -> str:
+        """When a trial stops, in a sentence for people."""
+        return (inspect.getdoc(type(self)) or "").partition("\n")[0]
 
     @property
     def trials_before(self) -> int:

@@ -1,6 +1,8 @@
 """The pages of several sweeps: one database of all, each file in its own folder."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from shown_runs import client, no_files, runs_of
 
 from orchestrator.plan.plan import save_plan
 from orchestrator.tracking.mlflow.experiment import addresses_of
+from orchestrator.tracking.mlflow.places import set_addresses
 from orchestrator.tracking.mlflow.store import MLFLOW_FILE
 from orchestrator.tracking.mlflow.united import united
 from orchestrator.tracking.reconcile import reconcile
@@ -77,4 +80,59 @@ def test_a_database_that_names_foreign_files_is_not_shown_among_others(folders, 
         session.execute(text("UPDATE runs SET artifact_uri = 'file:///etc'"))
     foreign = pytest.raises(ValueError, match=r"lead out of the folder.*file:///etc")
     with foreign, united([folders[0], stranger]):
+        pass
+
+
+def copy_with(folders: list[Path], place: Path, *statements: str) -> Path:
+    """The second sweep, with something done to its database."""
+    shutil.copytree(folders[1], place)
+    with closing(sqlite3.connect(place / MLFLOW_FILE)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+    set_addresses(place / MLFLOW_FILE, place / "mlartifacts")
+    return place
+
+
+def test_experiments_that_a_person_made_beside_a_sweep_keep_apart(folders, tmp_path):
+    place = copy_with(folders, tmp_path / "more")
+    for name in ("notes", "more notes"):
+        client(f"sqlite:///{place / MLFLOW_FILE}").create_experiment(
+            name, artifact_location=(place / "mlartifacts" / name).as_uri()
+        )
+    with united([folders[0], place]) as both:
+        found = client(f"sqlite:///{both / MLFLOW_FILE}").search_experiments()
+        assert {"notes", "more notes"} < {experiment.name for experiment in found}
+        assert len({experiment.experiment_id for experiment in found}) == 5
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DROP TABLE latest_metrics", "cannot be shown: no such table: other.latest_metrics"),
+        ("DROP TABLE alembic_version", "cannot be shown: no such table: other.alembic_version"),
+        ("UPDATE alembic_version SET version_num = 'x'", "tables of another MLflow"),
+    ],
+)
+def test_a_database_that_is_not_as_the_others_is_named(folders, tmp_path, statement, told):
+    place = copy_with(folders, tmp_path / "other", statement)
+    with pytest.raises(ValueError, match=f"{place}.*{told}"), united([folders[0], place]):
+        pass
+
+
+def test_a_file_that_is_no_database_is_named_by_its_folder(folders, tmp_path):
+    (tmp_path / MLFLOW_FILE).write_bytes(b"no database" * 100)
+    named = pytest.raises(ValueError, match=f"^{tmp_path}.*not a database")
+    with named, united([folders[0], tmp_path]):
+        pass
+
+
+def test_no_sweep_adds_values_to_the_runs_of_another(folders, tmp_path):
+    run = runs_of(f"sqlite:///{folders[0] / MLFLOW_FILE}")[0].info.run_id
+    place = copy_with(
+        folders,
+        tmp_path / "stranger",
+        "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) "
+        f"VALUES ('val_accuracy', 1, 9, '{run}', 9, 0)",
+    )
+    with pytest.raises(ValueError, match=f"{place}.*{run}"), united([folders[0], place]):
         pass

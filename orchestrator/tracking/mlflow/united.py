@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.record.copies import copied
-from orchestrator.record.database import sqlite_uri
+from orchestrator.tracking.backend import TrackingError
 from orchestrator.tracking.mlflow.places import absolute_addresses, set_own_addresses
 from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE
 
@@ -50,19 +50,39 @@ def united(folders: Sequence[Path]) -> Iterator[Path]:
             for folder in folders
         ]
         for part in parts:
-            set_own_addresses(part.database, part.folder)
-            absolute_addresses(part.database, part.folder / ARTIFACTS_FOLDER)
+            with _told_of(part):
+                set_own_addresses(part.database, part.folder)
+                absolute_addresses(part.database, part.folder / ARTIFACTS_FOLDER)
         first, *others = parts
         with closing(sqlite3.connect(first.database, isolation_level=None)) as connection:
+            with _told_of(first):
+                version = _version(connection, "main")
             for other in others:
-                _refuse_another_version(connection, first, other)
-                _take_in(connection, other)
+                with _told_of(other):
+                    _take_in(connection, other, first, version)
         yield first.database.parent
 
 
-def _take_in(connection: sqlite3.Connection, part: _Part) -> None:
+@contextmanager
+def _told_of(part: _Part) -> Iterator[None]:
+    """What is wrong with a copy is said of its folder."""
+    try:
+        yield
+    except (TrackingError, sqlite3.Error) as error:
+        raise ValueError(f"{part.folder / MLFLOW_FILE}: cannot be shown: {error}") from error
+
+
+def _take_in(
+    connection: sqlite3.Connection, part: _Part, first: _Part, version: list[object]
+) -> None:
     connection.execute("ATTACH ? AS other", [str(part.database)])
     try:
+        if _version(connection, "other") != version:
+            raise ValueError(
+                f"{part.folder}: its {MLFLOW_FILE} has the tables of another MLflow than that of "
+                f"{first.folder}, so that they cannot be shown together; show them one by one"
+            )
+        _refuse_shared_runs(connection, part)
         connection.execute("BEGIN")
         _renumber(connection)
         _rename(connection, "experiments", ("experiments",), part.folder.name)
@@ -74,6 +94,7 @@ def _take_in(connection: sqlite3.Connection, part: _Part) -> None:
             )
         connection.execute("COMMIT")
     finally:
+        connection.rollback()  # of one that failed halfway; it could not be detached
         connection.execute("DETACH other")
 
 
@@ -83,9 +104,14 @@ def _renumber(connection: sqlite3.Connection) -> None:
     for table in _TABLES:
         if "experiment_id" in _columns(connection, "other", table):
             connection.execute(
-                f"UPDATE other.{table} SET experiment_id = experiment_id + ? "  # noqa: S608
+                f"UPDATE other.{table} SET experiment_id = -experiment_id - ? "  # noqa: S608
                 "WHERE experiment_id != ?",
                 [last or 0, _DEFAULT_EXPERIMENT],
+            )
+            # By way of numbers below zero, since row by row none may be there twice.
+            connection.execute(
+                f"UPDATE other.{table} SET experiment_id = -experiment_id "  # noqa: S608
+                "WHERE experiment_id < 0"
             )
 
 
@@ -96,22 +122,30 @@ def _rename(connection: sqlite3.Connection, table: str, tables: Sequence[str], f
     own = [name for (name,) in connection.execute(f"SELECT name FROM other.{table}{named}")]  # noqa: S608
     for name in own:
         new, number = name, 2
-        while new in taken:
+        while new in taken or (new != name and new in own):
             new, number = f"{name} ({folder}, {number})", number + 1
         taken.add(new)
         for each in tables if new != name else ():
             connection.execute(f"UPDATE other.{each} SET name = ? WHERE name = ?", [new, name])  # noqa: S608
 
 
-def _refuse_another_version(connection: sqlite3.Connection, first: _Part, other: _Part) -> None:
-    question = "SELECT version_num FROM alembic_version"
-    with closing(sqlite3.connect(sqlite_uri(other.database, "ro"), uri=True)) as second:
-        versions = [one.execute(question).fetchall() for one in (connection, second)]
-    if versions[0] != versions[1]:
-        raise ValueError(
-            f"{other.folder}: its {MLFLOW_FILE} has the tables of another MLflow than that of "
-            f"{first.folder}, so that they cannot be shown together; show them one by one"
-        )
+def _refuse_shared_runs(connection: sqlite3.Connection, part: _Part) -> None:
+    """Rows of one run from two databases would be shown as its own numbers."""
+    for table in _TABLES:
+        if "run_uuid" in _columns(connection, "other", table):
+            shared = connection.execute(
+                f"SELECT run_uuid FROM other.{table} "  # noqa: S608
+                "WHERE run_uuid IN (SELECT run_uuid FROM main.runs) LIMIT 1"
+            ).fetchone()
+            if shared:
+                raise ValueError(
+                    f"{part.folder}: its {MLFLOW_FILE} has values of run {shared[0]}, which is of "
+                    "another of these sweeps; show them one by one"
+                )
+
+
+def _version(connection: sqlite3.Connection, schema: str) -> list[object]:
+    return connection.execute(f"SELECT version_num FROM {schema}.alembic_version").fetchall()  # noqa: S608
 
 
 def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[str]:

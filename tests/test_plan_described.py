@@ -42,8 +42,24 @@ from orchestrator.plan.pruners.options import plan_pruner
     ],
 )
 def test_when_a_pruner_decides_or_why_it_never_can(pruner, options, epochs, trials, told):
-    found = decisions(plan_pruner(pruner, options), epochs=epochs, num_trials=trials)
-    assert told in found
+    made = plan_pruner(pruner, options)
+    assert told in decisions(made, epochs=epochs, num_trials=trials, eval_every=1)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "first", "epochs", "eval_every", "told"),
+    [
+        ("median", 3, 40, 10, "after every 10 epochs from 10 on, of 40"),
+        ("median", 3, 20, 10, "after epoch 10 of 20"),
+        ("median", 3, 10, 10, "never stop a trial: it decides after epoch 3"),
+        # Its rungs are validated whatever is asked for.
+        ("successive_halving", 3, 20, 10, "after epochs 3, 12 of 20"),
+        ("successive_halving", 15_000, 20_000, 1, "after epoch 15000 of 20000"),
+    ],
+)
+def test_only_where_a_trial_is_validated_can_it_be_stopped(pruner, first, epochs, eval_every, told):
+    made = plan_pruner(pruner, {"first_rung_epochs": first})
+    assert told in decisions(made, epochs=epochs, num_trials=8, eval_every=eval_every)
 
 
 def suite_of(plan: SweepPlan, **images: list[int]) -> Any:

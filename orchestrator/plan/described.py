@@ -46,7 +46,12 @@ def _pruning(plan: SweepPlan) -> list[str]:
     told = {}
     for study in plan.studies:
         epochs = max(_values(plan.parsed_spaces[study.space], "epochs"))
-        told[study.space] = decisions(plan.pruner, epochs=epochs, num_trials=study.num_trials)
+        told[study.space] = decisions(
+            plan.pruner,
+            epochs=epochs,
+            num_trials=study.num_trials,
+            eval_every=plan.engine.eval_every,
+        )
     return [f"{plan.pruner.name}: {text}" for text in _by_space(told)]
 
 

@@ -4,16 +4,29 @@ from orchestrator.plan.pruners.pruner import Pruner
 from orchestrator.support.counted import counted
 
 MOST_EPOCHS = 10_000
-"""No decision after more epochs is looked for."""
+"""Decisions are looked for in so many epochs from the first."""
 
 
-def decisions(pruner: Pruner, *, epochs: int, num_trials: int) -> str:
+def decisions(pruner: Pruner, *, epochs: int, num_trials: int, eval_every: int) -> str:
     """`may stop a trial after epochs 3, 12 of 20`, of a study with so many trials so long."""
     if (reason := why_never(pruner, epochs=epochs, num_trials=num_trials)) is not None:
         return reason
+    assert pruner.first_epoch is not None
     # After its last epoch nothing is left to be stopped.
-    asked = [epoch for epoch in range(1, min(epochs, MOST_EPOCHS)) if pruner.asked_at(epoch)]
+    end = min(epochs, pruner.first_epoch + MOST_EPOCHS)
+    asked = [
+        epoch
+        for epoch in range(pruner.first_epoch, end)
+        if pruner.asked_at(epoch) and (pruner.must_be_validated(epoch) or epoch % eval_every == 0)
+    ]
+    if not asked:
+        return (
+            f"can never stop a trial: it decides after epoch {pruner.first_epoch} at the earliest, "
+            f"and no epoch from there to the last but one of {epochs} is validated"
+        )
     first, last = asked[0], asked[-1]
+    if eval_every > 1 and len(asked) > 2 and not any(map(pruner.must_be_validated, asked)):
+        return f"may stop a trial after every {eval_every} epochs from {first} on, of {epochs}"
     if len(asked) > 2 and len(asked) == last - first + 1:
         return f"may stop a trial after every epoch from {first} on, of {epochs}"
     word = "epoch" if len(asked) == 1 else "epochs"

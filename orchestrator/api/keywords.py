@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from orchestrator.support.did_you_mean import unknown
-from orchestrator.support.options import Field, check_options, fields_of, from_environment
+from orchestrator.support.options import (
+    KIND_WORDS,
+    Field,
+    check_options,
+    fields_of,
+    from_environment,
+    names_in,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,11 +88,11 @@ def converted(field: Field, value: Any) -> Any:
         return value
     if origin is not Sequence:
         kind = str if field.choices else field.type
-        return _as_kind(kind, value, f"{field.flag}: expected {_WORDS.get(kind, kind)}")
+        return _as_kind(kind, value, f"{field.flag}: expected {KIND_WORDS.get(kind, kind)}")
     if isinstance(value, Mapping):  # as a list it would be its keys, and the rest be forgotten
         raise ValueError(f"{field.flag}: expected a list, found {value!r}")
     if isinstance(value, str | Path):
-        value = _parts(str(value)) if field.option.listed else [value]
+        value = names_in(str(value)) if field.option.listed else [value]
     (kind,) = typing.get_args(field.type)
     if field.option.commas and isinstance(value, Iterable) and not isinstance(value, Mapping):
         value = [part for one in value for part in _one_or_several(one)]
@@ -96,29 +103,16 @@ def converted(field: Field, value: Any) -> Any:
                 f"{field.name}: names none, found {value!r}; leave it out for the default"
             )
         return value
-    expected = f"{field.flag}: expected a list, each of it {_WORDS[kind]}"
+    expected = f"{field.flag}: expected a list, each of it {KIND_WORDS[kind]}"
     if not isinstance(value, Iterable):
         raise ValueError(f"{expected}, found {value!r}")
     return [_as_kind(kind, one, expected) for one in value]
 
 
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _one_or_several(value: Any) -> list[Any]:
     """`"a, b"` is two; the name of a file may have commas."""
     is_several = isinstance(value, str) and "," in value and not Path(value).exists()
-    return _parts(value) if is_several else [value]
-
-
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "a text",
-    Path: "a path",
-}
+    return names_in(value) if is_several else [value]
 
 
 def _as_kind(kind: type, value: Any, expected: str) -> Any:

@@ -81,9 +81,9 @@ def export(
             table.add_row(*(row[index] for index in kept))
         console.print_table(table)
         for line in exported.missing:
-            console.print(f"missing: {line}", markup=False, soft_wrap=True)
+            console.say(f"missing: {line}")
         if found.has_folder:
-            console.print(f"written to {near(target)}", markup=False, soft_wrap=True)
+            console.say(f"written to {near(target)}")
     if push and exported.best:
         _push([target / f"{task}.yaml" for task in exported.best], push)
     if len(exported.best) < len(plan.tasks):
@@ -111,7 +111,7 @@ def _export_one(bundle: Path, to: Path | None, push: str | None, weights: Path |
 def _push(bundles: list[Path], repo: str) -> None:
     from orchestrator.bundle.hub import push_bundles
 
-    console.print(f"pushed to {push_bundles(bundles, repo)}", markup=False, soft_wrap=True)
+    console.say(f"pushed to {push_bundles(bundles, repo)}")
 
 
 def train(

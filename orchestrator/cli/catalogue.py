@@ -75,7 +75,7 @@ def methods(
         console.print(f"  {row['paper']}", soft_wrap=True)
         if row["hyperparameters"]:
             values = [f"{k}={v}" for k, v in row["hyperparameters"].items()]
-            console.print(f"  {', '.join(values)}", markup=False, soft_wrap=True)
+            console.say(f"  {', '.join(values)}")
         console.print(
             f"  trains {row['trained_parameters']:,} parameters of ViT-B/16 and a head: "
             f"{row['percent_of_backbone']:.3f} % of {_backbone_parameters():,}"

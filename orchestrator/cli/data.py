@@ -11,11 +11,10 @@ from orchestrator.cli.command import Command
 from orchestrator.cli.fields import completed, option_like
 from orchestrator.cli.options import DataRoot, Json, SplitFractions, SplitSeed
 from orchestrator.cli.terminal import Terminal
-from orchestrator.cli.typed import names_in
 from orchestrator.plan.names import suite_names
 from orchestrator.plan.request import SweepRequest
 from orchestrator.support.counted import counted
-from orchestrator.support.options import field_of
+from orchestrator.support.options import field_of, names_in
 
 if TYPE_CHECKING:
     from orchestrator.data.suites import Suite

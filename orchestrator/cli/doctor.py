@@ -79,13 +79,13 @@ def doctor(
         )
     else:
         for line in done:
-            _say(line)
+            console.say(line)
         for finding in examination.findings:
-            _say(f"{finding.about}: {finding.text} ({finding.remedy})")
+            console.say(f"{finding.about}: {finding.text} ({finding.remedy})")
         for line in notes:
-            _say(line)
+            console.say(line)
         checks = ", ".join(f"{count} of {about}" for about, count in examination.checked.items())
-        _say(f"{len(examination.findings)} of these checks found something: {checks}")
+        console.say(f"{len(examination.findings)} of these checks found something: {checks}")
     if examination.findings:
         raise typer.Exit(BROKEN)
 
@@ -110,12 +110,10 @@ def _examine_cluster(storage: str | None, ray_address: str | None, as_json: bool
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for line in open_things():
-            _say(f"privacy: {line}")
+            console.say(f"privacy: {line}")
         for finding in findings:
-            _say(f"{finding.part}: {'' if finding.reached else 'NOT REACHED: '}{finding.text}")
+            console.say(
+                f"{finding.part}: {'' if finding.reached else 'NOT REACHED: '}{finding.text}"
+            )
     if not all(finding.reached for finding in findings):
         raise typer.Exit(BROKEN)
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)

@@ -56,4 +56,4 @@ def explain(
     labels = [task.class_names[int(val.labels[row])] for row in rows]
     target = out or bundle.with_suffix(".html")
     write_page(draw(model, val.images[rows], labels, splits["train"].images[:256]), target)
-    console.print(f"written to {near(target)}", markup=False, soft_wrap=True)
+    console.say(f"written to {near(target)}")

@@ -64,9 +64,7 @@ def test_winners(
     from orchestrator.support.stopping import stop_requested
 
     told = Terminal(stderr=True) if as_json else console
-    outcomes = found.finalized(
-        request, where, say=lambda line: told.print(line, markup=False, soft_wrap=True)
-    )
+    outcomes = found.finalized(request, where, say=told.say)
     if request.dry_run:
         return
     if as_json:
@@ -112,26 +110,22 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False
     results = {f"{one.task}.{one.space}": one for one in read_final_results(folder)}
     for outcome in outcomes:
         study = f"{outcome.task}.{outcome.space}"
-        _say(f"{study}: {outcome.why}")
+        console.say(f"{study}: {outcome.why}")
         for seed, reason in outcome.failed_seeds.items():
-            _say(f"{study}: seed {seed} failed and is not in the mean: {reason}")
+            console.say(f"{study}: seed {seed} failed and is not in the mean: {reason}")
         if caution := tested_sentence(outcome):
-            _say(f"{study}: {caution}")
+            console.say(f"{study}: {caution}")
         for line in caveats(results[study]) if study in results else ():
-            _say(f"{study}: {line[:1].lower()}{line[1:].rstrip('.')}")
+            console.say(f"{study}: {line[:1].lower()}{line[1:].rstrip('.')}")
         if outcome.bundle_seed is not None:
             place = folder / "final" / "by_method" / outcome.space
             seed, rule = outcome.bundle_seed, outcome.seed_rule
-            _say(f"{study}: the prompts in {place} are those of seed {seed}, the {rule}")
+            console.say(f"{study}: the prompts in {place} are those of seed {seed}, the {rule}")
     if any(o.num_openings for o in outcomes) and all(o.num_openings < 2 for o in outcomes):
-        _say(times_opened(1).rstrip(".").lower())
+        console.say(times_opened(1).rstrip(".").lower())
     left = sum(outcome.num_left for outcome in outcomes)
     if left:
-        _say(
+        console.say(
             f"stopped with {counted(left, 'run')} left; "
             f"go on with: {_same_command(folder, unfinished)}"
         )
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)

@@ -80,7 +80,7 @@ def report(
                 if page
                 else f"no page: {folder} is not here; name one: --html"
             )
-            console.print(told, markup=False, soft_wrap=True)
+            console.say(told)
         case Format.md:
             typer.echo(made.markdown, nl=False)
         case Format.latex:

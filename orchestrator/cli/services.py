@@ -75,9 +75,9 @@ def start(
     else:
         services = Services(folder, chosen)
     services.start(backup=restore)
-    _say(f"studies at {services.storage_url}")
-    _say(f"MLflow at {services.tracking_uri}")
-    _say(f"to use them: . {services.folder / ENVIRONMENT_FILE}")
+    console.say(f"studies at {services.storage_url}")
+    console.say(f"MLflow at {services.tracking_uri}")
+    console.say(f"to use them: . {services.folder / ENVIRONMENT_FILE}")
 
 
 @app.command(cls=Command)
@@ -88,7 +88,7 @@ def stop(folder: Folder = _FOLDER) -> None:
     """
     from orchestrator.cluster.services import Services
 
-    _say("stopped" if Services.open(folder).stop() else "they did not run")
+    console.say("stopped" if Services.open(folder).stop() else "they did not run")
 
 
 @app.command(cls=Command)
@@ -111,7 +111,7 @@ def status(
         for name, about in found.items():
             answers = "answers" if about["answers"] else "does not answer"
             starts = f", started {about['starts']} times" if "starts" in about else ""
-            _say(f"{name}: {answers} at {about['address']}{starts}")
+            console.say(f"{name}: {answers} at {about['address']}{starts}")
     if not all(about["answers"] for about in found.values()):
         raise typer.Exit(NOT_RUNNING)
 
@@ -135,8 +135,4 @@ def backup(
     from orchestrator.cluster.services import Services
 
     path = Services.open(folder).backup(to)
-    _say(f"written to {path}; `orchestrator services start --restore {path}` begins with it")
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)
+    console.say(f"written to {path}; `orchestrator services start --restore {path}` begins with it")

@@ -62,7 +62,7 @@ def status(
 def show_state(found: "Sweep") -> None:
     """Whether it runs, how far it is, how long it ran and how long it still takes."""
     for line in state_lines(found):
-        _say(line)
+        console.say(line)
 
 
 def state_lines(found: "Sweep") -> list[str]:
@@ -153,7 +153,7 @@ def show_sweep(found: "Sweep") -> None:
         # Of the newest round; the numbers are in the report.
         results = final_results(found.folder, found.frozen_plan, record)
         for line in stage_lines(results, record.trials):
-            _say(line)
+            console.say(line)
 
 
 def _show_summary(plan: "SweepPlan", record: "Record") -> None:
@@ -164,15 +164,15 @@ def _show_summary(plan: "SweepPlan", record: "Record") -> None:
     _show_studies(rows)
     for row in rows:
         if row.config_text:
-            _say(f"best of {row.study}: {row.config_text}")
+            console.say(f"best of {row.study}: {row.config_text}")
     for study in plan.studies:
         for caution in cautions(plan.task(study.task), record.trials(study.name)):
-            _say(f"{study.name}: {caution}")
+            console.say(f"{study.name}: {caution}")
     failed = [trial for trial in record.each_trial() if trial.state == "failed"]
     for trial in failed[:10]:
-        _say(f"failed: {trial.study} #{trial.number}: {trial.failure}")
+        console.say(f"failed: {trial.study} #{trial.number}: {trial.failure}")
     if len(failed) > 10:
-        _say(f"and {len(failed) - 10} more, see results.parquet")
+        console.say(f"and {len(failed) - 10} more, see results.parquet")
 
 
 def _show_studies(rows: "Sequence[StudySummary]") -> None:
@@ -183,7 +183,7 @@ def _show_studies(rows: "Sequence[StudySummary]") -> None:
         console.print_table(_study_table(rows, with_majority=False))
         shares = {row.task: row.majority_text for row in rows if row.majority_text}
         told = ", ".join(f"{task} {share} %" for task, share in shares.items())
-        _say(f"always answering the most frequent class gives: {told}")
+        console.say(f"always answering the most frequent class gives: {told}")
     else:
         console.print_table(table)
 
@@ -214,7 +214,3 @@ def _study_table(rows: "Sequence[StudySummary]", *, with_majority: bool) -> Tabl
         ]
         table.add_row(*cells, row.majority_text) if with_majority else table.add_row(*cells)
     return table
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)

@@ -64,15 +64,15 @@ def sweep(request: PlanRequest, where: RunRequest, start: StartRequest) -> None:
         where,
         deadline=deadline,
         dry_run=start.dry_run,
-        say=_say,
+        say=console.say,
     )
     if start.dry_run:
         words = [word for word in sys.argv[1:] if word != "--dry-run"]
-        _say(f"nothing was started; start it with: {shlex.join(['orchestrator', *words])}")
+        console.say(f"nothing was started; start it with: {shlex.join(['orchestrator', *words])}")
         return
     planned.check()
     planned.save()
-    _say(f"sweep folder {near(planned.folder)}")
+    console.say(f"sweep folder {near(planned.folder)}")
     assert planned.engine is not None
     exit_code = _run(planned, replace(where, max_hours=hours_until(deadline)), planned.engine)
     if start.finalize and exit_code != INTERRUPTED:
@@ -82,7 +82,7 @@ def sweep(request: PlanRequest, where: RunRequest, start: StartRequest) -> None:
             planned, FinalRequest(), replace(where, max_hours=hours_until(deadline)), as_json=False
         )
     elif start.finalize:
-        _say(
+        console.say(
             "the test split stays closed until then; after it: "
             f"orchestrator finalize {typed(planned.folder)}"
         )
@@ -112,7 +112,7 @@ def resume(
     engine = where.chosen_engine(found.frozen_plan.gpu_share)
     found.check(accept_versions=where.accept_versions)
     found.save()
-    _say(f"resuming {near(folder)} with {engine.slots}")
+    console.say(f"resuming {near(folder)} with {engine.slots}")
     _leave(_run(found, where, engine))
 
 
@@ -155,8 +155,8 @@ def _detach(request: PlanRequest, where: RunRequest) -> None:
         name=folder.name,
         ray_address=where.ray_address,
     )
-    _say(f"job {job} runs on the cluster; what it prints: ray job logs --follow {job}")
-    _say(f"how far it is: orchestrator status {typed(folder)}")
+    console.say(f"job {job} runs on the cluster; what it prints: ray job logs --follow {job}")
+    console.say(f"how far it is: orchestrator status {typed(folder)}")
 
 
 def _leave(exit_code: int) -> None:
@@ -166,30 +166,28 @@ def _leave(exit_code: int) -> None:
 
 def _show_end(outcome: "Outcome", folder: Path) -> int:
     if not outcome.tracked:
-        _say(f"MLflow was away: `orchestrator resume {typed(folder)}` sends it what it missed")
+        console.say(
+            f"MLflow was away: `orchestrator resume {typed(folder)}` sends it what it missed"
+        )
     if outcome.stop_reason:
-        _say(f"stopped: {outcome.stop_reason}")
+        console.say(f"stopped: {outcome.stop_reason}")
     if outcome.num_finished < outcome.num_planned:
         left = outcome.num_planned - outcome.num_finished
         first = f"{activation} && " if (activation := activating()) else ""
-        _say(
+        console.say(
             f"stopped with {counted(left, 'trial')} left; go on with: "
             f"{first}orchestrator resume {typed(folder)}"
         )
         return INTERRUPTED
-    _say(
+    console.say(
         f"results {near(folder / 'results.parquet')}, "
         f"best configurations and prompts {near(folder / 'best')}"
     )
     if outcome.num_failed:
-        _say(
+        console.say(
             f"{counted(outcome.num_failed, 'trial')} failed; "
             f"`orchestrator status {typed(folder)}` names the reasons"
         )
     for line in after_a_search(folder):
-        _say(line)
+        console.say(line)
     return SOME_FAILED if outcome.num_failed else 0
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)

@@ -38,6 +38,10 @@ class Terminal(Console):
         else:
             super().print(*shown, **how)
 
+    def say(self, line: str) -> None:
+        """A line of a command, broken by the terminal alone, so that it can be copied whole."""
+        self.print(line, soft_wrap=True)
+
     def whole_width(self, table: Table) -> int:
         """Characters of the widest line of a table of which nothing is cut."""
         return self.measure(table, options=self.options.update(max_width=WIDEST)).maximum

@@ -1,12 +1,9 @@
 """From what is typed to values; a refusal shows what was found and what would work."""
 
 import typing
-from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.support.options import Field
-
-_WORDS = {int: "a whole number", float: "a number"}
+from orchestrator.support.options import KIND_WORDS, Field, names_in
 
 
 def from_text(field: Field, typed: Any) -> Any:
@@ -18,14 +15,9 @@ def from_text(field: Field, typed: Any) -> Any:
         if typing.get_args(field.type) != (int,):
             return names
         return [_number(int, name, f"{field.flag}: expected numbers with commas") for name in names]
-    if field.type in _WORDS and not field.choices:
-        return _number(field.type, typed, f"{field.flag}: expected {_WORDS[field.type]}")
+    if field.type in (int, float) and not field.choices:
+        return _number(field.type, typed, f"{field.flag}: expected {KIND_WORDS[field.type]}")
     return typed
-
-
-def names_in(text: str) -> Sequence[str]:
-    """`"a, b"` as a list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _number(kind: type, text: str, expected: str) -> Any:

@@ -6,9 +6,7 @@ from typing import Any
 import typer
 
 from orchestrator.support.did_you_mean import did_you_mean, unknown
-from orchestrator.support.options import range_text
-
-_WORDS = {int: "a whole number", float: "a number"}
+from orchestrator.support.options import KIND_WORDS, range_text
 
 
 def usage_line(error: typer.TyperException) -> str:
@@ -43,5 +41,5 @@ def _refused(parameter: Any, cause: Any) -> str:
             [str(getattr(one, "value", one)) for one in kind.choices],
         )
     limits = range_text(parameter.min, parameter.max)
-    expected = _WORDS.get(kind.annotation, "another value")
+    expected = KIND_WORDS.get(kind.annotation, "another value")
     return f"{flag}: expected {expected}{f', {limits}' if limits else ''}, found {found!r}"

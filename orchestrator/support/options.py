@@ -10,6 +10,7 @@ import os
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
@@ -110,6 +111,21 @@ class Field:
 
 _FAR = 1_000_000
 """A bound from here on tells nobody anything."""
+
+
+KIND_WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    Path: "a path",
+}
+"""What was expected, where something else was found."""
+
+
+def names_in(text: str) -> list[str]:
+    """`"a, b"` as a list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def range_text(least: float | None, most: float | None) -> str:

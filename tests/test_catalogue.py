@@ -67,5 +67,5 @@ def test_a_wrong_name_or_value_is_refused(arguments, message):
 def test_every_space_is_listed_and_shown():
     assert [row["space"] for row in ask("spaces", "list")] == shipped_spaces()
     result = CliRunner().invoke(app, ["spaces", "show", "gatevpt"], catch_exceptions=False)
-    for expected in ("gate_init", "gating_depth", "1960 configurations"):
+    for expected in ("gate_init", "gating_depth", "1,960 configurations"):
         assert expected in result.output

@@ -13,6 +13,7 @@ from orchestrator.cli.fields import completed
 from orchestrator.cli.options import Json
 from orchestrator.cli.terminal import Terminal
 from orchestrator.plan.names import method_names, space_names
+from orchestrator.support.counted import counted
 
 console = Terminal()
 
@@ -180,9 +181,9 @@ def show_space(
             values = ", ".join(map(str, line["choices"]))
         when = ", ".join(f"{k} = {' or '.join(map(str, v))}" for k, v in dimension.when.items())
         table.add_row(dimension.name, values, when or "always")
-    console.print(
-        f"{space.name}: method {space.method}, {_count(space.num_combinations())} configurations"
-    )
+    number = _count(space.num_combinations())
+    many = counted(number, "configuration") if isinstance(number, int) else "a continuous space"
+    console.print(f"{space.name}: method {space.method}, {many}")
     console.print(table)
 
 

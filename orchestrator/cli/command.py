@@ -5,7 +5,8 @@ what it does.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 from rich.padding import Padding
@@ -21,7 +22,8 @@ WIDEST = 100
 NAME_WIDTH = 27
 """Characters for an option with its value; a longer one has a line of its own."""
 
-METAVARS = {int: "N", float: "X"}
+METAVARS: Mapping[Any, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
+"""What stands behind the flag of an option, where it says nothing itself."""
 
 
 class Command(TyperCommand):

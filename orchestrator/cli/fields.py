@@ -3,11 +3,11 @@
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.command import METAVARS
 from orchestrator.support.options import Field
 
 
@@ -73,11 +73,8 @@ def completed(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
     return complete
 
 
-_METAVARS: Mapping[Any, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
-
-
 def _metavar(field: Field) -> str | None:
     """What stands behind the flag in the help."""
     if field.type is bool:
         return None
-    return field.option.metavar or ("NAME" if field.choices else _METAVARS.get(field.type, "NAME"))
+    return field.option.metavar or ("NAME" if field.choices else METAVARS.get(field.type, "NAME"))

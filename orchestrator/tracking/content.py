@@ -86,7 +86,7 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         tags[CAUTION_TAG] = " ".join(warnings)
     best = best_of(finished)
     if best is not None:
-        searched = {d.name: best.config[d.name] for d in space.dimensions if d.name in best.config}
+        searched = space.searched(best.config)
         shown = {"trial": best.number, val_key: best.val_accuracy, **searched}
         tags |= {
             f"{BEST_PREFIX}{name}": f"{value:.6g}" if isinstance(value, float) else str(value)

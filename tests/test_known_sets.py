@@ -1,9 +1,11 @@
 """Data sets as torchvision leaves them: our images, labels and splits are torchvision's own."""
 
+import gzip
 import json
 import os
 import pickle
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from suites import write_pictures
 from torchvision import datasets
 
 from orchestrator.data.check import check_task
+from orchestrator.data.idx_files import read_idx
 from orchestrator.data.images import read
 from orchestrator.data.pixels import decode
 from orchestrator.data.split import SplitRule
@@ -177,6 +180,19 @@ def test_mnist(tmp_path, name):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="is no IDX file of bytes, or not all of it"):
         only(tmp_path / name)
+
+
+def test_no_more_is_unpacked_than_the_sizes_say(tmp_path):
+    begin = bytes([0, 0, 8, 1]) + struct.pack(">I", 10)
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(begin + bytes(64 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="is no IDX file of bytes, or not all of it"):
+            read_idx(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_svhn(tmp_path, monkeypatch):

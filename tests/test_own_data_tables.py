@@ -185,6 +185,17 @@ def test_paths_may_be_relative_to_a_folder_elsewhere(tmp_path):
     assert labels(moved, "test") == labels(task, "test")
 
 
+def test_minus_one_among_numbers_is_a_class_with_a_warning(tmp_path):
+    files = write_flat(tmp_path / "photos")
+    rows = [(file, number % 3 - 1) for number, file in enumerate(files)]
+    table = write_csv(tmp_path / "photos/labels.csv", "image,label", rows)
+    task = only(table)
+    assert task.class_names == ("-1", "0", "1")
+    said = [problem for problem in task.problems if problem.severity == "warning"]
+    assert [problem.line for problem in said if "is taken for a class" in problem.message] == [2]
+    assert "-1 is taken for a class, of 7 images" in "\n".join(map(str, said))
+
+
 def test_a_missing_image_and_a_broken_line_are_named_with_their_line(tmp_path):
     files = write_flat(tmp_path / "photos")
     table = write_csv(tmp_path / "photos/labels.csv", "image,label", pets(files))

@@ -156,7 +156,7 @@ def test_what_differed_is_named_and_nothing_else(tmp_path):
     first = sweep(tmp_path / "a", plan, 0.5)
     space = {
         **plan.spaces["vpt_deep"],
-        "fixed": {**plan.spaces["vpt_deep"]["fixed"], "dropout": 0.1},
+        "fixed": {**plan.spaces["vpt_deep"]["fixed"], "dropout": 6 * 0.1},
     }
     other = replace(
         plan,
@@ -174,7 +174,7 @@ def test_what_differed_is_named_and_nothing_else(tmp_path):
         ("data", "tasks caltech101 fingerprint", "fingerprint-of-caltech101", "other"),
         ("configuration", "backbone name", "vit_tiny_patch16_224", "vit_other"),
         ("configuration", "sampler", "random", "tpe"),
-        ("configuration", "spaces vpt_deep fixed dropout", "–", "0.1"),
+        ("configuration", "spaces vpt_deep fixed dropout", "–", "0.6"),
         ("configuration", "trials of caltech101.vpt_deep", "1", "2"),
         ("versions", "versions torch", "2.15.0", "2.16.0"),
     }

@@ -26,6 +26,10 @@ FORMS: tuple[Form, ...] = (
 )
 WITHOUT_CLASS_FOLDERS = TABLES_BESIDE
 """What a folder is looked at for where its images lie in no class folders."""
+NAMING_IMAGES = frozenset(
+    form.name for form in (TABLE, METADATA_TABLE, SHARDS, WITHOUT_CLASS_FOLDERS)
+)
+"""Forms whose images may lie elsewhere than they themselves."""
 
 
 def form_of(path: Path) -> Form | None:

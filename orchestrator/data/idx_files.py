@@ -22,16 +22,18 @@ def read_idx(path: str) -> np.ndarray:
     """The array in a file; DataError where it is none of bytes."""
     try:
         with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
-            data = file.read(MAX_BYTES)
+            kind = file.read(4)
+            num_sizes = kind[3] if len(kind) == 4 and kind[:3] == b"\0\0\x08" else 0
+            header = file.read(4 * num_sizes) if num_sizes <= MAX_SIZES else b""
+            sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(0, len(header), 4)]
+            num_bytes = min(math.prod(sizes), MAX_BYTES)
+            # A byte more than there should be, and no more: gzip may hold any number.
+            data = file.read(num_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    num_sizes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
-    begin = 4 + 4 * num_sizes
-    header = data[4:begin] if num_sizes <= MAX_SIZES else b""
-    sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(0, len(header), 4)]
-    if not num_sizes or len(sizes) != num_sizes or math.prod(sizes) != len(data) - begin:
+    if not num_sizes or len(sizes) != num_sizes or math.prod(sizes) != len(data):
         raise DataError(f"{path} is no IDX file of bytes, or not all of it")
-    return np.frombuffer(data, np.uint8, offset=begin).reshape(sizes)
+    return np.frombuffer(data, np.uint8).reshape(sizes)
 
 
 def read_images(path: str) -> np.ndarray:

@@ -26,6 +26,9 @@ from orchestrator.data.table import Table
 from orchestrator.data.task import DataError, Example, Held, Task
 from orchestrator.support.counted import counted
 
+NO_CLASS = "-1"
+"""What numbers of classes do not hold, and many tables say where a class is not known."""
+
 Named = Callable[[int], tuple[str, Held | None]]
 """From a row's index to the name of its image, and where it is held."""
 
@@ -232,6 +235,13 @@ class _Reader:
         if self._described:
             return self._described
         ranks = {row.label: row.rank for row in rows if row.label}
+        if NO_CLASS in ranks and all(label.isdecimal() for label in ranks if label != NO_CLASS):
+            which = [row for row in rows if row.label == NO_CLASS]
+            message = (
+                f"{NO_CLASS} is taken for a class, of {counted(len(which), 'image')}: leave these "
+                "out if it says that the class is not known"
+            )
+            self.found.add("train", which[0].source, which[0].line, message, "warning")
         return tuple(sorted(ranks, key=lambda name: (ranks[name], name)))
 
     def examples(

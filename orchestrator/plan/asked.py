@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from methods.weights.kinds import refuse_absent
+from orchestrator.data.forms import NAMING_IMAGES
 from orchestrator.data.split import SplitRule, split_rule
-from orchestrator.data.suites import Suite, load_suite
+from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.plan.final_protocol import refuse_unsuited
 from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite, refuse_unknown_metrics
 from orchestrator.plan.pruners.options import plan_pruner
@@ -56,6 +57,7 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
         refuse_absent(request.weights)
     with phase(f"reading the lists and folders of {request.suite}"):
         suite = load_suite(request.suite, data_root=request.data, tasks=request.tasks, rule=rule)
+    _say_unused_data(request, suite, say)
     _say_unused_rule(request, suite, say)
     _check_names(name, suite, spaces)
     if (request.backbone or suite.default_backbone) is None:
@@ -81,6 +83,14 @@ def methods_of(request: SweepRequest) -> Sequence[object]:
     if request.suite == "quickstart":
         return QUICKSTART_METHODS
     return [space.name for space in default_spaces()]  # the best of a task includes its method
+
+
+def _say_unused_data(request: SweepRequest, suite: Suite, say: Callable[[str], None]) -> None:
+    is_used = request.suite in PUBLISHED_SUITES or any(
+        task.layout in NAMING_IMAGES for task in suite.tasks
+    )
+    if request.data is not None and not is_used:
+        say(f"--data changes nothing: the images of {request.suite} are where it is")
 
 
 def _say_unused_rule(request: SweepRequest, suite: Suite, say: Callable[[str], None]) -> None:

@@ -327,4 +327,5 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         for key, inner in value.items():
             yield from _leaves(inner, (*path, str(key)))
     else:
-        yield path, str(value)
+        # What was computed, such as a share of the epochs, has digits that say nothing.
+        yield path, f"{value:.12g}" if isinstance(value, float) else str(value)

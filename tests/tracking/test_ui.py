@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from plans import make_plan
@@ -16,12 +17,15 @@ from shown_runs import (
     runs_of,
 )
 
+from orchestrator.cli.ui import ui
 from orchestrator.plan.plan import save_plan
 from orchestrator.tracking.reconcile import reconcile
 
 
 @pytest.mark.mlflow
-def test_ui_serves_the_sweep_on_this_machine_and_stops_whole(swept, uri, tmp_path):
+def test_ui_serves_the_sweep_on_this_machine_and_stops_whole(
+    swept, uri, tmp_path, monkeypatch, capsys
+):
     import psutil
 
     plan, record = swept
@@ -39,6 +43,16 @@ def test_ui_serves_the_sweep_on_this_machine_and_stops_whole(swept, uri, tmp_pat
         lines = [shell.stdout.readline(), shell.stdout.readline()]
         assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in lines[1], lines
         assert len(runs_of(f"http://127.0.0.1:{port}")) == 2 * (1 + len(ENDINGS))
+        elsewhere, absent = tmp_path / "elsewhere", tmp_path / "absent"
+        elsewhere.mkdir()
+        absent.mkdir()
+        save_plan(plan, elsewhere)
+        save_plan(replace(plan, created="2027-01-01T00:00:00+00:00"), absent)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        ui([elsewhere, absent])
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == f"{absent.resolve()}: is not on the server yet, and is left out"
+        assert said[1:] == [line.strip() for line in lines]
         family = psutil.Process(shell.pid).children(recursive=True)
         assert family
         listening = {
@@ -54,8 +68,6 @@ def test_ui_serves_the_sweep_on_this_machine_and_stops_whole(swept, uri, tmp_pat
 
 
 def test_ui_says_what_is_wrong_before_it_starts_anything(tmp_path, empty_store, monkeypatch):
-    from orchestrator.cli.ui import ui
-
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ValueError, match="is not a sweep folder"):
         ui([tmp_path])

@@ -12,7 +12,7 @@ from orchestrator.support.addresses import redacted
 from orchestrator.support.loopback import refuse_taken
 from orchestrator.support.regular_file import refuse_links_within
 from orchestrator.tracking.backend import Pages, TrackingError
-from orchestrator.tracking.mlflow.experiment import addresses_of, renew_views
+from orchestrator.tracking.mlflow.experiment import addresses_of, find_experiment, renew_views
 from orchestrator.tracking.mlflow.places import sentence, set_own_addresses
 from orchestrator.tracking.mlflow.server import server_command, server_environment
 from orchestrator.tracking.mlflow.store import ARTIFACTS_FOLDER, MLFLOW_FILE, open_client
@@ -43,8 +43,11 @@ def pages(sweeps: Sweeps, address: Callable[[Path], str], host: str, port: int) 
             "one (or set MLFLOW_TRACKING_URI to the server that the sweep was sent to)"
         )
     if uri.startswith("http"):
-        seen = addresses_of(open_client(uri), sweeps.values())
-        yield Pages(server=redacted(uri).rstrip("/"), pages=seen)
+        client = open_client(uri)
+        seen = addresses_of(client, sweeps.values())
+        absent = [folder for folder, plan in sweeps.items() if not find_experiment(client, plan)]
+        notes = [f"{folder}: is not on the server yet, and is left out" for folder in absent]
+        yield Pages(server=redacted(uri).rstrip("/"), pages=seen, notes=notes if seen else [])
         return
     refuse_taken(host, port)
     yield _served(sweeps, uri, host, port, [], renew=False)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import re
 from functools import cache
 from typing import Any
 
@@ -10,29 +9,23 @@ import timm
 import torch
 from timm.models import VisionTransformer
 
-from methods.checks import did_you_mean
+from methods.timm_names import MODULES, SUPPORTED, plain_name, unknown_backbone
 from methods.timm_private import DEPRECATED_NAMES
-from methods.walk import SUPPORTED
 
-QUICKSTART = "vit_quickstart"
-"""The small ViT that comes with the package."""
-
-MODULES = ("timm.models.vision_transformer", "timm.models.deit")
 MOCO_V3 = "moco_v3"
 """A tag of ours: timm has no weights of MoCo-v3."""
 
 
 def split_name(name: str) -> tuple[str, str]:
     """Architecture and tag of a backbone that can be tuned, else ValueError with the right name."""
-    plain = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)
-    architecture, _, tag = plain.partition(".")
+    architecture, _, tag = plain_name(name).partition(".")
     if architecture in DEPRECATED_NAMES:
         now = DEPRECATED_NAMES[architecture] or "another name"
         if tag:
             now = f"{now.partition('.')[0]}.{tag}"
         raise ValueError(f"{name}: is a name of older timm; now it is {now}")
     if not timm.is_model(architecture):
-        raise ValueError(f"timm has no backbone {name!r}; {_hint(plain)}")
+        raise ValueError(unknown_backbone(name))
     if timm.models.model_entrypoint(architecture).__module__ not in MODULES:
         raise ValueError(f"{architecture} cannot be tuned: it is not a plain ViT. {SUPPORTED}")
     if tag and tag != MOCO_V3 and tag not in (known := tags_of(architecture)):
@@ -42,24 +35,13 @@ def split_name(name: str) -> tuple[str, str]:
     return architecture, tag
 
 
-def _hint(name: str) -> str:
-    if "/" in name:
-        return (
-            "it looks like a model of the Hugging Face hub: download its folder and give it as"
-            " the weights, with timm's name of the architecture as the backbone"
-            " (vit_base_patch16_224)"
-        )
-    ours = [m for module in MODULES for m in timm.list_models(module=module.split(".")[-1])]
-    return did_you_mean(name.partition(".")[0], [*ours, QUICKSTART], most=3) or SUPPORTED
-
-
 def tags_of(architecture: str) -> list[str]:
     return [name.partition(".")[2] for name in timm.list_pretrained(architecture)]
 
 
 def present_name(text: str) -> str | None:
     """timm's architecture of today that a script called so, of whatever kind; None if unknown."""
-    plain = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", text.strip()).partition(".")[0]
+    plain = plain_name(text.strip()).partition(".")[0]
     plain = (DEPRECATED_NAMES.get(plain) or plain).partition(".")[0]
     return plain if timm.is_model(plain) else None
 

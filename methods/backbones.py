@@ -21,8 +21,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from methods.backbone_names import MOCO_V3, QUICKSTART, pretrained_config, split_name
+from methods.backbone_names import MOCO_V3, pretrained_config, split_name
 from methods.network import Network, make_network, network_of
+from methods.timm_names import QUICKSTART
 from methods.walk import POOLINGS, check_supported
 from methods.weights.configs import take_configs
 from methods.weights.decide import check_shape_hints, decide_network

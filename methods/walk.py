@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from methods import pieces
 from methods.method import Images, Method, Tuning, blank_linear, overrides, tuned_dtype
 from methods.recipe import Recipe
+from methods.timm_names import SUPPORTED
 from methods.timm_private import tokens_of
 
 _UNTOUCHED = Tuning()
@@ -61,13 +62,6 @@ def check_supported(vit: nn.Module) -> None:
 
 POOLINGS = {"token": "cls", "avg": "mean_no_cls", "map": "attn_pool"}
 """The readout of a backbone, by timm's name of its pooling."""
-
-SUPPORTED = (
-    "Supported are the plain ViTs of timm: vit_* and deit_* (ImageNet, MAE, MoCo-v3, DINO),"
-    " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_* and vit_*_siglip_*;"
-    " not those with rotary or relative positions, parallel blocks, distillation tokens or"
-    " convolutional stems."
-)
 
 
 def tune(

@@ -47,6 +47,8 @@ WRONG = [
     (["sweep", "quickstart", "--tasks", "digts"], "did you mean 'digits'"),
     (["sweep", "quickstart", "--metric", "top5"], "did you mean 'top1'"),
     (["sweep", "quickstart", "--weights", "/no/such.pth"], "no such file of weights"),
+    (["sweep", "quickstart", "--backbone", "vit_tiny_patch16_223"], "'vit_tiny_patch16_224'"),
+    (["sweep", "quickstart", "--backbone", "owner/some-vit"], "of the Hugging Face hub"),
     (["sweep", "quickstart", "--gpu-kind", "L4"], "--ray-address"),
     (["sweep", "vtba"], "did you mean 'vtab'"),
     (["sweep", "/no/such"], "/no/such is not a folder"),

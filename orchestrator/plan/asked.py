@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from methods import METHODS
+from methods.timm_names import refuse_unknown_backbone
 from methods.weights.kinds import refuse_absent
 from orchestrator.data.forms import NAMING_IMAGES
 from orchestrator.data.split import SplitRule, split_rule
@@ -51,6 +53,8 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
         entry if isinstance(entry, SearchSpace) else load_space(str(entry), parse=outline_space)
         for entry in methods_of(request)
     ]
+    if request.backbone is not None and all(space.method in METHODS.shipped for space in spaces):
+        refuse_unknown_backbone(request.backbone)  # a method of one's own may bring a network
     rule = split_rule(request.split_seed, request.split)
     refuse_unknown_metrics(request.metrics or ())
     if request.weights is not None:

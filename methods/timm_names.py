@@ -1,0 +1,73 @@
+"""timm's names of networks, read in its files: importing timm takes seconds, a typo should not.
+
+timm's registry is the truth. Who uses it already in this process may have added networks of their
+own there, so that nothing is said of a name then.
+"""
+
+import re
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from methods.checks import did_you_mean
+
+QUICKSTART = "vit_quickstart"
+"""The small ViT that comes with this package."""
+
+MODULES = ("timm.models.vision_transformer", "timm.models.deit")
+"""Where timm has its plain ViTs."""
+
+SUPPORTED = (
+    "Supported are the plain ViTs of timm: vit_* and deit_* (ImageNet, MAE, MoCo-v3, DINO),"
+    " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_* and vit_*_siglip_*;"
+    " not those with rotary or relative positions, parallel blocks, distillation tokens or"
+    " convolutional stems."
+)
+
+_ENTRY_POINT = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
+
+
+def plain_name(name: str) -> str:
+    """Without the hub that may stand before a name: `vit_tiny_patch16_224.augreg_in21k`."""
+    return re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)
+
+
+def unknown_backbone(name: str) -> str:
+    """The message for a name that timm does not know."""
+    plain = plain_name(name)
+    if "/" in plain:
+        hint = (
+            "it looks like a model of the Hugging Face hub: download its folder and give it as"
+            " the weights, with timm's name of the architecture as the backbone"
+            " (vit_base_patch16_224)"
+        )
+    else:
+        ours = [found for module in MODULES for found in _registered_in(_sources()[module])]
+        hint = did_you_mean(plain.partition(".")[0], [*ours, QUICKSTART], most=3) or SUPPORTED
+    return f"timm has no backbone {name!r}; {hint}"
+
+
+def refuse_unknown_backbone(name: str) -> None:
+    """ValueError where no file of timm names it. It is quick, and may let a wrong name pass."""
+    architecture = plain_name(name).partition(".")[0]
+    if architecture == QUICKSTART or "timm" in sys.modules:
+        return
+    # Names of older timm stand in quotes, beside those of today.
+    known = (f"def {architecture}(", f"'{architecture}'")
+    if not any(one in text for text in _sources().values() for one in known):
+        raise ValueError(unknown_backbone(name))
+
+
+def _registered_in(text: str) -> list[str]:
+    return _ENTRY_POINT.findall(text)
+
+
+@cache
+def _sources() -> dict[str, str]:
+    """The text of timm's modules of models, by name."""
+    spec = find_spec("timm")
+    assert spec is not None and spec.submodule_search_locations
+    (folder,) = spec.submodule_search_locations
+    files = sorted((Path(folder) / "models").glob("*.py"))
+    return {f"timm.models.{file.stem}": file.read_text(encoding="utf-8") for file in files}

@@ -1,7 +1,7 @@
 """timm's names of networks, read in its files: importing timm takes seconds, a typo should not.
 
 timm's registry is the truth. Who uses it already in this process may have added networks of their
-own there, so that nothing is said of a name then.
+own there, so that nothing is said of a name then; nor where its files are not as they were.
 """
 
 import re
@@ -43,15 +43,15 @@ def unknown_backbone(name: str) -> str:
             " (vit_base_patch16_224)"
         )
     else:
-        ours = [found for module in MODULES for found in _registered_in(_sources()[module])]
-        hint = did_you_mean(plain.partition(".")[0], [*ours, QUICKSTART], most=3) or SUPPORTED
+        ours = [*plain_vits_in_files(), QUICKSTART]
+        hint = did_you_mean(plain.partition(".")[0], ours, most=3) or SUPPORTED
     return f"timm has no backbone {name!r}; {hint}"
 
 
 def refuse_unknown_backbone(name: str) -> None:
     """ValueError where no file of timm names it. It is quick, and may let a wrong name pass."""
     architecture = plain_name(name).partition(".")[0]
-    if architecture == QUICKSTART or "timm" in sys.modules:
+    if architecture == QUICKSTART or "timm" in sys.modules or not plain_vits_in_files():
         return
     # Names of older timm stand in quotes, beside those of today.
     known = (f"def {architecture}(", f"'{architecture}'")
@@ -59,15 +59,16 @@ def refuse_unknown_backbone(name: str) -> None:
         raise ValueError(unknown_backbone(name))
 
 
-def _registered_in(text: str) -> list[str]:
-    return _ENTRY_POINT.findall(text)
+def plain_vits_in_files() -> list[str]:
+    """The architectures that the files of MODULES register; none where these cannot be read."""
+    texts = [_sources().get(module, "") for module in MODULES]
+    return [found for text in texts for found in _ENTRY_POINT.findall(text)]
 
 
 @cache
 def _sources() -> dict[str, str]:
     """The text of timm's modules of models, by name."""
     spec = find_spec("timm")
-    assert spec is not None and spec.submodule_search_locations
-    (folder,) = spec.submodule_search_locations
-    files = sorted((Path(folder) / "models").glob("*.py"))
+    folders = (spec and spec.submodule_search_locations) or ()
+    files = [file for folder in folders for file in (Path(folder) / "models").glob("*.py")]
     return {f"timm.models.{file.stem}": file.read_text(encoding="utf-8") for file in files}

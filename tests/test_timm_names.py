@@ -22,19 +22,22 @@ def test_every_name_that_timm_knows_passes(before_timm):
 
 
 def test_its_plain_vits_are_suggested():
-    found = [
-        name
-        for module in timm_names.MODULES
-        for name in timm_names._registered_in(timm_names._sources()[module])
-    ]
     modules = [module.split(".")[-1] for module in timm_names.MODULES]
-    assert sorted(found) == sorted(n for m in modules for n in timm.list_models(module=m))
+    assert sorted(timm_names.plain_vits_in_files()) == sorted(
+        n for m in modules for n in timm.list_models(module=m)
+    )
 
 
 @pytest.mark.parametrize("name", ["vit_tiny", "timm/vit_tiny_patch16_223", "vit_quickstar"])
 def test_others_do_not(before_timm, name):
     with pytest.raises(ValueError, match="timm has no backbone"):
         refuse_unknown_backbone(name)
+
+
+def test_where_its_files_cannot_be_read_nothing_is_refused(before_timm, monkeypatch):
+    monkeypatch.setattr(timm_names, "_sources", dict)
+    refuse_unknown_backbone("vit_tiny_patch16_223")
+    assert "Supported are" in timm_names.unknown_backbone("vit_tiny_patch16_223")
 
 
 def test_who_uses_timm_may_have_networks_of_their_own():

@@ -20,7 +20,7 @@ COUNTED: dict[Verdict, str] = {
     "converged": "had converged",
     "exhausted": "had tried every configuration of the space",
     "not converged": "had not converged",
-    "too few": f"had too few trials to say (at least {MIN_TRIALS} are needed)",
+    "too few": f"had too few trials to tell convergence (at least {MIN_TRIALS} are needed)",
     "not over": "had not come to their end",
     "none": "had no complete trial",
 }

@@ -322,7 +322,9 @@ def test_where_convergence_cannot_be_told_the_reason_and_a_way_stand(tmp_path):
     assert "4 ended, at least 10 are needed" in found.sentence
     assert "`orchestrator resume` adds none" in found.sentence
     assert "a new sweep with `--trials 30` would" in found.sentence
-    assert "1 had too few trials to tell convergence (at least 10 are needed)" in " ".join(headlines(report))
+    assert "1 had too few trials to tell convergence (at least 10 are needed)" in " ".join(
+        headlines(report)
+    )
     importance = next(f for f in study_figures(report.studies[0]) if f.title.startswith("Import"))
     assert "4 complete trials, at least 12 are needed" in importance.caption
     assert "`--trials 30`" in importance.caption

@@ -1,10 +1,14 @@
-"""Reading the vectors made with the authors' own code."""
+"""Reading the vectors made with the authors' own code, and comparing a method with them."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import torch
+from plain_form import loss_and_gradients
 from timm.models import VisionTransformer
+
+from methods import Recipe, tune
 
 
 @functools.lru_cache
@@ -12,11 +16,16 @@ def _read(path):
     return dict(np.load(path, allow_pickle=False))
 
 
+COMMITTED = Path(__file__).parent / "authors_values"
+"""A case or two of each newer method, so that something is compared where no shared folder is."""
+
+
 class Vectors:
     """One file, read case by case."""
 
     def __init__(self, shared, file):
-        self.data = _read(shared / "reference_vectors" / f"{file}.npz")
+        folder = COMMITTED if shared is None else shared / "reference_vectors"
+        self.data = _read(folder / f"{file}.npz")
 
     def tensors(self, prefix, dtype):
         found = {
@@ -33,6 +42,11 @@ class Vectors:
             for key in self.data
             if key.startswith(prefix)
         }
+
+    def expected(self, case, dtype):
+        """What the authors' code gave: in float32, or the same code in float64."""
+        out = "out64" if dtype == torch.float64 else "out"
+        return self.tensors(f"case/{case}/{out}/", dtype)
 
     def vit(self, dtype):
         meta = {key: self.data[f"meta/{key}"].item() for key in ("img", "patch", "dim", "depth")}
@@ -55,3 +69,40 @@ def close(name, value, expected, tolerance, at_least):
     scale = max(at_least, expected.abs().max().item())
     difference = (value - expected).abs().max().item()
     assert difference <= tolerance * scale, f"{name}: {difference:.2e} of {scale:.2e}"
+
+
+def equals_published(vectors, case, method, names, dtype, *, loose=None):
+    """Asserts logits, features, loss and every gradient of a case, and returns our model.
+
+    `names` has our tensor of each of theirs; a list of ours where theirs is one with a leading
+    axis. `loose` is the tolerance of gradients where not the README's.
+    """
+    names = names | {"head/weight": "head.weight", "head/bias": "head.bias"}
+    given = vectors.tensors(f"case/{case}/param/", dtype)
+    recipe = Recipe(readout=vectors.settings(case)["readout"])
+    model = tune(vectors.vit(dtype), method, num_classes=7, recipe=recipe).eval()
+    state = {}
+    for key, value in given.items():
+        if isinstance(names[key], list):
+            state |= dict(zip(names[key], value, strict=True))
+        else:
+            state[names[key]] = value
+    model.load_tuned_state(state)
+    images, labels = (vectors.tensors(key, dtype)[""] for key in ("image", "label"))
+    expected = vectors.expected(case, dtype)
+
+    logits = model(images)
+    prefix = model.prefix(images)
+    features = prefix if prefix.ndim == 2 else model.features_from(prefix)
+    loss, gradients = loss_and_gradients(model, logits, labels)
+
+    tight, usual = (1e-11, 1e-9) if dtype == torch.float64 else (1e-5, 1e-4)
+    for name, value in {"logits": logits, "features": features, "loss": loss}.items():
+        close(name, value, expected[name], tight, at_least=1.0)
+    for key in given:
+        name = names[key]
+        found = (
+            torch.stack([gradients[n] for n in name]) if isinstance(name, list) else gradients[name]
+        )
+        close(key, found, expected[f"grad/{key}"], loose or usual, at_least=1e-6)
+    return model

@@ -6,11 +6,9 @@ without it these tests skip. Tolerances are those of the README.
 
 import pytest
 import torch
-from plain_form import loss_and_gradients
-from reference_vectors import Vectors, close
+from reference_vectors import Vectors, equals_published
 
-from methods import METHODS, tune
-from methods.recipe import Recipe
+from methods import METHODS
 
 GATE_CASES = (
     "clamp_high clamp_low closed fixed_temp gates gates_only gates_temps gates_temps_one_prompt"
@@ -83,37 +81,10 @@ def test_equals_the_published_code(shared, file, case, dtype):
     settings = vectors.settings(case)
     given = vectors.tensors(f"case/{case}/param/", dtype)
     method, names = BUILD[file.partition("_")[0]](settings, given)
-    names |= {"head/weight": "head.weight", "head/bias": "head.bias"}
-    recipe = Recipe(readout=settings["readout"])
-    model = tune(vectors.vit(dtype), method, num_classes=7, recipe=recipe).eval()
-    state = {}
-    for key, value in given.items():
-        if isinstance(names[key], list):  # ours is a tensor per block
-            state |= dict(zip(names[key], value, strict=True))
-        else:
-            state[names[key]] = value
-    model.load_tuned_state(state)
-    images, labels = (vectors.tensors(key, dtype)[""] for key in ("image", "label"))
-    expected = vectors.tensors(
-        f"case/{case}/{'out64' if dtype == torch.float64 else 'out'}/", dtype
-    )
-
-    logits = model(images)
-    prefix = model.prefix(images)
-    features = prefix if prefix.ndim == 2 else model.features_from(prefix)
-    loss, gradients = loss_and_gradients(model, logits, labels)
-
-    tight, loose = (1e-11, 1e-9) if dtype == torch.float64 else (1e-5, 1e-4)
-    for name, value in {"logits": logits, "features": features, "loss": loss}.items():
-        close(name, value, expected[name], tight, at_least=1.0)
-    if case == "clamp_low" and dtype == torch.float32:
-        loose = 1e-3  # a temperature of 0.01 amplifies rounding
-    for key in given:
-        name = names[key]
-        found = (
-            torch.stack([gradients[n] for n in name]) if isinstance(name, list) else gradients[name]
-        )
-        close(key, found, expected[f"grad/{key}"], loose, at_least=1e-6)
+    # A temperature of 0.01 amplifies rounding.
+    loose = 1e-3 if case == "clamp_low" and dtype == torch.float32 else None
+    model = equals_published(vectors, case, method, names, dtype, loose=loose)
+    expected = vectors.expected(case, dtype)
     if "temp_after" in expected:
         assert model.tuned_state()["tuning.temperatures"].equal(expected["temp_after"])
 

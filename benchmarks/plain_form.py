@@ -20,7 +20,9 @@ def plain_logits(model, images):
     end = prefix  # of the prompt rows
     memory = None
     for index, block in enumerate(vit.blocks):
-        if index >= tuning.first_block and (index == tuning.first_block or not tuning.persistent):
+        if not tuning.persistent and not tuning.touches(index):  # those of the last touched block
+            tokens, end = torch.cat([tokens[:, :prefix], tokens[:, end:]], dim=1), prefix
+        elif index == tuning.first_block or not tuning.persistent:
             prompts = tuning.prompts(index, len(images))
             if prompts is not None:
                 rows = prompts.expand(len(images), -1, -1)
@@ -57,7 +59,7 @@ def _features(model, tokens, prefix, end):
 @contextmanager
 def _inside(block, tuning, index):
     """The block, changed by what the tuning does inside it."""
-    if index < tuning.first_block:
+    if not tuning.touches(index):
         yield
         return
     seen = {}

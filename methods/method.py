@@ -98,10 +98,16 @@ class Tuning(nn.Module):
     persistent: bool = False
     """The prompts live in the sequence from the first block to the end."""
 
-    def __init__(self, *, first_block: int = 0) -> None:
+    def __init__(self, *, first_block: int = 0, last_block: int | None = None) -> None:
         super().__init__()
         self.first_block = first_block
-        """Blocks before this one run as they are."""
+        """Blocks before this one run as they are: a constant of the image."""
+        self.last_block = last_block
+        """Blocks behind this one run as they are, too; None: there are none."""
+
+    def touches(self, index: int) -> bool:
+        """Whether the method does anything in block `index`: its hooks are asked there alone."""
+        return self.first_block <= index and (self.last_block is None or index <= self.last_block)
 
     def begin(self) -> None:
         """Called at the start of every forward pass."""

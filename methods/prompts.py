@@ -20,9 +20,12 @@ class Prompts(Tuning):
         deep: bool,
         dropout: float = 0.0,
         projection: nn.Linear | None = None,
+        blocks: range | None = None,
     ) -> None:
-        """`prompt` is (1, P, width), or (depth, P, width) where `deep`."""
-        super().__init__()
+        """`prompt` is (1, P, width), or (depth, P, width) where `deep`; with `blocks` it has a set
+        for each of them, and no other block has prompts."""
+        ends = {} if blocks is None else {"first_block": blocks[0], "last_block": blocks[-1]}
+        super().__init__(**ends)
         self.prompt = nn.Parameter(prompt)
         self.projection = projection
         self.dropout = dropout
@@ -35,7 +38,7 @@ class Prompts(Tuning):
         return prompt.detach().float().cpu()
 
     def prompts(self, index: int, batch_size: int) -> Tensor:
-        prompt = self.prompt[index]
+        prompt = self.prompt[index - self.first_block]
         if self.projection is not None:
             prompt = self.projection(prompt)
         if self.training and self.dropout > 0:  # every image has its own mask

@@ -27,6 +27,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor
 
+from methods.block_range import check_blocks, prompted_blocks, refuse_blocks_of_shallow
 from methods.checks import MOST_PROMPTS, check_choice, check_flag, check_whole
 from methods.method import Images, Method, tuned_dtype
 from methods.prompts import Prompts, uniform_prompts
@@ -47,7 +48,7 @@ class SPT(Method):
     learns_prompts: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "SPT-Shallow": {"deep": False},
-        "SPT-Deep": {"deep": True},
+        "SPT-Deep": {"deep": True, "blocks": None},
     }
 
     num_tokens: int = 20
@@ -57,11 +58,16 @@ class SPT(Method):
     init: str = "random"
     """Where the prompts start: random (tokens), mean_pool or max_pool (of windows of an image),
     kmeans (prototypes of the tokens), or uniform (VPT's noise, as a control)."""
+    blocks: str | None = None
+    """Where deep prompts stand: the first and the last block with prompts, both included, counted
+    from 0 (8-11, or [8, 11]). None: every block."""
 
     def __post_init__(self) -> None:
         check_whole(self, "num_tokens", 1, MOST_PROMPTS)
         check_flag(self, "deep")
         check_choice(self, "init", INITS)
+        check_blocks(self)
+        refuse_blocks_of_shallow(self)
 
     @property
     def length(self) -> int:
@@ -94,10 +100,10 @@ class SPT(Method):
     def tuning(
         self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
     ) -> Prompts:
-        num_blocks = len(vit.blocks) if self.deep else 1
+        blocks = prompted_blocks(self, len(vit.blocks)) if self.deep else range(1)
         if self.init == "uniform":
-            shape = (num_blocks, self.num_tokens, vit.embed_dim)
-            return Prompts(uniform_prompts(vit, shape, generator), deep=self.deep)
+            shape = (len(blocks), self.num_tokens, vit.embed_dim)
+            return self._prompts(uniform_prompts(vit, shape, generator), blocks)
         if images is None:
             raise ValueError(
                 "SPT: init looks at training images: give tune a normalised batch, an iterable of"
@@ -105,8 +111,11 @@ class SPT(Method):
             )
         if not isinstance(images, TokenStatistics):
             images = token_statistics(vit, images)
-        starts = [self._start(images, block, generator) for block in range(num_blocks)]
-        return Prompts(torch.stack(starts).to(tuned_dtype(vit)), deep=self.deep)
+        starts = [self._start(images, block, generator) for block in blocks]
+        return self._prompts(torch.stack(starts).to(tuned_dtype(vit)), blocks)
+
+    def _prompts(self, prompt: Tensor, blocks: range) -> Prompts:
+        return Prompts(prompt, deep=self.deep, blocks=blocks if self.deep else None)
 
     def _start(self, seen: "TokenStatistics", block: int, generator: torch.Generator) -> Tensor:
         """The first values (P, d) of one block's prompts."""

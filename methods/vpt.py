@@ -12,6 +12,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
+from methods.block_range import check_blocks, prompted_blocks, refuse_blocks_of_shallow
 from methods.checks import MOST_PROMPTS, MOST_WIDTH, check_flag, check_number, check_whole
 from methods.method import Images, Method, blank_linear, tuned_dtype
 from methods.prompts import Prompts, uniform_prompts
@@ -28,7 +29,7 @@ class VPT(Method):
     learns_prompts: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "VPT-Shallow": {"deep": False},
-        "VPT-Deep": {"deep": True},
+        "VPT-Deep": {"deep": True, "blocks": None},
     }
 
     num_tokens: int = 50
@@ -40,12 +41,17 @@ class VPT(Method):
     projection: int | None = None
     """Width of the prompts before a learnt projection, shared by all blocks, to the width of the
     backbone; None: no projection."""
+    blocks: str | None = None
+    """Where deep prompts stand: the first and the last block with prompts, both included, counted
+    from 0 (8-11, or [8, 11]). None: every block."""
 
     def __post_init__(self) -> None:
         check_whole(self, "num_tokens", 1, MOST_PROMPTS)
         check_flag(self, "deep")
         check_number(self, "dropout", 0, 1, below_high=True)
         check_whole(self, "projection", 1, MOST_WIDTH, optional=True)
+        check_blocks(self)
+        refuse_blocks_of_shallow(self)
 
     @property
     def length(self) -> int:
@@ -57,7 +63,8 @@ class VPT(Method):
     def tuning(
         self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
     ) -> Prompts:
-        num_blocks = len(vit.blocks) if self.deep else 1
+        blocks = prompted_blocks(self, len(vit.blocks)) if self.deep else None
+        num_blocks = 1 if blocks is None else len(blocks)
         width = self.projection or vit.embed_dim
         prompt = uniform_prompts(vit, (num_blocks, self.num_tokens, width), generator)
         projection = None
@@ -66,4 +73,6 @@ class VPT(Method):
             nn.init.kaiming_normal_(projection.weight, mode="fan_out", generator=generator)
             bound = self.projection**-0.5
             nn.init.uniform_(projection.bias, -bound, bound, generator=generator)
-        return Prompts(prompt, deep=self.deep, dropout=self.dropout, projection=projection)
+        return Prompts(
+            prompt, deep=self.deep, dropout=self.dropout, projection=projection, blocks=blocks
+        )

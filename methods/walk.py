@@ -371,7 +371,7 @@ class TunedViT(nn.Module):
         return asking, prompts, overrides(tuning, "after_attention")
 
     def _tuning_of(self, index: int) -> Tuning:
-        return self.tuning if index >= self.tuning.first_block else _UNTOUCHED
+        return self.tuning if self.tuning.touches(index) else _UNTOUCHED
 
     def _prompts_into(self, index: int, batch_size: int) -> Tensor | None:
         """Prompts that are thrown away behind the block."""
@@ -495,6 +495,8 @@ def _readout(vit: VisionTransformer, tuning: Tuning, recipe: Recipe) -> str:
         reason = "the backbone has no class token"
     elif readout == "prompt_pool" and not tuning.num_prompts:
         reason = "the method has no prompts in the sequence"
+    elif readout == "prompt_pool" and not tuning.touches(len(vit.blocks) - 1):
+        reason = f"behind block {tuning.last_block} there are no prompts to read"
     elif readout == "attn_pool" and vit.global_pool != "map":
         reason = "the backbone has no attention pooling"
     if reason:

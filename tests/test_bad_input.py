@@ -40,7 +40,10 @@ QUICK = [*SWEEP, "--backbone", "vit_quickstart"]
         ([*SWEEP, "--backbone", "vit_tiny_patch16_224", "--weights", "{tmp}/none.pth"], "none.pth"),
         ([*QUICK, "--tasks", "colours_c"], "did you mean 'colours_"),
         ([*QUICK, "--method", "vpt_dep"], "did you mean 'vpt_deep'"),
-        ([*QUICK, "--method", "vpt"], "did you mean 'vpt_deep', 'vpt_deep_adamw' or 'vpt_shallow'"),
+        (
+            [*QUICK, "--method", "vpt"],
+            "did you mean 'vpt_deep', 'vpt_deep_adamw', 'vpt_deep_blocks' or",
+        ),
         ([*QUICK, "--method", "VPT-Deep"], "did you mean 'vpt_deep'"),
         ([*QUICK, "--tasks", " , "], "no task is named"),
         ([*QUICK, "--method", "{typo}"], "did you mean 'num_tokens'"),

@@ -34,9 +34,16 @@ VARIANTS = {
         {"deep": False, "num_tokens": 6},
         *({"init": init, "num_tokens": 6} for init in ("mean_pool", "max_pool", "kmeans")),
         {"init": "uniform"},
+        {"blocks": "2-2", "num_tokens": 6},
     ],
     "partial": [{"num_blocks": 3}],
-    "vpt": [{"deep": False}, {"projection": 8}, {"dropout": 0.5}, {"deep": False, "dropout": 0.5}],
+    "vpt": [
+        {"deep": False},
+        {"projection": 8},
+        {"dropout": 0.5},
+        {"deep": False, "dropout": 0.5},
+        {"blocks": "1-2", "dropout": 0.5, "projection": 8},
+    ],
 }
 """Beside its defaults, the settings that make a method compute something else."""
 

@@ -99,7 +99,7 @@ def explain(
                 "Prompts and patches",
                 f"Cosine between each prompt and the nearest of {NUM_PROTOTYPES} centres of the "
                 "patch tokens that enter its block, mean over the block's prompts.",
-                _draw_similarity(*nearness),
+                _draw_similarity(*nearness, first=model.model.tuning.first_block),
             )
         )
     return _page(f"{bundle.trial.method} on {bundle.task}", parts)
@@ -193,11 +193,12 @@ def prototype_similarity(
     before = start.tuning.own_prompts()
     assert before is not None
     found: tuple[list[float], list[float]] = ([], [])
-    for block in range(len(after)):
+    for place in range(len(after)):
+        block = tuned.tuning.first_block + place
         count = min(NUM_PROTOTYPES, len(seen.tokens[block]))
         centres = torch.nn.functional.normalize(seen.prototypes(block, count).float(), dim=1)
         for prompts, values in zip((before, after), found, strict=True):
-            cosines = torch.nn.functional.normalize(prompts[block], dim=1) @ centres.T
+            cosines = torch.nn.functional.normalize(prompts[place], dim=1) @ centres.T
             values.append(cosines.amax(dim=1).mean().item())
     return found
 
@@ -277,10 +278,10 @@ def _draw_bars(values: Sequence[float], name: str) -> Figure:
     return figure
 
 
-def _draw_similarity(before: Sequence[float], after: Sequence[float]) -> Figure:
+def _draw_similarity(before: Sequence[float], after: Sequence[float], *, first: int) -> Figure:
     figure = Figure(figsize=(7, 2.8), dpi=DPI, layout="constrained")
     axis = figure.subplots()
-    blocks = range(1, len(before) + 1)
+    blocks = range(first + 1, first + 1 + len(before))
     axis.plot(blocks, before, marker="o", color="#bbbbbb", label="before training")
     axis.plot(blocks, after, marker="o", color="#aa3377", label="after")
     axis.set_xticks(blocks)

@@ -20,7 +20,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from methods import METHODS
+from methods import METHODS, block_range
 from methods.catalogue import declaration
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import shown
@@ -214,6 +214,7 @@ def outline_space(document: Any, *, name: str, source: str) -> SearchSpace:
         if entry not in known:
             message = unknown(f"{method} hyper-parameter", str(entry), known)
             raise ValueError(f"{source}: {message}")
+    fixed, search = _pairs_as_text(dict(fixed), dict(search), source)
     dimensions: list[Dimension] = []
     for entry, line in search.items():
         if entry in fixed:
@@ -223,13 +224,29 @@ def outline_space(document: Any, *, name: str, source: str) -> SearchSpace:
     space = SearchSpace(
         name=name,
         method=method,
-        fixed=dict(fixed),
+        fixed=fixed,
         dimensions=tuple(dimensions),
-        document={"method": method, "fixed": dict(fixed), "search": dict(search)},
+        document={"method": method, "fixed": fixed, "search": search},
         searched_by_default=by_default,
     )
     _check_types(space, known, source)
     return space
+
+
+def _pairs_as_text(
+    fixed: dict[str, Any], search: dict[str, Any], source: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both with every pair of blocks as the text that a study stores (`methods/block_range.py`)."""
+    name = block_range.NAME
+    try:
+        if name in fixed:
+            fixed[name] = block_range.as_text(fixed[name])
+        line = search.get(name)
+        if isinstance(line, dict) and isinstance(choices := line.get("choices"), list):
+            search[name] = {**line, "choices": [block_range.as_text(one) for one in choices]}
+    except ValueError as error:
+        raise ValueError(f"{source}: {name}: {error}") from error
+    return fixed, search
 
 
 def _parse_dimension(name: str, line: Any, *, above: list[str], source: str) -> Dimension:
@@ -251,13 +268,20 @@ def _parse_dimension(name: str, line: Any, *, above: list[str], source: str) -> 
     arguments = {word: line[word] for word in line if word != "when"}
     try:
         distribution = _distribution(arguments)
+        conditions = {earlier: _alternatives(earlier, value) for earlier, value in when.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: {name}: {error}") from error
-    return Dimension(
-        name=name,
-        distribution=distribution,
-        when={k: tuple(v) if isinstance(v, list) else (v,) for k, v in when.items()},
-    )
+    return Dimension(name=name, distribution=distribution, when=conditions)
+
+
+def _alternatives(name: str, value: Any) -> tuple[Value, ...]:
+    """The values of `name` for which a line applies."""
+    if not isinstance(value, list):
+        return (value,)
+    if name == block_range.NAME:  # one pair, or a list of pairs and texts
+        is_pair = all(isinstance(end, int) for end in value)
+        return tuple(map(block_range.as_text, [value] if is_pair else value))
+    return tuple(value)
 
 
 def _distribution(arguments: dict[str, Any]) -> BaseDistribution:

@@ -140,8 +140,9 @@ class Trial:
     def _kind(self, model: TunedViT) -> tuple[Any, ...]:
         """Trials with the same key need the same memory for an image."""
         plan = self.context.backbone
-        num_prompts = model.tuning.num_prompts or model.method.length
-        return (plan.name, plan.image_size, self.config.method, num_prompts, model.prefix_key)
+        tuning = model.tuning
+        prompts = (tuning.num_prompts or model.method.length, tuning.last_block)
+        return (plan.name, plan.image_size, self.config.method, prompts, model.prefix_key)
 
     def _restored(self, training: Training) -> list[EpochRow]:
         """Epochs of an earlier run of this trial, from its checkpoint."""

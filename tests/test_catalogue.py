@@ -1,6 +1,8 @@
 """`methods` and `spaces` say what there is, with the numbers of the papers."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -57,6 +59,8 @@ def test_a_reconstruction_is_called_one():
         (["methods", "vpt", "num_tokens"], "expected name=value"),
         (["methods", "vpt", "num_tokens=0"], "must be a whole number, at least 1"),
         (["spaces", "show", "vpt_dep"], "did you mean 'vpt_deep'"),
+        (["methods", "--backbones", "dinvo2"], "did you mean 'dinov2'"),
+        (["methods", "--backbones", "xyzzy"], "no backbone has 'xyzzy' in its name"),
     ],
 )
 def test_a_wrong_name_or_value_is_refused(arguments, message):
@@ -69,3 +73,29 @@ def test_every_space_is_listed_and_shown():
     result = CliRunner().invoke(app, ["spaces", "show", "gatevpt"], catch_exceptions=False)
     for expected in ("gate_init", "gating_depth", "1,960 configurations"):
         assert expected in result.output
+
+
+def test_backbones_are_listed_by_what_people_call_them():
+    shown = CliRunner().invoke(app, ["methods", "--backbones"], catch_exceptions=False).output
+    for known in ("AIMv2", "SigLIP 2", "BEiT-3", "I-JEPA", "C-RADIO", "MetaCLIP 2", "DFN"):
+        assert f"\n{known}  " in shown
+    assert "vit_base_patch16_224.orig_in21k" in shown
+
+
+def test_a_text_lists_the_names_that_have_it_and_why_others_are_refused():
+    asked = ["methods", "--backbones", "dinov2"]
+    shown = CliRunner().invoke(app, asked, catch_exceptions=False).output
+    assert shown.count(".lvd142m") == 8 and "apache-2.0" in shown and "518" in shown
+    asked = ["methods", "--backbones", "resnet50"]
+    shown = CliRunner().invoke(app, asked, catch_exceptions=False).output
+    assert "resnet50 cannot be tuned: its kind of network is not supported." in shown
+
+
+def test_listing_backbones_imports_neither_torch_nor_timm():
+    code = (
+        "import sys; from orchestrator.cli import main\n"
+        "sys.argv = ['orchestrator', 'methods', '--backbones', 'mae']\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

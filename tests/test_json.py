@@ -68,6 +68,7 @@ COMMANDS = {
     "data check SUITE": ["data", "check", "quickstart", "--tasks", "digits"],
     "data list [SUITE]": ["data", "list", "quickstart"],
     "methods [METHOD]": ["methods", "vpt"],
+    "methods --backbones [TEXT]": ["methods", "--backbones", "vit_base"],
     "spaces list": ["spaces", "list"],
 }
 UNSEEN = re.compile(

@@ -36,6 +36,14 @@ def methods(
             help="Hyper-parameters of this method, to count what it trains with them.",
         ),
     ] = None,
+    backbones: Annotated[
+        bool,
+        typer.Option(
+            "--backbones",
+            help="List what can be tuned instead: what --backbone takes. With a text, the names "
+            "that have it.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the methods: paper, hyper-parameters, and what they train on ViT-B/16.
@@ -43,10 +51,17 @@ def methods(
         orchestrator methods
         orchestrator methods vpt num_tokens=100
         orchestrator methods my_method.py
+        orchestrator methods --backbones
+        orchestrator methods --backbones dinov2
 
     Parameters are counted without the head. What is searched of a method is its search space:
     `orchestrator spaces list`.
     """
+    if backbones:
+        from orchestrator.cli.backbones import show_backbones
+
+        show_backbones(" ".join([method or "", *(values or [])]).strip(), as_json=as_json)
+        return
     from methods import METHODS
     from orchestrator.support.did_you_mean import unknown
     from orchestrator.support.yaml_io import parse_yaml

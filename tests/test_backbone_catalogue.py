@@ -1,0 +1,116 @@
+"""Of every network that timm knows it is written whether it can be tuned, and why not.
+
+With what is said to be supported, the walk gives timm's own features.
+"""
+
+import json
+from fnmatch import fnmatchcase
+
+import pytest
+import timm
+import torch
+
+from methods import backbone_catalogue
+from methods.backbone_catalogue import architectures, refused
+from methods.backbone_groups import GROUPS, group_of
+from methods.linear import Linear
+from methods.walk import tune
+from methods.write_backbone_catalogue import document
+
+pytestmark = pytest.mark.slow
+
+TINY = {
+    "VisionTransformer": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+}
+"""What makes a network of the family small, and leaves it what it is."""
+
+
+def test_every_network_of_timm_is_accepted_or_refused_as_it_is_written():
+    written, now = json.loads(backbone_catalogue.FILE.read_text()), document()
+    before, after = verdicts(written), verdicts(now)
+    changes = [
+        f"{name}: {before.get(name, 'not there')} -> {after.get(name, 'not there')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    assert not changes, (
+        f"written with timm {written['timm']}, this is {now['timm']}. Look at what changed, then "
+        "run python -m methods.write_backbone_catalogue:\n" + "\n".join(changes)
+    )
+
+
+def verdicts(whole: dict) -> dict[str, str]:
+    """In a line each, of every network."""
+    modules = whole["refused_modules"].items()
+    return {
+        **{name: f"accepted, {about}" for name, about in whole["accepted"].items()},
+        **{name: f"refused, {why}" for name, why in whole["refused"].items()},
+        **{
+            name: f"refused, {of['why']} ({module})"
+            for module, of in modules
+            for name in of["names"]
+        },
+    }
+
+
+def test_no_network_of_timm_is_forgotten_or_told_twice():
+    told = [*(each.name for each in architectures()), *refused("")]
+    assert sorted(told) == sorted(timm.list_models())
+
+
+def test_no_group_is_of_names_that_timm_has_not():
+    names = [*timm.list_models(), *timm.list_pretrained()]
+    patterns = [pattern for group in GROUPS for pattern in group.patterns]
+    assert [each for each in patterns if not any(fnmatchcase(name, each) for name in names)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("vit_base_patch16_224.orig_in21k", "ViT, ImageNet-21k"),
+        ("vit_base_patch16_clip_224.metaclip_400m", "MetaCLIP"),
+        ("vit_huge_patch14_clip_378.metaclip2_worldwide", "MetaCLIP 2"),
+        ("vit_base_patch16_siglip_256.v2_webli", "SigLIP 2"),
+        ("vit_base_patch16_siglip_256.webli_i18n", "SigLIP"),
+        ("vit_large_patch16_dinov3.sat493m", "DINOv3, satellite"),
+        ("eva02_base_patch16_clip_224.merged2b", "EVA-02"),
+        ("vit_base_patch16_224.bamboo", "others"),
+        ("vit_giant_patch14_224", "without weights"),
+    ],
+)
+def test_a_name_stands_where_people_look_for_it(name, title):
+    assert group_of(name).title == title
+
+
+@pytest.mark.parametrize("family", sorted({each.family for each in architectures()}))
+def test_small_ones_of_all_that_are_accepted_give_timms_own_features(family: str):
+    seen, apart = set(), {}
+    for name in [each.name for each in architectures() if each.family == family]:
+        vit = small(name, TINY[family])
+        if (structure := structure_of(vit)) in seen:
+            continue
+        seen.add(structure)
+        image = torch.randn(1, 3, *vit.patch_embed.img_size, dtype=torch.float64)
+        with torch.no_grad():
+            expected = vit.forward_head(vit.forward_features(image), pre_logits=True)
+            found = tune(vit, Linear(), num_classes=2).prefix(image)
+        difference = float((found - expected).norm() / expected.norm())
+        if not difference < 1e-12:
+            apart[name] = difference
+    assert not apart
+
+
+def small(name: str, changes: dict) -> torch.nn.Module:
+    """In float64, its weights nowhere near zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        vit = timm.create_model(name, num_classes=0, img_size=64, patch_size=16, **changes)
+        for parameter in vit.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return vit.requires_grad_(False).eval().double()
+
+
+def structure_of(vit: torch.nn.Module) -> str:
+    """All that is told of its parts, and what it keeps beside them."""
+    plain = {name: value for name, value in vars(vit).items() if not isinstance(value, dict)}
+    return f"{vit} {plain}"

@@ -23,7 +23,8 @@ def plain_logits(model, images):
         if not tuning.persistent and not tuning.touches(index):  # those of the last touched block
             tokens, end = torch.cat([tokens[:, :prefix], tokens[:, end:]], dim=1), prefix
         elif index == tuning.first_block or not tuning.persistent:
-            prompts = tuning.prompts(index, len(images))
+            entering = torch.cat([tokens[:, :prefix], tokens[:, end:]], dim=1)
+            prompts = tuning.prompts_from(index, entering)
             if prompts is not None:
                 rows = prompts.expand(len(images), -1, -1)
                 tokens = torch.cat([tokens[:, :prefix], rows, tokens[:, end:]], dim=1)
@@ -46,11 +47,18 @@ def _features(model, tokens, prefix, end):
         return vit.fc_norm(vit.attn_pool(vit.norm(tokens)[:, end:]))
     if model.readout == "cls":
         return vit.fc_norm(vit.norm(tokens)[:, 0])
+    if model.readout == "cls_mean":
+        of_class = vit.fc_norm(vit.norm(tokens)[:, 0])
+        return torch.cat([of_class, _mean(vit, tokens[:, end:])], dim=1)
     rows = {
         "mean_no_cls": tokens[:, prefix:],
         "img_pool": tokens[:, end:],
         "prompt_pool": tokens[:, prefix:end],
     }[model.readout]
+    return _mean(vit, rows)
+
+
+def _mean(vit, rows):
     if vit.global_pool == "avg":
         return vit.fc_norm(vit.norm(rows).mean(dim=1))
     return vit.fc_norm(vit.norm(rows.mean(dim=1)))
@@ -82,6 +90,13 @@ def _inside(block, tuning, index):
     def after_attention(module, arguments, attended):
         return tuning.after_attention(index, seen["normed"], attended)
 
+    def before_mlp(module, arguments):
+        seen["entered"], seen["changed"] = arguments[0], tuning.before_mlp(index, arguments[0])
+        return (seen["changed"],)
+
+    def keep_change(module, arguments, branch):
+        return branch + (seen["changed"] - seen["entered"])
+
     def after_mlp(module, arguments, output):
         return tuning.after_mlp(index, output)
 
@@ -95,9 +110,11 @@ def _inside(block, tuning, index):
         (attn.q_norm, heat),
         (attn.proj, after_attention),
         (block.mlp, after_mlp),
+        (block.drop_path2, keep_change),
         (block, after_block),
     ]
     with ExitStack() as stack:
+        stack.callback(block.norm2.register_forward_pre_hook(before_mlp).remove)
         for module, hook in hooks:
             stack.callback(module.register_forward_hook(hook).remove)
         yield

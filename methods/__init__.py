@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from methods.registry import Registry
 
 if TYPE_CHECKING:
+    from methods.assemble import restore, tune
     from methods.backbones import Backbone, load_backbone
     from methods.linear import Linear as Linear  # as a name of this package
     from methods.method import Method
     from methods.recipe import Recipe, build_optimizer, lr_factor, peak_lr, with_epochs
     from methods.spt import TokenStatistics, token_statistics
+    from methods.tuned import TunedViT
     from methods.vpt import VPT as VPT
-    from methods.walk import TunedViT, restore, tune
 
 METHODS = Registry(
     {
@@ -39,15 +40,15 @@ _WHERE = {  # beside METHODS, which has every method
     "Method": "methods.method",
     "Recipe": "methods.recipe",
     "TokenStatistics": "methods.spt",
-    "TunedViT": "methods.walk",
+    "TunedViT": "methods.tuned",
     "VPT": "methods.vpt",
     "build_optimizer": "methods.recipe",
     "load_backbone": "methods.backbones",
     "lr_factor": "methods.recipe",
     "peak_lr": "methods.recipe",
-    "restore": "methods.walk",
+    "restore": "methods.assemble",
     "token_statistics": "methods.spt",
-    "tune": "methods.walk",
+    "tune": "methods.assemble",
     "with_epochs": "methods.recipe",
 }
 

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.checks import MOST_WIDTH, check_choice, check_flag, check_whole
+from methods.families import sites_of
 from methods.lora import FEW_STEPS
 from methods.method import Images, Method, Tuning, blank_linear, tuned_dtype
 from methods.recipe import Recipe
@@ -50,10 +50,10 @@ class Adapter(Method):
         return FEW_STEPS
 
     def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+        self, vit: nn.Module, generator: torch.Generator, images: Images | None
     ) -> "Adapters":
-        width, dtype = vit.embed_dim, tuned_dtype(vit)
-        adapters = [Bottleneck(self, width, dtype, generator) for _ in vit.blocks]
+        dtype = tuned_dtype(vit)
+        adapters = [Bottleneck(self, site.width, dtype, generator) for site in sites_of(vit)]
         return Adapters(adapters, self.position)
 
 

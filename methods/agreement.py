@@ -1,24 +1,25 @@
 """Whether the walk computes what timm computes: one image's features, by both."""
 
-import torch
-from timm.models import VisionTransformer
+from typing import Any
 
+import torch
+
+from methods.assemble import tune
+from methods.families import family_of
 from methods.linear import Linear
-from methods.walk import tune
 
 TOLERANCE = 1e-3
 """The largest difference, in shares of the features' length. Rounding makes a thousandth of it,
 another operation far more."""
 
 
-def check_agreement(vit: VisionTransformer) -> None:
+def check_agreement(vit: Any) -> None:
     """ValueError where the walk gives other features of an image than timm itself.
 
     As when timm's attention has learnt an operation that `walk.py` does not know: every trial would
     tune another network than the one that was asked for. In float32, without a GPU.
     """
-    size = vit.patch_embed.img_size
-    assert size is not None
+    size = family_of(vit).image_size(vit)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = vit.forward_head(vit.forward_features(image), pre_logits=True)

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.checks import (
@@ -26,6 +25,7 @@ from methods.checks import (
     check_number,
     check_whole,
 )
+from methods.families import sites_of
 from methods.method import Images, Method, Tuning, tuned_dtype
 from methods.recipe import Recipe
 
@@ -75,13 +75,11 @@ class APT(Method):
             head_init="zero_bias",
         )
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> Tuning:
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Tuning:
         return DiffusedPrompts(
             [
-                InformationDiffusion(self, vit.embed_dim, tuned_dtype(vit), generator)
-                for _ in vit.blocks
+                InformationDiffusion(self, site.width, tuned_dtype(vit), generator)
+                for site in sites_of(vit)
             ]
         )
 

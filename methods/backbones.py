@@ -22,9 +22,9 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.backbone_names import MOCO_V3, pretrained_config, split_name
+from methods.families import check_supported, family_of
 from methods.network import Network, make_network, network_of
 from methods.timm_names import QUICKSTART
-from methods.walk import POOLINGS, check_supported
 from methods.weights.configs import take_configs
 from methods.weights.decide import check_shape_hints, decide_network
 from methods.weights.fit import fitted, num_blocks
@@ -149,12 +149,12 @@ def _finish(
         pretraining=pretraining,
         weights=weights,
         weights_sha256=_content_hash(vit, own),
-        image_size=vit.patch_embed.img_size[0],
+        image_size=family_of(vit).image_size(vit)[0],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
-        readout=POOLINGS[vit.global_pool],
+        readout=family_of(vit).readout(vit),
         num_parameters=sum(p.numel() for p in vit.parameters()),
         network=network_of(vit),
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
 from torch import nn
 
+from methods.families import sites_of
 from methods.full import FINE_TUNING
 from methods.method import Images, Method, Tuning
 from methods.recipe import Recipe
@@ -29,12 +29,10 @@ class Bias(Method):
     def recipe(self) -> Recipe:
         return FINE_TUNING
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> Tuning:
-        return Tuning(first_block=len(vit.blocks))
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Tuning:
+        return Tuning(first_block=len(sites_of(vit)))
 
-    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+    def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
         for module in vit.modules():
             bias = getattr(module, "bias", None)
             if isinstance(bias, nn.Parameter):

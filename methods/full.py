@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
 from torch import nn
 
 from methods.method import Images, Method, Tuning
@@ -39,10 +38,8 @@ class Full(Method):
     def recipe(self) -> Recipe:
         return FINE_TUNING
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> Tuning:
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Tuning:
         return Tuning()
 
-    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+    def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
         return vit.parameters()

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.checks import MOST_PROMPTS, check_flag, check_number, check_whole
+from methods.families import sites_of
 from methods.method import Images, Method, Portrait, tuned_dtype
 from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
@@ -62,11 +62,12 @@ class GateVPT(Method):
         return gated_recipe(self.num_tokens)
 
     def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+        self, vit: nn.Module, generator: torch.Generator, images: Images | None
     ) -> "GatedPrompts":
-        depth, dtype = len(vit.blocks), tuned_dtype(vit)
+        sites, dtype = sites_of(vit), tuned_dtype(vit)
+        depth = len(sites)
         return GatedPrompts(
-            uniform_prompts(vit, (1, self.num_tokens, vit.embed_dim), generator),
+            uniform_prompts(vit, (1, self.num_tokens, sites[0].width), generator),
             gate=torch.full((edited_blocks(self, depth),), -self.gate_init, dtype=dtype),
             temperature=torch.full((depth,), self.temperature, dtype=dtype),
             learn_temperature=self.learn_temperature,

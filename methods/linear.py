@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
+from torch import nn
 
+from methods.families import sites_of
 from methods.method import Images, Method, Tuning
 from methods.recipe import Recipe
 
@@ -26,7 +27,5 @@ class Linear(Method):
     def recipe(self) -> Recipe:
         return Recipe(batch_size=1024)
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> Tuning:
-        return Tuning(first_block=len(vit.blocks))
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Tuning:
+        return Tuning(first_block=len(sites_of(vit)))

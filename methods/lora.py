@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.checks import MOST_WIDTH, check_number, check_whole
+from methods.families import sites_of
 from methods.method import Images, Method, Tuning, tuned_dtype
 from methods.recipe import Recipe
 
@@ -55,7 +55,7 @@ class LoRA(Method):
         return FEW_STEPS
 
     def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+        self, vit: nn.Module, generator: torch.Generator, images: Images | None
     ) -> "LowRankUpdates":
         return LowRankUpdates(self, vit, generator)
 
@@ -63,9 +63,10 @@ class LoRA(Method):
 class LowRankUpdates(Tuning):
     """Factors (depth, 2, ...) for queries and values of all blocks."""
 
-    def __init__(self, method: LoRA, vit: VisionTransformer, generator: torch.Generator) -> None:
+    def __init__(self, method: LoRA, vit: nn.Module, generator: torch.Generator) -> None:
         super().__init__()
-        depth, width, dtype = len(vit.blocks), vit.embed_dim, tuned_dtype(vit)
+        sites, dtype = sites_of(vit), tuned_dtype(vit)
+        depth, width = len(sites), sites[0].width
         self.scale = method.alpha / method.rank
         down = torch.empty(depth, 2, method.rank, width, dtype=dtype)
         bound = 1 / math.sqrt(width)  # Kaiming-uniform with a = sqrt(5), as a linear layer starts

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from methods.checks import (
@@ -26,6 +25,7 @@ from methods.checks import (
     check_number,
     check_whole,
 )
+from methods.families import sites_of
 from methods.gatevpt import TemperedPrompts, edited_blocks, gated_recipe
 from methods.method import Images, Method, blank_linear, tuned_dtype
 from methods.prompts import uniform_prompts
@@ -89,7 +89,7 @@ class LSPT(Method):
         return gated_recipe(self.num_tokens)
 
     def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
+        self, vit: nn.Module, generator: torch.Generator, images: Images | None
     ) -> "RememberingPrompts":
         return RememberingPrompts(self, vit, generator)
 
@@ -97,8 +97,9 @@ class LSPT(Method):
 class RememberingPrompts(TemperedPrompts):
     """LSPT's prompts and the modules that edit them between blocks."""
 
-    def __init__(self, method: LSPT, vit: VisionTransformer, generator: torch.Generator) -> None:
-        depth, width, dtype = len(vit.blocks), vit.embed_dim, tuned_dtype(vit)
+    def __init__(self, method: LSPT, vit: nn.Module, generator: torch.Generator) -> None:
+        sites, dtype = sites_of(vit), tuned_dtype(vit)
+        depth, width = len(sites), sites[0].width
         shape = (1, method.num_tokens, width)
         super().__init__(
             uniform_prompts(vit, shape, generator),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from methods.families import family_of
 from methods.recipe import Recipe
 
 Images = Any
@@ -55,13 +55,11 @@ class Method(Protocol):
         """How the authors train it, as far as it is known."""
         ...
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> "Tuning":
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> "Tuning":
         """What it adds to the walk through `vit`, at its initial values."""
         ...
 
-    def look_at(self, vit: VisionTransformer, images: Images) -> Images:
+    def look_at(self, vit: nn.Module, images: Images) -> Images:
         """What it keeps of training images for `tuning`: the same for all its configurations.
 
         A caller with many configurations on one task calls it once and hands its result to `tune`.
@@ -72,7 +70,7 @@ class Method(Protocol):
         """The same tensors with an initialisation that looks at no images, to load values into."""
         return self
 
-    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
+    def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
         """The weights of the backbone itself that it trains."""
         return ()
 
@@ -128,6 +126,11 @@ class Tuning(nn.Module):
         """
         return None
 
+    def prompts_from(self, index: int, tokens: Tensor) -> Tensor | None:
+        """The same for a method whose prompts depend on the tokens (B, T, d) that enter the block,
+        class token and registers in front."""
+        return self.prompts(index, tokens.shape[0])
+
     def temperature(self, index: int) -> Tensor | float | None:
         """Divides the attention scores of the block."""
         return None
@@ -146,6 +149,10 @@ class Tuning(nn.Module):
         Both are (B, T, d), for the tokens that ask in this block.
         """
         return attended
+
+    def before_mlp(self, index: int, tokens: Tensor) -> Tensor:
+        """From the tokens (B, T, d) behind the attention, those that the rest of the block gets."""
+        return tokens
 
     def after_mlp(self, index: int, output: Tensor) -> Tensor:
         """From the output of the MLP (B, T, d), what is added to the tokens."""
@@ -176,9 +183,9 @@ def is_same_each_step(method: Method) -> bool:
     return bool(vars(type(method)).get("same_each_step", False))
 
 
-def tuned_dtype(vit: VisionTransformer) -> torch.dtype:
+def tuned_dtype(vit: nn.Module) -> torch.dtype:
     """Type of what is trained: as the backbone, but never below float32."""
-    return torch.promote_types(vit.patch_embed.proj.weight.dtype, torch.float32)
+    return torch.promote_types(family_of(vit).first_weight(vit).dtype, torch.float32)
 
 
 def blank_linear(

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
 from torch import nn
 
 from methods.checks import check_whole
+from methods.families import family_of, sites_of
 from methods.full import FINE_TUNING
 from methods.method import Images, Method, Tuning
 from methods.recipe import Recipe
@@ -33,14 +33,17 @@ class Partial(Method):
     def recipe(self) -> Recipe:
         return FINE_TUNING
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> Tuning:
-        depth = len(vit.blocks)
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Tuning:
+        depth = len(sites_of(vit))
         if self.num_blocks > depth:
             raise ValueError(f"Partial: num_blocks={self.num_blocks}, the backbone has {depth}")
         return Tuning(first_block=depth)
 
-    def trained_weights(self, vit: VisionTransformer) -> Iterable[nn.Parameter]:
-        for part in (*vit.blocks[-self.num_blocks :], vit.norm, vit.fc_norm):
-            yield from part.parameters()
+    def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
+        family = family_of(vit)
+        depth = len(family.blocks(vit))
+        for index in range(depth - self.num_blocks, depth):
+            for part in family.block_parts(vit, index):
+                yield from part.parameters()
+        for norm in family.final_norms(vit):
+            yield from norm.parameters()

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
-from timm.layers.attention import Attention
-from timm.models.vision_transformer import Block
-from torch import Tensor
+from torch import Tensor, nn
+
+from methods.attention import project
+from methods.families.family import Family, Place
 
 _MOST_KINDS = 32
 """Of calls that are compiled apart; PyTorch runs what comes after so many as it is."""
@@ -22,80 +21,56 @@ class Entered(NamedTuple):
     """What a block's attention is asked with; the prompts' keys and values stand in front."""
 
     q: Tensor
-    """(B, T, width), of the tokens that ask."""
+    """(B, [windows,] heads, T, c), of the tokens that ask."""
     k: Tensor
-    """(B, P + N, width)."""
+    """(B, [windows,] heads, P + N, c)."""
     v: Tensor
-    """(B, P + N, width)."""
+    """(B, [windows,] heads, P + N, c)."""
     tokens: Tensor
     """(B, T, d): those that ask, as they entered the block."""
     normed: Tensor | None
     """(B, T, d): the same behind the block's first norm, where it was asked for."""
 
 
-def project(
-    block: Block,
-    normed: Tensor,
-    asking: slice,
-    prompts: Tensor | None,
-    update: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of the asking tokens, keys and values of `prompts` and of all tokens.
+class Entry(NamedTuple):
+    """What enters a block beside its tokens."""
 
-    `normed` is (B, N, d), `prompts` (P, d) or (B, P, d) and not normed yet. `update` makes of the
-    asking tokens, their queries and the values of all tokens other queries and values.
-    """
-    attn = block.attn
-    assert isinstance(attn, Attention)
-    width = attn.num_heads * attn.head_dim
-    weight, bias = attn.qkv.weight, attn.qkv.bias
-    q_bias, kv_bias = (None, None) if bias is None else (bias[:width], bias[width:])
-    asking_normed = normed[:, asking]
-    if asking_normed.shape[1] == normed.shape[1]:
-        q, k, v = attn.qkv(normed).split(width, dim=-1)
-    else:
-        q = F.linear(asking_normed, weight[:width], q_bias)
-        k, v = F.linear(normed, weight[width:], kv_bias).split(width, dim=-1)
-    if update is not None:
-        q, v = update(asking_normed, q, v)
-    if prompts is not None:
-        normed_prompts = block.norm1(prompts.to(normed.dtype))
-        both = F.linear(normed_prompts, weight[width:], kv_bias).expand(normed.shape[0], -1, -1)
-        prompt_k, prompt_v = both.split(width, dim=-1)
-        k = torch.cat([prompt_k, k], dim=1)
-        v = torch.cat([prompt_v, v], dim=1)
-    return q, k, v
+    asking: slice
+    """The tokens whose queries are asked."""
+    prompts: Tensor | None
+    """(P, d) or (B, P, d)."""
+    place: Place
+    keep_normed: bool
+    """Whether the normed tokens are wanted behind the attention."""
 
 
-def enter(
-    block: Block, tokens: Tensor, asking: slice, prompts: Tensor | None, keep_normed: bool
-) -> Entered:
+def enter(family: Family, block: nn.Module, tokens: Tensor, entry: Entry) -> Entered:
     """From the tokens (B, N, d) that enter a block."""
-    normed = block.norm1(tokens)
-    q, k, v = project(block, normed, asking, prompts)
+    asking, prompts, place, keep_normed = entry
+    normed = family.before_attention(block, tokens)
+    q, k, v = project(family, block, normed, asking, prompts, place)
     # In the type that linear layers get: written whole it would cost as much as all else here.
     kept = normed[:, asking].to(q.dtype) if keep_normed else None
     return Entered(q, k, v, tokens[:, asking], kept)
 
 
-def leave(block: Block, tokens: Tensor, branch: Tensor) -> Tensor:
+def leave(family: Family, block: nn.Module, tokens: Tensor, branch: Tensor) -> Tensor:
     """The tokens (B, N, d) that leave the block, from those that entered it and `branch`, what the
-    attention adds to them."""
-    result = tokens + block.ls1(branch)
-    return result + block.ls2(block.mlp(block.norm2(result)))
+    attention says."""
+    result = tokens + family.scale_attention(block, branch)
+    return result + family.scale_mlp(block, family.mlp(block, result))
 
 
 def pass_on(
-    block: Block,
+    family: Family,
+    block: nn.Module,
     tokens: Tensor,
     branch: Tensor,
-    following: Block,
-    asking: slice,
-    prompts: Tensor | None,
-    keep_normed: bool,
+    following: nn.Module,
+    entry: Entry,
 ) -> Entered:
     """From one attention to the next: `leave` this block and `enter` the `following` one."""
-    return enter(following, leave(block, tokens, branch), asking, prompts, keep_normed)
+    return enter(family, following, leave(family, block, tokens, branch), entry)
 
 
 class Compiled(NamedTuple):

@@ -4,9 +4,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from methods.families import family_of
 from methods.method import Tuning, tuned_dtype
 
 
@@ -46,11 +46,9 @@ class Prompts(Tuning):
         return prompt
 
 
-def uniform_prompts(
-    vit: VisionTransformer, shape: tuple[int, ...], generator: torch.Generator
-) -> Tensor:
+def uniform_prompts(vit: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """VPT's initial distribution: Xavier's for a patch embedding, over the prompt's own width."""
-    height, width = vit.patch_embed.patch_size
+    height, width = family_of(vit).patch_size(vit)
     bound = math.sqrt(6 / (3 * height * width + shape[-1]))
     prompt = torch.empty(shape, dtype=tuned_dtype(vit))
     return prompt.uniform_(-bound, bound, generator=generator)

@@ -66,8 +66,9 @@ class Recipe:
     """Standard deviation of the head's first weights where `head_init` is zero_bias."""
     readout: str = "auto"
     """What the head reads: cls, mean_no_cls (all tokens but class token and registers, prompts
-    included), img_pool (patches only), prompt_pool (prompts only), attn_pool (the backbone's own
-    attention pooling), or auto: as the backbone was pretrained."""
+    included), img_pool (patches only), prompt_pool (prompts only), cls_mean (the class token beside
+    the mean of the patches, twice as wide), attn_pool (the backbone's own attention pooling), or
+    auto: as the backbone was pretrained."""
     final_norm: str = "pretrained_frozen"
     """The norm before the head: pretrained_frozen, fresh_frozen (weight 1, bias 0: what VPT's
     code does with MAE) or trainable."""
@@ -104,7 +105,7 @@ OPTIMIZERS = ("sgd", "adamw")
 DECAY_EXEMPT = ("head_bias", "bias", "vectors")
 SCHEDULE_STEPS = ("epoch", "iteration")
 HEAD_INITS = ("prior", "zero_bias")
-READOUTS = ("auto", "cls", "mean_no_cls", "img_pool", "prompt_pool", "attn_pool")
+READOUTS = ("auto", "cls", "mean_no_cls", "img_pool", "prompt_pool", "cls_mean", "attn_pool")
 FINAL_NORMS = ("pretrained_frozen", "fresh_frozen", "trainable")
 
 

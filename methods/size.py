@@ -3,8 +3,9 @@
 import timm
 from timm.models import VisionTransformer
 
+from methods.assemble import tune
+from methods.families import family_of
 from methods.method import Method
-from methods.walk import tune
 
 REFERENCE = "vit_base_patch16_224"
 """The ViT of the papers' tables."""
@@ -19,8 +20,8 @@ def reference_vit() -> VisionTransformer:
 
 def num_trained_parameters(vit: VisionTransformer, method: Method) -> int:
     """What the method trains beside its head, which has (embed_dim + 1) per class."""
-    images = None
+    family, images = family_of(vit), None
     if method.needs_images:
-        images = vit.patch_embed.proj.weight.new_zeros(1, 3, *vit.patch_embed.img_size)
+        images = family.first_weight(vit).new_zeros(1, 3, *family.image_size(vit))
     model = tune(vit, method, images, num_classes=2)
     return model.num_tuned_parameters - sum(p.numel() for p in model.head.parameters())

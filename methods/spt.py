@@ -18,21 +18,22 @@ code, and why:
 * Its clustering is not released: ours is mini-batch k-means on the sampled tokens of each block.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.block_range import check_blocks, prompted_blocks, refuse_blocks_of_shallow
 from methods.checks import MOST_PROMPTS, check_choice, check_flag, check_whole
+from methods.families import family_of, sites_of
 from methods.method import Images, Method, tuned_dtype
 from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
-from methods.timm_private import tokens_of
+from methods.walk import tokens_entering
 
 INITS = ("random", "mean_pool", "max_pool", "kmeans", "uniform")
 
@@ -91,18 +92,17 @@ class SPT(Method):
             head_init="zero_bias",
         )
 
-    def look_at(self, vit: VisionTransformer, images: Images) -> "TokenStatistics":
+    def look_at(self, vit: nn.Module, images: Images) -> "TokenStatistics":
         return token_statistics(vit, images)
 
     def without_images(self) -> "SPT":
         return replace(self, init="uniform")
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> Prompts:
-        blocks = prompted_blocks(self, len(vit.blocks)) if self.deep else range(1)
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Prompts:
+        sites = sites_of(vit)
+        blocks = prompted_blocks(self, len(sites)) if self.deep else range(1)
         if self.init == "uniform":
-            shape = (len(blocks), self.num_tokens, vit.embed_dim)
+            shape = (len(blocks), self.num_tokens, sites[0].width)
             return self._prompts(uniform_prompts(vit, shape, generator), blocks)
         if images is None:
             raise ValueError(
@@ -186,7 +186,7 @@ def _cluster(tokens: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def token_statistics(
-    vit: VisionTransformer,
+    vit: nn.Module,
     images: Tensor | Iterable[Tensor],
     *,
     max_tokens: int = 4096,
@@ -201,12 +201,13 @@ def token_statistics(
     """
     generator = torch.Generator().manual_seed(seed)
     tokens, maps = _Reservoir(max_tokens, generator), _Reservoir(max_maps, generator)
-    weight = vit.patch_embed.proj.weight
+    family = family_of(vit)
+    weight, num_patches = family.first_weight(vit), math.prod(family.grid(vit))
     num_images = 0
     for batch in [images] if isinstance(images, Tensor) else images:
         batch = batch.to(weight)
         num_images += len(batch)
-        token_rows = tokens.draw(len(batch) * vit.patch_embed.num_patches)
+        token_rows = tokens.draw(len(batch) * num_patches)
         map_rows = maps.draw(len(batch))
         if not len(token_rows) and not len(map_rows):
             continue
@@ -225,14 +226,12 @@ def token_statistics(
     )
 
 
-def _entering(vit: VisionTransformer, images: Tensor) -> Iterator[Tensor]:
+def _entering(vit: nn.Module, images: Tensor) -> Iterator[Tensor]:
     """The patch tokens (B, N, d) that enter each block; those of the first without position."""
-    patches = vit.patch_embed(images)
-    yield patches.reshape(len(images), -1, vit.embed_dim)
-    tokens = tokens_of(vit, patches)
-    for block in vit.blocks[:-1]:
-        tokens = block(tokens)
-        yield tokens[:, vit.num_prefix_tokens :]
+    family = family_of(vit)
+    yield family.patches(vit, images)
+    following = islice(tokens_entering(vit, images), 1, None)
+    yield from (tokens[:, family.num_prefix(vit) :] for tokens in following)
 
 
 class _Reservoir:

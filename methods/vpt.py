@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.models import VisionTransformer
 from torch import nn
 
 from methods.block_range import check_blocks, prompted_blocks, refuse_blocks_of_shallow
 from methods.checks import MOST_PROMPTS, MOST_WIDTH, check_flag, check_number, check_whole
+from methods.families import sites_of
 from methods.method import Images, Method, blank_linear, tuned_dtype
 from methods.prompts import Prompts, uniform_prompts
 from methods.recipe import Recipe
@@ -60,16 +60,15 @@ class VPT(Method):
     def recipe(self) -> Recipe:
         return Recipe(batch_size=64 if self.num_tokens >= 100 else 128)
 
-    def tuning(
-        self, vit: VisionTransformer, generator: torch.Generator, images: Images | None
-    ) -> Prompts:
-        blocks = prompted_blocks(self, len(vit.blocks)) if self.deep else None
+    def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Prompts:
+        sites = sites_of(vit)
+        blocks = prompted_blocks(self, len(sites)) if self.deep else None
         num_blocks = 1 if blocks is None else len(blocks)
-        width = self.projection or vit.embed_dim
+        width = self.projection or sites[0].width
         prompt = uniform_prompts(vit, (num_blocks, self.num_tokens, width), generator)
         projection = None
         if self.projection is not None:
-            projection = blank_linear(self.projection, vit.embed_dim, dtype=tuned_dtype(vit))
+            projection = blank_linear(self.projection, sites[0].width, dtype=tuned_dtype(vit))
             nn.init.kaiming_normal_(projection.weight, mode="fan_out", generator=generator)
             bound = self.projection**-0.5
             nn.init.uniform_(projection.bias, -bound, bound, generator=generator)

@@ -8,7 +8,7 @@ from timm.layers.attention import Attention
 from tiny_backbones import FAMILIES, tiny_vit
 
 from methods.agreement import check_agreement
-from methods.walk import check_supported
+from methods.families import check_supported
 from orchestrator.plan.prepare import _plan_backbone
 from orchestrator.plan.request import SweepRequest
 

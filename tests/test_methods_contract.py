@@ -100,7 +100,7 @@ def test_the_given_backbone_is_shared_and_untouched(case):
 
 
 @every_case
-@pytest.mark.parametrize("readout", ["cls", "mean_no_cls", "img_pool", "prompt_pool"])
+@pytest.mark.parametrize("readout", ["cls", "mean_no_cls", "img_pool", "prompt_pool", "cls_mean"])
 def test_the_walk_equals_the_plain_token_form(case, readout):
     if readout == "prompt_pool" and not build(case)[0].tuning.num_prompts:
         with pytest.raises(ValueError, match="no prompts"):

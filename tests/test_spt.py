@@ -132,6 +132,7 @@ def test_the_tokens_are_those_that_enter_each_block(family):
     entering = [vit.patch_embed(images)]
     for block in vit.blocks[:-1]:
         block.register_forward_hook(lambda module, arguments, output: entering.append(output))
+    vit.forward_features(images)
     seen = token_statistics(vit, images)
     assert len(entering) == 3
     for found, tokens in zip(seen.tokens, entering, strict=True):

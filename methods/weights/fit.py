@@ -10,7 +10,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from methods.backbone_names import outline, plain_vits
-from methods.walk import check_supported
+from methods.families import check_supported
 from methods.weights.layouts import JAX, Layout
 
 _ELSEWHERE = (

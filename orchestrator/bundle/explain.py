@@ -7,6 +7,7 @@ One HTML file that holds its pictures.
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from timm.models import VisionTransformer
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
@@ -131,11 +131,11 @@ def record_looks(model: TunedViT, images: Tensor) -> AttentionShares:
     with recorder:
         model(images)
     vit, tuning = model.vit, model.tuning
-    num_prefix, num_patches = vit.num_prefix_tokens, vit.patch_embed.num_patches
-    depth = len(vit.blocks)
+    family, depth = model.family, model.depth
+    num_prefix, num_patches = family.num_prefix(vit), math.prod(family.grid(vit))
     patches, prompts = [], []
     for index, weights in enumerate(recorder.weights[:depth]):
-        reads_one = vit.has_class_token and (index < depth - 1 or model.readout == "cls")
+        reads_one = family.has_class_token(vit) and (index < depth - 1 or model.readout == "cls")
         row = weights[:, 0] if reads_one else weights.mean(dim=1)
         count = row.shape[1] - num_prefix - num_patches
         in_sequence = tuning.persistent or (
@@ -205,7 +205,6 @@ def prototype_similarity(
 
 def _without_prompts(model: PromptedModel) -> TunedViT:
     vit = model.model.vit
-    assert isinstance(vit, VisionTransformer)
     readout = model.model.readout
     recipe = Recipe(readout="auto" if readout == "prompt_pool" else readout)
     return tune(vit, Linear(), num_classes=model.bundle.num_classes, recipe=recipe)

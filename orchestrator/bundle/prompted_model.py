@@ -1,5 +1,6 @@
 """A loaded bundle at work: predictions of image files, and how good they are."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -162,8 +163,8 @@ class PromptedModel:
 
     def _logits(self, decoded: Sequence[np.ndarray]) -> Tensor:
         """The logits of decoded images, a few at once where images are large."""
-        patches = self.model.vit.patch_embed.num_patches
-        part = max(1, MOST_TOKENS // (int(patches) + self.model.tuning.num_prompts))
+        patches = math.prod(self.model.family.grid(self.model.vit))
+        part = max(1, MOST_TOKENS // (patches + self.model.tuning.num_prompts))
         starts = range(0, len(decoded), part)
         return torch.cat([self._logits_of(decoded[start : start + part]) for start in starts])
 

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from timm.models import VisionTransformer
+from torch import nn
 
 from orchestrator.plan.plan import GpuShare
 from orchestrator.support.own_process import ROOT
@@ -54,12 +54,12 @@ class GpuShareChooser(Protocol):
     """Measures where trials will run, or says why it does not; None: a whole GPU each."""
 
     def __call__(
-        self, vit: VisionTransformer, engine: Engine, *, say: Callable[[str], None]
+        self, vit: nn.Module, engine: Engine, *, say: Callable[[str], None]
     ) -> GpuShare | None: ...
 
 
 def choose_gpu_share(
-    vit: VisionTransformer, engine: Engine, *, say: Callable[[str], None], most: int
+    vit: nn.Module, engine: Engine, *, say: Callable[[str], None], most: int
 ) -> GpuShare | None:
     """On the first GPU of this machine, for at most so many trials on it; what is found is said."""
     counts = [count for count in COUNTS if count <= most]
@@ -111,7 +111,7 @@ def chosen_count(answer: Answer, *, free_bytes: int, say: Callable[[str], None])
 
 
 def measure(
-    vit: VisionTransformer,
+    vit: nn.Module,
     engine: Engine,
     counts: Sequence[int],
     *,

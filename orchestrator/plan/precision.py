@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from timm.models import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import VPT, tune
+from methods.families import family_of
 from orchestrator.support.phases import each
 from orchestrator.training.numerics import Engine
 from orchestrator.training.objective import TOP1
@@ -43,7 +43,7 @@ class PrecisionChooser(Protocol):
 
     def __call__(
         self,
-        vit: VisionTransformer,
+        vit: nn.Module,
         engine: Engine,
         *,
         precision: str,
@@ -56,7 +56,7 @@ class PrecisionChooser(Protocol):
 
 
 def choose_precision(
-    vit: VisionTransformer,
+    vit: nn.Module,
     engine: Engine,
     *,
     precision: str,
@@ -97,7 +97,7 @@ def choose_precision(
 
 
 def chosen_without_timing(
-    vit: VisionTransformer,
+    vit: nn.Module,
     engine: Engine,
     *,
     precision: str,
@@ -143,7 +143,7 @@ def candidates(engine: Engine, precision: str, launch: str, device: str) -> list
 
 
 def _fastest(
-    vit: VisionTransformer,
+    vit: nn.Module,
     ways: list[Engine],
     device: str,
     steps: float,
@@ -210,7 +210,7 @@ def pick(
 
 
 def _ready(
-    vit: VisionTransformer,
+    vit: nn.Module,
     ways: Sequence[Engine],
     device: str,
     batch: int,
@@ -238,14 +238,13 @@ def _ready(
     return ready
 
 
-def _step(vit: VisionTransformer, engine: Engine, device: str, batch: int) -> Callable[[], None]:
+def _step(vit: nn.Module, engine: Engine, device: str, batch: int) -> Callable[[], None]:
     """A training step of a prompt method; times do not depend on weights or pixels."""
     held = copy.deepcopy(vit).to(device)
     engine.cast_frozen(held)
     model = tune(held, VPT(num_tokens=10), num_classes=10).to(device)
     model.compile_blocks = engine.compiles(device)
-    size = vit.patch_embed.img_size
-    assert size is not None
+    size = family_of(vit).image_size(vit)
     images = torch.zeros(batch, 3, *size, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
 

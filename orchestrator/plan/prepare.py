@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.models import VisionTransformer
+from torch import nn
 
 from methods import Recipe, load_backbone, tune, with_epochs
 from methods.agreement import check_agreement
+from methods.families import family_of
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
@@ -185,7 +186,7 @@ def _with_epochs(space: SearchSpace, epochs: int | None) -> SearchSpace:
     return space.with_fixed({"epochs": epochs, "warmup_epochs": warmup})
 
 
-def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, VisionTransformer]:
+def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, nn.Module]:
     name = request.backbone or suite.default_backbone
     assert name is not None  # or it was refused when the request was looked at
     with phase(f"loading the backbone {name}"):
@@ -220,7 +221,7 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, V
 
 
 def _fitted(
-    spaces: Sequence[SearchSpace], vit: VisionTransformer, say: Callable[[str], None]
+    spaces: Sequence[SearchSpace], vit: nn.Module, say: Callable[[str], None]
 ) -> list[SearchSpace]:
     fitted = []
     with phase("trying the search spaces on the backbone", len(spaces)) as tried:
@@ -230,9 +231,7 @@ def _fitted(
     return fitted
 
 
-def fit_to_backbone(
-    space: SearchSpace, vit: VisionTransformer, say: Callable[[str], None]
-) -> SearchSpace:
+def fit_to_backbone(space: SearchSpace, vit: nn.Module, say: Callable[[str], None]) -> SearchSpace:
     """The space without the choices that this backbone has no room for, which are named.
 
     A gating depth of 9, for one, needs more than 9 blocks. ValueError where nothing is left, or
@@ -260,12 +259,11 @@ def fit_to_backbone(
     return parse_space(document, name=space.name, source=space.name)
 
 
-def _try_on(space: SearchSpace, vit: VisionTransformer, values: Mapping[str, Value]) -> None:
+def _try_on(space: SearchSpace, vit: nn.Module, values: Mapping[str, Value]) -> None:
     """Build what the values add to the backbone; ValueError if they do not fit it."""
     source = f"space {space.name}"
     method, recipe = build(space.method, {**space.fixed, **values}, source=source)
-    size = vit.patch_embed.img_size
-    assert size is not None
+    size = family_of(vit).image_size(vit)
     images = torch.zeros(2, 3, *size) if method.needs_images else None
     tune(vit, method, images, num_classes=2, recipe=recipe)
 

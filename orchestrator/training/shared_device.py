@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models import VisionTransformer
+from torch import nn
 
 from methods import VPT, tune
+from methods.families import family_of
 from orchestrator.support.side_by_side import TeamFailed, Turns, team
 from orchestrator.training.loop import Fit, Inputs, Pixels, Training, frozen_prefix
 from orchestrator.training.numerics import Engine
@@ -31,7 +32,7 @@ MANY_EPOCHS = 100_000
 class Question:
     """What shall be measured."""
 
-    network: VisionTransformer
+    network: nn.Module
     """On the meta device: no time depends on its weights."""
     engine: Engine
     device: str
@@ -115,9 +116,8 @@ def training(question: Question) -> Turns:
     return {"epoch": epoch, "bytes": partial(_bytes_taken, device)}
 
 
-def _noise(vit: VisionTransformer, num_images: int, device: str) -> Pixels:
-    size = vit.patch_embed.img_size
-    assert size is not None
+def _noise(vit: nn.Module, num_images: int, device: str) -> Pixels:
+    size = family_of(vit).image_size(vit)
     half = torch.full((3, 1, 1), 0.5, device=device)
     return Pixels(
         images=torch.randint(0, 256, (num_images, *size, 3), dtype=torch.uint8, device=device),

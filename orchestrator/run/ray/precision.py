@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 import ray.exceptions
-from timm.models import VisionTransformer
+from torch import nn
 
 from orchestrator.cluster.sharing import Share
 from orchestrator.cluster.slots import Slots
@@ -37,7 +37,7 @@ def on_a_worker(
     """
 
     def choose(
-        vit: VisionTransformer,
+        vit: nn.Module,
         engine: Engine,
         *,
         precision: str,
@@ -92,7 +92,7 @@ def on_a_worker(
 
 
 def when_it_starts(
-    vit: VisionTransformer,
+    vit: nn.Module,
     engine: Engine,
     *,
     precision: str,
@@ -113,7 +113,7 @@ def when_it_starts(
 
 
 def _measure(
-    network: VisionTransformer, engine: Engine, asked: Mapping[str, Any]
+    network: nn.Module, engine: Engine, asked: Mapping[str, Any]
 ) -> tuple[Engine, list[str]]:
     """On the worker: the way that is taken, and what is to be said of it."""
     network.to_empty(device="cpu")

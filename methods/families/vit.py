@@ -1,0 +1,33 @@
+"""timm's plain VisionTransformer: the family of the papers, and the smallest one."""
+
+from typing import Any
+
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from methods.families.family import POOLINGS, Family
+from methods.timm_private import tokens_of
+
+
+class PlainViT(Family):
+    """Positions are added to the tokens; everything else is as `Family` says."""
+
+    def refuse(self, vit: Any) -> str | None:
+        for index, block in enumerate(vit.blocks):
+            if type(block) is not Block:
+                return f"block {index} is a {type(block).__name__}, not a plain timm Block"
+            if type(block.attn) is not Attention:
+                return f"block {index} attends with {type(block.attn).__name__}, not Attention"
+            if getattr(block.attn, "gate", None) is not None:
+                return f"block {index} gates its attention"
+        if not isinstance(vit.patch_drop, nn.Identity):
+            return "it drops patches at random"
+        if vit.global_pool not in POOLINGS:
+            return f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
+        if vit.pool_include_prefix and vit.global_pool != "token":
+            return "its pooling includes class token and registers (pool_include_prefix)"
+        return None
+
+    def embed(self, vit: Any, images: Tensor) -> Tensor:
+        return tokens_of(vit, vit.patch_embed(images))

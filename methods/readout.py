@@ -18,6 +18,8 @@ def chosen_readout(family: Family, vit: nn.Module, tuning: Tuning, recipe: Recip
         reason = "the backbone has no class token"
     elif readout == "prompt_pool" and not tuning.num_prompts:
         reason = "the method has no prompts in the sequence"
+    elif readout == "prompt_pool" and not tuning.touches(len(family.blocks(vit)) - 1):
+        reason = f"behind block {tuning.last_block} there are no prompts to read"
     elif readout == "attn_pool" and family.readout(vit) != "attn_pool":
         reason = "the backbone has no attention pooling"
     if reason:

@@ -238,91 +238,6 @@ class Walk(nn.Module):
         return drop_path(branch, self._drop_path[index], self.training)
 
 
-<<<<<<< HEAD
-    def _readout_rows(self, num_prompts: int) -> slice:
-        """The tokens that the readout reads, where `num_prompts` stand in the sequence."""
-        first_prompt = self.vit.num_prefix_tokens
-        first_patch = first_prompt + num_prompts
-        return {
-            "cls": slice(0, 1),
-            "mean_no_cls": slice(first_prompt, None),
-            "img_pool": slice(first_patch, None),
-            "prompt_pool": slice(first_prompt, first_patch),
-            "attn_pool": slice(first_patch, None),
-        }[self.readout]
-
-    def _features(self, rows: Tensor) -> Tensor:
-        """From the rows that the readout reads, what the head reads."""
-        vit = self.vit
-        if self.readout == "attn_pool":
-            assert vit.attn_pool is not None
-            return vit.fc_norm(vit.attn_pool(vit.norm(rows)))
-        if self.readout == "cls":
-            return vit.fc_norm(vit.norm(rows[:, 0]))
-        if vit.global_pool == "avg":  # timm has put the norm where the pretraining had it
-            return vit.fc_norm(vit.norm(rows).mean(dim=1))
-        return vit.fc_norm(vit.norm(rows.mean(dim=1)))
-
-    def _prepare_final_norm(self) -> None:
-        choice = self.recipe.final_norm
-        if choice == "pretrained_frozen":
-            return
-        norms = [norm for norm in (self.vit.norm, self.vit.fc_norm) if list(norm.parameters())]
-        if not norms:
-            raise ValueError(f"Recipe: final_norm={choice!r}, but the backbone has no final norm")
-        for norm in norms:
-            for name, weight in list(norm.named_parameters()):
-                own = weight.detach().clone().to(tuned_dtype(self.vit))
-                if choice == "fresh_frozen":
-                    own = torch.full_like(weight, 0.0 if name == "bias" else 1.0)
-                setattr(norm, name, nn.Parameter(own, requires_grad=choice == "trainable"))
-
-    def _count_constant_blocks(self) -> int | None:
-        """Blocks that no trained tensor and nothing random changes; None: not even the patches."""
-        vit = self.vit
-        behind_embedding = (vit.blocks, vit.norm, vit.fc_norm, vit.attn_pool)
-        behind = {id(p) for part in behind_embedding if part for p in part.parameters()}
-        if any(p.requires_grad and id(p) not in behind for p in vit.parameters()):
-            return None
-        if self.recipe.drop_path > 0:
-            return 0
-        trained = [
-            index
-            for index, block in enumerate(vit.blocks)
-            if any(p.requires_grad for p in block.parameters())
-        ]
-        return min([self.tuning.first_block, len(vit.blocks), *trained])
-
-
-def _readout(vit: VisionTransformer, tuning: Tuning, recipe: Recipe) -> str:
-    readout = POOLINGS[vit.global_pool] if recipe.readout == "auto" else recipe.readout
-    reason = None
-    if readout == "cls" and not vit.has_class_token:
-        reason = "the backbone has no class token"
-    elif readout == "prompt_pool" and not tuning.num_prompts:
-        reason = "the method has no prompts in the sequence"
-    elif readout == "prompt_pool" and not tuning.touches(len(vit.blocks) - 1):
-        reason = f"behind block {tuning.last_block} there are no prompts to read"
-    elif readout == "attn_pool" and vit.global_pool != "map":
-        reason = "the backbone has no attention pooling"
-    if reason:
-        raise ValueError(f"Recipe: readout={readout!r}, but {reason}")
-    return readout
-
-
-def _head(
-    width: int, num_classes: int, recipe: Recipe, generator: torch.Generator, dtype: torch.dtype
-) -> nn.Linear:
-    head = blank_linear(width, num_classes, dtype=dtype)
-    if recipe.head_init == "prior":
-        nn.init.kaiming_normal_(head.weight, mode="fan_out", generator=generator)
-        nn.init.constant_(head.bias, -math.log(99))
-    else:
-        std = recipe.head_init_std
-        nn.init.trunc_normal_(head.weight, std=std, generator=generator)
-        nn.init.zeros_(head.bias)
-    return head
-=======
 @torch.no_grad()
 def tokens_entering(vit: nn.Module, images: Tensor) -> Iterator[Tensor]:
     """The tokens (B, T, d) that enter each block of the backbone as it is."""
@@ -333,4 +248,3 @@ def tokens_entering(vit: nn.Module, images: Tensor) -> Iterator[Tensor]:
         yield family.enter(vit, index, tokens)
         if index < walk.depth - 1:
             tokens = walk.blocks_until(index + 1, tokens, start=index)
->>>>>>> de414f0 (A family is one file: the walk asks it for the parts of a block)

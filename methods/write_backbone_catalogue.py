@@ -15,8 +15,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from methods.backbone_catalogue import FILE
+from methods.families import check_supported
 from methods.timm_names import MODULES, SUPPORTED
-from methods.walk import check_supported
 
 _INITIAL_VALUES = frozenset(
     ("uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_")

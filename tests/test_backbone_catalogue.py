@@ -11,10 +11,10 @@ import timm
 import torch
 
 from methods import backbone_catalogue
+from methods.assemble import tune
 from methods.backbone_catalogue import architectures, refused
 from methods.backbone_groups import GROUPS, group_of
 from methods.linear import Linear
-from methods.walk import tune
 from methods.write_backbone_catalogue import document
 
 pytestmark = pytest.mark.slow

@@ -6,12 +6,18 @@ are given, and one over an incomplete suite always says so.
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from orchestrator.data.suites import PUBLISHED_SUITES
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.report.collect import StudyReport, SweepReport
-from orchestrator.report.published import PUBLISHED_METRIC, published, published_method
+from orchestrator.report.published import (
+    DAGGER,
+    PUBLISHED_METRIC,
+    PublishedResult,
+    published,
+    published_method,
+)
 from orchestrator.report.wording import percent
 
 PRINTED_MEANS = {
@@ -28,15 +34,17 @@ class Average:
     value: float
     num_tasks: int
     num_expected: int
+    doubtful: bool = False
+    """Whether a number in it is one that should not be leaned on."""
 
     @property
     def complete(self) -> bool:
         return self.num_tasks == self.num_expected
 
     def __str__(self) -> str:
-        """`71.2`, or `68.0 [3/19]` when tasks are missing."""
+        """`71.2`, or `68.0 [3/19]` when tasks are missing; with a dagger where it is doubtful."""
         missing = "" if self.complete else f" [{self.num_tasks}/{self.num_expected}]"
-        return percent(self.value) + missing
+        return percent(self.value) + (DAGGER if self.doubtful else "") + missing
 
 
 def expected_tasks(plan: SweepPlan) -> Mapping[str, str]:
@@ -80,31 +88,48 @@ class MethodColumn:
     space: str
     values: Mapping[str, float]
     expected: Mapping[str, str]
-    printed: Mapping[str, float]
+    printed: Mapping[str, PublishedResult] = field(default_factory=dict)
     """Means as a paper printed them, used where its numbers per task are not known."""
+    doubtful: frozenset[str] = frozenset()
+    """Tasks whose number should not be leaned on."""
 
     def over_tasks(self, group: str | None = None) -> Average | None:
         found = mean_over_tasks(self.values, self.expected, group)
         wanted = [task for task, its in self.expected.items() if group in (None, its)]
+        if found:
+            return replace(found, doubtful=bool(self.doubtful & {*wanted}))
         key = f"mean_{len(wanted)}tasks" if group is None else PRINTED_MEANS.get(group)
-        return found or self._printed(key, len(wanted))
+        return self._printed(len(wanted), key)
 
     def over_groups(self) -> Average | None:
         found = mean_over_groups(self.values, self.expected)
-        if found or len(set(self.expected.values())) < 2:
-            return found
-        printed = [self.printed[key] for key in PRINTED_MEANS.values() if key in self.printed]
-        if len(printed) == len(PRINTED_MEANS):
-            value = statistics.fmean(printed)
-            return Average(
-                value=value, num_tasks=len(self.expected), num_expected=len(self.expected)
-            )
-        return self._printed("mean_3groups", len(self.expected))
-
-    def _printed(self, key: str | None, num_tasks: int) -> Average | None:
-        if key is None or key not in self.printed:
+        if found:
+            return replace(found, doubtful=bool(self.doubtful))
+        if len(set(self.expected.values())) < 2:
             return None
-        return Average(value=self.printed[key], num_tasks=num_tasks, num_expected=num_tasks)
+        each_group = self._printed(len(self.expected), *PRINTED_MEANS.values())
+        return each_group or self._printed(len(self.expected), "mean_3groups")
+
+    @property
+    def told_as_printed(self) -> list[PublishedResult]:
+        """The means of papers that stand in for numbers of tasks."""
+        without = {*self.expected.values()} - {self.expected[task] for task in self.values}
+        keys = [PRINTED_MEANS[group] for group in PRINTED_MEANS if group in without]
+        if not self.values:
+            keys += [f"mean_{len(self.expected)}tasks", *(["mean_3groups"] if keys else [])]
+        return [self.printed[key] for key in keys if key in self.printed]
+
+    def _printed(self, num_tasks: int, *keys: str | None) -> Average | None:
+        """The mean of what stands under these keys, if all of them are known."""
+        found = [self.printed[key] for key in keys if key and key in self.printed]
+        if len(found) < len(keys):
+            return None
+        return Average(
+            value=statistics.fmean(row.accuracy for row in found),
+            num_tasks=num_tasks,
+            num_expected=num_tasks,
+            doubtful=any(row.doubt for row in found),
+        )
 
 
 def val_column(report: SweepReport, space: str) -> MethodColumn:
@@ -120,6 +145,9 @@ def test_column(report: SweepReport, space: str) -> MethodColumn:
 def published_column(report: SweepReport, space: str) -> MethodColumn:
     """What papers report, on the tasks of this sweep; their printed means for a whole suite."""
     column = _column(report, space, lambda study: study.published and study.published.accuracy)
+    of_space = [study for study in report.studies if study.plan.space == space]
+    doubtful = {s.plan.task for s in of_space if s.published and s.published.doubt}
+    column = replace(column, doubtful=frozenset(doubtful))
     tasks = {task.name for task in report.plan.tasks}
     others = [task for task in report.plan.tasks if task.metric != PUBLISHED_METRIC]
     if isinstance(report.published_as, str) or tasks != column.expected.keys() or others:
@@ -127,10 +155,12 @@ def published_column(report: SweepReport, space: str) -> MethodColumn:
     method = published_method(report.plan.parsed_spaces[space])
     keys = (*PRINTED_MEANS.values(), f"mean_{len(column.expected)}tasks", "mean_3groups")
     rows = {key: published(method, *report.published_as, key) for key in keys} if method else {}
-    printed = {key: row.accuracy for key, row in rows.items() if row}
-    return MethodColumn(
-        space=space, values=column.values, expected=column.expected, printed=printed
-    )
+    return replace(column, printed={key: row for key, row in rows.items() if row})
+
+
+def has_published(column: MethodColumn) -> bool:
+    """Whether anything is known: a number of a task, or a mean over the suite."""
+    return bool(column.values or column.printed)
 
 
 def wins(report: SweepReport, space: str, column: Callable[..., MethodColumn]) -> str | None:
@@ -154,5 +184,4 @@ def _column(
         space=space,
         values={task: number for task, number in found.items() if number is not None},
         expected=expected_tasks(report.plan),
-        printed={},
     )

@@ -232,10 +232,6 @@ class SweepReport:
     def has_final(self) -> bool:
         return any(study.test_accuracy is not None for study in self.studies)
 
-    @property
-    def has_published(self) -> bool:
-        return any(study.published for study in self.studies)
-
     @cached_property
     def span(self) -> tuple[datetime, datetime] | None:
         """From the first start to the last end."""

@@ -19,6 +19,9 @@ from orchestrator.training.objective import TOP1
 
 PUBLISHED_IMAGE_SIZE = 224
 
+DAGGER = "†"
+"""Behind a number with a doubt."""
+
 PUBLISHED_METRIC = TOP1.name
 """The metric of all numbers in the file: the protocols of VTAB-1k and FGVC."""
 
@@ -26,6 +29,7 @@ ARCHITECTURES = {
     "vit_small_patch16": "ViT-S/16",
     "vit_base_patch16": "ViT-B/16",
     "vit_large_patch16": "ViT-L/16",
+    "swin_base_patch4_window7": "Swin-B",
 }
 
 

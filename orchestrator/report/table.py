@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from orchestrator.report.averages import (
     MethodColumn,
     expected_tasks,
+    has_published,
     published_column,
     test_column,
     val_column,
@@ -21,7 +22,7 @@ from orchestrator.report.metric_names import (
     task_text,
 )
 from orchestrator.report.prompts_vs_baselines import BASELINES, prompts_against
-from orchestrator.report.published import PUBLISHED_METRIC
+from orchestrator.report.published import DAGGER, PUBLISHED_METRIC
 from orchestrator.report.tested import notes_on_test
 from orchestrator.report.wording import percent
 from orchestrator.support.counted import counted
@@ -30,7 +31,6 @@ from orchestrator.support.uncertainty import CLEAR, EXPLAINED, accuracy_text
 
 INCOMPLETE = "[k/n]: mean over k of n tasks only, not comparable with a mean over all."
 MAJORITY = "majority %: what always answering the most frequent class of these images gives."
-DAGGER = "†"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Table:
 def result_tables(report: SweepReport) -> list[Table]:
     """All tables with results, in the order in which they are read."""
     tables = [best_table(report), method_table(report), val_table(report)]
-    if report.has_final or report.has_published:
+    if report.has_final or any(_any_published(report, space) for space in report.spaces):
         tables.append(test_table(report))
     return tables
 
@@ -181,8 +181,9 @@ def method_table(report: SweepReport) -> Table:
     kinds = [("val", val_column)]
     if report.has_final:
         kinds.append(("test", test_column))
+    is_beside = any(_any_published(report, space) for space in report.spaces)
     columns = ["method", *(f"{kind} mean of {what}" for kind, _ in kinds for what in _BOTH)]
-    if report.has_published:
+    if is_beside:
         columns += [f"published test mean of {what}" for what in _BOTH]
     columns += ["tuned % of backbone", *(f"{kind} wins against full" for kind, _ in kinds)]
     columns += ["complete", "pruned", "failed"]
@@ -191,7 +192,7 @@ def method_table(report: SweepReport) -> Table:
         cells = [space]
         for _, column in kinds:
             cells += _both(column(report, space))
-        if report.has_published:
+        if is_beside:
             cells += _both(published_column(report, space))
         studies = [study for study in report.studies if study.plan.space == space]
         shares = [study.tuned_share for study in studies if study.tuned_share is not None]
@@ -315,7 +316,7 @@ def _share_cells(shares: Mapping[str, float], task: str) -> list[Cell]:
 
 def _share_columns(report: SweepReport, shares: Mapping[str, float]) -> list[MethodColumn]:
     expected = expected_tasks(report.plan)
-    return [MethodColumn(space="", values=shares, expected=expected, printed={})] if shares else []
+    return [MethodColumn(space="", values=shares, expected=expected)] if shares else []
 
 
 _BOTH = ("tasks", "groups")
@@ -326,7 +327,7 @@ def _both(column: MethodColumn) -> list[str]:
 
 
 def _any_published(report: SweepReport, space: str) -> bool:
-    return any(study.published for study in report.studies if study.plan.space == space)
+    return has_published(published_column(report, space))
 
 
 def _test_cells(report: SweepReport, task: str) -> Iterator[Cell]:
@@ -359,6 +360,7 @@ def _published_notes(report: SweepReport) -> Iterator[str]:
     known = [study.published for study in report.studies if study.published]
     for space in report.spaces:
         rows = [s.published for s in report.studies if s.plan.space == space and s.published]
+        rows += published_column(report, space).told_as_printed
         for source in dict.fromkeys(row.source for row in rows):
             yield f"{space}: {source}."
         for doubt in dict.fromkeys(row.doubt for row in rows if row.doubt):

@@ -21,30 +21,45 @@ help:
 quickstart: $(VENV)/installed
 	$(BIN)/orchestrator sweep quickstart
 
-# The tests of clusters and faults mostly wait: they run beside the others. Ctrl-C must reach what
-# runs in the background, for which a shell turns it off.
-define both_halves
-	log=$$(mktemp); \
-	env --default-signal=INT $(BIN)/pytest $(1) tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$log 2>&1 & \
-	waiting=$$!; \
-	$(BIN)/pytest $(1) tests --ignore tests/cluster --ignore tests/faults; others=$$?; \
-	wait $$waiting; waiting=$$?; cat $$log; rm $$log
+# The tests of clusters and faults, and those of services, mostly wait: they run beside the others,
+# each into a file of its own. Ctrl-C must reach what runs in the background, for which a shell
+# turns it off.
+OTHERS := tests --ignore tests/cluster --ignore tests/faults
+SERVICES := ray or mlflow or browser
+define faults_beside
+	faults=$$(mktemp); \
+	env --default-signal=INT $(BIN)/pytest $(1) tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$faults 2>&1 & \
+	first=$$!
+endef
+define services_beside
+	services=$$(mktemp); \
+	env --default-signal=INT $(BIN)/pytest -m "($(1)) and ($(SERVICES))" $(OTHERS) >$$services 2>&1 & \
+	second=$$!
+endef
+define shown
+	wait $$first || failed=1; cat $$faults; rm $$faults; \
+	if [ -n "$$second" ]; then wait $$second || failed=1; cat $$services; rm $$services; fi
 endef
 
 # Marks decide what runs where; pyproject.toml says what each means.
+QUICK := -q -m "not (slow or thorough or ray or mlflow or postgres or browser or cluster or gpu)"
 fast: $(VENV)/installed check
-	@$(call both_halves,-q -m "not (slow or thorough or ray or mlflow or postgres or browser or cluster or gpu)"); \
-	exit $$((others || waiting))
+	@$(call faults_beside,$(QUICK)); \
+	$(BIN)/pytest $(QUICK) $(OTHERS); failed=$$?; \
+	$(shown); exit $$failed
 
 test: $(VENV)/installed check
-	@$(call both_halves,-m "not thorough"); \
-	exit $$((others || waiting))
+	@$(call faults_beside,-m "not thorough"); $(call services_beside,not thorough); \
+	$(BIN)/pytest -m "not (thorough or $(SERVICES))" $(OTHERS); failed=$$?; \
+	$(shown); exit $$failed
 
 # Those of workers come last and alone, since one of them takes all memory.
 test-all: $(VENV)/installed check
-	@$(call both_halves,); \
-	$(BIN)/pytest tests/faults/test_workers.py; workers=$$?; \
-	exit $$((others || waiting || workers))
+	@$(call faults_beside,); $(call services_beside,thorough or not thorough); \
+	$(BIN)/pytest -m "not ($(SERVICES))" $(OTHERS); failed=$$?; \
+	$(shown); \
+	$(BIN)/pytest tests/faults/test_workers.py || failed=1; \
+	exit $$failed
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

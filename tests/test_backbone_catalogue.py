@@ -19,10 +19,18 @@ from methods.write_backbone_catalogue import document
 
 pytestmark = pytest.mark.slow
 
-TINY = {
-    "VisionTransformer": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+_OF_ONE_WIDTH = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 64, "patch_size": 16}
+_OF_STAGES = {
+    "embed_dim": 16,
+    "depths": (2, 2),
+    "num_heads": (2, 4),
+    "window_size": 4,
+    "img_size": 64,
 }
-"""What makes a network of the family small, and leaves it what it is."""
+TINY = {"SwinTransformer": _OF_STAGES, "SwinTransformerV2": _OF_STAGES}
+"""What makes a network of the family small, and leaves it what it is; others are of one width."""
+GROUPED = {"num_kv_heads": (2, 1)}
+"""As many keys and values as queries in one block, fewer in the next."""
 
 
 def test_every_network_of_timm_is_accepted_or_refused_as_it_is_written():
@@ -86,11 +94,11 @@ def test_a_name_stands_where_people_look_for_it(name, title):
 def test_small_ones_of_all_that_are_accepted_give_timms_own_features(family: str):
     seen, apart = set(), {}
     for name in [each.name for each in architectures() if each.family == family]:
-        vit = small(name, TINY[family])
+        vit = small(name, TINY.get(family, _OF_ONE_WIDTH))
         if (structure := structure_of(vit)) in seen:
             continue
         seen.add(structure)
-        image = torch.randn(1, 3, *vit.patch_embed.img_size, dtype=torch.float64)
+        image = torch.randn(1, 3, 64, 64, dtype=torch.float64)
         with torch.no_grad():
             expected = vit.forward_head(vit.forward_features(image), pre_logits=True)
             found = tune(vit, Linear(), num_classes=2).prefix(image)
@@ -104,7 +112,8 @@ def small(name: str, changes: dict) -> torch.nn.Module:
     """In float64, its weights nowhere near zero."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        vit = timm.create_model(name, num_classes=0, img_size=64, patch_size=16, **changes)
+        grouped = GROUPED if "sapiens2" in name else {}
+        vit = timm.create_model(name, num_classes=0, **changes, **grouped)
         for parameter in vit.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
     return vit.requires_grad_(False).eval().double()

@@ -8,6 +8,7 @@ through module hooks. Nothing is left out that the readout does not need.
 from contextlib import ExitStack, contextmanager
 
 import torch
+from timm.layers.drop import drop_path
 from torch import nn
 
 
@@ -30,7 +31,7 @@ def plain_logits(model, images):
                 tokens = torch.cat([tokens[:, :prefix], rows, tokens[:, end:]], dim=1)
                 end = prefix + rows.shape[1]
         before = tokens
-        with _inside(block, tuning, index):
+        with _stochastic_depth(model, block, index), _inside(block, tuning, index):
             tokens = block(tokens)
         if tuning.persistent and index < len(vit.blocks) - 1:
             edited, memory = tuning.between(
@@ -62,6 +63,19 @@ def _mean(vit, rows):
     if vit.global_pool == "avg":
         return vit.fc_norm(vit.norm(rows).mean(dim=1))
     return vit.fc_norm(vit.norm(rows.mean(dim=1)))
+
+
+@contextmanager
+def _stochastic_depth(model, block, index):
+    """The block with the recipe's: what is added to an image's tokens is left out at random."""
+
+    def drop(module, arguments, branch):
+        return drop_path(branch, model._drop_path[index], model.training)
+
+    with ExitStack() as stack:
+        for module in (block.drop_path1, block.drop_path2):
+            stack.callback(module.register_forward_hook(drop).remove)
+        yield
 
 
 @contextmanager

@@ -28,11 +28,11 @@ def tune(
     check_supported(vit)
     recipe = recipe or method.recipe()
     generator = torch.Generator().manual_seed(seed)
-    tuning = method.tuning(vit, generator, images)
     trained = {id(weight) for weight in method.trained_weights(vit)}
+    shared = share(vit, trained, tuned_dtype(vit))
     return TunedViT(
-        share(vit, trained, tuned_dtype(vit)),
-        tuning,
+        shared,
+        method.tuning(shared, generator, images),
         method=method,
         recipe=recipe,
         num_classes=num_classes,

@@ -56,7 +56,11 @@ class Method(Protocol):
         ...
 
     def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> "Tuning":
-        """What it adds to the walk through `vit`, at its initial values."""
+        """What it adds to the walk through `vit`, at its initial values.
+
+        `vit` is the one that is walked: its blocks may be kept and used (in a tuple, so that they
+        are no part of what is tuned), wherever it is moved.
+        """
         ...
 
     def look_at(self, vit: nn.Module, images: Images) -> Images:

@@ -1,6 +1,7 @@
 """Prompt tokens, and how the first of them are drawn."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,14 @@ class Prompts(Tuning):
         if self.training and self.dropout > 0:  # every image has its own mask
             return F.dropout(prompt.expand(batch_size, -1, -1), self.dropout)
         return prompt
+
+
+def per_block(tensors: Sequence[Tensor]) -> nn.Parameter | nn.ParameterList:
+    """One (P, d) for each block as a parameter (blocks, P, d), or where their widths differ as a
+    list of parameters; both give that of a block by its number."""
+    if len({tensor.shape for tensor in tensors}) == 1:
+        return nn.Parameter(torch.stack(list(tensors)))
+    return nn.ParameterList(tensors)
 
 
 def uniform_prompts(vit: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -29,6 +29,8 @@ METHODS = Registry(
         "gatevpt": "methods.gatevpt:GateVPT",
         "lspt": "methods.lspt:LSPT",
         "apt": "methods.apt:APT",
+        "cvpt": "methods.cvpt:CVPT",
+        "vapt": "methods.vapt:VAPT",
         "lora": "methods.lora:LoRA",
         "adapter": "methods.adapter:Adapter",
     }

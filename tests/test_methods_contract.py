@@ -28,6 +28,13 @@ VARIANTS = {
         {"weight": "none", "activation": "softmax", "rank": 0, "use_scale": False},
         {"weight": "none"},
     ],
+    "cvpt": [{"num_tokens": 3, "dropout": 0.0}, {"num_tokens": 60}, {"blocks": "1-1"}],
+    "vapt": [
+        {"blocks": "1-2", "num_tokens": 4},
+        {"kernel": None, "plain_blocks": 2},
+        {"kernel": 3, "num_tokens": 2, "channel_dropout": 0.0, "projector_dropout": 0.0},
+        {"dropout": 0.0, "channel_dropout": 0.0, "projector_dropout": 0.0},
+    ],
     "lora": [{"rank": 2, "alpha": 5}],
     "adapter": [{"position": "mlp", "channel_scale": False}],
     "spt": [
@@ -226,7 +233,9 @@ def test_a_random_draw_happens_in_training_only(case):
     assert model(images).equal(model(images))
     model.train()
     is_random = not model(images).equal(model(images))
-    assert is_random == (getattr(model.method, "dropout", 0) > 0)
+    settings = dataclasses.asdict(model.method)
+    dropped = [share for name, share in settings.items() if name.endswith("dropout")]
+    assert is_random == any([*dropped, model.recipe.drop_path])
     if not model.method.trains_backbone:
         assert not any(module.training for module in model.vit.modules())
 

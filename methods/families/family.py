@@ -58,6 +58,18 @@ class Place(NamedTuple):
 NOWHERE = Place()
 
 
+class AttentionMaps(NamedTuple):
+    """The linear maps on both sides of an attention whose scores are plain products."""
+
+    num_heads: int
+    query_weight: Tensor
+    """(width of all queries, d)."""
+    query_bias: Tensor | None
+    out_weight: Tensor
+    """(d, width of all values)."""
+    out_bias: Tensor | None
+
+
 class Family:
     """One family of backbones. Arguments named `vit` are a backbone, those named `block` one of
     its blocks; tokens are (B, T, d), also where the network itself keeps them as an image."""
@@ -203,6 +215,17 @@ class Family:
         q, k, v = (t.unflatten(-1, (count, -1)).transpose(-3, -2) for t in (q, k, v))
         return block.attn.q_norm(q), block.attn.k_norm(k), v
 
+    def heads_anywhere(
+        self, block: Any, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, width) to (B, heads, T, c), normed, where neither side has a place or a window."""
+        return self.heads(block, q, k, v, NOWHERE)
+
+    def attention_maps(self, block: Any) -> AttentionMaps | None:
+        """The maps of queries and output; None where these, the keys or the values are normed or
+        shared between heads, or the family does not say."""
+        return None
+
     def score_scale(self, block: Any) -> float:
         """The scores are multiplied by it."""
         return block.attn.scale
@@ -269,6 +292,14 @@ class Family:
         if vit.global_pool == "avg":  # timm has put the norm where the pretraining had it
             return vit.fc_norm(vit.norm(rows).mean(dim=1))
         return vit.fc_norm(vit.norm(rows.mean(dim=1)))
+
+
+def plain_maps(attn: Any, query_weight: Tensor, query_bias: Tensor | None) -> AttentionMaps | None:
+    """`Family.attention_maps` of an attention module of timm with these weights of its queries."""
+    norms = (getattr(attn, name, None) for name in ("q_norm", "k_norm", "norm"))
+    if any(norm is not None and not isinstance(norm, nn.Identity) for norm in norms):
+        return None
+    return AttentionMaps(attn.num_heads, query_weight, query_bias, attn.proj.weight, attn.proj.bias)
 
 
 POOLINGS = {"token": "cls", "avg": "mean_no_cls", "map": "attn_pool"}

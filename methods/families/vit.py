@@ -6,7 +6,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from methods.families.family import POOLINGS, Family
+from methods.families.family import POOLINGS, AttentionMaps, Family, plain_maps
 from methods.timm_private import tokens_of
 
 
@@ -31,3 +31,8 @@ class PlainViT(Family):
 
     def embed(self, vit: Any, images: Tensor) -> Tensor:
         return tokens_of(vit, vit.patch_embed(images))
+
+    def attention_maps(self, block: Any) -> AttentionMaps | None:
+        weight, bias = self._fused(block)
+        width = weight.shape[0] // 3
+        return plain_maps(block.attn, weight[:width], None if bias is None else bias[:width])

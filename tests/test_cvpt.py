@@ -1,0 +1,159 @@
+"""CVPT: its definition, the form that absorbs weights into prompts, and the authors' own values."""
+
+import pytest
+import torch
+from reference_vectors import Vectors, equals_published
+from timm.models import VisionTransformer
+from tiny_backbones import FAMILIES, shake, tiny_batch, tiny_vit
+from torch.utils.flop_counter import FlopCounterMode
+
+from methods import METHODS, tune
+from methods.cvpt import _absorbing_pays, absorbed_attention, cross_attention, plain_attention
+from methods.families import family_of
+
+CVPT = METHODS["cvpt"]
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+CASES = ["init_values", "large_values", "tokens_1", "tokens_10", "tokens_3"]
+OTHER_PLACES = {"insert_1", "insert_2", "insert_4", "insert_5"}
+"""Cases that ask the prompts at another place of the block, which the released script does not."""
+
+both_types = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64], ids=["float32", "float64"]
+)
+
+
+def as_published(vectors, case, dtype):
+    method = CVPT(num_tokens=vectors.settings(case)["tokens"])
+    return equals_published(vectors, case, method, {"prompt": "tuning.prompt"}, dtype)
+
+
+@both_types
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_published_code(shared, case, dtype):
+    as_published(Vectors(shared, "methods_2024/cvpt"), case, dtype)
+
+
+@both_types
+@pytest.mark.parametrize("case", ["nine_tokens", "two_tokens"])
+def test_equals_the_published_code_on_values_of_our_own(case, dtype):
+    as_published(Vectors(None, "cvpt"), case, dtype)
+
+
+def test_every_case_is_tried_or_known_to_be_another_method(shared):
+    data = Vectors(shared, "methods_2024/cvpt").data
+    assert {k.split("/")[1] for k in data if k.startswith("case/")} == {*CASES, *OTHER_PLACES}
+
+
+# Written out
+
+
+def asked_by_hand(block, x, p):
+    """Softmax attention of x (B, T, d) to p (P, d) with the weights of a plain block."""
+    attn, c = block.attn, block.attn.head_dim
+    q_weight, k_weight, v_weight = attn.qkv.weight.chunk(3)
+    q_bias, k_bias, v_bias = attn.qkv.bias.chunk(3)
+    q, k, v = x @ q_weight.T + q_bias, p @ k_weight.T + k_bias, p @ v_weight.T + v_bias
+    said = []
+    for head in range(attn.num_heads):
+        own = slice(head * c, head * c + c)
+        scores = q[..., own] @ k[:, own].T / c**0.5
+        said.append(scores.softmax(-1) @ v[:, own])
+    return torch.cat(said, dim=-1) @ attn.proj.weight.T + attn.proj.bias
+
+
+def test_tokens_ask_the_prompts_between_attention_and_mlp():
+    images, _ = tiny_batch(torch.float64)
+    vit = tiny_vit(dtype=torch.float64)
+    model = shake(tune(vit, CVPT(num_tokens=4), num_classes=5)).eval()
+    x = vit._pos_embed(vit.patch_embed(images))
+    for block, prompt in zip(vit.blocks, model.tuning.prompt, strict=True):
+        x = x + block.attn(block.norm1(x))
+        x = x + asked_by_hand(block, x, prompt)
+        x = x + block.mlp(block.norm2(x))
+    torch.testing.assert_close(model(images), model.head(vit.norm(x)[:, 0]), **EXACT)
+
+
+@pytest.mark.parametrize("shape", [(4, 24), (6, 4, 24)], ids=["shared", "per image"])
+def test_absorbed_weights_change_nothing(shape):
+    generator = torch.Generator().manual_seed(0)
+    block = tiny_vit(dtype=torch.float64).blocks[1]
+    family = family_of(tiny_vit())
+    x, cotangent = torch.randn(2, 6, 17, 24, generator=generator, dtype=torch.float64)
+    p = torch.randn(shape, generator=generator, dtype=torch.float64)
+    found = {}
+    for form in ("absorbed", "plain"):
+        asking, asked = x.clone().requires_grad_(), p.clone().requires_grad_()
+        if form == "absorbed":
+            out = absorbed_attention(family, block, family.attention_maps(block), asking, asked)
+        else:
+            out = plain_attention(family, block, asking, asked)
+        found[form] = (out, *torch.autograd.grad((out * cotangent).sum(), (asking, asked)))
+    torch.testing.assert_close(found["absorbed"], found["plain"], **EXACT)
+    prompts = p.expand(6, -1, -1) if p.ndim == 2 else p
+    rows = [asked_by_hand(block, *pair) for pair in zip(x, prompts, strict=True)]
+    torch.testing.assert_close(found["plain"][0], torch.stack(rows), **EXACT)
+
+
+@pytest.mark.parametrize("family_name", FAMILIES)
+def test_weights_are_absorbed_only_where_scores_are_plain_products(family_name):
+    vit = tiny_vit(family_name)
+    absorbs = family_of(vit).attention_maps(vit.blocks[0]) is not None
+    assert absorbs == (family_name != "normed")
+
+
+# What it costs
+
+
+def flops(action):
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
+
+
+@pytest.fixture(scope="module")
+def vit_base():
+    with torch.device("meta"):
+        return VisionTransformer(depth=1, num_classes=0).requires_grad_(False).eval()
+
+
+def test_ten_prompts_cost_three_percent_of_a_block(vit_base):
+    block = vit_base.blocks[0]
+    x, p = (torch.empty(shape, device="meta") for shape in ((64, 197, 768), (10, 768)))
+    family = family_of(vit_base)
+    whole = flops(lambda: block(x))
+    assert flops(lambda: cross_attention(family, block, x, p)) / whole < 0.03
+    assert flops(lambda: plain_attention(family, block, x, p)) / whole > 0.15
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("num_tokens", [1, 197])
+@pytest.mark.parametrize("num_prompts", [1, 10, 63, 64, 70, 200])
+def test_the_cheaper_form_is_taken(vit_base, num_prompts, num_tokens, per_image):
+    """For a batch so large that what is done once per step does not count."""
+    batch = 20_000
+    family, block = family_of(vit_base), vit_base.blocks[0]
+    maps = family.attention_maps(block)
+    shape = (batch, num_prompts, 768) if per_image else (num_prompts, 768)
+    p = torch.empty(shape, device="meta")
+    x = torch.empty(batch, num_tokens, 768, device="meta")
+    absorbed = flops(lambda: absorbed_attention(family, block, maps, x, p))
+    # Shared keys and values are counted once by the one, and for every image by the other.
+    plain = flops(lambda: plain_attention(family, block, x, p))
+    assert _absorbing_pays(maps, num_tokens, p) == (absorbed < plain)
+
+
+# The start
+
+
+def test_prompts_start_within_xavier_s_bound_over_blocks_and_prompts():
+    prompt = tune(tiny_vit(), CVPT(num_tokens=400), num_classes=5).tuning.prompt
+    bound = (6 / ((400 + 3) * 24)) ** 0.5
+    assert prompt.abs().max() <= bound
+    assert prompt.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+
+
+def test_the_recipe_is_the_released_one():
+    recipe = CVPT().recipe()
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 1e-3, 0.05)
+    assert (recipe.batch_size, recipe.drop_path, recipe.final_lr) == (32, 0.1, 1e-5)
+    assert not recipe.scale_lr and CVPT().dropout == 0.1

@@ -1,14 +1,15 @@
-"""Frozen Vision Transformers, by timm name or from a file.
+"""Frozen Vision Transformers, by timm name, from a file, or from a folder in the hub's format.
 
 A name is timm's, with the pretraining behind a dot: `vit_base_patch16_224.mae`. With a file the
-tag still says how to read the features and normalise the images; `moco_v3` is a tag of ours.
+tag still says how to read the features and normalise the images; `moco_v3` is a tag of ours. Or it
+says where the folder is whose config.json names the network: `hf-hub:OWNER/NAME`, `local-dir:PATH`.
 """
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from methods.backbone_names import MOCO_V3, pretrained_config, split_name
+from methods.backbone_names import MOCO_V3, outline, pretrained_config, split_name
+from methods.build_arguments import Arguments, Value, as_typed, built_with
 from methods.families import check_supported, family_of
+from methods.hub_models import HubModel, commit_of, folder_of, read_config
+from methods.hub_names import HubName, hub_name
 from methods.network import Network, make_network, network_of
 from methods.timm_names import QUICKSTART
 from methods.weights.configs import take_configs
@@ -35,6 +39,14 @@ from methods.weights.reading import read_weights
 from methods.weights.recipes import Recipe, recipe_of
 from methods.weights.remarks import take_remarks
 from methods.weights.timm_own import in_timms_names
+
+OF_HUB_MODELS = {
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+}
+"""What timm takes where the config.json of a model does not say."""
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -63,6 +75,12 @@ class Backbone:
     num_parameters: int
     network: Network
     """Heads, activation and norm epsilon, which no tensor shows."""
+    architecture: str
+    """timm's name of what was built."""
+    arguments: Arguments
+    """What it was built with beside its name."""
+    revision: str | None = None
+    """The commit of the hub's repository; None elsewhere."""
     part: str | None = None
     """Which of the networks in the file; None without a file."""
     other_parts: tuple[str, ...] = ()
@@ -82,6 +100,12 @@ class Decided:
     asked."""
     part: str | None = None
     """The part of the file that was meant; None: chosen by the rules."""
+    architecture: str | None = None
+    """Of a model of the hub or a folder: what its config.json said."""
+    arguments: Arguments = field(default_factory=dict)
+    """All that it was built with, those of a config.json among them."""
+    revision: str | None = None
+    """The commit that a model of the hub was of."""
 
 
 def load_backbone(
@@ -90,42 +114,76 @@ def load_backbone(
     weights: Path | None = None,
     image_size: int | None = None,
     pretrained: bool = True,
+    arguments: Arguments | None = None,
     decided: Decided | None = None,
 ) -> Backbone:
-    """A frozen ViT by its timm name.
+    """A frozen ViT by its timm name, or as `hf-hub:OWNER/NAME` or `local-dir:FOLDER`.
 
     Weights come from `weights` (a file or a hub's folder; docs/weights.md says which are read),
-    else from timm's hub, else, where `pretrained` is false, from chance. Position embeddings are
-    resampled for `image_size`.
+    else from where the name says, timm's hub as a rule; else, where `pretrained` is false, from
+    chance. Position embeddings are resampled for `image_size`. `arguments` are those of timm's
+    constructor beyond what the name says; of an earlier load `decided` has all.
     """
     weights = None if weights is None else Path(weights)
+    given = decided.arguments if decided else arguments or {}
+    asked = _Asked(
+        weights=weights,
+        image_size=image_size,
+        pretrained=pretrained,
+        arguments=given,
+        said=given,
+        decided=decided,
+    )
     if name == QUICKSTART:
-        return _load_quickstart(weights, image_size, decided)
+        if asked.arguments:
+            raise ValueError(f"{name}: is built as it is; --backbone-args are for networks of timm")
+        return _load_quickstart(asked)
+    if (of_hub := hub_name(name)) is not None:
+        return _load_from_hub(of_hub, asked)
     architecture, tag = split_name(name)
     name = f"{architecture}.{tag}" if tag else architecture
     config = _image_config(architecture, tag)
-    image_size = image_size or int(config["input_size"][-1])
-    from_hub = pretrained and weights is None
-    if from_hub and tag == MOCO_V3:
+    from_timm = pretrained and weights is None
+    if from_timm and tag == MOCO_V3:
         raise ValueError(f"{name}: timm has no MoCo-v3 weights; give a file")
-    vit = _create(name if from_hub else architecture, image_size, from_hub)
+    vit = _create(
+        name if from_timm else architecture,
+        asked.image_size or int(config["input_size"][-1]),
+        from_timm,
+        asked.arguments,
+        asked.said,
+    )
     own = network_of(vit)
     if weights is None:
         if tag == "mae":
             _read_as_mae(vit)
-        pretraining = (tag or config["tag"]) if from_hub else "random"
-        return _finish(vit, name, pretraining, None, config, own)
-    about = _load_file(vit, weights, name, decided)
+        pretraining = (tag or config["tag"]) if from_timm else "random"
+        return _finish(vit, name, pretraining, asked, config, own)
+    about = _load_file(vit, weights, name, asked)
     if tag == "mae":
         _read_as_mae(vit)
     config, normalised_by = _images(config, tag, about)
     return dataclasses.replace(
-        _finish(vit, name, tag or "file", weights, config, own),
+        _finish(vit, name, tag or "file", asked, config, own),
         part=about.part,
         other_parts=about.other_parts,
         assumed=about.assumed,
         normalised_by=normalised_by,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What `load_backbone` was given."""
+
+    weights: Path | None
+    image_size: int | None
+    pretrained: bool
+    arguments: Arguments
+    """All that the network is built with beside its name."""
+    said: Arguments
+    """Those of them that the user gave."""
+    decided: Decided | None
 
 
 def parts_of(weights: Path) -> tuple[str, ...]:
@@ -137,18 +195,19 @@ def _finish(
     vit: VisionTransformer,
     name: str,
     pretraining: str,
-    weights: Path | None,
+    asked: _Asked,
     config: dict,
     own: Network,
+    architecture: str | None = None,
 ) -> Backbone:
-    """`own` is the network that timm builds under the name."""
+    """`own` is the network that timm builds, before a file says of heads and the like."""
     vit.requires_grad_(False).eval()
     return Backbone(
         vit=vit,
         name=name,
         pretraining=pretraining,
-        weights=weights,
-        weights_sha256=_content_hash(vit, own),
+        weights=asked.weights,
+        weights_sha256=_content_hash(vit, own, asked.arguments),
         image_size=family_of(vit).image_size(vit)[0],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
@@ -157,10 +216,20 @@ def _finish(
         readout=family_of(vit).readout(vit),
         num_parameters=sum(p.numel() for p in vit.parameters()),
         network=network_of(vit),
+        architecture=architecture or name.partition(".")[0],
+        arguments=asked.arguments,
     )
 
 
-def _content_hash(vit: VisionTransformer, own: Network) -> str:
+_SEEN_IN_TENSORS = {
+    *("patch_size", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "proj_bias", "qk_norm"),
+    *("scale_attn_norm", "scale_mlp_norm", "init_values", "class_token", "reg_tokens", "pre_norm"),
+    *("final_norm", "fc_norm", "pos_embed", "dynamic_img_size"),
+}
+"""Arguments that names and shapes of tensors tell, or that change no feature."""
+
+
+def _content_hash(vit: VisionTransformer, own: Network, arguments: Arguments) -> str:
     digest = hashlib.sha256()
     for key, tensor in sorted(vit.state_dict().items()):
         if key == "pos_embed":
@@ -169,6 +238,8 @@ def _content_hash(vit: VisionTransformer, own: Network) -> str:
         digest.update(tensor.detach().contiguous().cpu().numpy().data)
     if (network := network_of(vit)) != own:
         digest.update(str(network).encode())
+    if others := {k: v for k, v in arguments.items() if k not in _SEEN_IN_TENSORS}:
+        digest.update(json.dumps(others, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -178,24 +249,21 @@ def save_frozen(backbone: Backbone, path: Path) -> None:
     safetensors.torch.save_file(state, path, metadata={"pretraining": backbone.pretraining})
 
 
-def load_frozen(name: str, path: Path, *, image_size: int, network: Network | None) -> Backbone:
-    """The backbone that `save_frozen` wrote: nothing is fetched, renamed or resampled again.
-
-    `network` is what was decided when its file was read; None: as timm builds it.
-    """
-    outline = load_backbone(name, image_size=image_size, pretrained=False)
-    own = network_of(outline.vit)
+def load_frozen(name: str, path: Path, *, image_size: int, decided: Decided) -> Backbone:
+    """The backbone that `save_frozen` wrote: nothing is fetched, renamed or resampled again."""
+    empty = load_backbone(name, image_size=image_size, pretrained=False, decided=decided)
+    own = network_of(empty.vit)
     with safetensors.safe_open(path, "pt") as file:
         pretraining = file.metadata()["pretraining"]
-    outline.vit.load_state_dict(safetensors.torch.load_file(path))
-    if network is not None:
-        make_network(outline.vit, network)
+    empty.vit.load_state_dict(safetensors.torch.load_file(path))
+    if decided.network is not None:
+        make_network(empty.vit, decided.network)
     return dataclasses.replace(
-        outline,
+        empty,
         pretraining=pretraining,
         weights=path,
-        weights_sha256=_content_hash(outline.vit, own),
-        network=network_of(outline.vit),
+        weights_sha256=_content_hash(empty.vit, own, decided.arguments),
+        network=network_of(empty.vit),
     )
 
 
@@ -211,18 +279,39 @@ def _image_config(architecture: str, tag: str) -> dict[str, Any]:
     return pretrained_config(architecture, tag)
 
 
-def _create(name: str, image_size: int, from_hub: bool) -> VisionTransformer:
+def _create(
+    name: str, image_size: int, from_timm: bool, arguments: Arguments, said: Arguments
+) -> VisionTransformer:
+    """`said` are those of the arguments that the user gave, the others are of a config.json."""
+
     def create(**options: Any) -> nn.Module:
         return timm.create_model(name, num_classes=0, **options)
 
+    options: dict[str, Any] = {}
+    if arguments:
+        plain = outline(name.partition(".")[0])
+        kind = VisionTransformer if plain is None else type(plain)
+        of_config = {k: v for k, v in arguments.items() if k not in said}
+        options = {
+            **built_with(of_config, kind, source="config.json: model_args"),
+            **built_with(said, kind, source="--backbone-args"),
+        }
     with torch.device("meta"):  # nothing is allocated or fetched before the model is known to fit
-        outline = create()
+        try:
+            sketch = create(**options)
+        except Exception as error:  # timm's constructors raise many kinds
+            if not arguments:
+                raise
+            raise ValueError(
+                f"{name}: cannot be built with {as_typed(arguments)}:"
+                f" {str(error) or type(error).__name__}"
+            ) from error
     try:
-        check_supported(outline)
+        check_supported(sketch)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    assert isinstance(outline, VisionTransformer)
-    patch = outline.patch_embed.patch_size[0]
+    assert isinstance(sketch, VisionTransformer)
+    patch = sketch.patch_embed.patch_size[0]
     if image_size < patch or image_size % patch:
         below = max(image_size // patch, 1) * patch
         raise ValueError(
@@ -231,12 +320,12 @@ def _create(name: str, image_size: int, from_hub: bool) -> VisionTransformer:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if not from_hub:
-            vit = create(img_size=image_size)
+        if not from_timm:
+            vit = create(img_size=image_size, **options)
         else:
             try:
                 _ask_hub(name)
-                vit = create(img_size=image_size, pretrained=True)
+                vit = create(img_size=image_size, pretrained=True, **options)
             except Exception as error:  # timm, its hub client and its transports raise many kinds
                 raise ValueError(
                     f"{name}: timm could not get pretrained weights"
@@ -263,6 +352,72 @@ def _read_as_mae(vit: VisionTransformer) -> None:
     vit.fc_norm, vit.norm = vit.norm, nn.Identity()
 
 
+# From a folder in the hub's format, here or there
+
+
+def _load_from_hub(name: HubName, asked: _Asked) -> Backbone:
+    """A model whose config.json says what is built, unless an earlier load has decided it."""
+    weights, revision, decided = asked.weights, None, asked.decided
+    if weights is None and asked.pretrained:
+        pinned = decided.revision if decided else None
+        weights = folder_of(dataclasses.replace(name, revision=pinned or name.revision))
+        revision = commit_of(name, weights)
+    images, pooled = {}, ""
+    if decided is not None and decided.architecture is not None:
+        architecture = decided.architecture
+    elif weights is None:
+        raise ValueError(f"{name}: without its config.json it is not known what is built")
+    else:
+        model = read_config(weights)
+        architecture, images = _architecture(model), model.images
+        found, pooled = _with_pooling(architecture, {**model.arguments, **asked.said}, model.config)
+        asked = dataclasses.replace(asked, arguments=found)
+    config = {**_image_config(architecture, ""), **OF_HUB_MODELS, **images}
+    image_size = asked.image_size or int(config["input_size"][-1])
+    vit = _create(architecture, image_size, False, asked.arguments, asked.said)
+    own = network_of(vit)
+    if weights is None:
+        return _finish(vit, str(name), "random", asked, config, own, architecture)
+    about = _load_file(vit, weights, architecture, asked)
+    config, normalised_by = _images(config, "", about)
+    if not (about.hints.mean and about.hints.std):
+        normalised_by = "timm's default for models of the hub; config.json does not say"
+    backbone = _finish(vit, str(name), name.place, asked, config, own, architecture)
+    return dataclasses.replace(
+        backbone,
+        # What was fetched is found again by its commit, a folder by its place.
+        weights=None if revision else weights,
+        revision=revision,
+        part=about.part,
+        other_parts=about.other_parts,
+        assumed=about.assumed + pooled,
+        normalised_by=normalised_by,
+    )
+
+
+def _architecture(model: HubModel) -> str:
+    try:
+        architecture, _ = split_name(model.architecture)
+    except ValueError as error:
+        raise ValueError(f"{model.config}: {error}") from error
+    return architecture
+
+
+def _with_pooling(
+    architecture: str, arguments: Arguments, config: Path
+) -> tuple[dict[str, Value], str]:
+    """The arguments with a pooling where there is none, as of Virchow2, whose users read what they
+    like; and what to say of it. The tensors are the same."""
+    if arguments.get("global_pool") != "":
+        return dict(arguments), ""
+    plain = outline(architecture)
+    if arguments.get("class_token", getattr(plain, "has_class_token", False)):
+        pooling, read = {"global_pool": "token"}, "the class token"
+    else:
+        pooling, read = {"global_pool": "avg", "fc_norm": False}, "the mean of the patches"
+    return {**arguments, **pooling}, f"; {config.name} pools nothing: {read} is read"
+
+
 # From a file
 
 
@@ -277,9 +432,10 @@ class _About:
     recipe: Recipe | None
 
 
-def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided | None) -> _About:
+def _load_file(vit: VisionTransformer, path: Path, name: str, asked: _Asked) -> _About:
     """Fill `vit` with the weights of a file and make it their network, or say what does not fit."""
     content = in_timms_names(read_weights(path), vit)
+    decided = asked.decided
     part = decided.part if decided else None
     chosen = choose(content, lambda found: _has_size_of(vit, found), part)
     layout = chosen.network.layout
@@ -289,7 +445,7 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided |
         raise ValueError(f"{path}: {error}") from error
     hints = Hints()
     recipe = recipe_of(name.partition(".")[2], chosen, converted)
-    state = fitted(converted.state, vit, name, path, layout)
+    state = fitted(converted.state, vit, name, path, layout, asked.arguments, asked.said)
     if decided is None:
         patch = _patch_size(converted.state, vit)
         take_remarks(hints, content, width=vit.embed_dim, patch=patch)
@@ -309,6 +465,7 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, decided: Decided |
             converted=converted,
             hints=hints,
             recipe=recipe,
+            arguments=asked.said,
         )
     else:
         network, assumed = decided.network, ""
@@ -365,9 +522,8 @@ def _images(config: dict[str, Any], tag: str, about: _About) -> tuple[dict[str, 
 # From the package
 
 
-def _load_quickstart(
-    weights: Path | None, image_size: int | None, decided: Decided | None
-) -> Backbone:
+def _load_quickstart(asked: _Asked) -> Backbone:
+    weights, image_size = asked.weights, asked.image_size
     description = _ASSETS / f"{QUICKSTART}.json"
     if not description.is_file():
         raise ValueError(f"{QUICKSTART}: {description.name} is not part of this installation")
@@ -375,7 +531,7 @@ def _load_quickstart(
     keys = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     vit = VisionTransformer(num_classes=0, **{key: config[key] for key in keys})
     own = network_of(vit)
-    about = _load_file(vit, weights or _ASSETS / f"{QUICKSTART}.safetensors", QUICKSTART, decided)
+    about = _load_file(vit, weights or _ASSETS / f"{QUICKSTART}.safetensors", QUICKSTART, asked)
     if image_size is not None and image_size != config["img_size"]:
         if image_size % config["patch_size"]:
             raise ValueError(
@@ -384,7 +540,7 @@ def _load_quickstart(
             )
         vit.set_input_size((image_size, image_size))
     config = {"interpolation": "bicubic", "crop_pct": 1.0, **config}
-    backbone = _finish(vit, QUICKSTART, "quickstart", weights, config, own)
+    backbone = _finish(vit, QUICKSTART, "quickstart", asked, config, own)
     if weights is None:
         return backbone
     return dataclasses.replace(

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from methods.checks import did_you_mean
+from methods.hub_names import hub_name, refuse_absent_folder
 
 QUICKSTART = "vit_quickstart"
 """The small ViT that comes with this package."""
@@ -38,9 +39,8 @@ def unknown_backbone(name: str) -> str:
     plain = plain_name(name)
     if "/" in plain:
         hint = (
-            "it looks like a model of the Hugging Face hub: download its folder and give it as"
-            " the weights, with timm's name of the architecture as the backbone"
-            " (vit_base_patch16_224)"
+            "it looks like a model of the Hugging Face hub, which is named"
+            f" hf-hub:{plain}; a folder in the hub's format is named local-dir:FOLDER"
         )
     else:
         ours = [*plain_vits_in_files(), QUICKSTART]
@@ -49,7 +49,12 @@ def unknown_backbone(name: str) -> str:
 
 
 def refuse_unknown_backbone(name: str) -> None:
-    """ValueError where no file of timm names it. It is quick, and may let a wrong name pass."""
+    """ValueError where no file of timm names it. It is quick, and may let a wrong name pass.
+
+    Of a folder on this disk it is looked whether it is there; the hub is not asked.
+    """
+    if (of_hub := hub_name(name)) is not None:
+        return refuse_absent_folder(of_hub)
     architecture = plain_name(name).partition(".")[0]
     if architecture == QUICKSTART or "timm" in sys.modules or not plain_vits_in_files():
         return

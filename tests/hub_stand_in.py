@@ -22,6 +22,10 @@ class Hub:
         """So many blocks are sent, then the server answers 403."""
         self.damaged = False
         """Send other bytes than were announced."""
+        self.gated: set[str] = set()
+        """Repositories whose files are for those alone who were let in."""
+        self.tokens: set[str] = set()
+        """As whom was asked."""
         self.url = ""
 
 
@@ -32,7 +36,18 @@ def running_hub() -> Iterator[Hub]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_HEAD(self) -> None:
+            if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._path()):
+                return self._send_of_model(match[1], match[2], match[3])
+            return self._reply(404, b"")
+
         def do_GET(self) -> None:
+            if match := re.fullmatch(
+                r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", self._path()
+            ):
+                return self._describe_model(match[1], match[2] or "main")
+            if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._path()):
+                return self._send_of_model(match[1], match[2], match[3])
             if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(/revision/.*)?", self._path()):
                 return self._json({"id": match[1], "sha": REVISION, "siblings": []})
             if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/[^/]+/?", self._path()):
@@ -40,6 +55,37 @@ def running_hub() -> Iterator[Hub]:
             if match := re.fullmatch(rf"/datasets/(.+)/resolve/{REVISION}/(.+)", self._path()):
                 return self._send(hub.files[f"{match[1]}/{match[2]}"])
             return self._reply(404, b"")
+
+        def _describe_model(self, repository: str, revision: str) -> None:
+            files = [key for key in hub.files if key.startswith(f"{repository}/")]
+            if not files:
+                return self._refuse(401, "RepoNotFound")
+            if revision not in ("main", REVISION):
+                return self._refuse(404, "RevisionNotFound")
+            names = [{"rfilename": key.removeprefix(f"{repository}/")} for key in files]
+            self._json({"id": repository, "sha": REVISION, "siblings": names})
+
+        def _send_of_model(self, repository: str, revision: str, name: str) -> None:
+            if sent := self.headers["Authorization"]:
+                hub.tokens.add(sent)
+            if repository in hub.gated:
+                return self._refuse(403, "GatedRepo")
+            data = hub.files.get(f"{repository}/{name}")
+            if data is None:
+                return self._refuse(404, "EntryNotFound")
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", REVISION)
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data)
+
+        def _refuse(self, status: int, code: str) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))

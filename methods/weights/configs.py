@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from methods.build_arguments import of_features
 from methods.network import activation_named
 from methods.weights.hints import (
     ACTIVATION,
@@ -150,10 +151,12 @@ def _is_number(value: Any) -> bool:
 def _take_config(hints: Hints, settings: _Settings) -> None:
     """transformers' config.json, or that of timm's own hub models."""
     if "architecture" in settings:
-        hints.architectures.append(settings.hint(settings.text("architecture", "")))
+        options = settings.inner("model_args")
+        named = settings.hint(settings.text("architecture", ""))
+        hints.architectures.append(replace(named, arguments=of_features(options.values)))
         images = "pretrained_cfg" in settings
         _take_images(hints, settings.inner("pretrained_cfg") if images else settings)
-        _take_model_args(hints, settings.inner("model_args"))
+        _take_model_args(hints, options)
         return
     if "model_type" not in settings:
         return

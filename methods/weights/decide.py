@@ -11,6 +11,7 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from methods.backbone_names import has_tensors, outline, present_name, tags_of
+from methods.build_arguments import Arguments, built_with
 from methods.network import ACTIVATIONS, Network, network_of
 from methods.weights.hints import Hint, Hints, Standing
 from methods.weights.layouts import OPENAI_CLIP, TIMM, TRANSFORMERS_CLIP, Converted, Layout
@@ -20,6 +21,8 @@ from methods.weights.recipes import AMBIGUOUS, Recipe
 logger = logging.getLogger(__name__)
 
 _FIELDS = ("num_heads", "activation", "norm_eps")
+_ARGUMENTS = {"num_heads": "num_heads", "activation": "act_layer"}
+"""What timm calls the argument that says it."""
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}
 """Numbers that OpenAI's own CLIP files carry, and no others."""
 
@@ -33,23 +36,29 @@ def decide_network(
     converted: Converted,
     hints: Hints,
     recipe: Recipe | None,
+    arguments: Arguments,
 ) -> tuple[Network, str]:
     """The network of the file, and in one line what it is and from where that is known.
 
+    `arguments` are those that the user gave: what they say is not asked of the file.
     ValueError where the file contradicts itself, is of another architecture than the backbone,
     leaves open what its family does in more than one way, or has a number that is not this
     network's and may be another module's.
     """
     own = network_of(vit)
     architecture, _, tag = name.partition(".")
-    _check_architectures(hints.architectures, vit, architecture, path)
+    _check_architectures(hints.architectures, vit, architecture, path, arguments)
     by_name = [
         (network_of(there), f"{hint.source} says {hint.value!r}")
         for hint in hints.architectures
-        if (known := present_name(hint.value)) and (there := outline(known)) is not None
+        if (known := present_name(hint.value))
+        and (there := _outline(known, hint, arguments, path)) is not None
     ]
     network, words = own, []
     for key in _FIELDS:
+        if _ARGUMENTS.get(key) in arguments:
+            words.append((key, getattr(own, key), f"--backbone-args {_ARGUMENTS[key]}"))
+            continue
         said: list[Hint] = getattr(hints, key)
         stated = [hint for hint in said if hint.standing is not Standing.LOOSE]
         stated += [Hint(value=getattr(n, key), source=source) for n, source in by_name]
@@ -71,6 +80,25 @@ def decide_network(
         words.append((key, value, source))
     _check_numbers(network, vit, path)
     return network, _line(words)
+
+
+def _outline(known: str, hint: Hint, arguments: Arguments, path: Path) -> VisionTransformer | None:
+    """The network of a name that was said of the file, built as was said, too."""
+    plain = outline(known)
+    if plain is None or not (hint.arguments or arguments):
+        return plain
+    said = {name: value for name, value in hint.arguments.items() if name not in arguments}
+    source = f"{path.with_name(hint.source)}: model_args"
+    options = {
+        **built_with(said, type(plain), source=source),
+        **built_with(arguments, type(plain), source="--backbone-args"),
+    }
+    try:
+        return outline(known, **options)
+    except Exception as error:  # timm's constructors raise many kinds
+        raise ValueError(
+            f"{path.with_name(hint.source)}: {known} cannot be built: {error}"
+        ) from error
 
 
 def check_shape_hints(hints: Hints, *, path: Path, patch: int, depth: int, width: int) -> None:
@@ -181,7 +209,11 @@ def _check_loose(
 
 
 def _check_architectures(
-    stated: Iterable[Hint], vit: VisionTransformer, architecture: str, path: Path
+    stated: Iterable[Hint],
+    vit: VisionTransformer,
+    architecture: str,
+    path: Path,
+    arguments: Arguments,
 ) -> None:
     """The file may name its own architecture, and it must be a ViT like the backbone.
 
@@ -191,7 +223,7 @@ def _check_architectures(
         known = present_name(hint.value)
         if known is None:
             continue
-        there = outline(known)
+        there = _outline(known, hint, arguments, path)
         if there is None and hint.standing is not Standing.CONFIG and not has_tensors(known, vit):
             logger.warning(
                 "%s: %s says %r, its tensors are those of a %s: the tensors are believed",

@@ -10,7 +10,9 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from methods.backbone_names import outline, plain_vits
+from methods.build_arguments import Arguments
 from methods.families import check_supported
+from methods.weights.arguments_of import arguments_that_fit
 from methods.weights.layouts import JAX, Layout
 
 _ELSEWHERE = (
@@ -32,18 +34,28 @@ _MANY = 5
 
 
 def fitted(
-    state: dict[str, Tensor], vit: VisionTransformer, name: str, path: Path, layout: Layout
+    state: dict[str, Tensor],
+    vit: VisionTransformer,
+    name: str,
+    path: Path,
+    layout: Layout,
+    arguments: Arguments,
+    said: Arguments,
 ) -> dict[str, Tensor]:
-    """The state as `vit` takes it, positions resampled for its images.
+    """The state as `vit`, built with `arguments`, takes it, positions resampled for its images.
 
-    ValueError says in numbers what differs, and which backbone of timm it would fit.
+    Those of them that the user `said` are named where more would make it fit.
+
+    ValueError says in numbers what differs, and which arguments or backbone of timm it would fit.
     """
+    architecture = name.partition(".")[0]
     state = _as_this_vit_writes_it(state, vit, reads_mean=name.endswith(".mae"))
     is_flexible = name.startswith("flexivit")  # trained to have its patches resampled
     if differences := _differences(state, vit, is_flexible):
         raise ValueError(
-            f"{path}: not the weights of this ViT ({name.partition('.')[0]}):"
+            f"{path}: not the weights of this ViT ({architecture}):"
             f" {'; '.join(differences)}{_suggestion(state)}"
+            f"{arguments_that_fit(state, vit, architecture, arguments, said)}"
         )
     expected = vit.state_dict()
     resample = ("bilinear", False) if layout is JAX else ("bicubic", True)  # as timm does

@@ -1,5 +1,6 @@
 """What is said about a network beside its tensors, and how far it may be believed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -23,6 +24,8 @@ class Hint:
     value: Any
     source: str
     standing: Standing = Standing.CONFIG
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of an architecture: what it is built with beside its name."""
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from methods.weights.kinds import kind_of, refuse_absent, sharded_reason
 from methods.weights.pickles import read_pickle
 
-_FOLDER_FILES = (
+WEIGHTS_OF_FOLDERS = (
     "model.safetensors",
     "pytorch_model.bin",
     "open_clip_model.safetensors",
@@ -67,7 +67,7 @@ def read_weights(path: Path) -> Content:
 
 
 def _file_of_folder(folder: Path) -> Path:
-    for name in _FOLDER_FILES:
+    for name in WEIGHTS_OF_FOLDERS:
         if (folder / name).is_file():
             return folder / name
     names = sorted(file.name for file in folder.iterdir())
@@ -75,13 +75,13 @@ def _file_of_folder(folder: Path) -> Path:
         raise ValueError(f"{folder}: {sharded_reason()}")
     shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "nothing"
     raise ValueError(
-        f"{folder}: is a folder without {_FOLDER_FILES[0]} or {_FOLDER_FILES[1]}; it holds {shown}"
+        f"{folder}: is a folder without {' or '.join(WEIGHTS_OF_FOLDERS[:2])}; it holds {shown}"
     )
 
 
 def _configs_beside(path: Path) -> dict[str, Any]:
     """The hub's descriptions, where the file bears one of the hub's names."""
-    if path.name not in _FOLDER_FILES:
+    if path.name not in WEIGHTS_OF_FOLDERS:
         return {}
     found = {}
     for name in _CONFIGS:

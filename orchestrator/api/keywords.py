@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import json
 import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,6 +90,8 @@ def converted(field: Field, value: Any) -> Any:
     if origin is not Sequence:
         kind = str if field.choices else field.type
         return _as_kind(kind, value, f"{field.flag}: expected {KIND_WORDS.get(kind, kind)}")
+    if isinstance(value, Mapping) and field.option.pairs:
+        value = [f"{name}={_written(one)}" for name, one in value.items()]
     if isinstance(value, Mapping):  # as a list it would be its keys, and the rest be forgotten
         raise ValueError(f"{field.flag}: expected a list, found {value!r}")
     if isinstance(value, str | Path):
@@ -107,6 +110,11 @@ def converted(field: Field, value: Any) -> Any:
     if not isinstance(value, Iterable):
         raise ValueError(f"{expected}, found {value!r}")
     return [_as_kind(kind, one, expected) for one in value]
+
+
+def _written(value: Any) -> str:
+    """As YAML has it, which reads it again."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _one_or_several(value: Any) -> list[Any]:

@@ -5,14 +5,17 @@ pruner, and the precision and launch that were measured, so that its numbers can
 was found on a machine is found again: images, checksums of weights, versions, the share of a GPU.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from methods.hub_names import hub_name
 from orchestrator.plan.places import at_places, find_places
 from orchestrator.plan.plan import SweepPlan, read_plan
 from orchestrator.plan.pruners.options import pruner_options
 from orchestrator.plan.space import SearchSpace
+from orchestrator.training.backbone import BackbonePlan
 
 CHOSEN_BY = "--normalization "
 """How the plan begins to say that the user chose how pixels are normalised."""
@@ -55,11 +58,23 @@ def keywords_of_plan(
     }
     if given.get("backbone", backbone.name) == backbone.name:
         told |= {
-            "weights": Path(backbone.weights) if backbone.weights else None,
+            **_network(backbone),
             "image_size": backbone.image_size,
             "normalization": _normalization(plan),
         }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _network(backbone: BackbonePlan) -> dict[str, Any]:
+    """Where the weights are, and what the network is built with."""
+    arguments = [f"{key}={json.dumps(value)}" for key, value in (backbone.arguments or {}).items()]
+    told: dict[str, Any] = {"backbone_args": arguments or None}
+    of_hub = hub_name(backbone.name)
+    if of_hub is None:
+        told["weights"] = Path(backbone.weights) if backbone.weights else None
+    elif of_hub.source == "local-dir":
+        told["backbone"] = f"local-dir:{backbone.weights}"
+    return told
 
 
 def _epochs(plan: SweepPlan) -> int | None:

@@ -82,7 +82,8 @@ def _beside(told: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     """What is given goes before; what belongs to a value that it replaces goes with that."""
     left = dict(told)
     if given.get("backbone", told.get("backbone")) != told.get("backbone"):
-        left.pop("weights", None)
+        for of_other in ("weights", "backbone_args"):
+            left.pop(of_other, None)
     of_pruner = left.pop("pruner_options", {})
     if given.get("pruner", told.get("pruner")) != told.get("pruner"):
         of_pruner = {}
@@ -116,8 +117,6 @@ def _keywords(document: Mapping[Any, Any], lines: Mapping[str, int], path: Path)
 
 def _value(field: Field, key: str, value: Any, path: Path, where: str) -> Any:
     named = replace(field, option=replace(field.option, flag=str(key)))
-    if field.name == "metrics" and isinstance(value, Mapping):
-        value = [f"{task}={metric}" for task, metric in value.items()]
     try:
         found = converted(named, value)
         check_option(named, found)

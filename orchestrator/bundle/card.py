@@ -13,6 +13,7 @@ from orchestrator.training.objective import DEFAULT_METRIC
 
 if TYPE_CHECKING:
     from orchestrator.bundle.bundle import Bundle
+    from orchestrator.training.backbone import BackbonePlan
 
 LARGEST_LIST = 20
 
@@ -50,11 +51,7 @@ def model_card(bundle: "Bundle", title: str, paper: str) -> str:
             f"The files {description} and {code(f'{bundle.task}.safetensors')} stay side by side; "
             f"{_command('sha256sum', '-c', f'{bundle.task}.sha256')} checks them. The backbone's "
             "weights are not among them: "
-            + (
-                "timm fetches them, or they come with the package"
-                if backbone.weights is None
-                else "give their file as `weights`"
-            )
+            + _whence(backbone)
             + f". They are checked (sha256 of the tensors {backbone.weights_sha256[:12]}...)."
             + _own_method(bundle),
             "",
@@ -85,12 +82,20 @@ def model_card(bundle: "Bundle", title: str, paper: str) -> str:
     )
 
 
+def _whence(backbone: "BackbonePlan") -> str:
+    if backbone.weights is not None:
+        return "give their file as `weights`"
+    if backbone.revision is not None:
+        return f"they are fetched from the model hub, commit {backbone.revision}"
+    return "timm fetches them, or they come with the package"
+
+
 def _head(bundle: "Bundle") -> dict[str, Any]:
     name, value = _headline(bundle)
     return {
         "library_name": "timm",
         "pipeline_tag": "image-classification",
-        "base_model": bundle.backbone.name,
+        "base_model": bundle.backbone.name.removeprefix("hf-hub:"),
         "tags": ["visual-prompt-tuning", bundle.trial.method, "parameter-efficient-fine-tuning"],
         "model-index": [
             {

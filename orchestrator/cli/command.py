@@ -5,6 +5,7 @@ what it does.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,8 @@ from rich.text import Text
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.support.options import Group, range_text
+from orchestrator.plan.request import SweepRequest
+from orchestrator.support.options import Group, fields_of, range_text
 
 WIDEST = 100
 NAME_WIDTH = 27
@@ -26,8 +28,16 @@ METAVARS: Mapping[Any, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 """What stands behind the flag of an option, where it says nothing itself."""
 
 
+PAIRED = [field.flag for field in fields_of(SweepRequest) if field.option.pairs]
+"""Flags behind which several NAME=VALUE may stand."""
+_PAIR = re.compile(r"[A-Za-z_]\w*=.+", re.DOTALL)
+
+
 class Command(TyperCommand):
     """A command whose docstring has examples in a paragraph of their own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_each_with_its_flag(args)))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         console = Terminal()
@@ -43,6 +53,22 @@ class Command(TyperCommand):
         console.print()
         for title, parameters in _panels(self, ctx):
             console.print(Panel(_table(parameters, ctx), title=title, title_align="left"))
+
+
+def _each_with_its_flag(words: list[str]) -> Iterator[str]:
+    """`--flag A=1 B=2` as `--flag A=1 --flag B=2`, which is what the parser knows."""
+    flag, is_first = None, False
+    for word in words:
+        if word.startswith("-"):
+            flag, is_first = (word, True) if word in PAIRED else (None, False)
+        elif flag is not None and not is_first:
+            if _PAIR.fullmatch(word):
+                yield flag
+            else:
+                flag = None
+        else:
+            is_first = False
+        yield word
 
 
 def _usage(command: TyperCommand) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from methods import Recipe, load_backbone, tune, with_epochs
 from methods.agreement import check_agreement
 from methods.families import family_of
+from methods.hub_names import hub_name
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
 from orchestrator.data.check import check_task
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
@@ -19,6 +20,7 @@ from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.data.transform import ImageTransform
 from orchestrator.plan.asked import Asked, look_at, methods_of
+from orchestrator.plan.backbone_arguments import parse_arguments
 from orchestrator.plan.described import FEW
 from orchestrator.plan.gpu_share import GpuShareChooser
 from orchestrator.plan.places import under_planned_names
@@ -190,7 +192,12 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, n
     name = request.backbone or suite.default_backbone
     assert name is not None  # or it was refused when the request was looked at
     with phase(f"loading the backbone {name}"):
-        backbone = load_backbone(name, weights=request.weights, image_size=request.image_size)
+        backbone = load_backbone(
+            name,
+            weights=request.weights,
+            image_size=request.image_size,
+            arguments=parse_arguments(request.backbone_args or ()),
+        )
         try:
             check_agreement(backbone.vit)
         except ValueError as error:
@@ -201,7 +208,7 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, n
         normalised_by = f"--normalization {request.normalization}"
     plan = BackbonePlan(
         name=backbone.name,
-        weights=str(request.weights.absolute()) if request.weights else None,
+        weights=str(backbone.weights.absolute()) if backbone.weights else None,
         weights_sha256=backbone.weights_sha256,
         image_size=backbone.image_size,
         num_parameters=backbone.num_parameters,
@@ -216,6 +223,9 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, n
         part=backbone.part,
         assumed=backbone.assumed,
         normalised_by=normalised_by,
+        architecture=backbone.architecture if hub_name(name) else None,
+        arguments=backbone.arguments or None,
+        revision=backbone.revision,
     )
     return plan, backbone.vit
 

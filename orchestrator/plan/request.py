@@ -81,6 +81,7 @@ class SweepRequest:
             flag="--metric",
             metavar="[TASK=]NAME",
             commas=True,
+            pairs=True,
         ),
     ] = None
     trials: Annotated[
@@ -129,7 +130,8 @@ class SweepRequest:
         str | None,
         Option(
             "The frozen network: a plain VisionTransformer of timm, for example "
-            "vit_base_patch16_224.augreg_in21k. Must be given, but for quickstart.",
+            "vit_base_patch16_224.augreg_in21k; or a model with a config.json of timm's, "
+            "hf-hub:OWNER/NAME or local-dir:FOLDER. Must be given, but for quickstart.",
             "Backbone",
             default="quickstart's own",
             metavar="NAME",
@@ -141,6 +143,18 @@ class SweepRequest:
             "File with the backbone's weights: .safetensors, .pth or .npz.",
             "Backbone",
             default="timm's, which are fetched",
+        ),
+    ] = None
+    backbone_args: Annotated[
+        Sequence[str] | None,
+        Option(
+            "What timm builds the backbone with beside its name, for weights of --weights, hf-hub: "
+            "or local-dir:, for example init_values=1e-5 reg_tokens=8 mlp_layer=SwiGLUPacked.",
+            "Backbone",
+            default="what the name and a config.json say",
+            metavar="NAME=VALUE",
+            commas=True,
+            pairs=True,
         ),
     ] = None
     image_size: Annotated[

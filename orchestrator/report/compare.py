@@ -26,7 +26,7 @@ from orchestrator.training.objective import DEFAULT_METRIC
 NOT_COMPARED = {
     "": {"name", "created", "studies", "data_root", "split", "split_seed"},
     "backbone": {"weights", "part", "num_heads", "activation", "norm_eps"}
-    | {"assumed", "normalised_by"},
+    | {"assumed", "normalised_by", "architecture", "arguments", "revision"},
     "tasks": {"name", "root", "val_majority", "class_names"}
     | {"val_baseline", "val_effective_images"},
 }

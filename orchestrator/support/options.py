@@ -45,6 +45,8 @@ class Option:
     """One word on the command line, with commas; else a list is an option given several times."""
     commas: bool = False
     """Of such a list: what is given once may be several, with commas."""
+    pairs: bool = False
+    """Each of such a list is NAME=VALUE; a file and Python may say it as a dictionary."""
     positional: bool = False
     in_commands: bool = True
     """False: commands have something else in its place."""

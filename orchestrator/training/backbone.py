@@ -3,6 +3,7 @@
 Needs torch, timm and Pillow, nothing of a sweep.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +12,14 @@ from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
 from orchestrator.support.document import Between, OneOf, Sha256
 
 if TYPE_CHECKING:  # a plan is read without torch and timm
-    from methods.backbones import Backbone
+    from methods.backbones import Backbone, Decided
     from methods.network import Network
 
 MOST_PIXELS = 2048
 """The longest side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm
 sees."""
+
+ArgumentValue = bool | int | float | str | None
 
 Normal = Annotated[float, Between(-1000, 1000)]
 Positive = Annotated[float, Between(1e-6, 1000)]
@@ -47,6 +50,12 @@ class BackbonePlan:
     """What was known of the weights file, and from where; for reading."""
     normalised_by: str = ""
     """Who says mean and std; for reading."""
+    architecture: str | None = None
+    """Of a model of the hub or a folder: timm's name of what its config.json describes."""
+    arguments: Mapping[str, ArgumentValue] | None = None
+    """What timm builds it with beside its name, those of a config.json among them."""
+    revision: str | None = None
+    """The commit that a model of the hub is of."""
 
     @property
     def network(self) -> "Network | None":
@@ -58,7 +67,14 @@ class BackbonePlan:
 
     def sources(self) -> list[str]:
         """In lines: what was known or assumed of a weights file and of the images, from where."""
-        lines = [f"its network: {self.assumed}"] if self.assumed else []
+        lines = []
+        if self.architecture or self.arguments:
+            said = " ".join(f"{name}={value}" for name, value in (self.arguments or {}).items())
+            commit = f" at commit {self.revision[:12]}" if self.revision else ""
+            built = self.architecture or self.name.partition(".")[0]
+            lines.append(f"built as {built}{said and f' with {said}'}{commit}")
+        if self.assumed:
+            lines.append(f"its network: {self.assumed}")
         if self.normalised_by:
             mean, std = (" ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
             lines.append(f"its images: mean {mean}, std {std} ({self.normalised_by})")
@@ -84,7 +100,8 @@ def load_planned_backbone(
     from methods.backbones import load_frozen
 
     if frozen is not None:
-        backbone = load_frozen(plan.name, frozen, image_size=plan.image_size, network=plan.network)
+        decided = _decided(plan, plan.part)
+        backbone = load_frozen(plan.name, frozen, image_size=plan.image_size, decided=decided)
     else:
         if plan.weights is not None and not Path(plan.weights).exists():
             raise ValueError(
@@ -134,11 +151,23 @@ def _load_any(plan: BackbonePlan) -> "Backbone":
 
 
 def _load(plan: BackbonePlan, part: str | None) -> "Backbone":
-    from methods.backbones import Decided, load_backbone
+    from methods.backbones import load_backbone
 
     return load_backbone(
         plan.name,
         weights=Path(plan.weights) if plan.weights else None,
         image_size=plan.image_size,
-        decided=Decided(network=plan.network, part=part),
+        decided=_decided(plan, part),
+    )
+
+
+def _decided(plan: BackbonePlan, part: str | None) -> "Decided":
+    from methods.backbones import Decided
+
+    return Decided(
+        network=plan.network,
+        part=part,
+        architecture=plan.architecture,
+        arguments=plan.arguments or {},
+        revision=plan.revision,
     )

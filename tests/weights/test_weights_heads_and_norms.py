@@ -300,6 +300,7 @@ def test_a_network_of_equal_shapes_that_is_another_is_refused(name, said, words,
             converted=convert(found.layout, found.tensors, ""),
             hints=Hints(architectures=[hint]),
             recipe=None,
+            arguments={},
         )
 
 

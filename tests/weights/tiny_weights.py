@@ -45,7 +45,10 @@ def images(size=SIZE):
 def read(path, into=None, name="tiny", decided=None):
     """A tiny ViT that was filled from a file as a backbone is, and what was found out."""
     into = into or vit()
-    return into.eval(), backbones._load_file(into, path, name, decided)
+    asked = backbones._Asked(
+        weights=path, image_size=None, pretrained=True, arguments={}, said={}, decided=decided
+    )
+    return into.eval(), backbones._load_file(into, path, name, asked)
 
 
 def saved(content, path):

@@ -1,0 +1,234 @@
+"""Models of a hub and of folders in its format: built as their config.json and their users say."""
+
+import sys
+
+import huggingface_hub
+import pytest
+import torch
+from hub_folders import PUBLISHED, images, published
+from hub_stand_in import REVISION, Hub, running_hub
+
+from methods import METHODS, backbones, load_backbone, tune
+from methods.agreement import check_agreement
+from methods.backbones import Decided
+from methods.hub_names import hub_name
+from methods.timm_names import refuse_unknown_backbone
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with running_hub() as hub:
+        for constant, value in (  # what HF_ENDPOINT and HF_HOME say, which were read at the start
+            ("ENDPOINT", hub.url),
+            (
+                "HUGGINGFACE_CO_URL_TEMPLATE",
+                f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            ),
+            ("HF_HUB_CACHE", str(tmp_path / "cache")),
+        ):
+            monkeypatch.setattr(huggingface_hub.constants, constant, value)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret_of_a_test")
+        yield hub
+
+
+def put(hub: Hub, repository: str, folder) -> None:
+    for file in folder.iterdir():
+        hub.files[f"{repository}/{file.name}"] = file.read_bytes()
+
+
+def features(vit):
+    with torch.no_grad():
+        return vit.forward_features(images())
+
+
+# What they are built as
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_folder_is_the_network_that_its_users_build(name, tmp_path):
+    model, said = published(name, tmp_path / name)
+    found = load_backbone(f"local-dir:{tmp_path / name}", arguments=said)
+    torch.testing.assert_close(features(found.vit), features(model), rtol=0, atol=0)
+    check_agreement(found.vit)  # the walk computes it, too
+    assert (found.name, found.weights) == (f"local-dir:{name}", tmp_path / name)
+    assert found.architecture == PUBLISHED[name][0] and found.image_size == 32
+    assert (found.mean, found.std) == ((0.7, 0.5, 0.6), (0.2, 0.3, 0.25))
+    assert found.normalised_by == "config.json"
+    assert tune(found.vit, METHODS["vpt"](num_tokens=2), num_classes=3)(images()).shape == (2, 3)
+
+
+def test_what_was_decided_needs_no_config_json(tmp_path):
+    _, said = published("uni2-h", tmp_path / "uni2-h")
+    name = f"local-dir:{tmp_path / 'uni2-h'}"
+    found = load_backbone(name, arguments=said)
+    backbones.save_frozen(found, tmp_path / "frozen.safetensors")
+    (tmp_path / "uni2-h" / "config.json").unlink()
+    decided = Decided(
+        network=found.network,
+        part=found.part,
+        architecture=found.architecture,
+        arguments=found.arguments,
+    )
+    again = load_backbone(name, weights=tmp_path / "uni2-h", decided=decided, image_size=32)
+    frozen = backbones.load_frozen(
+        found.name, tmp_path / "frozen.safetensors", image_size=32, decided=decided
+    )
+    for other in (again, frozen):
+        assert other.weights_sha256 == found.weights_sha256
+        assert features(other.vit).equal(features(found.vit))
+
+
+def test_what_no_tensor_shows_is_in_the_digest(tmp_path):
+    """Half of a gated MLP is the gate: which one, the shapes do not say."""
+    name = f"local-dir:{tmp_path / 'uni2-h'}"
+    _, said = published("uni2-h", tmp_path / "uni2-h")
+    digests = {
+        load_backbone(name, arguments={**said, "mlp_layer": mlp, "act_layer": act}).weights_sha256
+        for mlp in ("SwiGLUPacked", "GluMlp")
+        for act in ("SiLU", "GELU")
+    }
+    assert len(digests) == 4
+    again = load_backbone(name, arguments={**said, "init_values": 1e-3})
+    assert again.weights_sha256 in digests  # scales are those of the file
+
+
+def test_where_nothing_is_pooled_the_class_token_is_read_and_told(tmp_path):
+    _, said = published("virchow2", tmp_path / "virchow2")
+    found = load_backbone(f"local-dir:{tmp_path / 'virchow2'}", arguments=said)
+    assert found.readout == "cls" and "config.json pools nothing" in found.assumed
+    mean = load_backbone(
+        f"local-dir:{tmp_path / 'virchow2'}",
+        arguments={**said, "global_pool": "avg", "fc_norm": False},
+    )
+    assert mean.readout == "mean_no_cls" and "pools nothing" not in mean.assumed
+
+
+def test_without_mean_and_std_they_are_timms_default_and_told(tmp_path):
+    published("uni", tmp_path / "uni", pretrained_cfg={"input_size": [3, 32, 32]})
+    found = load_backbone(f"local-dir:{tmp_path / 'uni'}")
+    assert found.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert "config.json does not say" in found.normalised_by
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"architecture": "resnet50"}, "config.json: resnet50 cannot be tuned"),
+        ({"architecture": None, "model_type": "vit"}, "a 'vit' of transformers, not an arch"),
+        ({"architecture": None}, "says no architecture"),
+        ({"model_args": {"in_chans": 6}}, "other than three channels"),
+        (
+            {"model_args": {"evil_layer": "os.system"}},
+            "config.json: model_args: evil_layer: timm's",
+        ),
+        ({"model_args": {"act_layer": "os.system"}}, "act_layer is 'os.system'; known are gelu"),
+        ({"model_args": {"mlp_layer": ["x"]}}, "model_args.mlp_layer is"),
+        ({"model_args": {"depth": "many"}}, "depth is 'many', not a whole number"),
+        ({"model_args": {"depth": 10**9}}, "at most 65,536"),
+        ({"model_args": []}, None),
+        ({"model_args": [1]}, "not names and values"),
+    ],
+)
+def test_a_config_of_a_stranger_is_refused_by_name(document, words, tmp_path):
+    published("gigapath", tmp_path / "model", **document)
+    with pytest.raises(ValueError, match=words) as error:
+        load_backbone(f"local-dir:{tmp_path / 'model'}")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"init_value": 1e-5}, "no such argument; did you mean 'init_values'"),
+        ({"mlp_layer": "SwiGLUPackd"}, "mlp_layer is 'SwiGLUPackd'; did you mean 'SwiGLUPacked'"),
+        ({"qkv_bias": "maybe"}, "qkv_bias is 'maybe', not true or false"),
+        ({"reg_tokens": 2.5}, "reg_tokens is 2.5, not a whole number"),
+        ({"global_pool": "best"}, "global_pool is 'best', not one of"),
+        ({"block_fn": "Block"}, "block_fn: a class of timm's own cannot be said here"),
+        ({"img_size": 64}, "said by --image-size"),
+        ({"num_heads": 5}, "cannot be built with"),
+    ],
+)
+def test_an_argument_is_refused_by_name(arguments, words, tmp_path):
+    published("uni", tmp_path / "uni")
+    with pytest.raises(ValueError, match=words):
+        load_backbone(f"local-dir:{tmp_path / 'uni'}", arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("local-dir:", "names no folder"),
+        ("local-dir:/nowhere/at/all", "there is no such folder"),
+        ("hf-hub:uni", "give hf-hub:OWNER/NAME"),
+        ("hf-hub:a/b/c", "give hf-hub:OWNER/NAME"),
+        ("MahmoodLab/uni", "named hf-hub:MahmoodLab/uni"),
+    ],
+)
+def test_a_name_is_refused_before_timm_is_there(name, words, monkeypatch):
+    monkeypatch.delitem(sys.modules, "timm")
+    with pytest.raises(ValueError, match=words):
+        refuse_unknown_backbone(name)
+
+
+def test_names_of_timms_own_hub_stay_those_of_its_registry():
+    assert hub_name("hf-hub:timm/vit_tiny_patch16_224.augreg_in21k") is None
+    assert str(hub_name("hf_hub:paige-ai/Virchow2@v1.0")) == "hf-hub:paige-ai/Virchow2@v1.0"
+
+
+# The hub
+
+
+def test_a_model_of_the_hub_is_fetched_once_and_known_by_its_commit(hub, tmp_path):
+    model, said = published("uni2-h", tmp_path / "source")
+    put(hub, "MahmoodLab/UNI2-h", tmp_path / "source")
+    found = load_backbone("hf-hub:MahmoodLab/UNI2-h", arguments=said)
+    assert features(found.vit).equal(features(model))
+    assert (found.revision, found.weights) == (REVISION, None)
+    here = load_backbone(f"local-dir:{tmp_path / 'source'}", arguments=said)
+    assert here.weights_sha256 == found.weights_sha256
+    assert hub.tokens == {"Bearer hf_secret_of_a_test"}
+    hub.files.clear()  # as if it was away
+    decided = Decided(
+        network=found.network,
+        architecture=found.architecture,
+        arguments=found.arguments,
+        revision=REVISION,
+    )
+    again = load_backbone(found.name, decided=decided, image_size=32)
+    assert again.weights_sha256 == found.weights_sha256 and again.revision == REVISION
+    pinned = load_backbone(f"hf-hub:MahmoodLab/UNI2-h@{REVISION}", arguments=said)
+    assert pinned.weights_sha256 == found.weights_sha256
+
+
+def test_an_older_copy_is_taken_where_the_hub_does_not_answer(hub, tmp_path, monkeypatch, caplog):
+    published("uni", tmp_path / "source")
+    put(hub, "MahmoodLab/uni", tmp_path / "source")
+    found = load_backbone("hf-hub:MahmoodLab/uni")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    again = load_backbone("hf-hub:MahmoodLab/uni")
+    assert again.weights_sha256 == found.weights_sha256
+    assert f"of commit {REVISION[:12]}" in caplog.text
+    with pytest.raises(ValueError, match="could not be fetched") as error:
+        load_backbone("hf-hub:MahmoodLab/other")
+    assert "local-dir:FOLDER" in str(error.value)
+
+
+def test_what_the_hub_refuses_is_one_line_with_what_to_do(hub, tmp_path):
+    published("uni", tmp_path / "source")
+    put(hub, "MahmoodLab/uni", tmp_path / "source")
+    hub.gated.add("MahmoodLab/uni")
+    hub.files |= {"some/code": b"", "some/code/README.md": b"", "only/config/config.json": b"{}"}
+    for name, words in (
+        ("MahmoodLab/uni", "is gated.*HF_TOKEN.*local-dir:FOLDER"),
+        ("MahmoodLab/unknown", "no such model, or it is private"),
+        ("MahmoodLab/uni@v9", "no revision 'v9'"),
+        ("some/code", "has no config.json"),
+        ("only/config", "has none of model.safetensors"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            load_backbone(f"hf-hub:{name}")
+        assert "\n" not in str(error.value) and "secret" not in str(error.value)

@@ -30,7 +30,7 @@ class HubName:
     @property
     def folder(self) -> Path:
         """Of `local-dir`, from anywhere; links are not followed, as their names may say more."""
-        return Path(os.path.abspath(Path(self.place).expanduser()))
+        return Path(os.path.abspath(Path(self.place).expanduser()))  # noqa: PTH100
 
     def __str__(self) -> str:
         """As it is typed; of a folder only its last part, since folders move."""

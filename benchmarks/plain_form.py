@@ -2,12 +2,14 @@
 
 Prompts are tokens of the sequence in every block, deep prompts replace the rows of the block
 before, and each timm block is called as it is. Everything a method does inside a block is done
-through module hooks. Nothing is left out that the readout does not need.
+through module hooks, in its attention by `plain_blocks.py`. Nothing is left out that the readout
+does not need.
 """
 
 from contextlib import ExitStack, contextmanager
 
 import torch
+from plain_blocks import attention_with, embedded, is_normed_behind
 from timm.layers.drop import drop_path
 from torch import nn
 
@@ -17,7 +19,7 @@ def plain_logits(model, images):
     vit, tuning = model.vit, model.tuning
     tuning.begin()
     prefix = vit.num_prefix_tokens
-    tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    tokens, places = embedded(vit, images)
     end = prefix  # of the prompt rows
     memory = None
     for index, block in enumerate(vit.blocks):
@@ -31,8 +33,9 @@ def plain_logits(model, images):
                 tokens = torch.cat([tokens[:, :prefix], rows, tokens[:, end:]], dim=1)
                 end = prefix + rows.shape[1]
         before = tokens
-        with _stochastic_depth(model, block, index), _inside(block, tuning, index):
-            tokens = block(tokens)
+        inside = _inside(block, tuning, index, prefix, end)
+        with _stochastic_depth(model, block, index), inside:
+            tokens = block(tokens, **places[index])
         if tuning.persistent and index < len(vit.blocks) - 1:
             edited, memory = tuning.between(
                 index, before[:, prefix:end], tokens[:, prefix:end], tokens[:, end:], memory
@@ -45,7 +48,10 @@ def plain_logits(model, images):
 def _features(model, tokens, prefix, end):
     vit = model.vit
     if model.readout == "attn_pool":
-        return vit.fc_norm(vit.attn_pool(vit.norm(tokens)[:, end:]))
+        rows = vit.norm(tokens)[:, end:]
+        if type(vit).__name__ == "Eva":  # its pooling sees class token and registers, too
+            rows = torch.cat([vit.norm(tokens)[:, :prefix], rows], dim=1)
+        return vit.fc_norm(vit.attn_pool(rows))
     if model.readout == "cls":
         return vit.fc_norm(vit.norm(tokens)[:, 0])
     if model.readout == "cls_mean":
@@ -79,27 +85,16 @@ def _stochastic_depth(model, block, index):
 
 
 @contextmanager
-def _inside(block, tuning, index):
+def _inside(block, tuning, index, first, end):
     """The block, changed by what the tuning does inside it."""
     if not tuning.touches(index):
-        yield
+        with attention_with(block, None, index, first, end):
+            yield
         return
     seen = {}
 
-    def see_normed(module, arguments, normed):
-        seen["normed"] = normed
-
-    def update_qkv(module, arguments, qkv):
-        normed = arguments[0]
-        q, k, v = qkv.chunk(3, dim=-1)
-        for_q, for_v = tuning.query_update(index, normed), tuning.value_update(index, normed)
-        q = q if for_q is None else q + for_q
-        v = v if for_v is None else v + for_v
-        return torch.cat([q, k, v], dim=-1)
-
-    def heat(module, arguments, q):
-        temperature = tuning.temperature(index)
-        return q if temperature is None else q / temperature
+    def see_normed(module, arguments):
+        seen["normed"] = arguments[0]
 
     def after_attention(module, arguments, attended):
         return tuning.after_attention(index, seen["normed"], attended)
@@ -119,18 +114,18 @@ def _inside(block, tuning, index):
 
     attn = block.attn
     hooks = [
-        (block.norm1, see_normed),
-        (attn.qkv, update_qkv),
-        (attn.q_norm, heat),
         (attn.proj, after_attention),
         (block.mlp, after_mlp),
         (block.drop_path2, keep_change),
         (block, after_block),
     ]
     with ExitStack() as stack:
-        stack.callback(block.norm2.register_forward_pre_hook(before_mlp).remove)
+        begins = block.mlp if is_normed_behind(block) else block.norm2
+        stack.callback(begins.register_forward_pre_hook(before_mlp).remove)
+        stack.callback(attn.register_forward_pre_hook(see_normed).remove)
         for module, hook in hooks:
             stack.callback(module.register_forward_hook(hook).remove)
+        stack.enter_context(attention_with(block, tuning, index, first, end))
         yield
 
 

@@ -34,6 +34,7 @@ class Bias(Method):
 
     def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
         for module in vit.modules():
-            bias = getattr(module, "bias", None)
-            if isinstance(bias, nn.Parameter):
-                yield bias
+            for name in ("bias", "q_bias", "v_bias"):  # attention may keep some of its own
+                bias = getattr(module, name, None)
+                if isinstance(bias, nn.Parameter):
+                    yield bias

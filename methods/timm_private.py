@@ -12,7 +12,39 @@ from timm.models._registry import _deprecated_models
 from timm.models.vision_transformer import VisionTransformer
 
 _VIT = "timm.models.vision_transformer"
+_EVA = "timm.models.eva"
+_BEIT = "timm.models.beit"
+_RELPOS = "timm.models.vision_transformer_relpos"
 _ATTENTION = "timm.layers.attention.Attention"
+_POSITIONS = "timm.layers.pos_embed_sincos"
+
+_ENDS = ("patch_embed", "cls_token", "blocks", "norm", "fc_norm", "head", "global_pool")
+_BLOCK = ("norm1", "attn", "drop_path1", "norm2", "mlp", "drop_path2")
+_HEADS = ("num_heads", "scale", "qkv", "attn_drop", "proj", "proj_drop")
+_APART = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "head_dim", "norm", "gate")
+_BIASES = ("q_bias", "k_bias", "v_bias")
+
+_PARTS = {
+    f"{_EVA}.Eva": (
+        *(*_ENDS, "reg_token", "pos_embed", "pos_drop", "patch_drop", "norm_pre", "attn_pool"),
+        *("no_embed_class", "dynamic_img_size", "num_prefix_tokens", "rope"),
+    ),
+    f"{_EVA}.EvaBlock": (*_BLOCK, "gamma_1", "gamma_2"),
+    f"{_EVA}.EvaBlockPostNorm": _BLOCK,
+    f"{_EVA}.EvaAttention": (*_HEADS, *_APART, *_BIASES, "rotate_half"),
+    "timm.layers.attention.AttentionRope": (*_HEADS, *_APART, "num_kv_heads", "rotate_half"),
+    f"{_POSITIONS}.RotaryEmbeddingMixed": ("freqs", "t_x", "t_y", "grid_indexing"),
+    f"{_BEIT}.Beit": (*_ENDS, "pos_embed", "pos_drop", "rel_pos_bias"),
+    f"{_BEIT}.Block": (*_BLOCK, "gamma_1", "gamma_2"),
+    f"{_BEIT}.Attention": (
+        *(*_HEADS, *_BIASES, "relative_position_bias_table", "relative_position_index"),
+    ),
+    f"{_RELPOS}.VisionTransformerRelPos": (*_ENDS, "shared_rel_pos"),
+    f"{_RELPOS}.RelPosBlock": (*_BLOCK, "ls1", "ls2"),
+    f"{_RELPOS}.ResPostRelPosBlock": _BLOCK,
+    f"{_RELPOS}.RelPosAttention": (*_HEADS, "head_dim", "q_norm", "k_norm", "rel_pos"),
+}
+"""What the families of `methods/families` use of each class."""
 
 RELIES_ON = {
     "timm.models._registry._deprecated_models": "",
@@ -36,6 +68,12 @@ RELIES_ON = {
             *("norm", "gate", "proj", "proj_drop"),
         )
     },
+    **{f"{kind}().{part}": "" for kind, parts in _PARTS.items() for part in parts},
+    f"{_POSITIONS}.get_mixed_freqs": "(freqs, t_x, t_y, dtype)",
+    f"{_POSITIONS}.get_mixed_grid": "(shape, grid_indexing, device, dtype)",
+    f"{_EVA}.checkpoint_filter_fn": "",
+    f"{_BEIT}.checkpoint_filter_fn": "",
+    f"{_RELPOS}.checkpoint_filter_fn": "",
 }
 """A name, and the arguments of a function; a name behind `()` is one that every instance has."""
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from timm.layers.attention import Attention
-from tiny_backbones import FAMILIES, tiny_vit
+from tiny_backbones import FAMILIES, OTHERS, tiny_vit
 
 from methods.agreement import check_agreement
 from methods.families import check_supported
@@ -20,7 +20,7 @@ def gated(self: Attention, x: torch.Tensor, *masks: object, **options: object) -
     return timms_own(self, x, *masks, **options) * x.mean().sigmoid()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_every_family_agrees_with_timm(family: str):
     check_agreement(tiny_vit(family))
 

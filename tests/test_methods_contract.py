@@ -126,7 +126,7 @@ def test_epochs_depend_on_no_value_of_the_method(case):
 
 
 @every_method
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "dinov3", "eva02_enormous", "beit"])
 def test_the_walk_equals_the_plain_token_form_on_every_family(name, family):
     assert_equal_to_plain(*build((name, {}), dtype=torch.float64, family=family))
 

@@ -13,6 +13,11 @@ from methods.timm_names import SUPPORTED
 
 FAMILIES = {
     "timm.models.vision_transformer:VisionTransformer": "methods.families.vit:PlainViT",
+    "timm.models.eva:Eva": "methods.families.eva:EvaViT",
+    "timm.models.beit:Beit": "methods.families.beit:BeitViT",
+    "timm.models.vision_transformer_relpos:VisionTransformerRelPos": (
+        "methods.families.relpos:RelPosViT"
+    ),
 }
 """By the class of the network, exactly that: what inherits from it may do something else."""
 

@@ -282,7 +282,7 @@ def test_weights_of_another_bundle_are_refused(gated, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
-@pytest.mark.parametrize("method", ["vpt", "gatevpt", "lspt", "linear"])
+@pytest.mark.parametrize("method", ["vpt", "gatevpt", "lspt", "cvpt", "vapt", "linear"])
 def test_the_exported_program_has_the_same_logits(method, suffix, task_folder, tmp_path):
     path, trial = write_bundle(method, task_folder, tmp_path)
     target = tmp_path / f"colours{suffix}"

@@ -49,6 +49,23 @@ def test_a_prompt_that_shouts_is_seen_as_the_one_looked_at(vit):
     assert changed.argmax() == 2
 
 
+def test_attention_beside_the_block_is_not_taken_for_it(vit):
+    """CVPT's prompts, so many that they are asked by the same function as the tokens."""
+    images = images_of(vit)
+    method = METHODS["cvpt"](num_tokens=4 * vit.embed_dim)
+    model = tune(vit, method, num_classes=2).eval()
+    normed = []
+    for block in model.vit.blocks:
+        block.norm1.register_forward_hook(lambda module, arguments, output: normed.append(output))
+    looks = record_looks(model, images)
+    for index, block in enumerate(model.vit.blocks):
+        q, k, _ = block.attn.qkv(normed[index]).chunk(3, dim=-1)
+        q, k = (t.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for t in (q, k))
+        scores = q[:, :, :1] @ k.mT * block.attn.scale
+        expected = scores.softmax(-1).mean(dim=1)[:, 0, -looks.patches.shape[-1] :]
+        torch.testing.assert_close(looks.patches[index], expected)
+
+
 def test_watching_changes_nothing(vit):
     images = images_of(vit)
     model = tune(vit, METHODS["lspt"](num_tokens=2, hidden=8), num_classes=2).eval()
@@ -67,7 +84,8 @@ def test_gates_are_told_as_shares(vit):
 
 
 @pytest.mark.parametrize(
-    ("method", "pictures"), [("gatevpt", 4), ("lspt", 4), ("spt", 3), ("linear", 1)]
+    ("method", "pictures"),
+    [("gatevpt", 4), ("lspt", 4), ("spt", 3), ("cvpt", 1), ("vapt", 3), ("linear", 1)],
 )
 def test_the_page_holds_its_pictures(method, pictures, tmp_path):
     task = write_task(tmp_path / "colours")

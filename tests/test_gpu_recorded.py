@@ -83,7 +83,7 @@ def test_crops_of_each_epoch_reach_a_recorded_step():
     assert_same(trained("vpt", replace(augmented, launch="graph")), trained("vpt", augmented))
 
 
-@pytest.mark.parametrize("name", ["vpt", "spt", "lspt", "gatevpt", "apt", "lora"])
+@pytest.mark.parametrize("name", ["vpt", "spt", "lspt", "gatevpt", "apt", "vapt", "lora"])
 def test_fused_parts_change_no_more_than_rounding(name: str):
     plain, _ = trained(name, EXACT)
     fused, _ = trained(name, replace(EXACT, launch="compiled"))

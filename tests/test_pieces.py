@@ -26,7 +26,7 @@ def num_compiled() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize("name", ["vpt", "lspt", "apt"])
+@pytest.mark.parametrize("name", ["vpt", "lspt", "apt", "vapt"])
 def test_fused_parts_compute_the_same_for_every_length_and_batch(name: str):
     compiled.cache_clear()
     torch.compiler.reset()
@@ -46,7 +46,7 @@ def test_fused_parts_compute_the_same_for_every_length_and_batch(name: str):
 def test_a_method_that_reaches_into_the_parts_runs_them_as_they_are():
     images, labels = tiny_batch()
     before = num_compiled()
-    for name in ("lora", "adapter", "full"):
+    for name in ("lora", "adapter", "cvpt", "full"):
         model = shake(tune(tiny_vit(), METHODS[name](), num_classes=5)).eval()
         plain, fused = both_ways(model, images, labels)
         assert torch.equal(plain[0], fused[0])

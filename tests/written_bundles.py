@@ -24,6 +24,8 @@ CONFIGS = {
     "gatevpt": {"num_tokens": 3},
     "lspt": {"num_tokens": 3, "hidden": 8},
     "apt": {},
+    "cvpt": {"num_tokens": 3},
+    "vapt": {"num_tokens": 3},
     "lora": {},
     "bias": {},
 }

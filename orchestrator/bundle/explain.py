@@ -106,16 +106,18 @@ def explain(
 
 
 class _Recorder(TorchFunctionMode):
-    """Sees every attention that is computed, without touching the network."""
+    """Sees the attention of every block, without touching the network."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weights: list[Tensor] = []
         """(B, queries, keys), mean over heads."""
+        self.looks_away = False
+        """While a method attends to something of its own beside the block (CVPT)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is scaled_dot_product_attention:
+        if func is scaled_dot_product_attention and not self.looks_away:
             query, key = args[0], args[1]
             scale = kwargs.get("scale") or query.shape[-1] ** -0.5
             scores = (query @ key.transpose(-2, -1)).float() * scale
@@ -126,10 +128,21 @@ class _Recorder(TorchFunctionMode):
 @torch.no_grad()
 def record_looks(model: TunedViT, images: Tensor) -> AttentionShares:
     """What each block looks at for these normalised images (B, 3, S, S)."""
-    recorder = _Recorder()
+    recorder, before_mlp = _Recorder(), model.tuning.before_mlp
+
+    def unseen(index: int, tokens: Tensor) -> Tensor:
+        recorder.looks_away = True
+        tokens = before_mlp(index, tokens)
+        recorder.looks_away = False
+        return tokens
+
     model.eval()
-    with recorder:
-        model(images)
+    model.tuning.before_mlp = unseen  # type: ignore[method-assign]
+    try:
+        with recorder:
+            model(images)
+    finally:
+        del model.tuning.before_mlp
     vit, tuning = model.vit, model.tuning
     family, depth = model.family, model.depth
     num_prefix, num_patches = family.num_prefix(vit), math.prod(family.grid(vit))

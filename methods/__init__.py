@@ -26,6 +26,7 @@ METHODS = Registry(
         "bias": "methods.bias:Bias",
         "vpt": "methods.vpt:VPT",
         "spt": "methods.spt:SPT",
+        "vfpt": "methods.vfpt:VFPT",
         "gatevpt": "methods.gatevpt:GateVPT",
         "lspt": "methods.lspt:LSPT",
         "apt": "methods.apt:APT",

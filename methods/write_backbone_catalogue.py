@@ -45,9 +45,9 @@ def document() -> dict[str, Any]:
     for name in timm.list_models():
         module = timm.models.model_entrypoint(name).__module__
         if module not in MODULES:
-            found = modules.setdefault(module.rpartition(".")[2], {"names": []})
-            found["why"] = "its kind of network is not supported"
-            found["names"].append(name)
+            kind = module.rpartition(".")[2]
+            why = f"it is of timm's {kind}, of no family that is known here"
+            modules.setdefault(kind, {"why": why, "names": []})["names"].append(name)
             continue
         with torch.device("meta"), _WithoutValues():
             network = timm.create_model(name, num_classes=0)

@@ -88,7 +88,7 @@ def test_a_text_lists_the_names_that_have_it_and_why_others_are_refused():
     assert shown.count(".lvd142m") == 8 and "apache-2.0" in shown and "518" in shown
     asked = ["methods", "--backbones", "resnet50"]
     shown = CliRunner().invoke(app, asked, catch_exceptions=False).output
-    assert "resnet50 cannot be tuned: its kind of network is not supported." in shown
+    assert "\nresnet50 cannot be tuned: it is of timm's resnet, of no family" in f"\n{shown}"
 
 
 def test_listing_backbones_imports_neither_torch_nor_timm():

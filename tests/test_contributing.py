@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md")
+PAGES = ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/methods.md")
+METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -42,3 +43,16 @@ def test_the_quick_tests_are_those_without_any_mark_that_costs():
     fast = re.search(r"^QUICK := .*not \(([^)]*)\)", MAKEFILE, flags=re.MULTILINE)
     assert fast
     assert set(fast[1].split(" or ")) == set(marks)
+
+
+def test_the_classes_that_a_page_shows_are_those_of_the_code():
+    shown = re.findall(r"^```python\n(.*?)^```", METHODS_PAGE, flags=re.MULTILINE | re.DOTALL)
+    classes = {
+        name[1]: code for code in shown if (name := re.search(r"^class (\w+)\(", code, re.M))
+    }
+    assert {"Bias", "PlainViT"} <= classes.keys()
+    files = [file.read_text() for file in (ROOT / "methods").rglob("*.py")]
+    for name, code in classes.items():
+        (own,) = (text for text in files if f"\nclass {name}(" in text)
+        lines = [line for line in code.splitlines() if line.strip() != "..."]
+        assert [line for line in lines if f"\n{line}\n" not in own] == []

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from plain_blocks import attention_with, embedded, is_normed_behind
+from plain_swin import plain_swin_features
 from timm.layers.drop import drop_path
 from torch import nn
 
@@ -17,6 +18,8 @@ from torch import nn
 def plain_logits(model, images):
     """Logits (B, C) of a `TunedViT` in the plain token form."""
     vit, tuning = model.vit, model.tuning
+    if hasattr(vit, "layers"):  # stages of a Swin Transformer
+        return model.head(plain_swin_features(model, images))
     tuning.begin()
     prefix = vit.num_prefix_tokens
     tokens, places = embedded(vit, images)

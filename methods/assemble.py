@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from methods.families import check_supported
+from methods.families import check_persistent, check_supported
 from methods.method import Images, Method, tuned_dtype
 from methods.recipe import Recipe
 from methods.sharing import share
@@ -30,9 +30,12 @@ def tune(
     generator = torch.Generator().manual_seed(seed)
     trained = {id(weight) for weight in method.trained_weights(vit)}
     shared = share(vit, trained, tuned_dtype(vit))
+    tuning = method.tuning(shared, generator, images)
+    if tuning.persistent:
+        check_persistent(shared, method)
     return TunedViT(
         shared,
-        method.tuning(shared, generator, images),
+        tuning,
         method=method,
         recipe=recipe,
         num_classes=num_classes,

@@ -61,23 +61,48 @@ class LoRA(Method):
 
 
 class LowRankUpdates(Tuning):
-    """Factors (depth, 2, ...) for queries and values of all blocks."""
+    """Factors for the queries and the values of all blocks.
+
+    Of one width they are two tensors (depth, 2, ...), else two lists: of the first block's
+    queries, of its values, of the second block's queries and so on.
+    """
 
     def __init__(self, method: LoRA, vit: nn.Module, generator: torch.Generator) -> None:
         super().__init__()
-        sites, dtype = sites_of(vit), tuned_dtype(vit)
-        depth, width = len(sites), sites[0].width
-        self.scale = method.alpha / method.rank
-        down = torch.empty(depth, 2, method.rank, width, dtype=dtype)
-        bound = 1 / math.sqrt(width)  # Kaiming-uniform with a = sqrt(5), as a linear layer starts
-        self.down = nn.Parameter(down.uniform_(-bound, bound, generator=generator))
-        self.up = nn.Parameter(torch.zeros(depth, 2, width, method.rank, dtype=dtype))
+        sites, dtype, rank = sites_of(vit), tuned_dtype(vit), method.rank
+        self.scale = method.alpha / rank
+
+        def down(width: int, *shape: int) -> Tensor:
+            bound = 1 / math.sqrt(width)  # Kaiming-uniform with a = sqrt(5), as layers start
+            values = torch.empty(*shape, rank, width, dtype=dtype)
+            return values.uniform_(-bound, bound, generator=generator)
+
+        widths = {(site.width, site.query_width, site.value_width) for site in sites}
+        width, *outputs = next(iter(widths))
+        self.down: nn.Parameter | nn.ParameterList
+        self.up: nn.Parameter | nn.ParameterList
+        if len(widths) == 1 and outputs[0] == outputs[1]:
+            depth = len(sites)
+            self.down = nn.Parameter(down(width, depth, 2))
+            self.up = nn.Parameter(torch.zeros(depth, 2, outputs[0], rank, dtype=dtype))
+            return
+        self.down = nn.ParameterList(down(site.width) for site in sites for _ in range(2))
+        both = (width for site in sites for width in (site.query_width, site.value_width))
+        self.up = nn.ParameterList(torch.zeros(width, rank, dtype=dtype) for width in both)
 
     def query_update(self, index: int, normed: Tensor) -> Tensor:
-        return self._update(self.down[index, 0], self.up[index, 0], normed)
+        return self._update(index, 0, normed)
 
     def value_update(self, index: int, normed: Tensor) -> Tensor:
-        return self._update(self.down[index, 1], self.up[index, 1], normed)
+        return self._update(index, 1, normed)
 
-    def _update(self, down: Tensor, up: Tensor, tokens: Tensor) -> Tensor:
+    def _update(self, index: int, which: int, tokens: Tensor) -> Tensor:
+        down, up = (_factor(factors, index, which) for factors in (self.down, self.up))
         return self.scale * (tokens @ down.to(tokens.dtype).T) @ up.to(tokens.dtype).T
+
+
+def _factor(factors: nn.Parameter | nn.ParameterList, index: int, which: int) -> Tensor:
+    """Of block `index`: its queries' (0) or its values' (1)."""
+    if isinstance(factors, nn.ParameterList):
+        return factors[2 * index + which]
+    return factors[index, which]

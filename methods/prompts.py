@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.families import family_of
+from methods.families import family_of, sites_of
 from methods.method import Tuning, tuned_dtype
 
 
@@ -16,7 +16,7 @@ class Prompts(Tuning):
 
     def __init__(
         self,
-        prompt: Tensor,
+        prompt: Tensor | Sequence[Tensor] | nn.ParameterList,
         *,
         deep: bool,
         dropout: float = 0.0,
@@ -24,17 +24,21 @@ class Prompts(Tuning):
         blocks: range | None = None,
     ) -> None:
         """`prompt` is (1, P, width), or (depth, P, width) where `deep`; with `blocks` it has a set
-        for each of them, and no other block has prompts."""
+        for each of them, and no other block has prompts. Sets of several widths are a sequence of
+        (P, width)."""
         ends = {} if blocks is None else {"first_block": blocks[0], "last_block": blocks[-1]}
         super().__init__(**ends)
-        self.prompt = nn.Parameter(prompt)
+        is_one = isinstance(prompt, Tensor)
+        self.prompt = nn.Parameter(prompt) if is_one else per_block(list(prompt))
         self.projection = projection
         self.dropout = dropout
         self.persistent = not deep
-        self.num_prompts = prompt.shape[1]
+        self.num_prompts = prompt[0].shape[0]
 
     @torch.no_grad()
-    def own_prompts(self) -> Tensor:
+    def own_prompts(self) -> Tensor | None:
+        if isinstance(self.prompt, nn.ParameterList):
+            return None
         prompt = self.prompt if self.projection is None else self.projection(self.prompt)
         return prompt.detach().float().cpu()
 
@@ -55,9 +59,34 @@ def per_block(tensors: Sequence[Tensor]) -> nn.Parameter | nn.ParameterList:
     return nn.ParameterList(tensors)
 
 
+def uniform_deep_prompts(
+    vit: nn.Module, blocks: Sequence[int], num_tokens: int, generator: torch.Generator
+) -> Tensor | list[Tensor]:
+    """The same for a set of prompts in each of `blocks`: (blocks, P, width), or where their widths
+    differ a set (P, width) for each.
+
+    The bound is that of the first block's width in all of them, as in VPT's code for Swin.
+    """
+    sites = sites_of(vit)
+    widths = [sites[index].width for index in blocks]
+    bound = _bound(vit, sites[0].width)
+    if len(set(widths)) == 1:
+        return _uniform(vit, (len(widths), num_tokens, widths[0]), bound, generator)
+    return [_uniform(vit, (num_tokens, width), bound, generator) for width in widths]
+
+
 def uniform_prompts(vit: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """VPT's initial distribution: Xavier's for a patch embedding, over the prompt's own width."""
-    height, width = family_of(vit).patch_size(vit)
-    bound = math.sqrt(6 / (3 * height * width + shape[-1]))
+    return _uniform(vit, shape, _bound(vit, shape[-1]), generator)
+
+
+def _bound(vit: nn.Module, width: int) -> float:
+    patch_height, patch_width = family_of(vit).patch_size(vit)
+    return math.sqrt(6 / (3 * patch_height * patch_width + width))
+
+
+def _uniform(
+    vit: nn.Module, shape: tuple[int, ...], bound: float, generator: torch.Generator
+) -> Tensor:
     prompt = torch.empty(shape, dtype=tuned_dtype(vit))
     return prompt.uniform_(-bound, bound, generator=generator)

@@ -19,7 +19,7 @@ code, and why:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any, ClassVar
@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from methods.block_range import check_blocks, prompted_blocks, refuse_blocks_of_shallow
 from methods.checks import MOST_PROMPTS, check_choice, check_flag, check_whole
-from methods.families import family_of, sites_of
+from methods.families import check_persistent, family_of, sites_of
 from methods.method import Images, Method, tuned_dtype
-from methods.prompts import Prompts, uniform_prompts
+from methods.prompts import Prompts, uniform_deep_prompts
 from methods.recipe import Recipe
 from methods.walk import tokens_entering
 
@@ -102,19 +102,21 @@ class SPT(Method):
         sites = sites_of(vit)
         blocks = prompted_blocks(self, len(sites)) if self.deep else range(1)
         if self.init == "uniform":
-            shape = (len(blocks), self.num_tokens, sites[0].width)
-            return self._prompts(uniform_prompts(vit, shape, generator), blocks)
+            start = uniform_deep_prompts(vit, blocks, self.num_tokens, generator)
+            return self._prompts(start, blocks)
         if images is None:
             raise ValueError(
                 "SPT: init looks at training images: give tune a normalised batch, an iterable of"
                 " batches, or token_statistics computed from them before; or init='uniform'"
             )
+        if not self.deep:
+            check_persistent(vit, self)
         if not isinstance(images, TokenStatistics):
             images = token_statistics(vit, images)
         starts = [self._start(images, block, generator) for block in blocks]
         return self._prompts(torch.stack(starts).to(tuned_dtype(vit)), blocks)
 
-    def _prompts(self, prompt: Tensor, blocks: range) -> Prompts:
+    def _prompts(self, prompt: Tensor | Sequence[Tensor], blocks: range) -> Prompts:
         return Prompts(prompt, deep=self.deep, blocks=blocks if self.deep else None)
 
     def _start(self, seen: "TokenStatistics", block: int, generator: torch.Generator) -> Tensor:
@@ -202,6 +204,11 @@ def token_statistics(
     generator = torch.Generator().manual_seed(seed)
     tokens, maps = _Reservoir(max_tokens, generator), _Reservoir(max_maps, generator)
     family = family_of(vit)
+    if len({site.width for site in sites_of(vit)}) > 1:
+        raise ValueError(
+            "SPT: it keeps the tokens of all blocks, which in this backbone have several widths;"
+            " init='uniform' or VPT work"
+        )
     weight, num_patches = family.first_weight(vit), math.prod(family.grid(vit))
     num_images = 0
     for batch in [images] if isinstance(images, Tensor) else images:

@@ -15,6 +15,8 @@ _VIT = "timm.models.vision_transformer"
 _EVA = "timm.models.eva"
 _BEIT = "timm.models.beit"
 _RELPOS = "timm.models.vision_transformer_relpos"
+_SWIN = "timm.models.swin_transformer"
+_SWIN_V2 = "timm.models.swin_transformer_v2"
 _ATTENTION = "timm.layers.attention.Attention"
 _POSITIONS = "timm.layers.pos_embed_sincos"
 
@@ -23,6 +25,9 @@ _BLOCK = ("norm1", "attn", "drop_path1", "norm2", "mlp", "drop_path2")
 _HEADS = ("num_heads", "scale", "qkv", "attn_drop", "proj", "proj_drop")
 _APART = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "head_dim", "norm", "gate")
 _BIASES = ("q_bias", "k_bias", "v_bias")
+_STAGES = ("patch_embed", "layers", "norm", "head", "global_pool", "dynamic_img_size")
+_STAGE = ("downsample", "blocks", "input_resolution")
+_WINDOWED = (*_BLOCK, "dim", "input_resolution", "window_size", "shift_size", "attn_mask")
 
 _PARTS = {
     f"{_EVA}.Eva": (
@@ -43,6 +48,19 @@ _PARTS = {
     f"{_RELPOS}.RelPosBlock": (*_BLOCK, "ls1", "ls2"),
     f"{_RELPOS}.ResPostRelPosBlock": _BLOCK,
     f"{_RELPOS}.RelPosAttention": (*_HEADS, "head_dim", "q_norm", "k_norm", "rel_pos"),
+    f"{_SWIN}.SwinTransformer": _STAGES,
+    f"{_SWIN}.SwinTransformerStage": _STAGE,
+    f"{_SWIN}.SwinTransformerBlock": _WINDOWED,
+    f"{_SWIN}.WindowAttention": (
+        *(*_HEADS, "relative_position_bias_table", "relative_position_index"),
+    ),
+    f"{_SWIN_V2}.SwinTransformerV2": _STAGES,
+    f"{_SWIN_V2}.SwinTransformerV2Stage": _STAGE,
+    f"{_SWIN_V2}.SwinTransformerV2Block": _WINDOWED,
+    f"{_SWIN_V2}.WindowAttention": (
+        *(part for part in _HEADS if part != "scale"),
+        *(*_BIASES, "logit_scale", "cpb_mlp", "relative_coords_table", "relative_position_index"),
+    ),
 }
 """What the families of `methods/families` use of each class."""
 
@@ -74,6 +92,8 @@ RELIES_ON = {
     f"{_EVA}.checkpoint_filter_fn": "",
     f"{_BEIT}.checkpoint_filter_fn": "",
     f"{_RELPOS}.checkpoint_filter_fn": "",
+    f"{_SWIN}.checkpoint_filter_fn": "",
+    f"{_SWIN_V2}.checkpoint_filter_fn": "",
 }
 """A name, and the arguments of a function; a name behind `()` is one that every instance has."""
 

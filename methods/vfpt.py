@@ -118,8 +118,9 @@ class FourierPrompts(Prompts):
         self.num_transformed = num_transformed
         self.axes = axes
 
-    def own_prompts(self) -> Tensor:
-        return self._entering(super().own_prompts())
+    def own_prompts(self) -> Tensor | None:
+        drawn = super().own_prompts()
+        return None if drawn is None else self._entering(drawn)
 
     def prompts(self, index: int, batch_size: int) -> Tensor:
         return self._entering(super().prompts(index, batch_size))

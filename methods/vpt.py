@@ -15,7 +15,7 @@ from methods.block_range import check_blocks, prompted_blocks, refuse_blocks_of_
 from methods.checks import MOST_PROMPTS, MOST_WIDTH, check_flag, check_number, check_whole
 from methods.families import sites_of
 from methods.method import Images, Method, blank_linear, tuned_dtype
-from methods.prompts import Prompts, uniform_prompts
+from methods.prompts import Prompts, uniform_deep_prompts, uniform_prompts
 from methods.recipe import Recipe
 
 
@@ -63,11 +63,19 @@ class VPT(Method):
     def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Prompts:
         sites = sites_of(vit)
         blocks = prompted_blocks(self, len(sites)) if self.deep else None
-        num_blocks = 1 if blocks is None else len(blocks)
-        width = self.projection or sites[0].width
-        prompt = uniform_prompts(vit, (num_blocks, self.num_tokens, width), generator)
         projection = None
-        if self.projection is not None:
+        if self.projection is None:
+            prompt = uniform_deep_prompts(vit, blocks or range(1), self.num_tokens, generator)
+        else:
+            widths = sorted({site.width for site in sites})
+            if len(widths) > 1:
+                raise ValueError(
+                    f"VPT: projection={self.projection} is a layer to one width, but the blocks of"
+                    f" this backbone have the widths {', '.join(map(str, widths))}"
+                )
+            num_blocks = 1 if blocks is None else len(blocks)
+            shape = (num_blocks, self.num_tokens, self.projection)
+            prompt = uniform_prompts(vit, shape, generator)
             projection = blank_linear(self.projection, sites[0].width, dtype=tuned_dtype(vit))
             nn.init.kaiming_normal_(projection.weight, mode="fan_out", generator=generator)
             bound = self.projection**-0.5

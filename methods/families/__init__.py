@@ -18,10 +18,20 @@ FAMILIES = {
     "timm.models.vision_transformer_relpos:VisionTransformerRelPos": (
         "methods.families.relpos:RelPosViT"
     ),
+    "timm.models.swin_transformer:SwinTransformer": "methods.families.swin:Swin",
+    "timm.models.swin_transformer_v2:SwinTransformerV2": "methods.families.swin:SwinV2",
 }
 """By the class of the network, exactly that: what inherits from it may do something else."""
 
-__all__ = ["FAMILIES", "Family", "Site", "check_supported", "family_of", "sites_of"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Site",
+    "check_persistent",
+    "check_supported",
+    "family_of",
+    "sites_of",
+]
 
 
 def family_of(vit: nn.Module) -> Family:
@@ -48,6 +58,16 @@ def check_supported(vit: nn.Module) -> None:
     """Refuse what the walk would compute wrongly, by name and with the reason."""
     if reason := family_of(vit).refuse(vit):
         raise ValueError(_refusal(reason))
+
+
+def check_persistent(vit: nn.Module, method: object) -> None:
+    """Refuse prompts that stay in the sequence where a backbone has no place for them."""
+    if reason := family_of(vit).refuse_persistent():
+        raise ValueError(
+            f"{type(method).__name__}: its prompts stay in the sequence, which has no place for"
+            f" them in this backbone: {reason}. Deep prompts, new in every block, work (vpt and spt"
+            " with deep: true), and so do linear, bias, partial, full, lora, adapter and apt"
+        )
 
 
 def _refusal(reason: str) -> str:

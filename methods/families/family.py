@@ -80,6 +80,10 @@ class Family:
         """Why this network would be computed wrongly; None where it would not."""
         raise NotImplementedError
 
+    def refuse_persistent(self) -> str | None:
+        """Why prompts cannot stay in the sequence from block to block; None where they can."""
+        return None
+
     def blocks(self, vit: Any) -> Sequence[Any]:
         """All blocks in their order; block i has the attention of site i."""
         return vit.blocks

@@ -1,0 +1,215 @@
+"""Swin Transformers: as timm computes them, and with prompts in every window as VPT defines."""
+
+import pytest
+import torch
+from plain_form import loss_and_gradients, plain_logits
+from reference_vectors import Vectors, close
+from timm.models.swin_transformer import SwinTransformer
+from tiny_backbones import shake, tiny_batch
+from tiny_swin import SHAPES, VERSIONS, tiny_swin
+from torch.nn.functional import cross_entropy
+
+from methods import METHODS, Recipe, restore, tune
+
+every_version = pytest.mark.parametrize("version", VERSIONS)
+
+DEEP = {
+    "vpt": {"num_tokens": 3},
+    "vpt_dropout": {"num_tokens": 3, "dropout": 0.5},
+    "vfpt": {"num_tokens": 4},
+    "spt_uniform": {"num_tokens": 3, "init": "uniform"},
+    "apt": {"num_tokens": 3},
+    "lora": {"rank": 2},
+    "adapter": {"bottleneck": 2},
+    "bias": {},
+    "partial": {"num_blocks": 3},
+    "full": {},
+    "linear": {},
+}
+"""What works, with its settings."""
+
+STAYING = [
+    ("vpt", {"deep": False}),
+    ("spt", {"deep": False}),
+    ("gatevpt", {}),
+    ("lspt", {}),
+]
+
+
+def method_of(case):
+    return METHODS[case.partition("_")[0]](**DEEP[case])
+
+
+def build(case, version="swin", dtype=torch.float64, recipe=None, **changes):
+    network = tiny_swin(version, dtype, **changes)
+    images, labels = tiny_batch(dtype, size=changes.get("img_size", 32))
+    model = tune(network, method_of(case), num_classes=5, recipe=recipe)
+    return model, images[:3], labels[:3]
+
+
+@every_version
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_prompts_it_is_timm_s(version, shape):
+    network = tiny_swin(version, torch.float64, **SHAPES[shape])
+    images, _ = tiny_batch(torch.float64, size=SHAPES[shape].get("img_size", 32))
+    model = tune(network, METHODS["linear"](), num_classes=5)
+    torch.testing.assert_close(model.prefix(images), network(images), rtol=1e-12, atol=1e-12)
+
+
+@every_version
+@pytest.mark.parametrize("case", DEEP)
+def test_every_method_equals_its_plain_form(version, case):
+    assert_equal_to_plain(*build(case, version))
+
+
+@every_version
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("readout", ["mean_no_cls", "img_pool", "prompt_pool"])
+def test_prompts_equal_the_plain_form_in_windows_of_every_shape(version, shape, readout):
+    recipe = Recipe(readout=readout)
+    assert_equal_to_plain(*build("vpt", version, recipe=recipe, **SHAPES[shape]))
+
+
+def assert_equal_to_plain(model, images, labels):
+    shake(model).train()
+    torch.manual_seed(0)
+    fast = model(images)
+    torch.manual_seed(0)
+    plain = plain_logits(model, images)
+    torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+    _, gradients = loss_and_gradients(model, fast, labels)
+    _, expected = loss_and_gradients(model, plain, labels)
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[key], rtol=1e-10, atol=1e-10, msg=key)
+
+
+@every_version
+@pytest.mark.parametrize("case", DEEP)
+def test_prefix_and_rest_are_the_whole(version, case):
+    model, images, _ = build(case, version)
+    shake(model).eval()
+    prefix = model.prefix(images)
+    torch.testing.assert_close(model.forward_from(prefix), model(images), rtol=0, atol=0)
+    shake(model)
+    torch.testing.assert_close(model.prefix(images), prefix, rtol=0, atol=0)
+
+
+@every_version
+def test_an_image_s_logits_do_not_depend_on_the_others(version):
+    """The released code mixes prompts of different images where the last stage has windows."""
+    model, images, _ = build("vpt", version)
+    shake(model).eval()
+    alone = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(model(images), alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "options"), STAYING)
+def test_prompts_that_stay_are_refused_with_what_works(name, options):
+    images, _ = tiny_batch()
+    with pytest.raises(ValueError, match=r"stay in the sequence.*windows.*deep"):
+        tune(tiny_swin(), METHODS[name](**options), images, num_classes=5)
+
+
+def test_prompts_have_the_width_of_their_stage_and_vpts_bound():
+    model, *_ = build("vpt")
+    shapes = [tuple(prompt.shape) for prompt in model.tuning.prompt]
+    assert shapes == [(3, 12), (3, 12), (3, 24), (3, 24)]
+    bound = (6 / (3 * 2 * 2 + 12)) ** 0.5  # of the first stage's width, in all stages
+    largest = max(prompt.abs().max().item() for prompt in model.tuning.prompt)
+    assert 0.8 * bound < largest <= bound
+
+
+def test_a_projection_to_one_width_is_refused():
+    with pytest.raises(ValueError, match=r"projection.*12, 24"):
+        tune(tiny_swin(), METHODS["vpt"](projection=8), num_classes=5)
+
+
+@every_version
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"global_pool": "max"}, "pooling 'max'"),
+        ({"dynamic_img_size": True}, "images of any size"),
+    ],
+)
+def test_what_would_be_computed_wrongly_is_refused(version, change, reason):
+    with pytest.raises(ValueError, match=reason):
+        tune(tiny_swin(version, **change), METHODS["linear"](), num_classes=5)
+
+
+@every_version
+@pytest.mark.parametrize("case", ["vpt", "lora"])
+def test_a_saved_state_gives_the_same_logits(version, case):
+    model, images, _ = build(case, version)
+    shake(model).eval()
+    state = {key: value.clone() for key, value in model.tuned_state().items()}
+    again = restore(tiny_swin(version, torch.float64), method_of(case), state, num_classes=5)
+    assert again.eval()(images).equal(model(images))
+
+
+def test_full_fine_tuning_moves_the_relative_positions_too():
+    for version, part in (("swin", "relative_position_bias_table"), ("swinv2", "cpb_mlp")):
+        model, images, labels = build("full", version)
+        cross_entropy(model.train()(images), labels).backward()
+        tables = [p for name, p in model.vit.named_parameters() if part in name]
+        assert tables and all(table.grad.abs().max() > 0 for table in tables)
+
+
+# The authors' own code
+
+CASES = ("linear", "deep_tokens_1", "deep_tokens_4", "deep_large_values")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("file", ["swin", "swin_windows"])
+def test_equals_the_published_code(shared, file, case, dtype):
+    vectors = Vectors(shared, f"methods_2024/{file}")
+    network = SwinTransformer(
+        img_size=vectors.data["meta/img"].item(),
+        patch_size=vectors.data["meta/patch"].item(),
+        embed_dim=vectors.data["meta/dim"].item(),
+        depths=tuple(vectors.data["meta/depths"].tolist()),
+        num_heads=tuple(vectors.data["meta/heads"].tolist()),
+        window_size=vectors.data["meta/window"].item(),
+        num_classes=0,
+    )
+    network.load_state_dict(vectors.tensors("backbone/", torch.float32))
+    network = network.requires_grad_(False).eval().to(dtype)
+    given = vectors.tensors(f"case/{case}/param/", dtype)
+    stages = sorted(key for key in given if key.startswith("prompt/"))
+    count = given[stages[0]].shape[1] if stages else 0
+    method = METHODS["vpt"](num_tokens=count) if stages else METHODS["linear"]()
+    assert vectors.settings(case)["readout"] == "mean_all"
+    model = tune(network, method, num_classes=7, recipe=Recipe(readout="mean_no_cls")).eval()
+    names = {"head/weight": ["head.weight"], "head/bias": ["head.bias"]}
+    rows = [prompt for stage in stages for prompt in given[stage]]
+    state = {f"tuning.prompt.{index}": prompt for index, prompt in enumerate(rows)}
+    state |= {"head.weight": given["head/weight"], "head.bias": given["head/bias"]}
+    model.load_tuned_state(state)
+    first = 0
+    for stage in stages:
+        last = first + len(given[stage])
+        names[stage] = [f"tuning.prompt.{index}" for index in range(first, last)]
+        first = last
+
+    images, labels = (vectors.tensors(key, dtype)[""] for key in ("image", "label"))
+    expected = vectors.tensors(
+        f"case/{case}/{'out64' if dtype == torch.float64 else 'out'}/", dtype
+    )
+    logits = model(images)
+    prefix = model.prefix(images)
+    features = prefix if prefix.ndim == 2 else model.features_from(prefix)
+    loss, gradients = loss_and_gradients(model, logits, labels)
+    tight, loose = (1e-11, 1e-9) if dtype == torch.float64 else (1e-5, 1e-4)
+    for name, value in {"logits": logits, "features": features, "loss": loss}.items():
+        close(name, value, expected[name], tight, at_least=1.0)
+    for key, own in names.items():
+        found = torch.stack([gradients[n] for n in own]) if key in stages else gradients[own[0]]
+        close(key, found, expected[f"grad/{key}"], loose, at_least=1e-6)
+
+
+def test_every_case_is_tried(shared):
+    for file in ("swin", "swin_windows"):
+        keys = Vectors(shared, f"methods_2024/{file}").data
+        assert {key.split("/")[1] for key in keys if key.startswith("case/")} == set(CASES)

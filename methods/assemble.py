@@ -51,7 +51,7 @@ def restore(
     num_classes: int,
     recipe: Recipe | None = None,
 ) -> TunedViT:
-    """The model whose `tuned_state` was `state`: needs no images, whatever its method looked at."""
+    """The model whose `saved_state` was `state`: needs no images, whatever its method looked at."""
     model = tune(
         vit, method.without_images(), num_classes=num_classes, recipe=recipe or method.recipe()
     )

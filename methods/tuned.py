@@ -49,12 +49,21 @@ class TunedViT(Walk):
     # What is trained
 
     def tuned_state(self) -> dict[str, Tensor]:
-        """The trained tensors by name, detached: all that has to be saved."""
+        """The trained tensors by name, detached."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
+    def saved_state(self) -> dict[str, Tensor]:
+        """All that has to be saved: `tuned_state`, and what the method once drew or computed from
+        images and does not train (frozen parameters of its tuning)."""
+        return {
+            name: p.detach()
+            for name, p in self.named_parameters()
+            if p.requires_grad or name.startswith("tuning.")
+        }
+
     def load_tuned_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what `tuned_state` of an equally configured model gave."""
-        own = self.tuned_state()
+        """Take over what `saved_state` of an equally configured model gave."""
+        own = self.saved_state()
         differences = [f"{name} is missing" for name in own.keys() - state.keys()]
         differences += [f"{name:.60} is unknown" for name in state.keys() - own.keys()]
         differences += [

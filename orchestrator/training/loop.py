@@ -373,7 +373,7 @@ class Training:
         """All that the next epoch depends on, as tensors and plain values."""
         cuda = self._device.type == "cuda"
         return {
-            "tuned": self._model.tuned_state(),
+            "tuned": self._model.saved_state(),
             "optimizer": self._optimizer.state_dict(),
             "rows": self.rows,
             "right": self._marks,  # what it was called when top-1 was the only objective

@@ -228,9 +228,9 @@ class Trial:
         return found
 
     def save(self, path: Path) -> None:
-        """The trained tensors as safetensors, complete or not there at all."""
+        """What was learnt as safetensors, complete or not there at all."""
         assert self.model is not None, "epochs() comes first"
-        state = {k: v.detach().cpu().contiguous() for k, v in self.model.tuned_state().items()}
+        state = {k: v.detach().cpu().contiguous() for k, v in self.model.saved_state().items()}
         content = safetensors.torch.save(state)
         # On the driver's disk when we return: the record will say that they are there.
         keep = write_whole if self.context.driver_files is None else self.context.driver_files.keep

@@ -33,6 +33,7 @@ from methods.families import check_persistent, family_of, sites_of
 from methods.method import Images, Method, tuned_dtype
 from methods.prompts import Prompts, uniform_deep_prompts
 from methods.recipe import Recipe
+from methods.reservoir import Reservoir
 from methods.walk import tokens_entering
 
 INITS = ("random", "mean_pool", "max_pool", "kmeans", "uniform")
@@ -202,7 +203,7 @@ def token_statistics(
     for ViT-B/16 at 224 pixels.
     """
     generator = torch.Generator().manual_seed(seed)
-    tokens, maps = _Reservoir(max_tokens, generator), _Reservoir(max_maps, generator)
+    tokens, maps = Reservoir(max_tokens, generator), Reservoir(max_maps, generator)
     family = family_of(vit)
     if len({site.width for site in sites_of(vit)}) > 1:
         raise ValueError(
@@ -239,30 +240,3 @@ def _entering(vit: nn.Module, images: Tensor) -> Iterator[Tensor]:
     yield family.patches(vit, images)
     following = islice(tokens_entering(vit, images), 1, None)
     yield from (tokens[:, family.num_prefix(vit) :] for tokens in following)
-
-
-class _Reservoir:
-    """A uniform sample of a stream: every item has a random key, those with the smallest stay."""
-
-    def __init__(self, capacity: int, generator: torch.Generator) -> None:
-        self.capacity = capacity
-        self.generator = generator
-        self.keys = torch.empty(0, dtype=torch.float64)
-        self.kept = torch.empty(0)
-        self._drawn = self.keys
-
-    def draw(self, count: int) -> Tensor:
-        """Which of the next `count` items may stay: their indices, to be `put` in this order."""
-        keys = torch.rand(count, dtype=torch.float64, generator=self.generator)
-        keys, indices = keys.topk(min(count, self.capacity), largest=False)
-        if len(self.keys) == self.capacity:
-            better = keys < self.keys.max()
-            keys, indices = keys[better], indices[better]
-        self._drawn = keys
-        return indices
-
-    def put(self, items: Tensor) -> None:
-        keys = torch.cat([self.keys, self._drawn])
-        items = torch.cat([self.kept, items]) if len(self.keys) else items
-        self.keys, order = keys.topk(min(len(keys), self.capacity), largest=False)
-        self.kept = items[order]

@@ -10,7 +10,8 @@ from reference_vectors import Vectors
 from tiny_backbones import FAMILIES, tiny_batch, tiny_vit
 
 from methods import METHODS, token_statistics, tune
-from methods.spt import _Reservoir, _windows
+from methods.reservoir import Reservoir
+from methods.spt import _windows
 
 SPT = METHODS["spt"]
 SAMPLED = {"random": "random", "mean_pooling": "mean_pool", "max_pooling": "max_pool"}
@@ -102,7 +103,7 @@ def test_a_reservoir_is_a_uniform_sample_of_its_stream():
     counts = torch.zeros(30)
     generator = torch.Generator().manual_seed(0)
     for _ in range(2000):
-        reservoir = _Reservoir(6, generator)
+        reservoir = Reservoir(6, generator)
         for part in torch.arange(30).split([1, 11, 2, 16]):
             reservoir.put(part[reservoir.draw(len(part))])
         assert len(set(reservoir.kept.tolist())) == 6

@@ -4,7 +4,6 @@ import timm
 from timm.models import VisionTransformer
 
 from methods.assemble import tune
-from methods.families import family_of
 from methods.method import Method
 
 REFERENCE = "vit_base_patch16_224"
@@ -20,8 +19,5 @@ def reference_vit() -> VisionTransformer:
 
 def num_trained_parameters(vit: VisionTransformer, method: Method) -> int:
     """What the method trains beside its head, which has (embed_dim + 1) per class."""
-    family, images = family_of(vit), None
-    if method.needs_images:
-        images = family.first_weight(vit).new_zeros(1, 3, *family.image_size(vit))
-    model = tune(vit, method, images, num_classes=2)
+    model = tune(vit, method.without_images(), num_classes=2)
     return model.num_tuned_parameters - sum(p.numel() for p in model.head.parameters())

@@ -61,6 +61,26 @@ def attend(
 
     `bias` is added to the scores, `temperature` divides them.
     """
+    return family.project(
+        block,
+        mixed_values(
+            family, block, q, k, v, bias, temperature=temperature, in_sequence=in_sequence
+        ),
+    )
+
+
+def mixed_values(
+    family: Family,
+    block: nn.Module,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    *,
+    temperature: Tensor | float | None = None,
+    in_sequence: int = 0,
+) -> Tensor:
+    """The same before its projection (B, T, width): values of all heads, mixed by the scores."""
     if bias is not None:
         bias = bias.to(q.dtype)
     if temperature is not None:
@@ -74,4 +94,4 @@ def attend(
         dropout_p=family.attention_dropout(block),
         scale=family.score_scale(block),
     )
-    return family.project(block, family.merge(block, attended, in_sequence))
+    return family.merge(block, attended, in_sequence)

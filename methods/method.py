@@ -4,7 +4,7 @@ A method never copies the ViT. It hands over a `Tuning`: what it adds before, be
 after the blocks. The walk (`methods/walk.py`) asks it at a few places.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -185,6 +185,14 @@ def overrides(tuning: Tuning, hook: str) -> bool:
 def is_same_each_step(method: Method) -> bool:
     """Whether the method's own class says so: what inherits from it may do more."""
     return bool(vars(type(method)).get("same_each_step", False))
+
+
+def batches_of(vit: nn.Module, images: Images) -> Iterator[Tensor]:
+    """Normalised batches (B, 3, H, W) of what a method was given, one batch or many, as and where
+    the weights of `vit` are."""
+    weight = family_of(vit).first_weight(vit)
+    for batch in [images] if isinstance(images, Tensor) else images:
+        yield batch.to(weight)
 
 
 def tuned_dtype(vit: nn.Module) -> torch.dtype:

@@ -239,12 +239,16 @@ class Walk(nn.Module):
 
 
 @torch.no_grad()
-def tokens_entering(vit: nn.Module, images: Tensor) -> Iterator[Tensor]:
-    """The tokens (B, T, d) that enter each block of the backbone as it is."""
+def tokens_entering(
+    vit: nn.Module, images: Tensor, tuning: Tuning = _UNTOUCHED, *, end: int | None = None
+) -> Iterator[Tensor]:
+    """The tokens (B, T, d) that enter each block in front of `end` (None: all): of the backbone as
+    it is, or with the deep prompts of `tuning`."""
     family = family_of(vit)
-    walk = Walk(vit, Tuning(), readout=family.readout(vit))
+    walk = Walk(vit, tuning, readout=family.readout(vit))
+    end = walk.depth if end is None else end
     tokens = family.embed(vit, images)
-    for index in range(walk.depth):
+    for index in range(end):
         yield family.enter(vit, index, tokens)
-        if index < walk.depth - 1:
+        if index < end - 1:
             tokens = walk.blocks_until(index + 1, tokens, start=index)

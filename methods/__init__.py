@@ -27,6 +27,8 @@ METHODS = Registry(
         "vpt": "methods.vpt:VPT",
         "spt": "methods.spt:SPT",
         "vfpt": "methods.vfpt:VFPT",
+        "vipamin": "methods.vipamin:VIPAMIN",
+        "bpt": "methods.bpt:BPT",
         "gatevpt": "methods.gatevpt:GateVPT",
         "lspt": "methods.lspt:LSPT",
         "apt": "methods.apt:APT",

@@ -11,7 +11,11 @@ from orchestrator.plan.space import parse_space
 from orchestrator.support.yaml_io import dump_yaml, parse_yaml
 
 DEEP = [name for name in METHODS.shipped if hasattr(METHODS[name], "blocks")]
-OPTIONS = {"spt": {"init": "uniform"}}
+OPTIONS = {
+    "spt": {"init": "uniform"},
+    "vipamin": {"deep": True, "num_tokens": 6, "num_matched": 3},
+    "bpt": {"num_tokens": 6, "channels": 4},
+}
 """That draw no tokens of images, so that blocks may be compared one by one."""
 
 

@@ -49,6 +49,15 @@ VARIANTS = {
         {"init": "uniform"},
         {"blocks": "2-2", "num_tokens": 6},
     ],
+    "vipamin": [
+        {"deep": True, "num_tokens": 6, "num_matched": 3, "blocks": "1-2"},
+        {"num_tokens": 6, "orthogonal_share": 1.0, "form": "code"},
+    ],
+    "bpt": [
+        {"num_tokens": 6, "channels": 4, "tuned_bases": 1, "blocks": "1-2"},
+        {"num_tokens": 6, "channels": 4, "whiten": "fixed"},
+        {"deep": False, "num_tokens": 6, "channels": 4, "whiten": "tuned", "form": "code"},
+    ],
     "partial": [{"num_blocks": 3}],
     "vpt": [
         {"deep": False},
@@ -215,7 +224,7 @@ def test_a_saved_state_gives_the_same_logits(case):
     shake(model).eval()
     fresh = build(case, seed=1)[0].eval()
     assert not fresh(images).equal(model(images))
-    fresh.load_tuned_state({k: v.clone() for k, v in model.tuned_state().items()})
+    fresh.load_tuned_state({k: v.clone() for k, v in model.saved_state().items()})
     assert fresh(images).equal(model(images))
     assert fresh.num_tuned_parameters == sum(v.numel() for v in model.tuned_state().values())
 

@@ -21,6 +21,8 @@ CONFIGS = {
     "linear": {},
     "vpt": {"num_tokens": 3, "deep": True},
     "spt": {"num_tokens": 3, "init": "kmeans"},
+    "vipamin": {"num_tokens": 3, "num_matched": 2},
+    "bpt": {"num_tokens": 3, "channels": 4, "whiten": "fixed"},
     "gatevpt": {"num_tokens": 3},
     "lspt": {"num_tokens": 3, "hidden": 8},
     "apt": {},

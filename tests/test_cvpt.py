@@ -152,6 +152,15 @@ def test_prompts_start_within_xavier_s_bound_over_blocks_and_prompts():
     assert prompt.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
 
 
+def test_every_image_asks_prompts_of_its_own_dropout():
+    tuning = tune(tiny_vit(), CVPT(dropout=0.5), num_classes=5).tuning
+    tokens = torch.ones(1, 17, 24).expand(2, -1, -1)
+    same, other = tuning.train().before_mlp(0, tokens)
+    assert not same.allclose(other)
+    same, other = tuning.eval().before_mlp(0, tokens)
+    assert same.allclose(other)
+
+
 def test_the_recipe_is_the_released_one():
     recipe = CVPT().recipe()
     assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 1e-3, 0.05)

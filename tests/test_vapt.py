@@ -147,6 +147,13 @@ def test_computed_prompts_start_at_zero_and_differ_between_images_once_trained()
     assert prompts.shape == (6, 10, 24) and not prompts[0].allclose(prompts[1])
 
 
+def test_kernels_start_normal_and_the_projector_as_torch_s_layers():
+    tuning = tune(tiny_vit(img_size=256), VAPT(kernel=30, hidden=96), num_classes=5).tuning
+    assert tuning.kernel.std().item() == pytest.approx(1, rel=0.1)
+    assert tuning.down.abs().max().item() == pytest.approx(24**-0.5, rel=0.01)
+    assert tuning.up.abs().max().item() == pytest.approx(96**-0.5, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from plain_form import plain_logits
 from reference_vectors import Vectors, equals_published
 from timm.models import VisionTransformer
-from tiny_backbones import FAMILIES, shake, tiny_batch, tiny_vit
+from tiny_backbones import FAMILIES, OTHERS, shake, tiny_batch, tiny_vit
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import METHODS, tune
@@ -94,11 +95,29 @@ def test_absorbed_weights_change_nothing(shape):
     torch.testing.assert_close(found["plain"][0], torch.stack(rows), **EXACT)
 
 
-@pytest.mark.parametrize("family_name", FAMILIES)
-def test_weights_are_absorbed_only_where_scores_are_plain_products(family_name):
-    vit = tiny_vit(family_name)
-    absorbs = family_of(vit).attention_maps(vit.blocks[0]) is not None
-    assert absorbs == (family_name != "normed")
+NOT_PLAIN = {"normed", "sapiens2", "eva02"}
+"""Families that norm queries, keys or the attention's output, or share keys between heads."""
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
+def test_weights_are_absorbed_wherever_scores_are_plain_products(name):
+    vit = tiny_vit(name, torch.float64)
+    family, block = family_of(vit), vit.blocks[1]
+    maps = family.attention_maps(block)
+    assert (maps is None) == (name in NOT_PLAIN)
+    if maps is not None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(6, 17, 24, generator=generator, dtype=torch.float64)
+        p = torch.randn(4, 24, generator=generator, dtype=torch.float64)
+        absorbed = absorbed_attention(family, block, maps, x, p)
+        torch.testing.assert_close(absorbed, plain_attention(family, block, x, p), **EXACT)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_families_ask_the_prompts_at_the_same_place(name):
+    images, _ = tiny_batch(torch.float64)
+    model = shake(tune(tiny_vit(name, torch.float64), CVPT(num_tokens=4), num_classes=5)).eval()
+    torch.testing.assert_close(model(images), plain_logits(model, images), **EXACT)
 
 
 # What it costs

@@ -4,8 +4,9 @@ authors' own values."""
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_form import plain_logits
 from reference_vectors import Vectors, equals_published
-from tiny_backbones import shake, tiny_batch, tiny_vit
+from tiny_backbones import OTHERS, shake, tiny_batch, tiny_vit
 
 from methods import METHODS, tune
 
@@ -133,6 +134,13 @@ def test_prompts_come_from_the_patches_that_enter_the_block(family):
     else:
         features = vit.norm(tokens)[:, 0]
     torch.testing.assert_close(model(images), model.head(features), **EXACT)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_families_compute_prompts_from_their_own_patches(name):
+    images, _ = tiny_batch(torch.float64)
+    model = tuned(family=name, num_tokens=4).eval()
+    torch.testing.assert_close(model(images), plain_logits(model, images), **EXACT)
 
 
 # The start, and what cannot be

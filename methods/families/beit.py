@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from timm.models.beit import Attention, Block
 from torch import Tensor, nn
 
-from methods.families.family import POOLINGS, Family, Place, Position, Site
+from methods.families.family import (
+    POOLINGS,
+    AttentionMaps,
+    Family,
+    Place,
+    Position,
+    Site,
+    plain_maps,
+)
 
 
 class BeitViT(Family):
@@ -77,6 +85,9 @@ class BeitViT(Family):
 
     def project(self, block: Any, attended: Tensor) -> Tensor:
         return block.attn.proj_drop(block.attn.proj(attended))
+
+    def attention_maps(self, block: Any) -> AttentionMaps | None:
+        return plain_maps(block.attn, *self._of_queries(block))
 
     def scale_attention(self, block: Any, branch: Tensor) -> Tensor:
         return block.drop_path1(scaled(branch, block.gamma_1))

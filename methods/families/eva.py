@@ -25,7 +25,15 @@ from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 
 from methods.families.beit import fused_with_biases, scaled
-from methods.families.family import POOLINGS, Family, Place, Position, Site
+from methods.families.family import (
+    POOLINGS,
+    AttentionMaps,
+    Family,
+    Place,
+    Position,
+    Site,
+    plain_maps,
+)
 from methods.families.places import unrotated
 
 _ROTATIONS = (
@@ -108,9 +116,11 @@ class EvaViT(Family):
         q, k, v = F.linear(normed, *self._fused(block)).chunk(3, dim=-1)
         return q, k, v
 
-    def queries(self, block: Any, normed: Tensor) -> Tensor:
+    def _of_queries(self, block: Any) -> tuple[Tensor, Tensor | None]:
         attn = block.attn
-        return super().queries(block, normed) if attn.qkv is not None else attn.q_proj(normed)
+        if attn.qkv is not None:
+            return super()._of_queries(block)
+        return attn.q_proj.weight, attn.q_proj.bias
 
     def keys_values(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor]:
         attn = block.attn
@@ -135,6 +145,11 @@ class EvaViT(Family):
         if (group := attn.num_heads // _value_heads(attn)) > 1:
             k, v = (t.repeat_interleave(group, dim=-3) for t in (k, v))
         return q, k, v
+
+    def attention_maps(self, block: Any) -> AttentionMaps | None:
+        if block.attn.num_heads != _value_heads(block.attn):
+            return None
+        return plain_maps(block.attn, *self._of_queries(block))
 
     def scale_attention(self, block: Any, branch: Tensor) -> Tensor:
         if isinstance(block, EvaBlockPostNorm):

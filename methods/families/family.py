@@ -177,9 +177,7 @@ class Family:
         return q, k, v
 
     def queries(self, block: Any, normed: Tensor) -> Tensor:
-        weight, bias = self._fused(block)
-        width = weight.shape[0] // 3
-        return F.linear(normed, weight[:width], None if bias is None else bias[:width])
+        return F.linear(normed, *self._of_queries(block))
 
     def keys_values(self, block: Any, normed: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = self._fused(block)
@@ -187,6 +185,12 @@ class Family:
         both = F.linear(normed, weight[width:], None if bias is None else bias[width:])
         k, v = both.chunk(2, dim=-1)
         return k, v
+
+    def _of_queries(self, block: Any) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the queries."""
+        weight, bias = self._fused(block)
+        width = weight.shape[0] // 3
+        return weight[:width], None if bias is None else bias[:width]
 
     def _fused(self, block: Any) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of queries, keys and values in one layer."""

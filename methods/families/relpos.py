@@ -14,7 +14,7 @@ from timm.models.vision_transformer_relpos import (
 )
 from torch import Tensor, nn
 
-from methods.families.family import POOLINGS, Family, Position
+from methods.families.family import POOLINGS, AttentionMaps, Family, Position, plain_maps
 
 
 class RelPosViT(Family):
@@ -56,6 +56,9 @@ class RelPosViT(Family):
 
     def project(self, block: Any, attended: Tensor) -> Tensor:
         return block.attn.proj_drop(block.attn.proj(attended))
+
+    def attention_maps(self, block: Any) -> AttentionMaps | None:
+        return plain_maps(block.attn, *self._of_queries(block))
 
     def scale_attention(self, block: Any, branch: Tensor) -> Tensor:
         scale = block.ls1 if isinstance(block, RelPosBlock) else block.norm1

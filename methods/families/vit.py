@@ -33,6 +33,4 @@ class PlainViT(Family):
         return tokens_of(vit, vit.patch_embed(images))
 
     def attention_maps(self, block: Any) -> AttentionMaps | None:
-        weight, bias = self._fused(block)
-        width = weight.shape[0] // 3
-        return plain_maps(block.attn, weight[:width], None if bias is None else bias[:width])
+        return plain_maps(block.attn, *self._of_queries(block))

@@ -15,8 +15,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from methods.backbone_catalogue import FILE
+from methods.backbone_names import split_name
 from methods.families import check_supported
-from methods.timm_names import MODULES, SUPPORTED
+from methods.timm_names import SUPPORTED
 
 _INITIAL_VALUES = frozenset(
     ("uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_")
@@ -43,9 +44,10 @@ def document() -> dict[str, Any]:
     """What stands in the file when it is up to date."""
     accepted, refused, modules = {}, {}, {}
     for name in timm.list_models():
-        module = timm.models.model_entrypoint(name).__module__
-        if module not in MODULES:
-            kind = module.rpartition(".")[2]
+        try:
+            split_name(name)
+        except ValueError:
+            kind = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
             why = f"it is of timm's {kind}, of no family that is known here"
             modules.setdefault(kind, {"why": why, "names": []})["names"].append(name)
             continue

@@ -81,8 +81,8 @@ def _notes(num_accepted: int, num_refused: int) -> list[str]:
         f"{counted(num_accepted, 'name')} of timm {written}{other}; {num_refused:,} networks of it "
         "cannot be tuned.",
         "With a text, the names that have it: orchestrator methods --backbones dinov2",
-        "vit_base_patch16_224.moco_v3 is MoCo v3, vit_quickstart needs no download; "
-        "--weights takes a file of yours.",
+        "Also: hf-hub:OWNER/NAME and local-dir:FOLDER (pathology, radiology, satellite ...), "
+        "vit_base_patch16_224.moco_v3 with a file of MoCo v3, vit_quickstart without a download.",
     ]
 
 

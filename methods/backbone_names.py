@@ -8,7 +8,9 @@ from typing import Any
 import timm
 import torch
 from timm.models import VisionTransformer
+from torch import nn
 
+from methods.families import FAMILIES
 from methods.timm_names import MODULES, SUPPORTED, plain_name, unknown_backbone
 from methods.timm_private import DEPRECATED_NAMES
 
@@ -26,8 +28,9 @@ def split_name(name: str) -> tuple[str, str]:
         raise ValueError(f"{name}: is a name of older timm; now it is {now}")
     if not timm.is_model(architecture):
         raise ValueError(unknown_backbone(name))
-    if timm.models.model_entrypoint(architecture).__module__ not in MODULES:
-        raise ValueError(f"{architecture} cannot be tuned: it is not a plain ViT. {SUPPORTED}")
+    module = timm.models.model_entrypoint(architecture).__module__
+    if module not in {*MODULES, *(kind.partition(":")[0] for kind in FAMILIES)}:
+        raise ValueError(f"{architecture} cannot be tuned: it is of no known family. {SUPPORTED}")
     if tag and tag != MOCO_V3 and tag not in (known := tags_of(architecture)):
         close = difflib.get_close_matches(tag, known, n=1) or known
         there = f"there is {', '.join(close)}" if close else "timm has no weights for it"
@@ -59,15 +62,20 @@ def plain_vits() -> list[str]:
 
 
 @cache
-def outline(architecture: str, **options: Any) -> VisionTransformer | None:
-    """The network without values, nothing allocated; None where it is no plain ViT.
+def sketch_of(architecture: str, **options: Any) -> nn.Module:
+    """The network without values, nothing allocated, of whatever kind.
 
     It is shared: look at it, do not change it.
     """
+    with torch.device("meta"):
+        return timm.create_model(architecture, num_classes=0, **options)
+
+
+def outline(architecture: str, **options: Any) -> VisionTransformer | None:
+    """The same of a plain ViT; None where it is none."""
     if timm.models.model_entrypoint(architecture).__module__ not in MODULES:
         return None
-    with torch.device("meta"):
-        vit = timm.create_model(architecture, num_classes=0, **options)
+    vit = sketch_of(architecture, **options)
     return vit if isinstance(vit, VisionTransformer) else None
 
 

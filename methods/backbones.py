@@ -8,37 +8,28 @@ says where the folder is whose config.json names the network: `hf-hub:OWNER/NAME
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import timm
-import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
-from methods.backbone_names import MOCO_V3, outline, pretrained_config, split_name
-from methods.build_arguments import Arguments, Value, as_typed, built_with
-from methods.families import check_supported, family_of
+from methods.asked_backbone import Asked, Decided
+from methods.backbone_names import MOCO_V3, pretrained_config, sketch_of, split_name
+from methods.build_arguments import Arguments, Value
+from methods.built import create_network
+from methods.families import family_of
+from methods.from_file import images_of, load_file
 from methods.hub_models import HubModel, commit_of, folder_of, read_config
 from methods.hub_names import HubName, hub_name
 from methods.network import Network, make_network, network_of
 from methods.timm_names import QUICKSTART
-from methods.weights.configs import take_configs
-from methods.weights.decide import check_shape_hints, decide_network
-from methods.weights.fit import fitted, num_blocks
-from methods.weights.hints import Hints
-from methods.weights.layouts import convert
-from methods.weights.networks import Found, choose, networks
+from methods.weights.networks import networks
 from methods.weights.reading import read_weights
-from methods.weights.recipes import Recipe, recipe_of
-from methods.weights.remarks import take_remarks
-from methods.weights.timm_own import in_timms_names
 
 OF_HUB_MODELS = {
     "mean": IMAGENET_DEFAULT_MEAN,
@@ -55,7 +46,7 @@ _ASSETS = Path(__file__).parent / "assets"
 class Backbone:
     """A frozen ViT in evaluation mode, and what the images must look like for it."""
 
-    vit: VisionTransformer
+    vit: Any
     name: str
     pretraining: str
     """orig_in21k, augreg_in21k, mae, moco_v3 ...: never mix two of them in one table."""
@@ -63,8 +54,8 @@ class Backbone:
     """The file they came from; None: timm's hub, the package itself, or chance."""
     weights_sha256: str
     """A digest of the names, shapes and values in the ViT, so equal for two files with equal
-    weights; not of the position embedding, since resampling it rounds differently on different
-    processors. Also of `network`, where that is not the one that timm builds under this name."""
+    weights; not of position embeddings and tables, since resampling them rounds differently on
+    different processors. Also of `network`, where that is not the one that timm builds under this name."""
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -73,8 +64,9 @@ class Backbone:
     readout: str
     """cls, mean_no_cls or attn_pool: how its features were read in pretraining."""
     num_parameters: int
-    network: Network
-    """Heads, activation and norm epsilon, which no tensor shows."""
+    network: Network | None
+    """Heads, activation and norm epsilon, which no tensor shows; None of a family for which timm
+    alone says them."""
     architecture: str
     """timm's name of what was built."""
     arguments: Arguments
@@ -89,23 +81,6 @@ class Backbone:
     """In one line: network and part, and from where they are known. '' where nothing was open."""
     normalised_by: str = ""
     """In one line: who says mean and std."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decided:
-    """What an earlier load of the same file decided, so that nothing is asked or assumed again."""
-
-    network: Network | None
-    """The network that was decided on; None: as timm builds it, which was so before files were
-    asked."""
-    part: str | None = None
-    """The part of the file that was meant; None: chosen by the rules."""
-    architecture: str | None = None
-    """Of a model of the hub or a folder: what its config.json said."""
-    arguments: Arguments = field(default_factory=dict)
-    """All that it was built with, those of a config.json among them."""
-    revision: str | None = None
-    """The commit that a model of the hub was of."""
 
 
 def load_backbone(
@@ -126,7 +101,7 @@ def load_backbone(
     """
     weights = None if weights is None else Path(weights)
     given = decided.arguments if decided else arguments or {}
-    asked = _Asked(
+    asked = Asked(
         weights=weights,
         image_size=image_size,
         pretrained=pretrained,
@@ -146,23 +121,23 @@ def load_backbone(
     from_timm = pretrained and weights is None
     if from_timm and tag == MOCO_V3:
         raise ValueError(f"{name}: timm has no MoCo-v3 weights; give a file")
-    vit = _create(
+    vit = create_network(
         name if from_timm else architecture,
         asked.image_size or int(config["input_size"][-1]),
         from_timm,
         asked.arguments,
         asked.said,
     )
-    own = network_of(vit)
+    own = _network(vit)
     if weights is None:
         if tag == "mae":
             _read_as_mae(vit)
         pretraining = (tag or config["tag"]) if from_timm else "random"
         return _finish(vit, name, pretraining, asked, config, own)
-    about = _load_file(vit, weights, name, asked)
+    about = load_file(vit, weights, name, asked)
     if tag == "mae":
         _read_as_mae(vit)
-    config, normalised_by = _images(config, tag, about)
+    config, normalised_by = images_of(config, tag, about)
     return dataclasses.replace(
         _finish(vit, name, tag or "file", asked, config, own),
         part=about.part,
@@ -172,32 +147,18 @@ def load_backbone(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """What `load_backbone` was given."""
-
-    weights: Path | None
-    image_size: int | None
-    pretrained: bool
-    arguments: Arguments
-    """All that the network is built with beside its name."""
-    said: Arguments
-    """Those of them that the user gave."""
-    decided: Decided | None
-
-
 def parts_of(weights: Path) -> tuple[str, ...]:
     """The networks in a file, each as `Decided.part` names it."""
     return tuple(network.part for network in networks(read_weights(weights)))
 
 
 def _finish(
-    vit: VisionTransformer,
+    vit: Any,
     name: str,
     pretraining: str,
-    asked: _Asked,
+    asked: Asked,
     config: dict,
-    own: Network,
+    own: Network | None,
     architecture: str | None = None,
 ) -> Backbone:
     """`own` is the network that timm builds, before a file says of heads and the like."""
@@ -215,10 +176,14 @@ def _finish(
         crop_pct=config["crop_pct"],
         readout=family_of(vit).readout(vit),
         num_parameters=sum(p.numel() for p in vit.parameters()),
-        network=network_of(vit),
+        network=_network(vit),
         architecture=architecture or name.partition(".")[0],
         arguments=asked.arguments,
     )
+
+
+def _network(vit: Any) -> Network | None:
+    return network_of(vit) if isinstance(vit, VisionTransformer) else None
 
 
 _SEEN_IN_TENSORS = {
@@ -229,14 +194,14 @@ _SEEN_IN_TENSORS = {
 """Arguments that names and shapes of tensors tell, or that change no feature."""
 
 
-def _content_hash(vit: VisionTransformer, own: Network, arguments: Arguments) -> str:
+def _content_hash(vit: Any, own: Network | None, arguments: Arguments) -> str:
     digest = hashlib.sha256()
     for key, tensor in sorted(vit.state_dict().items()):
-        if key == "pos_embed":
+        if key == "pos_embed" or key.endswith("relative_position_bias_table"):
             continue
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().contiguous().cpu().numpy().data)
-    if (network := network_of(vit)) != own:
+    if (network := _network(vit)) != own:
         digest.update(str(network).encode())
     if others := {k: v for k, v in arguments.items() if k not in _SEEN_IN_TENSORS}:
         digest.update(json.dumps(others, sort_keys=True).encode())
@@ -252,7 +217,7 @@ def save_frozen(backbone: Backbone, path: Path) -> None:
 def load_frozen(name: str, path: Path, *, image_size: int, decided: Decided) -> Backbone:
     """The backbone that `save_frozen` wrote: nothing is fetched, renamed or resampled again."""
     empty = load_backbone(name, image_size=image_size, pretrained=False, decided=decided)
-    own = network_of(empty.vit)
+    own = _network(empty.vit)
     with safetensors.safe_open(path, "pt") as file:
         pretraining = file.metadata()["pretraining"]
     empty.vit.load_state_dict(safetensors.torch.load_file(path))
@@ -263,7 +228,7 @@ def load_frozen(name: str, path: Path, *, image_size: int, decided: Decided) -> 
         pretraining=pretraining,
         weights=path,
         weights_sha256=_content_hash(empty.vit, own, decided.arguments),
-        network=network_of(empty.vit),
+        network=_network(empty.vit),
     )
 
 
@@ -279,74 +244,7 @@ def _image_config(architecture: str, tag: str) -> dict[str, Any]:
     return pretrained_config(architecture, tag)
 
 
-def _create(
-    name: str, image_size: int, from_timm: bool, arguments: Arguments, said: Arguments
-) -> VisionTransformer:
-    """`said` are those of the arguments that the user gave, the others are of a config.json."""
-
-    def create(**options: Any) -> nn.Module:
-        return timm.create_model(name, num_classes=0, **options)
-
-    options: dict[str, Any] = {}
-    if arguments:
-        plain = outline(name.partition(".")[0])
-        kind = VisionTransformer if plain is None else type(plain)
-        of_config = {k: v for k, v in arguments.items() if k not in said}
-        options = {
-            **built_with(of_config, kind, source="config.json: model_args"),
-            **built_with(said, kind, source="--backbone-args"),
-        }
-    with torch.device("meta"):  # nothing is allocated or fetched before the model is known to fit
-        try:
-            sketch = create(**options)
-        except Exception as error:  # timm's constructors raise many kinds
-            if not arguments:
-                raise
-            raise ValueError(
-                f"{name}: cannot be built with {as_typed(arguments)}:"
-                f" {str(error) or type(error).__name__}"
-            ) from error
-    try:
-        check_supported(sketch)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    assert isinstance(sketch, VisionTransformer)
-    patch = sketch.patch_embed.patch_size[0]
-    if image_size < patch or image_size % patch:
-        below = max(image_size // patch, 1) * patch
-        raise ValueError(
-            f"{name}: image size {image_size} is not a multiple of its patch size {patch};"
-            f" {below} or {below + patch} would be"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if not from_timm:
-            vit = create(img_size=image_size, **options)
-        else:
-            try:
-                _ask_hub(name)
-                vit = create(img_size=image_size, pretrained=True, **options)
-            except Exception as error:  # timm, its hub client and its transports raise many kinds
-                raise ValueError(
-                    f"{name}: timm could not get pretrained weights"
-                    f" ({type(error).__name__}: {error}); give a file with the weights instead"
-                ) from error
-    assert isinstance(vit, VisionTransformer)
-    return vit
-
-
-def _ask_hub(name: str) -> None:
-    """Fail within seconds where the hub cannot be reached: timm's own client tries for long."""
-    config = timm.models.get_pretrained_cfg(name)
-    repository = config and config.hf_hub_id
-    if not repository:
-        return
-    names = ("model.safetensors", "pytorch_model.bin")
-    if not any(isinstance(try_to_load_from_cache(repository, file), str) for file in names):
-        HfApi().model_info(repository, timeout=10)
-
-
-def _read_as_mae(vit: VisionTransformer) -> None:
+def _read_as_mae(vit: Any) -> None:
     """MAE's features are the mean of the tokens, then the pretrained norm."""
     vit.global_pool = "avg"
     vit.fc_norm, vit.norm = vit.norm, nn.Identity()
@@ -355,7 +253,7 @@ def _read_as_mae(vit: VisionTransformer) -> None:
 # From a folder in the hub's format, here or there
 
 
-def _load_from_hub(name: HubName, asked: _Asked) -> Backbone:
+def _load_from_hub(name: HubName, asked: Asked) -> Backbone:
     """A model whose config.json says what is built, unless an earlier load has decided it."""
     weights, revision, decided = asked.weights, None, asked.decided
     if weights is None and asked.pretrained:
@@ -374,12 +272,12 @@ def _load_from_hub(name: HubName, asked: _Asked) -> Backbone:
         asked = dataclasses.replace(asked, arguments=found)
     config = {**_image_config(architecture, ""), **OF_HUB_MODELS, **images}
     image_size = asked.image_size or int(config["input_size"][-1])
-    vit = _create(architecture, image_size, False, asked.arguments, asked.said)
-    own = network_of(vit)
+    vit = create_network(architecture, image_size, False, asked.arguments, asked.said)
+    own = _network(vit)
     if weights is None:
         return _finish(vit, str(name), "random", asked, config, own, architecture)
-    about = _load_file(vit, weights, architecture, asked)
-    config, normalised_by = _images(config, "", about)
+    about = load_file(vit, weights, architecture, asked)
+    config, normalised_by = images_of(config, "", about)
     if not (about.hints.mean and about.hints.std):
         normalised_by = "timm's default for models of the hub; config.json does not say"
     backbone = _finish(vit, str(name), name.place, asked, config, own, architecture)
@@ -410,7 +308,7 @@ def _with_pooling(
     like; and what to say of it. The tensors are the same."""
     if arguments.get("global_pool") != "":
         return dict(arguments), ""
-    plain = outline(architecture)
+    plain = sketch_of(architecture)
     if arguments.get("class_token", getattr(plain, "has_class_token", False)):
         pooling, read = {"global_pool": "token"}, "the class token"
     else:
@@ -418,111 +316,10 @@ def _with_pooling(
     return {**arguments, **pooling}, f"; {config.name} pools nothing: {read} is read"
 
 
-# From a file
-
-
-@dataclass(frozen=True, kw_only=True)
-class _About:
-    """What was found out about a file while it was read."""
-
-    part: str
-    other_parts: tuple[str, ...]
-    assumed: str
-    hints: Hints
-    recipe: Recipe | None
-
-
-def _load_file(vit: VisionTransformer, path: Path, name: str, asked: _Asked) -> _About:
-    """Fill `vit` with the weights of a file and make it their network, or say what does not fit."""
-    content = in_timms_names(read_weights(path), vit)
-    decided = asked.decided
-    part = decided.part if decided else None
-    chosen = choose(content, lambda found: _has_size_of(vit, found), part)
-    layout = chosen.network.layout
-    try:
-        converted = convert(layout, chosen.network.tensors, _separated(chosen.network.part))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    hints = Hints()
-    recipe = recipe_of(name.partition(".")[2], chosen, converted)
-    state = fitted(converted.state, vit, name, path, layout, asked.arguments, asked.said)
-    if decided is None:
-        patch = _patch_size(converted.state, vit)
-        take_remarks(hints, content, width=vit.embed_dim, patch=patch)
-        take_configs(hints, content)
-        check_shape_hints(
-            hints,
-            path=path,
-            patch=patch,
-            depth=num_blocks(state),
-            width=vit.embed_dim,
-        )
-        network, assumed = decide_network(
-            vit,
-            name,
-            path=path,
-            found=chosen.network,
-            converted=converted,
-            hints=hints,
-            recipe=recipe,
-            arguments=asked.said,
-        )
-    else:
-        network, assumed = decided.network, ""
-    vit.load_state_dict(state)
-    if network is not None:
-        try:
-            make_network(vit, network)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    if chosen.reason:
-        others = ", ".join(map(repr, chosen.others[:3])) + (" ..." if chosen.others[3:] else "")
-        assumed += f"; weights under {chosen.network.part!r} ({chosen.reason}), not {others}"
-    return _About(
-        part=chosen.network.part,
-        other_parts=chosen.others,
-        assumed=assumed,
-        hints=hints,
-        recipe=recipe,
-    )
-
-
-def _has_size_of(vit: VisionTransformer, found: Found) -> bool:
-    return found.width == vit.embed_dim and found.depth in (0, len(vit.blocks))
-
-
-def _patch_size(state: Mapping[str, Tensor], vit: VisionTransformer) -> int:
-    """The patch size of the file, which FlexiViT may resample; of `vit` where patches are
-    vectors."""
-    kernel = state.get("patch_embed.proj.weight")
-    if kernel is None or kernel.ndim != 4:
-        return vit.patch_embed.patch_size[0]
-    return kernel.shape[-1]
-
-
-def _separated(part: str) -> str:
-    return part if not part or part.endswith((".", "/")) else f"{part}."
-
-
-def _images(config: dict[str, Any], tag: str, about: _About) -> tuple[dict[str, Any], str]:
-    """What the images must look like for a file, and who says so."""
-    hints, recipe = about.hints, about.recipe
-    if hints.interpolation:
-        config = {**config, "interpolation": hints.interpolation.value}
-    if hints.mean and hints.std:
-        return {**config, "mean": hints.mean.value, "std": hints.std.value}, hints.mean.source
-    if recipe is not None and recipe.from_keys:
-        return {**config, "mean": recipe.mean, "std": recipe.std}, f"{recipe.title}'s"
-    if tag:
-        return config, f"of the pretraining {tag!r}"
-    of = f"{config['architecture']}.{config['tag']}" if config.get("tag") else "this backbone"
-    return config, f"a guess: timm's for {of}; name the pretraining or give --normalization"
-
-
 # From the package
 
 
-def _load_quickstart(asked: _Asked) -> Backbone:
+def _load_quickstart(asked: Asked) -> Backbone:
     weights, image_size = asked.weights, asked.image_size
     description = _ASSETS / f"{QUICKSTART}.json"
     if not description.is_file():
@@ -530,8 +327,8 @@ def _load_quickstart(asked: _Asked) -> Backbone:
     config = json.loads(description.read_text())
     keys = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     vit = VisionTransformer(num_classes=0, **{key: config[key] for key in keys})
-    own = network_of(vit)
-    about = _load_file(vit, weights or _ASSETS / f"{QUICKSTART}.safetensors", QUICKSTART, asked)
+    own = _network(vit)
+    about = load_file(vit, weights or _ASSETS / f"{QUICKSTART}.safetensors", QUICKSTART, asked)
     if image_size is not None and image_size != config["img_size"]:
         if image_size % config["patch_size"]:
             raise ValueError(

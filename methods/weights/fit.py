@@ -60,7 +60,7 @@ def fitted(
     expected = vit.state_dict()
     resample = ("bilinear", False) if layout is JAX else ("bicubic", True)  # as timm does
     state = checkpoint_filter_fn(state, vit, interpolation=resample[0], antialias=resample[1])
-    if problems := _mismatches(state, expected):
+    if problems := mismatches(state, expected):
         raise ValueError(f"{path}: not the weights of this ViT: {'; '.join(problems)}")
     return state
 
@@ -146,7 +146,7 @@ def _differences(
         return found
     shapes = {k: v for k, v in expected.items() if not (k == "pos_embed" and k in state)}
     ours = {k: v for k, v in state.items() if k in shapes or k not in expected}
-    return _mismatches(ours, shapes, is_flexible=is_flexible)
+    return mismatches(ours, shapes, is_flexible=is_flexible)
 
 
 def _any(pattern: str, state: Mapping[str, Tensor], vit: VisionTransformer) -> bool:
@@ -159,7 +159,7 @@ def num_blocks(state: Mapping[str, Tensor]) -> int:
     return max((int(found[1]) + 1 for found in numbers if found), default=0)
 
 
-def _mismatches(
+def mismatches(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, is_flexible: bool = False
 ) -> list[str]:
     missing = sorted(expected.keys() - state.keys())

@@ -206,6 +206,7 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, n
     if request.normalization is not None:
         mean, std = NORMALIZATIONS[request.normalization]
         normalised_by = f"--normalization {request.normalization}"
+    network = backbone.network
     plan = BackbonePlan(
         name=backbone.name,
         weights=str(backbone.weights.absolute()) if backbone.weights else None,
@@ -217,9 +218,9 @@ def _plan_backbone(request: SweepRequest, suite: Suite) -> tuple[BackbonePlan, n
         crop_fraction=1.0,
         mean=mean,
         std=std,
-        num_heads=backbone.network.num_heads,
-        activation=backbone.network.activation,
-        norm_eps=backbone.network.norm_eps,
+        num_heads=network.num_heads if network else None,
+        activation=network.activation if network else None,
+        norm_eps=network.norm_eps if network else None,
         part=backbone.part,
         assumed=backbone.assumed,
         normalised_by=normalised_by,

@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 from timm.models import VisionTransformer
 
-from methods import backbones
+from methods.asked_backbone import Asked
+from methods.from_file import load_file
 
 WIDTH, DEPTH, HEADS, SIZE = 24, 2, 3, 32
 
@@ -45,10 +46,10 @@ def images(size=SIZE):
 def read(path, into=None, name="tiny", decided=None):
     """A tiny ViT that was filled from a file as a backbone is, and what was found out."""
     into = into or vit()
-    asked = backbones._Asked(
+    asked = Asked(
         weights=path, image_size=None, pretrained=True, arguments={}, said={}, decided=decided
     )
-    return into.eval(), backbones._load_file(into, path, name, asked)
+    return into.eval(), load_file(into, path, name, asked)
 
 
 def saved(content, path):

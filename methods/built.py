@@ -1,0 +1,81 @@
+"""A network of timm as its name and arguments say, in the size of the images."""
+
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from torch import nn
+
+from methods.backbone_names import sketch_of
+from methods.build_arguments import Arguments, as_typed, built_with
+from methods.families import check_supported, family_of
+
+
+def create_network(
+    name: str, image_size: int, from_timm: bool, arguments: Arguments, said: Arguments
+) -> Any:
+    """The network that timm builds, with its own pretrained weights where it is `from_timm`, else
+    with random ones, always the same.
+
+    `said` are those of the arguments that the user gave, the others are of a config.json.
+    ValueError where it is of no family, cannot be built so, or takes no images of this size.
+    """
+
+    def create(**options: Any) -> nn.Module:
+        return timm.create_model(name, num_classes=0, **options)
+
+    options: dict[str, Any] = {}
+    if arguments:
+        kind = type(sketch_of(name.partition(".")[0]))
+        of_config = {k: v for k, v in arguments.items() if k not in said}
+        options = {
+            **built_with(of_config, kind, source="config.json: model_args"),
+            **built_with(said, kind, source="--backbone-args"),
+        }
+    with torch.device("meta"):  # nothing is allocated or fetched before the model is known to fit
+        try:
+            sketch = create(**options)
+        except Exception as error:  # timm's constructors raise many kinds
+            if not arguments:
+                raise
+            raise ValueError(
+                f"{name}: cannot be built with {as_typed(arguments)}:"
+                f" {str(error) or type(error).__name__}"
+            ) from error
+    try:
+        check_supported(sketch)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    patch = family_of(sketch).patch_size(sketch)[0]
+    if image_size < patch or image_size % patch:
+        below = max(image_size // patch, 1) * patch
+        raise ValueError(
+            f"{name}: image size {image_size} is not a multiple of its patch size {patch};"
+            f" {below} or {below + patch} would be"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if not from_timm:
+            vit = create(img_size=image_size, **options)
+        else:
+            try:
+                _ask_hub(name)
+                vit = create(img_size=image_size, pretrained=True, **options)
+            except Exception as error:  # timm, its hub client and its transports raise many kinds
+                raise ValueError(
+                    f"{name}: timm could not get pretrained weights"
+                    f" ({type(error).__name__}: {error}); give a file with the weights instead"
+                ) from error
+    return vit
+
+
+def _ask_hub(name: str) -> None:
+    """Fail within seconds where the hub cannot be reached: timm's own client tries for long."""
+    config = timm.models.get_pretrained_cfg(name)
+    repository = config and config.hf_hub_id
+    if not repository:
+        return
+    names = ("model.safetensors", "pytorch_model.bin")
+    if not any(isinstance(try_to_load_from_cache(repository, file), str) for file in names):
+        HfApi().model_info(repository, timeout=10)

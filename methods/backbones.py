@@ -55,7 +55,8 @@ class Backbone:
     weights_sha256: str
     """A digest of the names, shapes and values in the ViT, so equal for two files with equal
     weights; not of position embeddings and tables, since resampling them rounds differently on
-    different processors. Also of `network`, where that is not the one that timm builds under this name."""
+    different processors. Also of `network`, where that is not the one that timm builds under this
+    name, and of arguments that no tensor shows."""
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -174,7 +175,7 @@ def _finish(
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
-        readout=family_of(vit).readout(vit),
+        readout=_readout(vit, architecture or name, asked.arguments),
         num_parameters=sum(p.numel() for p in vit.parameters()),
         network=_network(vit),
         architecture=architecture or name.partition(".")[0],
@@ -184,6 +185,14 @@ def _finish(
 
 def _network(vit: Any) -> Network | None:
     return network_of(vit) if isinstance(vit, VisionTransformer) else None
+
+
+def _readout(vit: Any, name: str, arguments: Arguments) -> str:
+    """As its authors read its features: those of DINOv3 take the class token, where timm takes the
+    mean of the patches."""
+    if "_dinov3" in name and "global_pool" not in arguments:
+        return "cls"
+    return family_of(vit).readout(vit)
 
 
 _SEEN_IN_TENSORS = {

@@ -17,7 +17,7 @@ from torch import nn
 from methods.checks import did_you_mean
 from methods.network import ACTIVATIONS, activation_named
 
-Value = bool | int | float | str | None
+Value = bool | int | float | str | None | tuple[int | float, ...]
 """What an argument may be where it is written down."""
 
 Arguments = Mapping[str, Value]
@@ -48,6 +48,19 @@ _SAID_ELSEWHERE = {
 """Arguments that change no feature of a network whose weights are given, or are not its to say."""
 
 
+def as_value(written: Any) -> Value:
+    """What was written down, as an argument; ValueError where it can be none."""
+    if isinstance(written, list) and written and all(map(_is_number, written)):
+        return tuple(written)
+    if isinstance(written, bool | int | float | str | None):
+        return written
+    raise ValueError("not a number, a text, true, false, null or a list of numbers")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def of_features(arguments: Arguments) -> dict[str, Value]:
     """Those of a config.json that say what the network computes, of a size and in training or
     not."""
@@ -62,6 +75,8 @@ def as_typed(arguments: Arguments) -> str:
 def _text(value: Value) -> str:
     if value is None:
         return "null"
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_text, value))}]"
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
@@ -110,6 +125,8 @@ def _value(name: str, value: Value, annotation: Any, where: str) -> Any:
         raise ValueError(f"{where}: a class of timm's own cannot be said here")
     if not _is_one(value, annotation):
         raise ValueError(f"{where} is {value!r}, not {expected}")
+    if isinstance(value, tuple) and not all(-LARGEST <= one <= LARGEST for one in value):
+        raise ValueError(f"{where} is {value!r:.60}; at most {LARGEST:,} makes sense")
     if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
         raise ValueError(f"{where} is {value!r}; at most {LARGEST:,} makes sense")
     return value
@@ -127,6 +144,10 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
+def _is_tuple(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is tuple
+
+
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -138,6 +159,8 @@ def _expected(annotation: Any) -> str:
             words.append(_WORDS[option])
         elif option is types.NoneType:
             words.append("null")
+        elif _is_tuple(option):
+            words.append("a list of numbers")
         elif typing.get_origin(option) is Literal:
             words.append(f"one of {', '.join(repr(word) for word in typing.get_args(option))}")
     return " or ".join(words) if words != ["null"] else ""
@@ -147,6 +170,9 @@ def _is_one(value: Value, annotation: Any) -> bool:
     for option in _options(annotation):
         if typing.get_origin(option) is Literal:
             if value in typing.get_args(option):
+                return True
+        elif _is_tuple(option):
+            if isinstance(value, tuple):
                 return True
         elif option is float:
             if isinstance(value, int | float) and not isinstance(value, bool):

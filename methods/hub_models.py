@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from methods.build_arguments import Arguments, of_features
+from methods.build_arguments import Arguments, Value, as_value, of_features
 from methods.hub_names import HubName, refuse_absent_folder
 from methods.weights.reading import WEIGHTS_OF_FOLDERS
 
@@ -73,9 +73,12 @@ def read_config(folder: Path) -> HubModel:
         )
     arguments = _inner(document, "model_args", path)
     images = _inner(document, "pretrained_cfg", path) if "pretrained_cfg" in document else document
-    for name, value in arguments.items():
-        if name != "img_size" and not isinstance(value, bool | int | float | str | None):
-            raise ValueError(f"{path}: model_args.{name} is {value!r:.60}, which is not supported")
+    said: dict[str, Value] = {}
+    for name, value in of_features(arguments).items():
+        try:
+            said[name] = as_value(value)
+        except ValueError as error:
+            raise ValueError(f"{path}: model_args.{name} is {value!r:.60}: {error}") from error
     if arguments.get("in_chans", 3) != 3:
         raise ValueError(
             f"{path}: model_args.in_chans is {arguments['in_chans']!r:.60}: the network takes"
@@ -84,7 +87,7 @@ def read_config(folder: Path) -> HubModel:
     return HubModel(
         config=path,
         architecture=document["architecture"].partition(".")[0],
-        arguments=of_features(arguments),
+        arguments=said,
         images={**_image_size(arguments, images, path), **_crop(images, path)},
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from methods.build_arguments import of_features
+from methods.build_arguments import Value, as_value, of_features
 from methods.network import activation_named
 from methods.weights.hints import (
     ACTIVATION,
@@ -136,6 +136,12 @@ class _Settings:
             raise self.refuse(key, f"three numbers from {least:g} to 1000")
         return tuple(map(float, value))
 
+    def argument(self, key: str) -> Value:
+        try:
+            return as_value(self.values[key])
+        except ValueError as error:
+            raise self.refuse(key, str(error).removeprefix("not ")) from error
+
     def hint(self, value: Any) -> Hint:
         return Hint(value=value, source=self.source)
 
@@ -153,7 +159,8 @@ def _take_config(hints: Hints, settings: _Settings) -> None:
     if "architecture" in settings:
         options = settings.inner("model_args")
         named = settings.hint(settings.text("architecture", ""))
-        hints.architectures.append(replace(named, arguments=of_features(options.values)))
+        said = {key: options.argument(key) for key in of_features(options.values)}
+        hints.architectures.append(replace(named, arguments=said))
         images = "pretrained_cfg" in settings
         _take_images(hints, settings.inner("pretrained_cfg") if images else settings)
         _take_model_args(hints, options)

@@ -6,7 +6,7 @@ Values are read as YAML has them. Which arguments there are, timm's constructors
 from collections.abc import Mapping, Sequence
 
 from methods.hub_names import hub_name
-from orchestrator.support.document import shown
+from orchestrator.support.document import is_number, shown
 from orchestrator.support.yaml_io import parse_yaml
 from orchestrator.training.backbone import ArgumentValue
 
@@ -23,10 +23,12 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, ArgumentValue]:
                 f"{FLAG}: expected NAME=VALUE, such as init_values=1e-5, found {shown(text)}"
             )
         value = parse_yaml(written, source=f"{FLAG} {name}")
-        if not isinstance(value, ArgumentValue):
+        if isinstance(value, list) and value and all(map(is_number, value)):
+            value = tuple(value)
+        elif not isinstance(value, bool | int | float | str | None):
             raise ValueError(
-                f"{FLAG} {name}: expected a number, a text, true, false or null, found"
-                f" {shown(written)}"
+                f"{FLAG} {name}: expected a number, a text, true, false, null or a list of numbers,"
+                f" found {shown(written)}"
             )
         if name in arguments:
             raise ValueError(f"{FLAG}: {name} stands there twice")

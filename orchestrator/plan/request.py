@@ -153,7 +153,6 @@ class SweepRequest:
             "Backbone",
             default="what the name and a config.json say",
             metavar="NAME=VALUE",
-            commas=True,
             pairs=True,
         ),
     ] = None

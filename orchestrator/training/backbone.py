@@ -19,7 +19,7 @@ MOST_PIXELS = 2048
 """The longest side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm
 sees."""
 
-ArgumentValue = bool | int | float | str | None
+ArgumentValue = bool | int | float | str | None | tuple[int | float, ...]
 
 Normal = Annotated[float, Between(-1000, 1000)]
 Positive = Annotated[float, Between(1e-6, 1000)]
@@ -69,7 +69,10 @@ class BackbonePlan:
         """In lines: what was known or assumed of a weights file and of the images, from where."""
         lines = []
         if self.architecture or self.arguments:
-            said = " ".join(f"{name}={value}" for name, value in (self.arguments or {}).items())
+            said = " ".join(
+                f"{name}={list(value) if isinstance(value, tuple) else value}"
+                for name, value in (self.arguments or {}).items()
+            )
             commit = f" at commit {self.revision[:12]}" if self.revision else ""
             built = self.architecture or self.name.partition(".")[0]
             lines.append(f"built as {built}{said and f' with {said}'}{commit}")

@@ -1,9 +1,11 @@
 """Models of a hub and of folders in its format: built as their config.json and their users say."""
 
+import json
 import sys
 
 import huggingface_hub
 import pytest
+import timm
 import torch
 from hub_folders import PUBLISHED, images, published
 from hub_stand_in import REVISION, Hub, running_hub
@@ -108,6 +110,39 @@ def test_without_mean_and_std_they_are_timms_default_and_told(tmp_path):
     found = load_backbone(f"local-dir:{tmp_path / 'uni'}")
     assert found.mean == pytest.approx((0.485, 0.456, 0.406))
     assert "config.json does not say" in found.normalised_by
+
+
+_SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 4}
+_STAGES = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "size", "readout"),
+    [
+        ("vit_small_patch16_dinov3", _SMALL, 64, "cls"),  # where timm takes the patches' mean
+        ("vit_pe_core_tiny_patch16_384", _SMALL, 64, "attn_pool"),
+        ("beit_base_patch16_224", _SMALL, 64, "mean_no_cls"),
+        ("swin_tiny_patch4_window7_224", _STAGES, 112, "mean_no_cls"),
+    ],
+)
+def test_a_folder_may_be_of_any_family(architecture, arguments, size, readout, tmp_path):
+    built = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+    model = timm.create_model(architecture, num_classes=7, img_size=size, **built).eval()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    torch.save({"model": model.state_dict()}, folder / "pytorch_model.bin")
+    document = {"architecture": architecture, "model_args": {**arguments, "img_size": size}}
+    (folder / "config.json").write_text(json.dumps(document))
+    found = load_backbone(f"local-dir:{folder}")
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert found.vit.forward_features(image).equal(model.forward_features(image))
+    check_agreement(found.vit)
+    assert (found.readout, found.image_size, found.network) == (readout, size, None)
+    short = {k: v for k, v in model.state_dict().items() if "fc2" not in k}
+    torch.save(short, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"model: not the weights of this.*missing: .*fc2"):
+        load_backbone(f"local-dir:{folder}")
 
 
 # What is refused

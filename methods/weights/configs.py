@@ -188,6 +188,8 @@ def _take_config(hints: Hints, settings: _Settings) -> None:
 def _take_model_args(hints: Hints, options: _Settings) -> None:
     for key in options.values:
         if key in NUM_HEADS:
+            if isinstance(options.values[key], list):  # of each stage: what is built has them
+                continue
             hints.num_heads.append(options.hint(options.whole(key, 0)))
         elif key in ACTIVATION:
             hints.activation.append(options.hint(options.activation(key, "")))

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from tiny_backbones import tiny_vit
 
 from methods.recipe import Recipe
+from orchestrator.plan.prepare import fit_to_backbone
 from orchestrator.plan.space import (
     build,
     default_spaces,
@@ -157,3 +159,10 @@ def test_what_may_be_drawn_is_what_optuna_takes(distribution, value):
     except (ValueError, TypeError, OverflowError):
         taken = False
     assert holds(distribution, value) == taken
+
+
+def test_more_prompts_than_patches_of_two_images_are_no_reason_to_leave_a_choice_out():
+    text = "method: spt\nfixed: {deep: true}\nsearch:\n  num_tokens: {choices: [20, 50]}\n"
+    said: list[str] = []
+    space = fit_to_backbone(space_of(text), tiny_vit(), said.append)
+    assert (space.dimensions[0].distribution.choices, said) == ((20, 50), [])

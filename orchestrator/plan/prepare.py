@@ -1,9 +1,11 @@
 """From a command's arguments to a frozen plan: everything is checked before compute is spent."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -248,14 +250,15 @@ def fit_to_backbone(space: SearchSpace, vit: nn.Module, say: Callable[[str], Non
     A gating depth of 9, for one, needs more than 9 blocks. ValueError where nothing is left, or
     where a fixed value or an end of a range does not fit.
     """
-    _try_on(space, vit, {})
+    seen: dict[int, Any] = {}
+    _try_on(space, vit, {}, seen)
     search = dict(space.document["search"])
     for dimension in space.dimensions:
         values = extremes(dimension.distribution)
         refused = {}
         for value in values:
             try:
-                _try_on(space, vit, {dimension.name: value})
+                _try_on(space, vit, {dimension.name: value}, seen)
             except ValueError as error:
                 refused[value] = error
         if not refused:
@@ -270,12 +273,23 @@ def fit_to_backbone(space: SearchSpace, vit: nn.Module, say: Callable[[str], Non
     return parse_space(document, name=space.name, source=space.name)
 
 
-def _try_on(space: SearchSpace, vit: nn.Module, values: Mapping[str, Value]) -> None:
-    """Build what the values add to the backbone; ValueError if they do not fit it."""
+def _try_on(
+    space: SearchSpace, vit: nn.Module, values: Mapping[str, Value], seen: dict[int, Any]
+) -> None:
+    """Build what the values add to the backbone; ValueError if they do not fit it.
+
+    `seen`: what the method has kept of so many images.
+    """
     source = f"space {space.name}"
     method, recipe = build(space.method, {**space.fixed, **values}, source=source)
-    size = family_of(vit).image_size(vit)
-    images = torch.zeros(2, 3, *size) if method.needs_images else None
+    images = None
+    if method.needs_images:
+        family = family_of(vit)
+        # Enough to choose all its prompts from their patches: a task has more than these.
+        count = max(2, math.ceil((method.length or 0) / math.prod(family.grid(vit))))
+        if count not in seen:
+            seen[count] = method.look_at(vit, torch.zeros(count, 3, *family.image_size(vit)))
+        images = seen[count]
     tune(vit, method, images, num_classes=2, recipe=recipe)
 
 

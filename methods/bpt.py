@@ -201,7 +201,9 @@ class BilinearPrompts(Prompts):
         return self._product(index - self.first_block)
 
     @torch.no_grad()
-    def own_prompts(self) -> Tensor:
+    def own_prompts(self) -> Tensor | None:
+        if len({basis.shape for basis in self.bases}) > 1:
+            return None
         made = [self._product(place) for place in range(len(self.bases))]
         return torch.stack(made).detach().float().cpu()
 

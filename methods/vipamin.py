@@ -112,6 +112,11 @@ class VIPAMIN(Method):
 
     def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Prompts:
         sites = sites_of(vit)
+        if len({site.width for site in sites}) > 1:
+            raise ValueError(
+                "VIPAMIN: patches and prompts are matched where each patch may attend to all, but"
+                " this backbone attends in windows; VPT and BPT work"
+            )
         blocks = prompted_blocks(self, len(sites)) if self.deep else range(1)
         if images is None:
             raise ValueError(
@@ -234,11 +239,6 @@ def orthogonal(
     """Of the prompts (P, d) of a block the part (P, d) whose values no token of (T, width) has."""
     value = projections(family, block, prompts.shape[1])[2]
     num_tokens, width = mean_output.shape
-    if len(value.weight) != width:
-        raise ValueError(
-            f"VIPAMIN: in this backbone {width} queries share {len(value.weight)} values: it has no"
-            " orthogonal part; give orthogonal_share=0.0"
-        )
     _, lengths, directions = torch.linalg.svd(mean_output.double(), full_matrices=False)
     rounding = max(num_tokens, width) * torch.finfo(mean_output.dtype).eps
     basis = directions[lengths > lengths[0] * rounding]
@@ -264,5 +264,5 @@ def _means(
 
 def _mean_keys(family: Family, block: Any, tokens: Tensor) -> Tensor:
     """The keys (B, T, c) of tokens (B, T, d) without position, mean over the heads."""
-    keys, values = family.keys_values(block, family.before_attention(block, tokens))
-    return family.heads(block, keys, keys, values, NOWHERE)[1].mean(dim=-3)
+    answers = family.queries_keys_values(block, family.before_attention(block, tokens))
+    return family.heads(block, *answers, NOWHERE)[1].mean(dim=-3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from reference_vectors import Vectors, close, equals_published
 from tiny_backbones import FAMILIES, tiny_batch, tiny_vit
+from tiny_swin import tiny_swin
 
 from methods import METHODS, tune
 from methods.assemble import restore
@@ -80,6 +81,25 @@ def test_whitened_patches_are_white(family):
         torch.testing.assert_close(
             torch.linalg.eigvalsh(covariance), expected, rtol=1e-7, atol=1e-7
         )
+
+
+@pytest.mark.parametrize("name", ["dinov3", "sapiens2", "eva02_enormous", "beit", "swin"])
+def test_projections_are_those_that_the_block_asks_with(name):
+    """However it holds its weights, and also where heads share keys and values (sapiens2)."""
+    vit = tiny_swin(dtype=torch.float64) if name == "swin" else tiny_vit(name, torch.float64)
+    images, _ = tiny_batch(torch.float64)
+    method = BPT(num_tokens=3, channels=4, whiten="fixed")
+    family, bases = family_of(vit), tune(vit, method, images, num_classes=2).tuning.bases
+    for site, block, basis in zip(family.sites(vit), family.blocks(vit), bases, strict=True):
+        assert tuple(basis.shape) == (site.width, 4)
+        tokens = torch.eye(site.width, dtype=torch.float64)[None] + 0.5
+        q, k, v = family.queries_keys_values(block, tokens)
+        query, key, value = projections(family, block, site.width)
+        torch.testing.assert_close(tokens @ query.weight.T + query.bias, q)
+        if site.value_width < site.query_width:
+            k, v = (t.unflatten(-1, (1, 8)).expand(-1, -1, 3, -1).flatten(-2) for t in (k, v))
+        torch.testing.assert_close(tokens @ key.weight.T + key.bias, k)
+        torch.testing.assert_close(tokens @ value.weight.T + value.bias, v)
 
 
 def test_columns_are_drawn_whole_or_as_the_published_code_draws_them():

@@ -18,6 +18,8 @@ DEEP = {
     "vpt_dropout": {"num_tokens": 3, "dropout": 0.5},
     "vfpt": {"num_tokens": 4},
     "spt_uniform": {"num_tokens": 3, "init": "uniform"},
+    "bpt": {"num_tokens": 3, "channels": 4, "tuned_bases": 3},
+    "bpt_whitened": {"num_tokens": 3, "channels": 4, "whiten": "tuned"},
     "apt": {"num_tokens": 3},
     "lora": {"rank": 2},
     "adapter": {"bottleneck": 2},
@@ -43,7 +45,7 @@ def method_of(case):
 def build(case, version="swin", dtype=torch.float64, recipe=None, **changes):
     network = tiny_swin(version, dtype, **changes)
     images, labels = tiny_batch(dtype, size=changes.get("img_size", 32))
-    model = tune(network, method_of(case), num_classes=5, recipe=recipe)
+    model = tune(network, method_of(case), images, num_classes=5, recipe=recipe)
     return model, images[:3], labels[:3]
 
 

@@ -5,10 +5,12 @@ import torch
 import torch.nn.functional as F
 from reference_vectors import Vectors, close
 from tiny_backbones import FAMILIES, tiny_batch, tiny_vit
+from tiny_swin import tiny_swin
 
 from methods import METHODS, tune
 from methods.assemble import restore
 from methods.families import family_of
+from methods.projections import projections
 from methods.prompts import uniform_prompts
 from methods.vipamin import matched, orthogonal, seen_images
 
@@ -99,6 +101,38 @@ def test_starts_as_the_paper_says_it(family, blocks):
         rows = [prompted[:, :prefix], own.expand(6, -1, -1), prompted[:, prefix:]]
         after = block(torch.cat(rows, dim=1))
         prompted = torch.cat([after[:, :prefix], after[:, prefix + 3 :]], dim=1)
+
+
+@pytest.mark.parametrize("name", ["dinov3", "sapiens2", "eva02_enormous", "beit", "rope_mixed"])
+def test_orthogonal_values_are_so_where_positions_are_in_the_scores(name):
+    """The values of heads that share some are the same for all: there what can be is solved for."""
+    vit, (images, _) = tiny_vit(name, torch.float64), tiny_batch(torch.float64)
+    method = VIPAMIN(num_tokens=5, deep=True, num_matched=3, orthogonal_share=1.0)
+    start = tune(vit, method, images, num_classes=2).tuning.prompt.detach()
+    family, seen = family_of(vit), seen_images(vit, images)
+    outputs = []
+    for block in family.blocks(vit):
+        part = block.attn.norm if hasattr(block.attn, "norm") else block.attn.proj
+        part.register_forward_pre_hook(lambda _, x: outputs.append(x[0].mean(dim=0)))
+    vit.forward_features(images)
+    for block, prompts, mine, theirs in zip(
+        family.blocks(vit), start, seen.mean_outputs, outputs, strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, **EXACT)
+        value = projections(family, block, 24)[2]
+        inside = torch.linalg.matrix_rank(value.weight) == 24
+        values = prompts @ value.weight.T + value.bias
+        if inside and len(mine) < 24:
+            torch.testing.assert_close(values @ mine.T, torch.zeros(5, len(mine)).double(), **EXACT)
+        assert prompts.isfinite().all() and (prompts[0] - prompts[1]).abs().max() > 1e-3
+    mixed = VIPAMIN(num_tokens=5, deep=True, num_matched=3)
+    assert tune(vit, mixed, images, num_classes=2).tuning.prompt.isfinite().all()
+
+
+def test_windows_are_refused_with_what_works():
+    images, _ = tiny_batch()
+    with pytest.raises(ValueError, match="attends in windows; VPT and BPT work"):
+        tune(tiny_swin(), VIPAMIN(deep=True), images, num_classes=2)
 
 
 def test_no_token_s_output_has_anything_of_an_orthogonal_prompt_s_value():

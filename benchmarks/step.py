@@ -1,11 +1,14 @@
 """A training step of each method against the plain token form and against the floor.
 
     python benchmarks/step.py --backbone vit_base_patch16_224 --batch 8
+    python benchmarks/step.py --backbone vit_base_patch16_dinov3 --image-size 224 --method vpt_deep
     python benchmarks/step.py --device cuda --precision bf16 --batch 64 --json step.json
 
 The plain token form (`plain_form.py`) is what the papers' code does: prompts are tokens of whole
 blocks. The floor is what any method must pay that trains something in front of the first block:
-the frozen forward pass and a backward pass through the activations, with no prompt at all.
+the frozen forward pass and a backward pass through the activations, with no prompt at all, by
+timm's own blocks whatever the family. The cases of `BLOCKS` are VPT-Deep with prompts in some
+blocks; they begin where a trial begins, with what is constant of an image computed before.
 
 All steps of a line are timed in turn, round by round, and the ratios are medians over the rounds,
 so that a busy machine disturbs both sides alike. On a GPU every step is launched as `--launch`
@@ -24,19 +27,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from plain_blocks import embedded
 from plain_form import plain_logits
 from timm.models import VisionTransformer
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import METHODS, TunedViT, pieces, tune
+from methods.attention import attend
+from methods.families import family_of
+from methods.families.places import Places
 from orchestrator.training.numerics import ATTENTIONS, LAUNCHES, PRECISIONS, Engine
 from orchestrator.training.recorded import Recorded
 
@@ -50,6 +56,13 @@ METHOD_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "apt": ("apt", {}),
 }
 """What differs from the method's own defaults; the number of prompts is added."""
+
+BLOCKS = {
+    "vpt_deep_in_all": lambda depth: (0, depth - 1),
+    "vpt_deep_from_a_third": lambda depth: (depth // 3, depth - 1),
+    "vpt_deep_from_two_thirds": lambda depth: (2 * depth // 3, depth - 1),
+}
+"""VPT-Deep with prompts in some of so many blocks."""
 
 NUM_CLASSES = 10
 
@@ -87,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     vit = backbone(options.backbone, options.image_size)
     engine.cast_frozen(vit)
     vit.to(options.device)
-    images = torch.randn(options.batch, 3, *vit.patch_embed.img_size, device=options.device)
+    size = family_of(vit).image_size(vit)
+    images = torch.randn(options.batch, 3, *size, device=options.device)
     labels = torch.arange(options.batch, device=options.device) % NUM_CLASSES
     clock = clock_of(options.device, options.clock)
 
@@ -98,12 +112,19 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         yield Line("floor", 0, floor, None)
         for name in options.method:
             for num_tokens in options.tokens:
-                method, settings = METHOD_CASES[name]
-                model = tune(
-                    vit, METHODS[method](**settings, num_tokens=num_tokens), num_classes=NUM_CLASSES
-                ).to(options.device)
-                forms = (TunedViT.__call__, plain_logits)
-                ours, plain = (of_model(form, model, images, labels, engine) for form in forms)
+                try:
+                    model = tune(vit, _method(name, num_tokens, vit), num_classes=NUM_CLASSES)
+                except ValueError as error:  # a method that this family has no place for
+                    print(f"{name} is left out: {error}")
+                    break
+                model.to(options.device)
+                form, given = TunedViT.__call__, images
+                if name in BLOCKS:
+                    form = TunedViT.forward_from
+                    with engine.computing(options.device):
+                        given = model.prefix(images)
+                ours = of_model(form, model, given, labels, engine)
+                plain = of_model(plain_logits, model, images, labels, engine)
                 yield Line(name, num_tokens, ours, plain)
 
     rows = []
@@ -206,8 +227,16 @@ def machine() -> dict[str, Any]:
     return found
 
 
-def backbone(name: str, image_size: int | None = None) -> VisionTransformer:
-    """With weights by chance: their values change no time."""
+def _method(case: str, num_tokens: int, vit: nn.Module) -> Any:
+    if case in BLOCKS:
+        depth = len(family_of(vit).blocks(vit))
+        return METHODS["vpt"](num_tokens=num_tokens, blocks=BLOCKS[case](depth))
+    method, settings = METHOD_CASES[case]
+    return METHODS[method](**settings, num_tokens=num_tokens)
+
+
+def backbone(name: str, image_size: int | None = None) -> Any:
+    """Of any family, with weights by chance: their values change no time."""
     if name == "tiny":
         vit = VisionTransformer(
             img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3, num_classes=0
@@ -215,40 +244,71 @@ def backbone(name: str, image_size: int | None = None) -> VisionTransformer:
     else:
         size = {"img_size": image_size} if image_size else {}
         vit = timm.create_model(name, num_classes=0, **size)
-    assert isinstance(vit, VisionTransformer)
     return vit.requires_grad_(False).eval()
 
 
-def _floor(vit: VisionTransformer, images: Tensor, *, fused: bool = False) -> Callable[[], Tensor]:
+def _floor(vit: Any, images: Tensor, *, fused: bool = False) -> Callable[[], Tensor]:
     """Logits of the frozen network, with a gradient down to what enters the first block."""
     probe = tune(vit, METHODS["linear"](), num_classes=NUM_CLASSES).to(images.device)
-    blocks = list(vit.blocks)
-
-    def through(tokens: Tensor) -> Tensor:
-        if not fused:
-            for block in blocks:
-                tokens = block(tokens)
-            return tokens
-        compiled = pieces.compiled()
-        entered = compiled.enter(blocks[0], tokens, slice(None), None, False)
-        for block, following in pairwise([*blocks, None]):
-            heads = (entered.q, entered.k, entered.v)
-            heads = (t.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for t in heads)
-            attended = scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-            left = (block, entered.tokens, block.attn.proj(attended))
-            if following is None:
-                return compiled.leave(*left)
-            entered = compiled.pass_on(*left, following, slice(None), None, False)
-        raise AssertionError("a network has a last block")
+    through = fused_blocks(vit, pieces.compiled()) if fused else timm_blocks
 
     def run() -> Tensor:
-        with torch.no_grad():
-            tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-        tokens = through(tokens.requires_grad_())
-        pooled = vit.fc_norm(vit.pool(vit.norm(tokens)))
+        pooled = vit.forward_head(vit.norm(through(vit, images)), pre_logits=True)
         return probe.head(pooled)
 
     return run
+
+
+def timm_blocks(vit: Any, images: Tensor) -> Tensor:
+    """What leaves timm's last block; autograd goes down to what enters the first."""
+    if hasattr(vit, "layers"):  # stages of a Swin Transformer
+        with torch.no_grad():
+            grid = vit.patch_embed(images)
+        grid.requires_grad_()
+        for stage in vit.layers:
+            grid = stage(grid)
+        return grid
+    with torch.no_grad():
+        tokens, places = embedded(vit, images)
+    tokens.requires_grad_()
+    for block, place in zip(vit.blocks, places, strict=True):
+        tokens = block(tokens, **place)
+    return tokens
+
+
+def fused_blocks(vit: Any, compiled: Any) -> Callable[[Any, Tensor], Tensor]:
+    """The same by `methods.pieces`, compiled from one attention to the next."""
+    family = family_of(vit)
+    blocks = family.blocks(vit)
+    kept = Places(family, vit, 0)
+    all_tokens = slice(None)
+    places = [
+        kept.of(vit, index, in_front=0, in_sequence=0, asking=all_tokens)
+        for index in range(len(blocks))
+    ]
+    entries = [pieces.Entry(all_tokens, None, place, False) for place in places]
+
+    def through(vit: Any, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            tokens = family.embed(vit, images)
+        tokens.requires_grad_()
+        entered = None
+        for index, block in enumerate(blocks):
+            if entered is None:
+                tokens = family.enter(vit, index, tokens)
+                entered = compiled.enter(family, block, tokens, entries[index])
+            said = attend(family, block, *entered[:3], places[index].bias)
+            following = index + 1
+            if following == len(blocks) or family.changes_before(vit, following):
+                tokens = compiled.leave(family, block, entered.tokens, said)
+                entered = None
+            else:
+                entered = compiled.pass_on(
+                    family, block, entered.tokens, said, blocks[following], entries[following]
+                )
+        return tokens
+
+    return through
 
 
 def _measure(
@@ -328,10 +388,10 @@ def _print_utilisation(rows: list[Row], options: argparse.Namespace, engine: Eng
         print(f"  {row.case} {row.num_tokens}: {share:.0%}")
 
 
-def _heading(options: argparse.Namespace, vit: VisionTransformer) -> str:
+def _heading(options: argparse.Namespace, vit: nn.Module) -> str:
     place = ", ".join(f"{key} {value}" for key, value in machine().items())
     return (
-        f"{options.backbone} at {vit.patch_embed.img_size[0]} pixels, batch {options.batch}, "
+        f"{options.backbone} at {family_of(vit).image_size(vit)[0]} pixels, batch {options.batch}, "
         f"{options.precision}, {options.attention} attention, {options.launch}, {options.device}, "
         f"{options.threads} threads, {options.rounds} rounds; {place}\n\n"
         "| case | prompts | forward GFLOP | plain form | step GFLOP | images/s | x floor "
@@ -353,7 +413,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--backbone", default="vit_base_patch16_224", help="a timm name, or tiny")
     parser.add_argument("--image-size", type=int)
-    parser.add_argument("--method", nargs="+", choices=METHOD_CASES, default=list(METHOD_CASES))
+    cases = [*METHOD_CASES, *BLOCKS]
+    parser.add_argument("--method", nargs="+", choices=cases, default=cases)
     parser.add_argument("--tokens", nargs="+", type=int, default=[50, 100, 200])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")

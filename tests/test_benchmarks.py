@@ -19,6 +19,7 @@ import pytest
 import reading
 import stacked
 import step
+import timm
 import torch
 import trial
 from fp8_layers import GRADIENTS, LAYERS, Fp8Linear, Fp8Mlp, layer_of, swap
@@ -26,21 +27,34 @@ from gpu_targets import epochs_after_pruning, targets
 from suites import write_suite
 from timm.layers.mlp import Mlp
 
-from methods import VPT, tune
+from methods import VPT, pieces, tune
 from orchestrator.training.numerics import Engine
 
 
 def test_the_step_benchmark_writes_a_row_per_case(tmp_path, capsys):
     path = tmp_path / "step.json"
     rows = step.main(["--quick", "--json", str(path)])
-    assert [row.case for row in rows] == ["floor", *step.METHOD_CASES]
+    assert [row.case for row in rows] == ["floor", *step.METHOD_CASES, *step.BLOCKS]
     by_case = {row.case: row for row in rows}
     deep = by_case["vpt_deep"]
     assert deep.forward_gflop < deep.plain_forward_gflop
     assert by_case["spt_deep"].step_gflop == deep.step_gflop
+    flops = [by_case[case].step_gflop for case in step.BLOCKS]
+    assert flops[1] < 0.75 * flops[0] and flops[2] < 0.4 * flops[0]
     assert all(row.images_per_second > 0 and row.times_floor > 0 for row in rows)
     assert len(json.loads(path.read_text())["rows"]) == len(rows)
     assert "| vpt_deep | 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_dinov3_qkvb", "beit_base_patch16_224"])
+def test_the_floor_of_a_step_is_timms_whole_network(backbone: str):
+    small = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 32}
+    vit = timm.create_model(backbone, num_classes=0, **small).requires_grad_(False).eval()
+    images = torch.randn(2, 3, 32, 32)
+    for through in (step.timm_blocks, step.fused_blocks(vit, pieces)):
+        tokens = vit.norm(through(vit, images))
+        torch.testing.assert_close(tokens, vit.forward_features(images))
+        assert tokens.requires_grad
 
 
 def test_trials_stacked_in_one_pass_get_their_own_gradients():

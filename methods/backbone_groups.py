@@ -124,14 +124,19 @@ GROUPS = (
     ),
     Group(title="FlexiViT", about="supervised; for any patch size", patterns=("flexivit_*.*",)),
     Group(
+        title="ViT, relative positions",
+        about="supervised, ImageNet-1k, timm's own recipe",
+        patterns=("vit_relpos_*.*",),
+    ),
+    Group(
         title="SBB",
         about="timm's own recipes, sizes in between",
         patterns=("vit_*.sbb*", "vit_*.sw_*"),
     ),
     Group(
         title="Swin",
-        about="supervised, windows; VPT's second backbone (swin_base_patch4_window7_224.ms_in22k)",
-        patterns=("swin_*.*",),
+        about="supervised, windows; with ImageNet-21k VPT's second backbone",
+        patterns=("swin_*.ms_in22k", "swin_*.*"),
     ),
     Group(title="Swin V2", about="supervised, windows", patterns=("swinv2_*.*",)),
     Group(title="others", about="", patterns=("*.*",)),

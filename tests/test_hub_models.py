@@ -1,6 +1,7 @@
 """Models of a hub and of folders in its format: built as their config.json and their users say."""
 
 import json
+import re
 import sys
 
 import huggingface_hub
@@ -9,12 +10,14 @@ import timm
 import torch
 from hub_folders import PUBLISHED, images, published
 from hub_stand_in import REVISION, Hub, running_hub
+from timm.layers.mlp import SwiGLUPacked
 
 from methods import METHODS, backbones, load_backbone, tune
 from methods.agreement import check_agreement
 from methods.backbones import Decided
 from methods.hub_names import hub_name
 from methods.timm_names import refuse_unknown_backbone
+from orchestrator.plan.backbone_arguments import parse_arguments
 
 
 @pytest.fixture
@@ -212,6 +215,42 @@ def test_a_name_is_refused_before_timm_is_there(name, words, monkeypatch):
 def test_names_of_timms_own_hub_stay_those_of_its_registry():
     assert hub_name("hf-hub:timm/vit_tiny_patch16_224.augreg_in21k") is None
     assert str(hub_name("hf_hub:paige-ai/Virchow2@v1.0")) == "hf-hub:paige-ai/Virchow2@v1.0"
+
+
+@pytest.mark.parametrize(
+    ("build", "into", "words"),
+    [
+        ({"init_values": 0.1}, {}, "init_values=1e-05"),
+        ({"reg_tokens": 4, "no_embed_class": True}, {}, "reg_tokens=4 no_embed_class=True"),
+        ({"class_token": False, "global_pool": "avg"}, {}, "class_token=False global_pool=avg"),
+        ({"class_token": False, "global_pool": "map"}, {}, "class_token=False global_pool=map"),
+        (
+            {"pre_norm": True, "qkv_bias": False},
+            {"act_layer": "GELU"},
+            "act_layer=GELU pre_norm=True qkv_bias=False",
+        ),
+        ({"global_pool": "avg"}, {}, "global_pool=avg"),
+        ({"qk_norm": True, "depth": 2}, {}, "depth=2 qk_norm=True"),
+        (
+            {"mlp_layer": SwiGLUPacked, "mlp_ratio": 5.375},
+            {},
+            "SwiGLUPacked act_layer=SiLU mlp_ratio",
+        ),
+        ({}, {"init_values": 0.1, "reg_tokens": 2}, "init_values=null reg_tokens=0"),
+    ],
+)
+def test_weights_that_do_not_fit_name_the_arguments_with_which_they_would(
+    build, into, words, tmp_path
+):
+    model = timm.create_model("test_vit", num_classes=0, **build)
+    path = tmp_path / "weights.pth"
+    torch.save(model.state_dict(), path)
+    with pytest.raises(ValueError, match="not the weights of this ViT") as error:
+        load_backbone("test_vit", weights=path, arguments=into)
+    said = re.search("--backbone-args (.*) would make it fit", str(error.value))
+    assert said and words in said[1]
+    arguments = {**into, **parse_arguments(said[1].split())}
+    assert load_backbone("test_vit", weights=path, arguments=arguments)
 
 
 # The hub

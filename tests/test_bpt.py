@@ -27,7 +27,10 @@ CASES = NAMES.split()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_published_code(shared, case, dtype):
-    vectors = Vectors(shared, FILE)
+    as_published(Vectors(shared, FILE), case, dtype)
+
+
+def as_published(vectors, case, dtype):
     settings = vectors.settings(case)
     method = BPT(
         num_tokens=settings["tokens"],
@@ -38,6 +41,19 @@ def test_equals_the_published_code(shared, case, dtype):
     num_bases = len(vectors.data[f"case/{case}/param/b"])
     bases = [f"tuning.bases.{place}" for place in range(num_bases)]
     equals_published(vectors, case, method, {"a": "tuning.prompt", "b": bases}, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_equals_the_published_code_on_values_of_our_own(dtype):
+    """By WangYZ1608/BPT at 2f1ca0c: the prompts, the pass and the whitening of its deep class."""
+    vectors = Vectors(None, "bpt")
+    as_published(vectors, "deep_whitened", dtype)
+    vit, tokens = vectors.vit(torch.float64), vectors.tensors("whiten/x", torch.float64)[""]
+    expected = torch.from_numpy(vectors.data["whiten64/matrix"])
+    for block, of_block, matrix in zip(vit.blocks, tokens, expected, strict=True):
+        query, key, _ = projections(family_of(vit), block, 24)
+        found = whitening_matrix(of_block.mean(dim=0), query.weight, key.weight, form="code")
+        close("matrix", found, matrix, 1e-9, 1e-6)
 
 
 def test_every_case_is_tried(shared):

@@ -55,6 +55,18 @@ def test_starts_where_the_published_code_starts(shared, mode, dtype):
         )
 
 
+def test_starts_where_the_published_code_starts_on_values_of_our_own():
+    """By iamjaekyun/vipamin at 6fd8df3: what load_match_deep and load_orth_deep compute."""
+    vectors, case = Vectors(None, "vipamin"), "deep_k3_lambda_04_code"
+    vit = vectors.vit(torch.float64)
+    seen = seen_images(vit, vectors.tensors("image", torch.float64)[""])
+    given = vectors.tensors(f"case/{case}/param/", torch.float64)
+    method = VIPAMIN(num_tokens=4, deep=True, num_matched=3, orthogonal_share=0.4, form="code")
+    found = method.start(vit, seen, given["prompt"], given["random"], range(2))
+    expected = vectors.expected(case, torch.float64)["prompt"]
+    close(case, torch.stack(found), expected, 1e-11, at_least=1.0)
+
+
 def test_every_case_is_tried(shared):
     data = Vectors(shared, FILE).data
     assert {key.split("/")[1] for key in data if key.startswith("case/")} == {

@@ -1,11 +1,14 @@
 """CVPT: its definition, the form that absorbs weights into prompts, and the authors' own values."""
 
+import math
+
 import pytest
 import torch
 from plain_form import plain_logits
 from reference_vectors import Vectors, equals_published
 from timm.models import VisionTransformer
 from tiny_backbones import FAMILIES, OTHERS, shake, tiny_batch, tiny_vit
+from tiny_swin import VERSIONS, tiny_swin
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import METHODS, tune
@@ -118,6 +121,59 @@ def test_other_families_ask_the_prompts_at_the_same_place(name):
     images, _ = tiny_batch(torch.float64)
     model = shake(tune(tiny_vit(name, torch.float64), CVPT(num_tokens=4), num_classes=5)).eval()
     torch.testing.assert_close(model(images), plain_logits(model, images), **EXACT)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_windows_and_stages_leave_the_asking_as_it_is(version):
+    """Written out over the stages of a Swin, whose second version scores by cosines."""
+    images, _ = tiny_batch(torch.float64)
+    vit = tiny_swin(version, torch.float64)
+    model = shake(tune(vit, CVPT(num_tokens=3), num_classes=5)).eval()
+    family, prompts = family_of(vit), iter(model.tuning.prompt)
+    x = vit.patch_embed(images)
+    for stage in vit.layers:
+        x = stage.downsample(x)
+        for block in stage.blocks:
+            if version == "swin":
+                x = x + block._attn(block.norm1(x))
+            else:
+                x = x + block.norm1(block._attn(x))
+            flat, prompt = x.flatten(1, 2), next(prompts)
+            attn = block.attn
+            q_weight, k_weight, v_weight = attn.qkv.weight.chunk(3)
+            biases = attn.qkv.bias.chunk(3) if version == "swin" else (attn.q_bias, 0, attn.v_bias)
+            q, k, v = (
+                (t @ weight.T + bias).unflatten(-1, (attn.num_heads, -1)).transpose(-3, -2)
+                for t, weight, bias in zip(
+                    (flat, prompt, prompt), (q_weight, k_weight, v_weight), biases, strict=True
+                )
+            )
+            if version == "swin":
+                scores = q @ k.mT * attn.scale
+            else:
+                scale = attn.logit_scale.clamp(max=math.log(100)).exp()
+                scores = torch.cosine_similarity(q.unsqueeze(-2), k.unsqueeze(-3), dim=-1) * scale
+            said = (scores.softmax(-1) @ v).transpose(-3, -2).flatten(-2)
+            x = x + attn.proj(said).view_as(x)
+            x = x + (block.mlp(block.norm2(x)) if version == "swin" else block.norm2(block.mlp(x)))
+    assert {tuple(p.shape) for p in model.tuning.prompt} == {
+        (3, s.width) for s in family.sites(vit)
+    }
+    features = vit.norm(x).mean(dim=(1, 2))
+    torch.testing.assert_close(model(images), model.head(features), **EXACT)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_weights_are_absorbed_where_no_cosine_is_taken(version):
+    vit = tiny_swin(version, torch.float64)
+    family = family_of(vit)
+    for block, site in zip(family.blocks(vit), family.sites(vit), strict=True):
+        maps = family.attention_maps(block)
+        assert (maps is None) == (version == "swinv2")
+        if maps is not None:
+            x, p = torch.randn(2, 3, 5, site.width, dtype=torch.float64)
+            absorbed = absorbed_attention(family, block, maps, x, p)
+            torch.testing.assert_close(absorbed, plain_attention(family, block, x, p), **EXACT)
 
 
 # What it costs

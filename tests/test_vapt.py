@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from plain_form import plain_logits
 from reference_vectors import Vectors, equals_published
 from tiny_backbones import OTHERS, shake, tiny_batch, tiny_vit
+from tiny_swin import tiny_swin
 
 from methods import METHODS, tune
 
@@ -176,3 +177,8 @@ def test_kernels_start_normal_and_the_projector_as_torch_s_layers():
 def test_what_does_not_fit_the_backbone_is_said(options, words):
     with pytest.raises(ValueError, match=words):
         tune(tiny_vit(), VAPT(**options), num_classes=5)
+
+
+def test_a_backbone_of_several_widths_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"VAPT: one projector .* of one width.*Take vpt or cvpt"):
+        tune(tiny_swin(), VAPT(), num_classes=5)

@@ -22,7 +22,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
 from torch import Tensor, nn
 
-from methods.families.family import Family, Place, Position, Site
+from methods.families.family import AttentionMaps, Family, Place, Position, Site, plain_maps
 
 _LARGEST_SCALE = math.log(1 / 0.01)
 """Of the second version's cosines: its temperatures are at least 0.01."""
@@ -151,6 +151,16 @@ class Swin(Family):
     ) -> tuple[Tensor, Tensor, Tensor]:
         return q, k, v
 
+    def heads_anywhere(
+        self, block: Any, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        count = block.attn.num_heads
+        q, k, v = (t.unflatten(-1, (count, -1)).transpose(-3, -2) for t in (q, k, v))
+        return q, k, v
+
+    def attention_maps(self, block: Any) -> AttentionMaps | None:
+        return plain_maps(block.attn, *self._of_queries(block))
+
     def merge(self, block: Any, attended: Tensor, in_sequence: int) -> Tensor:
         return _joined(block, attended, in_sequence)
 
@@ -199,9 +209,21 @@ class SwinV2(Swin):
     def heads(
         self, block: Any, q: Tensor, k: Tensor, v: Tensor, place: Place
     ) -> tuple[Tensor, Tensor, Tensor]:
-        scale = block.attn.logit_scale.clamp(max=_LARGEST_SCALE).exp()  # (heads, 1, 1)
-        scale = scale.repeat(math.prod(_windows_of(block)), 1, 1)
+        scale = self._cosine_scale(block).repeat(math.prod(_windows_of(block)), 1, 1)
         return F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), v
+
+    def heads_anywhere(
+        self, block: Any, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = super().heads_anywhere(block, q, k, v)
+        return F.normalize(q, dim=-1) * self._cosine_scale(block), F.normalize(k, dim=-1), v
+
+    def attention_maps(self, block: Any) -> AttentionMaps | None:
+        return None
+
+    def _cosine_scale(self, block: Any) -> Tensor:
+        """(heads, 1, 1)."""
+        return block.attn.logit_scale.clamp(max=_LARGEST_SCALE).exp()
 
     def score_scale(self, block: Any) -> float:
         return 1.0

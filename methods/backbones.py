@@ -175,7 +175,7 @@ def _finish(
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
-        readout=_readout(vit, architecture or name, asked.arguments),
+        readout=family_of(vit).readout(vit),
         num_parameters=sum(p.numel() for p in vit.parameters()),
         network=_network(vit),
         architecture=architecture or name.partition(".")[0],
@@ -185,14 +185,6 @@ def _finish(
 
 def _network(vit: Any) -> Network | None:
     return network_of(vit) if isinstance(vit, VisionTransformer) else None
-
-
-def _readout(vit: Any, name: str, arguments: Arguments) -> str:
-    """As its authors read its features: those of DINOv3 take the class token, where timm takes the
-    mean of the patches."""
-    if "_dinov3" in name and "global_pool" not in arguments:
-        return "cls"
-    return family_of(vit).readout(vit)
 
 
 _SEEN_IN_TENSORS = {

@@ -67,7 +67,14 @@ def create_network(
                     f"{name}: timm could not get pretrained weights"
                     f" ({type(error).__name__}: {error}); give a file with the weights instead"
                 ) from error
+    if "_dinov3" in name and "global_pool" not in arguments:
+        _read_class_token(vit)
     return vit
+
+
+def _read_class_token(vit: Any) -> None:
+    """DINOv3's authors take the class token, where timm takes the mean of the patches."""
+    vit.global_pool = "token"
 
 
 def _ask_hub(name: str) -> None:

@@ -22,7 +22,8 @@ MODULES = ("timm.models.vision_transformer", "timm.models.deit")
 SUPPORTED = (
     "Supported are the plain ViTs of timm: vit_* and deit_* (ImageNet, MAE, MoCo-v3, DINO),"
     " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_* and vit_*_siglip_*;"
-    " not those with rotary or relative positions, parallel blocks, distillation tokens or"
+    " with rotary positions vit_*_dinov3, vit_pe_*, eva*, vit_*_rope_*, with relative ones beit*"
+    " and vit_relpos_*, with windows swin*; not those with parallel blocks, distillation tokens or"
     " convolutional stems."
 )
 

@@ -1,7 +1,10 @@
 """Weights of the families that are read in timm's own names, or in those that timm renames."""
 
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from torch import Tensor
 from methods.backbone_names import present_name
 from methods.weights.fit import mismatches
 from methods.weights.hints import Hint, Standing
-from methods.weights.layouts import TIMM, check_values
+from methods.weights.layouts import TIMM, TRANSFORMERS_DINOV3, check_values, convert
 from methods.weights.networks import Found
 
 
@@ -28,32 +31,73 @@ def check_named(stated: Iterable[Hint], architecture: str, path: Path) -> None:
 def renamed_by_timm(found: Found, vit: Any, name: str, path: Path) -> dict[str, Tensor]:
     """The tensors as `vit` takes them: timm renames and resamples what it knows.
 
-    ValueError says what does not fit.
+    ValueError says what does not fit, or would be left out although it is used.
     """
-    tensors = {}
+    expected = vit.state_dict()
+    try:
+        renamed = _renamed(found, vit)
+        # timm's Eva leaves fused biases out where the network has none, used or not.
+        fused = {key: t for key, t in found.tensors.items() if key.endswith(".qkv.bias")}
+        blank = _blank_biases({**fused, **renamed}, expected)
+        state = {
+            key: tensor.float()
+            for key, tensor in renamed.items()
+            if key in expected or not (key in blank or TIMM.rename(key) is None)
+        }
+        if problems := mismatches(state, expected):
+            architecture = name.partition(".")[0]
+            raise ValueError(
+                f"not the weights of this {type(vit).__name__} ({architecture}):"
+                f" {'; '.join(problems)}"
+            )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return state
+
+
+def _renamed(found: Found, vit: Any) -> Mapping[str, Tensor]:
+    if found.layout is TRANSFORMERS_DINOV3:
+        return _gated(convert(found.layout, found.tensors, "").state)
     for key, tensor in found.tensors.items():
-        if TIMM.rename(key) is not None:  # heads and the like
-            if tensor.is_floating_point():
-                try:
-                    check_values(key, tensor)
-                except ValueError as error:
-                    raise ValueError(f"{path}: {error}") from error
-                tensor = tensor.float()
-            tensors[key] = tensor
+        if tensor.is_floating_point() and TIMM.rename(key) is not None:  # not heads and the like
+            check_values(key, tensor)
     # Each of timm's files has one, by this name.
     rename = sys.modules[type(vit).__module__].checkpoint_filter_fn
     try:
-        state = rename(tensors, vit)
+        with redirect_stdout(StringIO()):  # Eva's prints what it looks for in vain
+            return rename(dict(found.tensors), vit)
     except Exception as error:  # of other layouts it asks for names that are not there
         raise ValueError(
-            f"{path}: not the weights of this {type(vit).__name__} ({name.partition('.')[0]}):"
-            f" timm cannot read them ({type(error).__name__}: {error})"
+            f"not the weights of this {type(vit).__name__}: timm cannot read them"
+            f" ({type(error).__name__}: {error})"
         ) from error
-    expected = vit.state_dict()
-    state = {key: tensor for key, tensor in state.items() if TIMM.rename(key) is not None}
-    if problems := mismatches(state, expected):
-        raise ValueError(
-            f"{path}: not the weights of this {type(vit).__name__} ({name.partition('.')[0]}):"
-            f" {'; '.join(problems)}"
-        )
-    return state
+
+
+def _gated(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """With the name that timm gives the first layer of an MLP beside one that is its gate."""
+    if not any(".mlp.fc1_g." in key for key in state):
+        return state
+    return {key.replace(".mlp.fc1.", ".mlp.fc1_x."): tensor for key, tensor in state.items()}
+
+
+def _blank_biases(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> set[str]:
+    """Names of biases that are zero, where the network has none.
+
+    DINOv3 has networks with and without biases of queries and values: of those that are not zero
+    none is left out.
+    """
+    blank = set()
+    for key, bias in tensors.items():
+        match = re.fullmatch(r"(.*)\.(qkv\.bias|[qv]_bias)", key)
+        if match is None or key in expected or f"{match[1]}.q_bias" in expected:
+            continue
+        parts = bias.chunk(3)
+        if match[2] == "qkv.bias":
+            parts = (parts[0], parts[-1])  # one of the keys changes no attention
+        if any(bool(part.any()) for part in parts):
+            raise ValueError(
+                f"has biases of queries and values ({key}), this backbone has none; timm's"
+                " DINOv3 with them are those whose names end in _qkvb"
+            )
+        blank.add(key)
+    return blank

@@ -28,6 +28,7 @@ _TRANSFORMERS: dict[str, tuple[int, str, float]] = {
     "ijepa": (12, "gelu", 1e-12),
     "dinov2": (12, "gelu", 1e-6),
     "dinov2_with_registers": (12, "gelu", 1e-6),
+    "dinov3_vit": (6, "gelu", 1e-5),
     "clip": (12, "quick_gelu", 1e-5),
     "clip_vision_model": (12, "quick_gelu", 1e-5),
     "siglip": (12, "gelu_pytorch_tanh", 1e-6),

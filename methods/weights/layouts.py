@@ -142,6 +142,7 @@ OPENAI_CLIP = Layout(
 )
 
 _LAYER = r"(?:encoder\.)?layers?\.(\d+)\."
+_MODEL_LAYER = r"(?:model\.)?layer\.(\d+)\."
 
 TRANSFORMERS_VIT = Layout(
     title="transformers' names (ViT, ViTMAE, ViTMSN, DINOv2, I-JEPA)",
@@ -188,6 +189,26 @@ TRANSFORMERS_CLIP = Layout(
         (rf"head\.mlp\.(fc[12])\.{_END}", r"attn_pool.mlp.\1.\2"),
     ),
     dropped=r"embeddings\.position_ids$|classifier\.",
+)
+
+TRANSFORMERS_DINOV3 = Layout(
+    title="transformers' names (DINOv3)",
+    marker=r"embeddings\.patch_embeddings\.weight",
+    renamings=(
+        (rf"embeddings\.patch_embeddings\.{_END}", r"patch_embed.proj.\1"),
+        (r"embeddings\.cls_token", "cls_token"),
+        (r"embeddings\.register_tokens", "reg_token"),
+        (rf"{_MODEL_LAYER}attention\.(q|k|v)_proj\.(weight)", _joined),
+        (rf"{_MODEL_LAYER}attention\.(q|v)_proj\.bias", r"blocks.\1.attn.\2_bias"),
+        (rf"{_MODEL_LAYER}attention\.o_proj\.{_END}", r"blocks.\1.attn.proj.\2"),
+        (rf"{_MODEL_LAYER}norm([12])\.{_END}", r"blocks.\1.norm\2.\3"),
+        (rf"{_MODEL_LAYER}layer_scale([12])\.lambda1", r"blocks.\1.gamma_\2"),
+        (rf"{_MODEL_LAYER}mlp\.gate_proj\.{_END}", r"blocks.\1.mlp.fc1_g.\2"),
+        (rf"{_MODEL_LAYER}mlp\.up_proj\.{_END}", r"blocks.\1.mlp.fc1.\2"),
+        (rf"{_MODEL_LAYER}mlp\.down_proj\.{_END}", r"blocks.\1.mlp.fc2.\2"),
+    ),
+    dropped=r"embeddings\.mask_token$|rope_embeddings\.|(classifier|head)\.",
+    norm_eps=1e-5,
 )
 
 _JAX_END = r"(kernel|scale|bias)"
@@ -242,7 +263,8 @@ JAX = Layout(
 )
 
 LAYOUTS = (
-    TIMM, MMPRETRAIN, TORCHVISION, OPENAI_CLIP, TRANSFORMERS_VIT, TRANSFORMERS_CLIP, JAX
+    TIMM, MMPRETRAIN, TORCHVISION, OPENAI_CLIP, TRANSFORMERS_VIT, TRANSFORMERS_CLIP,
+    TRANSFORMERS_DINOV3, JAX
 )  # fmt: skip
 
 

@@ -26,7 +26,6 @@ _PREFERRED = (
 
 _OTHERS = (
     (r"patch_embed\.proj\.0\.", "a ViT with a convolutional stem, which is not supported"),
-    (r"embeddings\.patch_embeddings\.weight", "DINOv3's rotary positions, which are not supported"),
     (r"(^|\.)layer1\.0\.conv1\.weight", "a ResNet"),
     (r"(^|\.)layers\.0\.blocks\.0\.", "a Swin Transformer"),
     (r"(^|\.)stages\.0\.(blocks\.)?0\.", "a ConvNeXt or another network of stages"),

@@ -10,6 +10,7 @@ from tiny_swin import SHAPES, VERSIONS, tiny_swin
 from torch.nn.functional import cross_entropy
 
 from methods import METHODS, Recipe, restore, tune
+from orchestrator.bundle.explain import explain
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
 
@@ -147,6 +148,64 @@ def test_a_saved_state_gives_the_same_logits(version, case):
     state = {key: value.clone() for key, value in model.tuned_state().items()}
     again = restore(tiny_swin(version, torch.float64), method_of(case), state, num_classes=5)
     assert again.eval()(images).equal(model(images))
+
+
+def test_exports_for_any_number_of_images():
+    model, images, _ = build("vpt", "swinv2", torch.float32, depths=(2, 1))
+    shake(model).eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},)).module()
+    torch.testing.assert_close(exported(images[:2]), model(images[:2]))
+
+
+def test_compiles_as_one_graph_to_the_same_result():
+    model, images, labels = build("vpt", "swin", torch.float32, depths=(2, 1))
+    shake(model).eval()
+    expected, gradients = loss_and_gradients(model, model(images), labels)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    found, again = loss_and_gradients(model, compiled(images), labels)
+    torch.compiler.reset()
+    torch.testing.assert_close(found, expected)
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(again[key], gradient, msg=key)
+
+
+@every_version
+@pytest.mark.parametrize("case", ["vpt", "lora", "full"])
+def test_works_under_autocast_with_half_a_backbone_and_recomputed(version, case):
+    model, images, labels = build(case, version, torch.float32)
+    shake(model, 0.05).train()
+    torch.manual_seed(0)
+    exact = model(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        cast = model(images)
+        cross_entropy(cast, labels).backward()
+    torch.testing.assert_close(cast.float(), exact, rtol=0.1, atol=0.1)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    model.checkpoint_blocks = True
+    torch.manual_seed(0)
+    torch.testing.assert_close(model(images), exact)
+
+    half = tune(tiny_swin(version, torch.bfloat16), method_of(case), num_classes=5)
+    assert {value.dtype for value in half.tuned_state().values()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16, enabled=case == "full"):
+        half(images.bfloat16()).sum().backward()
+
+
+def test_explain_says_that_windows_have_no_such_picture():
+    class Backbone:
+        name = "swin_tiny_patch4_window7_224"
+
+    class Named:
+        backbone = Backbone()
+
+    class Shown:
+        model = build("vpt")[0]
+        bundle = Named()
+
+    with pytest.raises(ValueError, match=r"swin_tiny.* within its window; predict and evaluate"):
+        explain(Shown(), None, [], None)
 
 
 def test_full_fine_tuning_moves_the_relative_positions_too():

@@ -74,6 +74,9 @@ class Family:
     """One family of backbones. Arguments named `vit` are a backbone, those named `block` one of
     its blocks; tokens are (B, T, d), also where the network itself keeps them as an image."""
 
+    in_windows: bool = False
+    """A token asks only those of its window, and not all."""
+
     # What it is
 
     def refuse(self, vit: Any) -> str | None:

@@ -31,6 +31,7 @@ _LARGEST_SCALE = math.log(1 / 0.01)
 class Swin(Family):
     """timm's SwinTransformer."""
 
+    in_windows = True
     _block: type[nn.Module] = SwinTransformerBlock
     _attention: type[nn.Module] = WindowAttention
 

@@ -54,6 +54,12 @@ def explain(
 
     `train` (N, S, S, 3) are training images, from which prototypes and the initial prompts come.
     """
+    if model.model.family.in_windows:
+        raise ValueError(
+            f"explain shows where the last block looks among all patches, but in"
+            f" {visible(model.bundle.backbone.name)} each looks only within its window; predict and"
+            " evaluate work"
+        )
     images = _normalised(model, shown)
     without = _without_prompts(model)
     looks, looks_without = record_looks(model.model, images), record_looks(without, images)
@@ -121,6 +127,8 @@ class _Recorder(TorchFunctionMode):
             query, key = args[0], args[1]
             scale = kwargs.get("scale") or query.shape[-1] ** -0.5
             scores = (query @ key.transpose(-2, -1)).float() * scale
+            if (bias := kwargs.get("attn_mask")) is not None:
+                scores = scores + bias
             self.weights.append(scores.softmax(dim=-1).mean(dim=1))
         return func(*args, **kwargs)
 

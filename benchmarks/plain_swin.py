@@ -8,6 +8,7 @@ gets its own prompts in place of those that left the block before.
 import math
 
 import torch
+from timm.layers.drop import drop_path
 from timm.models.swin_transformer import window_partition, window_reverse
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ def plain_swin_features(model, images):
                 prompts = tuning.prompts_from(index, grid.flatten(1, 2))
             if prompts is not None:
                 prompts = prompts.expand(len(images), -1, -1).to(grid.dtype)
-            grid, prompts = _block(block, tuning, index, grid, prompts)
+            grid, prompts = _block(block, model, index, grid, prompts)
             index += 1
     rows = {"img_pool": [grid.flatten(1, 2)], "prompt_pool": [prompts]}.get(model.readout)
     if rows is None:  # mean_no_cls: prompts and patches
@@ -34,8 +35,13 @@ def plain_swin_features(model, images):
     return vit.norm(torch.cat(rows, dim=1)).mean(dim=1)
 
 
-def _block(block, tuning, index, grid, prompts):
+def _block(block, model, index, grid, prompts):
     """The patches (B, H, W, d) and the prompts (B, P, d) that leave a block."""
+    tuning = model.tuning
+
+    def drop(branch):
+        return drop_path(branch, model._drop_path[index], model.training)
+
     count = 0 if prompts is None else prompts.shape[1]
     shape = grid.shape
     tokens = grid.flatten(1, 2)
@@ -47,13 +53,13 @@ def _block(block, tuning, index, grid, prompts):
     attended = _attention(block, tuning if acts else None, index, normed, count, shape)
     if acts:
         attended = tuning.after_attention(index, normed, attended)
-    tokens = tokens + block.drop_path1(block.norm1(attended) if is_v2 else attended)
+    tokens = tokens + drop(block.drop_path1(block.norm1(attended) if is_v2 else attended))
     if acts:
         tokens = tuning.before_mlp(index, tokens)
     output = block.mlp(tokens if is_v2 else block.norm2(tokens))
     if acts:
         output = tuning.after_mlp(index, output)
-    tokens = tokens + block.drop_path2(block.norm2(output) if is_v2 else output)
+    tokens = tokens + drop(block.drop_path2(block.norm2(output) if is_v2 else output))
     if acts:
         tokens = tuning.after_block(index, tokens)
     return tokens[:, count:].reshape(shape), tokens[:, :count] if count else None

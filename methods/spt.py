@@ -18,10 +18,9 @@ code, and why:
 * Its clustering is not released: ours is mini-batch k-means on the sampled tokens of each block.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import groupby, islice, pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -114,8 +113,8 @@ class SPT(Method):
             check_persistent(vit, self)
         if not isinstance(images, TokenStatistics):
             images = token_statistics(vit, images)
-        starts = [self._start(images, block, generator) for block in blocks]
-        return self._prompts(torch.stack(starts).to(tuned_dtype(vit)), blocks)
+        starts = [self._start(images, block, generator).to(tuned_dtype(vit)) for block in blocks]
+        return self._prompts(starts, blocks)
 
     def _prompts(self, prompt: Tensor | Sequence[Tensor], blocks: range) -> Prompts:
         return Prompts(prompt, deep=self.deep, blocks=blocks if self.deep else None)
@@ -127,7 +126,7 @@ class SPT(Method):
         if self.init == "random":
             candidates = seen.tokens[block]
         else:
-            num_patches = seen.maps.shape[2]
+            num_patches = seen.maps[block].shape[1]
             # With more prompts than patches each patch is a window, as on small images.
             windows = _windows(num_patches, min(self.num_tokens, num_patches))
             pooled = [seen.maps[block][:, window] for window in windows]
@@ -158,17 +157,18 @@ def _windows(num_patches: int, num_windows: int) -> list[slice]:
 class TokenStatistics:
     """What SPT keeps of a task's images, for every block: enough for any strategy and length."""
 
-    tokens: Tensor
-    """(blocks, R, d): patch tokens, a uniform sample without replacement."""
-    maps: Tensor
-    """(blocks, S, N, d): all patch tokens of a few images, a uniform sample of the images."""
+    tokens: Sequence[Tensor]
+    """(R, d) for each block: patch tokens, a uniform sample without replacement."""
+    maps: Sequence[Tensor]
+    """(S, N, d) for each block: all patch tokens of a few images, a uniform sample of the
+    images."""
     num_images: int
     """How many images were looked at."""
     _prototypes: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def num_bytes(self) -> int:
-        return self.tokens.nbytes + self.maps.nbytes
+        return sum(kept.nbytes for kept in (*self.tokens, *self.maps))
 
     def prototypes(self, block: int, count: int) -> Tensor:
         """Centres (count, d) of the block's tokens; kept, as they depend on the task alone."""
@@ -203,33 +203,25 @@ def token_statistics(
     for ViT-B/16 at 224 pixels.
     """
     generator = torch.Generator().manual_seed(seed)
-    tokens, maps = Reservoir(max_tokens, generator), Reservoir(max_maps, generator)
-    family = family_of(vit)
-    if len({site.width for site in sites_of(vit)}) > 1:
-        raise ValueError(
-            "SPT: it keeps the tokens of all blocks, which in this backbone have several widths;"
-            " init='uniform' or VPT work"
-        )
-    weight, num_patches = family.first_weight(vit), math.prod(family.grid(vit))
+    family, dtype = family_of(vit), tuned_dtype(vit)
+    stages = [_Stage(*stage, max_tokens, max_maps, generator) for stage in _stages(vit)]
+    weight = family.first_weight(vit)
     num_images = 0
     for batch in [images] if isinstance(images, Tensor) else images:
         batch = batch.to(weight)
         num_images += len(batch)
-        token_rows = tokens.draw(len(batch) * num_patches)
-        map_rows = maps.draw(len(batch))
-        if not len(token_rows) and not len(map_rows):
+        if not any([stage.draw(len(batch)) for stage in stages]):
             continue
-        chosen_tokens, chosen_maps = [], []
-        for entering in _entering(vit, batch):
-            chosen_tokens.append(entering.flatten(0, 1)[token_rows].to("cpu", tuned_dtype(vit)))
-            chosen_maps.append(entering[map_rows].to("cpu", tuned_dtype(vit)))
-        tokens.put(torch.stack(chosen_tokens, dim=1))
-        maps.put(torch.stack(chosen_maps, dim=1))
+        entering = _entering(vit, batch)
+        for stage in stages:
+            stage.put([next(entering) for _ in range(stage.num_blocks)], dtype)
     if not num_images:
         raise ValueError("SPT: no images to look at")
     return TokenStatistics(
-        tokens=tokens.kept.transpose(0, 1).contiguous(),
-        maps=maps.kept.transpose(0, 1).contiguous(),
+        tokens=[
+            kept for stage in stages for kept in stage.tokens.kept.transpose(0, 1).contiguous()
+        ],
+        maps=[kept for stage in stages for kept in stage.maps.kept.transpose(0, 1).contiguous()],
         num_images=num_images,
     )
 
@@ -240,3 +232,42 @@ def _entering(vit: nn.Module, images: Tensor) -> Iterator[Tensor]:
     yield family.patches(vit, images)
     following = islice(tokens_entering(vit, images), 1, None)
     yield from (tokens[:, family.num_prefix(vit) :] for tokens in following)
+
+
+def _stages(vit: nn.Module) -> Iterator[tuple[int, int]]:
+    """Runs of blocks that as many patches of one width enter: how many blocks, and patches."""
+    family = family_of(vit)
+    shapes = [(family.num_patches(vit, site.index), site.width) for site in family.sites(vit)]
+    for (num_patches, _), run in groupby(shapes):
+        yield len(list(run)), num_patches
+
+
+class _Stage:
+    """What is kept of the tokens that enter such a run of blocks, the same rows in all of them."""
+
+    def __init__(
+        self,
+        num_blocks: int,
+        num_patches: int,
+        max_tokens: int,
+        max_maps: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.num_patches = num_patches
+        self.tokens = Reservoir(max_tokens, generator)
+        self.maps = Reservoir(max_maps, generator)
+        self._token_rows = self._map_rows = torch.empty(0)
+
+    def draw(self, num_images: int) -> bool:
+        """Which tokens of the next images may stay, to be `put`; whether there are any."""
+        self._token_rows = self.tokens.draw(num_images * self.num_patches)
+        self._map_rows = self.maps.draw(num_images)
+        return bool(len(self._token_rows) or len(self._map_rows))
+
+    def put(self, entering: Sequence[Tensor], dtype: torch.dtype) -> None:
+        """`entering` is (B, N, d) for each block."""
+        tokens = [block.flatten(0, 1)[self._token_rows].to("cpu", dtype) for block in entering]
+        maps = [block[self._map_rows].to("cpu", dtype) for block in entering]
+        self.tokens.put(torch.stack(tokens, dim=1))
+        self.maps.put(torch.stack(maps, dim=1))

@@ -179,6 +179,11 @@ def seen_images(
     Compute it once per task, backbone and transform and give it to `tune` in place of the images.
     It holds 160 MB for ViT-B/16 at 224 pixels.
     """
+    if family_of(vit).in_windows:
+        raise ValueError(
+            "VIPAMIN compares a block's prompts with all its patches at once, but this backbone"
+            " attends in windows; vpt, spt and bpt with deep: true work on it"
+        )
     sample = Reservoir(max_images, torch.Generator().manual_seed(seed))
     for batch in batches_of(vit, images):
         rows = sample.draw(len(batch))

@@ -21,6 +21,7 @@ DEEP = {
     "spt_uniform": {"num_tokens": 3, "init": "uniform"},
     "bpt": {"num_tokens": 3, "channels": 4, "tuned_bases": 3},
     "bpt_whitened": {"num_tokens": 3, "channels": 4, "whiten": "tuned"},
+    "cvpt": {"num_tokens": 3},
     "apt": {"num_tokens": 3},
     "lora": {"rank": 2},
     "adapter": {"bottleneck": 2},
@@ -33,6 +34,8 @@ DEEP = {
 
 STAYING = [
     ("vpt", {"deep": False}),
+    ("vfpt", {"deep": False}),
+    ("bpt", {"deep": False}),
     ("spt", {"deep": False}),
     ("gatevpt", {}),
     ("lspt", {}),
@@ -120,6 +123,45 @@ def test_prompts_have_the_width_of_their_stage_and_vpts_bound():
     bound = (6 / (3 * 2 * 2 + 12)) ** 0.5  # of the first stage's width, in all stages
     largest = max(prompt.abs().max().item() for prompt in model.tuning.prompt)
     assert 0.8 * bound < largest <= bound
+
+
+@every_version
+def test_prompts_of_spt_are_tokens_that_enter_their_block(version):
+    network = tiny_swin(version, torch.float64)
+    images, _ = tiny_batch(torch.float64)
+    entering = [list(block) for block in zip(*map(tokens_into(network), images), strict=True)]
+    for init in ("random", "mean_pool", "max_pool", "kmeans"):
+        method = METHODS["spt"](num_tokens=5, init=init)
+        seen = method.look_at(network, images.split(4))
+        model = tune(network, method, seen, num_classes=5)
+        shapes = [tuple(prompt.shape) for prompt in model.tuning.prompt]
+        assert shapes == [(5, 12), (5, 12), (5, 24), (5, 24)]
+        if init == "random":
+            for prompt, tokens in zip(model.tuning.prompt, entering, strict=True):
+                distances = torch.cdist(prompt.detach(), torch.cat(tokens))
+                assert distances.min(dim=1).values.max() < 1e-6
+
+
+def tokens_into(network):
+    """The patches (N, d) that enter each block for an image, as timm computes them."""
+
+    def entering(image):
+        seen, blocks = [], [block for stage in network.layers for block in stage.blocks]
+        see = lambda module, arguments: seen.append(arguments[0][0].flatten(0, 1))  # noqa: E731
+        hooks = [block.register_forward_pre_hook(see) for block in blocks]
+        network(image[None])
+        for hook in hooks:
+            hook.remove()
+        return seen
+
+    return entering
+
+
+@pytest.mark.parametrize("name", ["vipamin", "vapt"])
+def test_a_method_that_does_not_go_with_stages_says_so(name):
+    images, _ = tiny_batch()
+    with pytest.raises(ValueError, match=r"windows|one width"):
+        tune(tiny_swin(), METHODS[name](), images, num_classes=5)
 
 
 def test_a_projection_to_one_width_is_refused():

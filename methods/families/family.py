@@ -122,6 +122,11 @@ class Family:
         """Patches of an image that enter the first block, down and across."""
         return tuple(vit.patch_embed.grid_size)
 
+    def num_patches(self, vit: Any, index: int) -> int:
+        """Patches that enter block `index`."""
+        down, across = self.grid(vit)
+        return down * across
+
     def first_weight(self, vit: Any) -> nn.Parameter:
         """The weight of the patch embedding: its device and type are those of the network."""
         return vit.patch_embed.proj.weight

@@ -72,6 +72,9 @@ class Swin(Family):
     def has_class_token(self, vit: Any) -> bool:
         return False
 
+    def num_patches(self, vit: Any, index: int) -> int:
+        return math.prod(self.blocks(vit)[index].input_resolution)
+
     def block_parts(self, vit: Any, index: int) -> Iterable[nn.Module]:
         stage = self._stage_from(vit, index)
         merging = () if stage is None else (stage.downsample,)

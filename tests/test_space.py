@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from tiny_backbones import tiny_vit
@@ -151,6 +151,7 @@ values = st.one_of(
 
 @settings(deadline=None)
 @given(value=values)
+@example(value=1.9999999999999982)  # nearly a whole number
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
 def test_what_may_be_drawn_is_what_optuna_takes(distribution, value):
     try:

@@ -335,6 +335,8 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
         return True  # it is one of the choices
     if not distribution.low <= number <= distribution.high:
         return False
+    if isinstance(distribution, IntDistribution):
+        return (number - distribution.low) % distribution.step == 0
     steps = 0.0 if distribution.step is None else (number - distribution.low) / distribution.step
     return abs(steps - round(steps)) < _ROUNDING
 

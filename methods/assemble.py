@@ -30,6 +30,7 @@ def tune(
     generator = torch.Generator().manual_seed(seed)
     trained = {id(weight) for weight in method.trained_weights(vit)}
     shared = share(vit, trained, tuned_dtype(vit))
+    shared.eval()  # a method that looks at images sees them as they are, also where `vit` learns
     tuning = method.tuning(shared, generator, images)
     if tuning.persistent:
         check_persistent(shared, method)
@@ -55,5 +56,6 @@ def restore(
     model = tune(
         vit, method.without_images(), num_classes=num_classes, recipe=recipe or method.recipe()
     )
+    model.method = method
     model.load_tuned_state(state)
     return model

@@ -81,7 +81,8 @@ class VFPT(Method):
         return self.num_tokens
 
     def recipe(self) -> Recipe:
-        return self._untransformed.recipe()
+        # VPT's; the released settings of all backbones, and the command, have batches of 64.
+        return Recipe(batch_size=64)
 
     def tuning(
         self, vit: nn.Module, generator: torch.Generator, images: Images | None
@@ -93,7 +94,7 @@ class VFPT(Method):
 
     @property
     def _untransformed(self) -> VPT:
-        """The same prompts without a transform, as VPT draws and trains them."""
+        """The same prompts without a transform, as VPT draws them."""
         return VPT(
             num_tokens=self.num_tokens,
             deep=self.deep,

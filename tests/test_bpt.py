@@ -169,6 +169,15 @@ def test_only_the_last_bases_are_trained_and_the_others_are_kept_with_them():
             restore(vit, method, state, num_classes=2)
 
 
+def test_a_network_in_training_mode_is_looked_at_without_its_own_dropout():
+    """timm's Swin has stochastic depth, and is made in training mode."""
+    vit, (images, _) = tiny_swin(drop_path_rate=0.5), tiny_batch()
+    method = BPT(num_tokens=3, channels=4, whiten="fixed")
+    expected = tune(vit, method, images, num_classes=2).tuning.bases
+    found = tune(vit.train(), method, images, num_classes=2).tuning.bases
+    assert vit.training and all(a.equal(b) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize(
     ("options", "images", "words"),
     [

@@ -90,6 +90,12 @@ def test_without_a_whole_prompt_to_transform_it_is_vpt(num_tokens: int, alpha: f
     assert model.eval()(images).equal(plain.eval()(images))
 
 
+@pytest.mark.parametrize("num_tokens", [10, 100])
+def test_the_batches_are_the_released_ones(num_tokens: int):
+    recipe = VFPT(num_tokens=num_tokens).recipe()
+    assert (recipe.batch_size, recipe.optimizer, recipe.scale_lr) == (64, "sgd", True)
+
+
 def test_dropout_comes_before_the_transform():
     """A dropped value is a term less in all frequencies, not a frequency that is missing."""
     model = tune(tiny_vit(), VFPT(num_tokens=8, alpha=1.0, dropout=0.5), num_classes=5).train()

@@ -215,6 +215,7 @@ def test_is_restored_without_images(deep):
     model = tune(vit, method, images, num_classes=2).eval()
     again = restore(vit, method, model.saved_state(), num_classes=2).eval()
     assert again(images).equal(model(images))
+    assert again.method == method
 
 
 @pytest.mark.parametrize(

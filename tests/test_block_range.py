@@ -176,6 +176,30 @@ def test_a_wrong_range_in_a_space_is_named():
         space_of(SPACE.replace("{blocks: [1, 2]}", "{blocks: [3]}"))
 
 
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (
+            "method: vpt\nsearch: {deep: {choices: [true, false]}, blocks: {choices: [null, 1-2]}}",
+            r"space mine: deep no with blocks 1-2: VPT: blocks='1-2' is for deep prompts",
+        ),
+        (
+            "method: bpt\nsearch: {blocks: {choices: [null, 1-2]}, tuned_bases: {choices: [3]}}",
+            r"blocks 1-2 with tuned_bases 3: BPT: tuned_bases=3, but only 2 .*`when` keeps",
+        ),
+    ],
+)
+def test_what_fits_by_itself_but_not_together_is_said_before_a_trial_draws_it(space, words: str):
+    with pytest.raises(ValueError, match=words):
+        fit_to_backbone(space_of(space), tiny_vit(depth=4), print)
+    kept_apart = (
+        SPACE.replace("fixed: {deep: true}\n", "")
+        .replace("search:\n", "search:\n  deep: {choices: [true, false]}\n")
+        .replace("[1, 2]]}", "[1, 2]], when: {deep: true}}")
+    )
+    assert fit_to_backbone(space_of(kept_apart), tiny_vit(depth=4), print).dimensions
+
+
 def test_choices_that_a_backbone_has_no_room_for_are_left_out():
     said = []
     space = fit_to_backbone(space_of(SPACE), tiny_vit(depth=4), said.append)

@@ -24,6 +24,7 @@ from orchestrator.data.transform import ImageTransform
 from orchestrator.plan.asked import Asked, look_at, methods_of
 from orchestrator.plan.backbone_arguments import parse_arguments
 from orchestrator.plan.described import FEW
+from orchestrator.plan.drawn_together import check_drawn_together
 from orchestrator.plan.gpu_share import GpuShareChooser
 from orchestrator.plan.places import under_planned_names
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
@@ -248,7 +249,7 @@ def fit_to_backbone(space: SearchSpace, vit: nn.Module, say: Callable[[str], Non
     """The space without the choices that this backbone has no room for, which are named.
 
     A gating depth of 9, for one, needs more than 9 blocks. ValueError where nothing is left, or
-    where a fixed value or an end of a range does not fit.
+    where a fixed value, an end of a range, or two values that may be drawn together do not fit.
     """
     seen: dict[int, Any] = {}
     _try_on(space, vit, {}, seen)
@@ -270,7 +271,9 @@ def fit_to_backbone(space: SearchSpace, vit: nn.Module, say: Callable[[str], Non
             say(f"space {space.name}: left out {dimension.name} = {value}: {error}")
         search[dimension.name] = {**line, "choices": [v for v in values if v not in refused]}
     document = {**space.document, "search": search}
-    return parse_space(document, name=space.name, source=space.name)
+    fitted = parse_space(document, name=space.name, source=space.name)
+    check_drawn_together(fitted, vit, seen[max(seen)] if seen else None)
+    return fitted
 
 
 def _try_on(

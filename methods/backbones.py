@@ -7,7 +7,9 @@ says where the folder is whose config.json names the network: `hf-hub:OWNER/NAME
 
 import dataclasses
 import hashlib
+import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from torch import nn
 
 from methods.asked_backbone import Asked, Decided
 from methods.backbone_names import MOCO_V3, pretrained_config, sketch_of, split_name
-from methods.build_arguments import Arguments, Value
+from methods.build_arguments import Arguments, Value, as_value
 from methods.built import create_network
 from methods.families import family_of
 from methods.from_file import images_of, load_file
@@ -101,7 +103,7 @@ def load_backbone(
     constructor beyond what the name says; of an earlier load `decided` has all.
     """
     weights = None if weights is None else Path(weights)
-    given = decided.arguments if decided else arguments or {}
+    given = decided.arguments if decided else _as_written(arguments or {})
     asked = Asked(
         weights=weights,
         image_size=image_size,
@@ -128,6 +130,7 @@ def load_backbone(
         from_timm,
         asked.arguments,
         asked.said,
+        weights,
     )
     own = _network(vit)
     if weights is None:
@@ -146,6 +149,17 @@ def load_backbone(
         assumed=about.assumed,
         normalised_by=normalised_by,
     )
+
+
+def _as_written(arguments: Mapping[str, Any]) -> dict[str, Value]:
+    """As they would come from a command; ValueError names one that cannot be written down."""
+    written = {}
+    for name, value in arguments.items():
+        try:
+            written[name] = as_value(list(value) if isinstance(value, tuple) else value)
+        except ValueError as error:
+            raise ValueError(f"argument {name} is {value!r:.60}: {error}") from error
+    return written
 
 
 def parts_of(weights: Path) -> tuple[str, ...]:
@@ -273,7 +287,7 @@ def _load_from_hub(name: HubName, asked: Asked) -> Backbone:
         asked = dataclasses.replace(asked, arguments=found)
     config = {**_image_config(architecture, ""), **OF_HUB_MODELS, **images}
     image_size = asked.image_size or int(config["input_size"][-1])
-    vit = create_network(architecture, image_size, False, asked.arguments, asked.said)
+    vit = create_network(architecture, image_size, False, asked.arguments, asked.said, weights)
     own = _network(vit)
     if weights is None:
         return _finish(vit, str(name), "random", asked, config, own, architecture)
@@ -289,7 +303,7 @@ def _load_from_hub(name: HubName, asked: Asked) -> Backbone:
         revision=revision,
         part=about.part,
         other_parts=about.other_parts,
-        assumed=about.assumed + pooled,
+        assumed=(about.assumed + pooled).removeprefix("; "),
         normalised_by=normalised_by,
     )
 
@@ -310,10 +324,12 @@ def _with_pooling(
     if arguments.get("global_pool") != "":
         return dict(arguments), ""
     plain = sketch_of(architecture)
-    if arguments.get("class_token", getattr(plain, "has_class_token", False)):
+    if arguments.get("class_token", family_of(plain).has_class_token(plain)):
         pooling, read = {"global_pool": "token"}, "the class token"
     else:
-        pooling, read = {"global_pool": "avg", "fc_norm": False}, "the mean of the patches"
+        known = inspect.signature(type(plain)).parameters
+        norms = {name: False for name in ("fc_norm", "use_fc_norm") if name in known}
+        pooling, read = {"global_pool": "avg", **norms}, "the mean of the patches"
     return {**arguments, **pooling}, f"; {config.name} pools nothing: {read} is read"
 
 

@@ -25,6 +25,12 @@ Arguments = Mapping[str, Value]
 LARGEST = 65_536
 """No width, depth or number of tokens of a ViT is larger; beyond it stands a slip."""
 
+MOST_NUMBERS = 64
+"""In a list: one of each stage, of each side, or of each block."""
+
+DEEPEST = 256
+"""No ViT has more blocks: laying one out takes its time, also without values."""
+
 MLPS = {"Mlp": Mlp, "GluMlp": GluMlp, "SwiGLU": SwiGLU, "SwiGLUPacked": SwiGLUPacked}
 NORMS = {"LayerNorm": LayerNorm, "RmsNorm": RmsNorm}
 _ACTIVATION_CLASSES = {"GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
@@ -89,7 +95,7 @@ def built_with(arguments: Arguments, kind: type[nn.Module], *, source: str) -> d
     parameters = _parameters(kind)
     built = {}
     for name, value in arguments.items():
-        where = f"{source}: {name}"
+        where = f"{source}: {name:.60}"
         if name in _SAID_ELSEWHERE:
             raise ValueError(f"{where}: {_SAID_ELSEWHERE[name]}")
         if name not in parameters:
@@ -124,7 +130,13 @@ def _value(name: str, value: Value, annotation: Any, where: str) -> Any:
     if not expected:
         raise ValueError(f"{where}: a class of timm's own cannot be said here")
     if not _is_one(value, annotation):
-        raise ValueError(f"{where} is {value!r}, not {expected}")
+        raise ValueError(f"{where} is {value!r:.60}, not {expected}")
+    if name in ("depth", "depths"):
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(one, int) and 1 <= one <= DEEPEST for one in numbers[:DEEPEST]):
+            raise ValueError(f"{where} is {value!r:.60}; 1 to {DEEPEST} blocks make sense")
+    if isinstance(value, tuple) and len(value) > MOST_NUMBERS:
+        raise ValueError(f"{where} is a list of {len(value):,} numbers; at most {MOST_NUMBERS}")
     if isinstance(value, tuple) and not all(-LARGEST <= one <= LARGEST for one in value):
         raise ValueError(f"{where} is {value!r:.60}; at most {LARGEST:,} makes sense")
     if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
@@ -135,7 +147,7 @@ def _value(name: str, value: Value, annotation: Any, where: str) -> Any:
 def _one_of(table: Mapping[str, Any], value: Value, where: str) -> Any:
     if value not in table:
         hint = did_you_mean(str(value), table) or f"known are {', '.join(table)}"
-        raise ValueError(f"{where} is {value!r}; {hint}")
+        raise ValueError(f"{where} is {value!r:.60}; {hint}")
     return table[str(value)]
 
 

@@ -1,5 +1,6 @@
 """A network of timm as its name and arguments say, in the size of the images."""
 
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -10,16 +11,27 @@ from torch import nn
 from methods.backbone_names import sketch_of
 from methods.build_arguments import Arguments, as_typed, built_with
 from methods.families import check_supported, family_of
+from methods.weights.reading import bytes_of
+
+_BESIDE_A_FILE = 2**30
+"""So many numbers may a network have that its file has not: of another one, that is told apart in
+words, or positions of larger images."""
 
 
 def create_network(
-    name: str, image_size: int, from_timm: bool, arguments: Arguments, said: Arguments
+    name: str,
+    image_size: int,
+    from_timm: bool,
+    arguments: Arguments,
+    said: Arguments,
+    weights: Path | None = None,
 ) -> Any:
     """The network that timm builds, with its own pretrained weights where it is `from_timm`, else
     with random ones, always the same.
 
     `said` are those of the arguments that the user gave, the others are of a config.json.
-    ValueError where it is of no family, cannot be built so, or takes no images of this size.
+    ValueError where it is of no family, cannot be built so, takes no images of this size, or is
+    by far too large for its file of `weights`, which is seen before memory is taken.
     """
 
     def create(**options: Any) -> nn.Module:
@@ -54,6 +66,9 @@ def create_network(
             f"{name}: image size {image_size} is not a multiple of its patch size {patch};"
             f" {below} or {below + patch} would be"
         )
+    if arguments and weights is not None:
+        with torch.device("meta"):
+            _refuse_larger(create(img_size=image_size, **options), name, arguments, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if not from_timm:
@@ -70,6 +85,19 @@ def create_network(
     if "_dinov3" in name and "global_pool" not in arguments:
         _read_class_token(vit)
     return vit
+
+
+def _refuse_larger(sketch: nn.Module, name: str, arguments: Arguments, weights: Path) -> None:
+    """A number takes a byte or more in a file; positions and tables may be more than there."""
+    count, size = (
+        sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers())),
+        bytes_of(weights),
+    )
+    if count > size + _BESIDE_A_FILE:
+        raise ValueError(
+            f"{name}: with {as_typed(arguments):.200} it has {count:,} numbers, too many for its"
+            f" weights of {size:,} bytes ({weights}): they do not belong together"
+        )
 
 
 def _read_class_token(vit: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.asked_backbone import Asked
 from methods.families import family_of
 from methods.network import make_network
-from methods.weights.by_timm import check_named, renamed_by_timm
+from methods.weights.by_timm import check_named, check_said, renamed_by_timm
 from methods.weights.configs import take_configs
 from methods.weights.decide import check_shape_hints, decide_network
 from methods.weights.fit import fitted, num_blocks
@@ -90,7 +90,7 @@ def _about(chosen: Chosen, assumed: str, hints: Hints, recipe: Recipe | None) ->
     return About(
         part=chosen.network.part,
         other_parts=chosen.others,
-        assumed=assumed,
+        assumed=assumed.removeprefix("; "),
         hints=hints,
         recipe=recipe,
     )
@@ -112,7 +112,10 @@ def _load_by_timm(vit: Any, path: Path, name: str, asked: Asked) -> About:
     hints = Hints()
     if asked.decided is None:
         take_configs(hints, content)
-        check_named(hints.architectures, name.partition(".")[0], path)
+        check_named(hints.architectures, name.partition(".")[0], content.path)
+        check_said(hints, vit, asked.arguments, asked.said, content.path)
+        patch = family.patch_size(vit)[0]
+        check_shape_hints(hints, path=path, patch=patch, depth=depth, width=width)
     vit.load_state_dict(renamed_by_timm(chosen.network, vit, name, path))
     return _about(chosen, "", hints, None)
 

@@ -68,7 +68,8 @@ class Recipe:
     """What the head reads: cls, mean_no_cls (all tokens but class token and registers, prompts
     included), img_pool (patches only), prompt_pool (prompts only), cls_mean (the class token beside
     the mean of the patches, twice as wide), attn_pool (the backbone's own attention pooling), or
-    auto: as the backbone was pretrained."""
+    auto: as the backbone was pretrained, which `load_backbone` knows of DINOv3 (cls); a network
+    made by timm itself says its own pooling, there the mean."""
     final_norm: str = "pretrained_frozen"
     """The norm before the head: pretrained_frozen, fresh_frozen (weight 1, bias 0: what VPT's
     code does with MAE) or trainable."""

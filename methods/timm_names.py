@@ -10,6 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from methods.backbone_catalogue import architectures
 from methods.checks import did_you_mean
 from methods.hub_names import hub_name, refuse_absent_folder
 
@@ -21,10 +22,11 @@ MODULES = ("timm.models.vision_transformer", "timm.models.deit")
 
 SUPPORTED = (
     "Supported are the plain ViTs of timm: vit_* and deit_* (ImageNet, MAE, MoCo-v3, DINO),"
-    " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_* and vit_*_siglip_*;"
-    " with rotary positions vit_*_dinov3, vit_pe_*, eva*, vit_*_rope_*, with relative ones beit*"
-    " and vit_relpos_*, with windows swin*; not those with parallel blocks, distillation tokens or"
-    " convolutional stems."
+    " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_*, vit_*_siglip_*, aimv2_* and"
+    " flexivit_*; with rotary positions vit_*_dinov3, vit_pe_*, eva*, vit_*_rope_*, with relative"
+    " ones beit* and vit_relpos_*, with windows swin_* and swinv2_* but for swinv2_cr_*; not those"
+    " with parallel blocks, distillation tokens or convolutional stems. All names: `orchestrator"
+    " methods --backbones`."
 )
 
 _ENTRY_POINT = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
@@ -44,8 +46,8 @@ def unknown_backbone(name: str) -> str:
             f" hf-hub:{plain}; a folder in the hub's format is named local-dir:FOLDER"
         )
     else:
-        ours = [*plain_vits_in_files(), QUICKSTART]
-        hint = did_you_mean(plain.partition(".")[0], ours, most=3) or SUPPORTED
+        ours = [*tuned_names(), QUICKSTART]
+        hint = did_you_mean(plain.partition(".")[0].lower(), ours, most=3) or SUPPORTED
     return f"timm has no backbone {name!r}; {hint}"
 
 
@@ -57,18 +59,21 @@ def refuse_unknown_backbone(name: str) -> None:
     if (of_hub := hub_name(name)) is not None:
         return refuse_absent_folder(of_hub)
     architecture = plain_name(name).partition(".")[0]
-    if architecture == QUICKSTART or "timm" in sys.modules or not plain_vits_in_files():
+    if architecture == QUICKSTART or "timm" in sys.modules:
         return
+    if not any(_ENTRY_POINT.search(text) for text in _sources().values()):
+        return  # they are not as they were
     # Names of older timm stand in quotes, beside those of today.
     known = (f"def {architecture}(", f"'{architecture}'")
     if not any(one in text for text in _sources().values() for one in known):
         raise ValueError(unknown_backbone(name))
 
 
-def plain_vits_in_files() -> list[str]:
-    """The architectures that the files of MODULES register; none where these cannot be read."""
-    texts = [_sources().get(module, "") for module in MODULES]
-    return [found for text in texts for found in _ENTRY_POINT.findall(text)]
+def tuned_names() -> list[str]:
+    """Of the architectures that can be tuned those that timm's files here register; none where
+    these cannot be read."""
+    here = {found for text in _sources().values() for found in _ENTRY_POINT.findall(text)}
+    return [one.name for one in architectures() if one.name in here]
 
 
 @cache

@@ -4,7 +4,8 @@ import pytest
 from hub_folders import published
 from suites import write_photos
 
-from orchestrator.api.keywords import request_from
+from methods import load_backbone
+from orchestrator.api.keywords import _written, request_from
 from orchestrator.api.plan_again import keywords_of_plan
 from orchestrator.api.requests import PlanRequest
 from orchestrator.cli.command import _each_with_its_flag
@@ -58,6 +59,15 @@ def test_in_python_they_are_a_dictionary():
     given = {"backbone_args": {"init_values": 1e-5, "class_token": False, "act_layer": "SiLU"}}
     request = request_from(PlanRequest, ("photos",), given)
     assert parse_arguments(request.backbone_args) == given["backbone_args"]
+
+
+def test_a_pair_of_python_is_a_list():
+    values = [f"{name}={_written(one)}" for name, one in {"patch_size": (8, 8), "a": 1e-5}.items()]
+    assert parse_arguments(values) == {"patch_size": (8, 8), "a": 1e-5}
+    with pytest.raises(ValueError, match="argument act_layer is <class"):
+        load_backbone("test_vit", pretrained=False, arguments={"act_layer": dict})
+    built = load_backbone("test_vit", pretrained=False, arguments={"patch_size": [8, 8]})
+    assert built.arguments == {"patch_size": (8, 8)}
 
 
 def test_what_does_not_go_together_is_refused():

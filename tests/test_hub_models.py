@@ -6,6 +6,7 @@ import sys
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import timm
 import torch
 from hub_folders import PUBLISHED, images, published
@@ -108,6 +109,60 @@ def test_where_nothing_is_pooled_the_class_token_is_read_and_told(tmp_path):
     assert mean.readout == "mean_no_cls" and "pools nothing" not in mean.assumed
 
 
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "readout"),
+    [
+        ("vit_small_patch16_dinov3", {"class_token": False}, "mean_no_cls"),
+        ("vit_pe_core_tiny_patch16_384", {}, "cls"),
+        ("swin_tiny_patch4_window7_224", {"depths": [1, 1], "num_heads": [1, 2]}, "mean_no_cls"),
+    ],
+)
+def test_of_every_family_something_is_read_where_nothing_is_pooled(
+    architecture, arguments, readout, tmp_path
+):
+    tiny = {"embed_dim": 24, "img_size": 64, "depth": 1, "num_heads": 2, "global_pool": ""}
+    if "depths" in arguments:
+        del tiny["depth"]
+    found = in_folder(architecture, {**tiny, **arguments}, tmp_path)
+    assert found.readout == readout and found.assumed.startswith("config.json pools nothing: ")
+    check_agreement(found.vit)
+
+
+def in_folder(architecture, arguments, folder):
+    """The backbone of a folder with timm's network of these arguments."""
+    model = timm.create_model(architecture, num_classes=0, **arguments)
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    document = {"architecture": architecture, "model_args": arguments}
+    (folder / "config.json").write_text(json.dumps(document))
+    return load_backbone(f"local-dir:{folder}")
+
+
+def test_weights_beside_the_config_of_another_network_are_refused(tmp_path):
+    """Heads stand in no tensor of any family: they would fit, and compute something else."""
+    name, small = "vit_small_patch16_dinov3", {"embed_dim": 48, "depth": 1}
+    in_folder(name, {**small, "num_heads": 3, "img_size": 64}, tmp_path)
+    given = {"weights": tmp_path, "image_size": 64}
+    with pytest.raises(ValueError, match=r"built with num_heads=3; give --backbone local-dir:"):
+        load_backbone(name, arguments=small, **given)
+    assert load_backbone(name, arguments={**small, "num_heads": 3}, **given)
+    config = {"model_type": "dinov3_vit", "num_attention_heads": 3, "layer_norm_eps": 1e-5}
+    for change, words in (
+        ({}, "heads 3, this backbone has 6"),
+        ({"num_attention_heads": 6, "layer_norm_eps": 1e-3}, "norm eps 0.001, this"),
+        ({"num_attention_heads": 6, "patch_size": 14}, "do not belong together"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match=words):
+            load_backbone(name, arguments=small, **given)
+
+
+def test_an_empty_entry_of_a_config_says_nothing(tmp_path):
+    in_folder("test_vit", {}, tmp_path)
+    document = {"architecture": "test_vit", "model_args": None, "pretrained_cfg": None}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    assert load_backbone(f"local-dir:{tmp_path}").arguments == {}
+
+
 def test_without_mean_and_std_they_are_timms_default_and_told(tmp_path):
     published("uni", tmp_path / "uni", pretrained_cfg={"input_size": [3, 32, 32]})
     found = load_backbone(f"local-dir:{tmp_path / 'uni'}")
@@ -165,7 +220,12 @@ def test_a_folder_may_be_of_any_family(architecture, arguments, size, readout, t
         ({"model_args": {"act_layer": "os.system"}}, "act_layer is 'os.system'; known are gelu"),
         ({"model_args": {"mlp_layer": ["x"]}}, "model_args.mlp_layer is"),
         ({"model_args": {"depth": "many"}}, "depth is 'many', not a whole number"),
-        ({"model_args": {"depth": 10**9}}, "at most 65,536"),
+        ({"model_args": {"depth": 10**9}}, "depth is 1000000000; 1 to 256 blocks"),
+        ({"model_args": {"depth": 0}}, "depth is 0; 1 to 256 blocks"),
+        ({"model_args": {"reg_tokens": 10**9}}, "at most 65,536"),
+        ({"model_args": {"patch_size": [8] * 99}}, "a list of 99 numbers"),
+        ({"model_args": {"act_layer": "x" * 10**6}}, "^.{1,300}$"),
+        ({"model_args": {"patch_size": 8, "embed_dim": 60_000}}, "too many for its weights of"),
         ({"model_args": []}, None),
         ({"model_args": [1]}, "not names and values"),
     ],

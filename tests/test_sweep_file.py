@@ -76,6 +76,14 @@ def test_what_is_typed_goes_before_and_takes_along_what_belonged_to_the_other(tm
     assert told["pruner_options"] == {"reduction_factor": 3, "first_rung_epochs": 2}
 
 
+def test_a_folder_of_a_model_begins_at_the_folder_of_the_file(tmp_path):
+    file = written(tmp_path, "suite: quickstart\nbackbone: local-dir:models/uni\n")
+    assert with_file({"suite": file})["backbone"] == f"local-dir:{tmp_path / 'models/uni'}"
+    file = written(tmp_path, "suite: quickstart\nbackbone: 'hf-hub:uni'\n")
+    with pytest.raises(ValueError, match=r":2: backbone.*give hf-hub:OWNER/NAME|:2.*OWNER/NAME"):
+        with_file({"suite": file})
+
+
 def test_paths_begin_at_the_folder_of_the_file_and_names_stay_names(tmp_path):
     (tmp_path / "photos").mkdir()
     file = written(

@@ -1,13 +1,16 @@
 """Names of networks are known from timm's files, without timm."""
 
+import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 
 import pytest
 import timm
 from timm.models._registry import _deprecated_models
 
-from methods import timm_names
+from methods import backbone_catalogue, timm_names
+from methods.backbone_catalogue import architectures
 from methods.timm_names import refuse_unknown_backbone
 
 
@@ -21,11 +24,30 @@ def test_every_name_that_timm_knows_passes(before_timm):
         refuse_unknown_backbone(name)
 
 
-def test_its_plain_vits_are_suggested():
-    modules = [module.split(".")[-1] for module in timm_names.MODULES]
-    assert sorted(timm_names.plain_vits_in_files()) == sorted(
-        n for m in modules for n in timm.list_models(module=m)
-    )
+def test_what_can_be_tuned_is_suggested():
+    assert timm_names.tuned_names() == [one.name for one in architectures()]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("swin_base_patch4_window7_225", "swin_base_patch4_window7_224"),
+        ("eva02_base_patch14_225", "eva02_base_patch14_224"),
+        ("beit_base_patch16_225", "beit_base_patch16_224"),
+        ("vit_pe_core_base_patch16_225", "vit_pe_core_base_patch16_224"),
+        ("VIT_base_patch16_dinov4", "vit_base_patch16_dinov3"),
+    ],
+)
+def test_a_slip_is_understood_in_every_family(typed, meant):
+    assert f"did you mean {meant!r}" in timm_names.unknown_backbone(typed)
+
+
+def test_what_is_said_to_be_supported_is():
+    refused = backbone_catalogue.refused("")
+    for pattern in re.findall(r"[a-z]\w*_(?:\*_\w+|\*)", timm_names.SUPPORTED):
+        if pattern not in ("vit_*", "deit_*", "swinv2_*"):  # with exceptions, which are named
+            is_so = not any(fnmatch(name, pattern) for name in refused)
+            assert is_so == (pattern != "swinv2_cr_*"), pattern
 
 
 @pytest.mark.parametrize("name", ["vit_tiny", "timm/vit_tiny_patch16_223", "vit_quickstar"])

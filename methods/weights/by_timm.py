@@ -11,8 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from methods.backbone_names import present_name
+from methods.build_arguments import Arguments, as_typed
+from methods.families import family_of
 from methods.weights.fit import mismatches
-from methods.weights.hints import Hint, Standing
+from methods.weights.hints import Hint, Hints, Standing
 from methods.weights.layouts import TIMM, TRANSFORMERS_DINOV3, check_values, convert
 from methods.weights.networks import Found
 
@@ -26,6 +28,39 @@ def check_named(stated: Iterable[Hint], architecture: str, path: Path) -> None:
                 f"{path}: is a {known} ({hint.source}), not a {architecture}; give --backbone"
                 f" {known}"
             )
+
+
+def check_said(hints: Hints, vit: Any, arguments: Arguments, said: Arguments, path: Path) -> None:
+    """ValueError where a config beside the weights is of a network with the same tensors that
+    computes something else.
+
+    `vit` is built with `arguments`; of these the user `said` some, which are not asked again.
+    """
+    for hint in hints.architectures:
+        others = {
+            name: value
+            for name, value in hint.arguments.items()
+            if value is not None and name not in said and arguments.get(name) != value
+            if not (name == "global_pool" and value == "")  # the readout is chosen for it
+        }
+        if others and hint.standing is Standing.CONFIG:
+            raise ValueError(
+                f"{path}: {hint.source} says it is built with {as_typed(others)}; give"
+                f" --backbone local-dir:{path.parent}, which takes that, or --backbone-args"
+            )
+    blocks = family_of(vit).blocks(vit)
+    own = {
+        "num_heads": ("heads", {block.attn.num_heads for block in blocks}),
+        "norm_eps": ("norm eps", {block.norm1.eps for block in blocks}),
+    }
+    for key, (what, values) in own.items():
+        for hint in () if key in said else getattr(hints, key):
+            if hint.standing is Standing.CONFIG and values != {hint.value}:
+                raise ValueError(
+                    f"{path}: {hint.source} says {what} {hint.value:g}, this backbone has"
+                    f" {' and '.join(f'{value:g}' for value in sorted(values))}: they would compute"
+                    " something else"
+                )
 
 
 def renamed_by_timm(found: Found, vit: Any, name: str, path: Path) -> dict[str, Tensor]:

@@ -79,7 +79,8 @@ class _Settings:
 
     def inner(self, key: str) -> "_Settings":
         """Without values where it is absent."""
-        value = self.values.get(key, {})
+        value = self.values.get(key)
+        value = {} if value is None else value
         if not isinstance(value, Mapping):
             raise self.refuse(key, "names and values")
         return _Settings(values=value, file=self.file, at=f"{self.at}{key}.")

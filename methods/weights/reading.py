@@ -66,6 +66,12 @@ def read_weights(path: Path) -> Content:
     return content
 
 
+def bytes_of(path: Path) -> int:
+    """Of the file of weights, which may lie in a folder of the hub's."""
+    refuse_absent(path)
+    return (_file_of_folder(path) if path.is_dir() else path).stat().st_size
+
+
 def _file_of_folder(folder: Path) -> Path:
     for name in WEIGHTS_OF_FOLDERS:
         if (folder / name).is_file():

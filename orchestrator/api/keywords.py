@@ -114,6 +114,8 @@ def converted(field: Field, value: Any) -> Any:
 
 def _written(value: Any) -> str:
     """As YAML has it, which reads it again."""
+    if isinstance(value, tuple):
+        value = list(value)
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from methods.hub_names import hub_name
 from orchestrator.api.keywords import converted
 from orchestrator.api.requests import PlanRequest, StartRequest
 from orchestrator.plan.names import space_names, suite_names
@@ -124,6 +125,8 @@ def _value(field: Field, key: str, value: Any, path: Path, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from None
     if field.type is Path:
         return path.parent.absolute() / found
+    if field.name == "backbone":
+        return _backbone(found, path.parent.absolute(), where)
     if field.name == "suite":
         return _from_folder(found, suite_names(), path.parent.absolute())
     if field.name == "methods":
@@ -134,6 +137,17 @@ def _value(field: Field, key: str, value: Any, path: Path, where: str) -> Any:
             for one in found
         ]
     return found
+
+
+def _backbone(name: str, folder: Path, where: str) -> str:
+    """A name; a folder of a model, as all paths, as seen from a folder."""
+    try:
+        of_hub = hub_name(name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if of_hub is None or of_hub.source != "local-dir":
+        return name
+    return f"local-dir:{folder / Path(of_hub.place).expanduser()}"
 
 
 def _from_folder(name: str, names: Any, folder: Path) -> str:

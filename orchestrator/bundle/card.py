@@ -95,7 +95,7 @@ def _head(bundle: "Bundle") -> dict[str, Any]:
     return {
         "library_name": "timm",
         "pipeline_tag": "image-classification",
-        "base_model": bundle.backbone.name.removeprefix("hf-hub:"),
+        "base_model": bundle.backbone.name.removeprefix("hf-hub:").partition("@")[0],
         "tags": ["visual-prompt-tuning", bundle.trial.method, "parameter-efficient-fine-tuning"],
         "model-index": [
             {

@@ -71,7 +71,7 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
     _check_names(name, suite, spaces)
     if (request.backbone or suite.default_backbone) is None:
         raise ValueError(
-            f"suite {request.suite!r} needs --backbone, the name of a timm VisionTransformer "
+            f"suite {request.suite!r} needs --backbone, the name of a network of timm "
             "(for example vit_base_patch16_224.orig_in21k)"
         )
     names = [task.name for task in suite.tasks]

@@ -129,7 +129,7 @@ class SweepRequest:
     backbone: Annotated[
         str | None,
         Option(
-            "The frozen network: a plain VisionTransformer of timm, for example "
+            "The frozen network: one of timm (methods --backbones lists them), for example "
             "vit_base_patch16_224.augreg_in21k; or a model with a config.json of timm's, "
             "hf-hub:OWNER/NAME or local-dir:FOLDER. Must be given, but for quickstart.",
             "Backbone",

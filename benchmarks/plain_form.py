@@ -58,8 +58,9 @@ def _features(model, tokens, prefix, end):
     if model.readout == "cls":
         return vit.fc_norm(vit.norm(tokens)[:, 0])
     if model.readout == "cls_mean":
-        of_class = vit.fc_norm(vit.norm(tokens)[:, 0])
-        return torch.cat([of_class, _mean(vit, tokens[:, end:])], dim=1)
+        normed = vit.norm(tokens)
+        read = (normed[:, 0], normed[:, end:].mean(dim=1))
+        return torch.cat([vit.fc_norm(part) for part in read], dim=1)
     rows = {
         "mean_no_cls": tokens[:, prefix:],
         "img_pool": tokens[:, end:],

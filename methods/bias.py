@@ -19,7 +19,9 @@ from methods.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Bias(Method):
-    """The biases of all layers and norms, the patch embedding's too, and the head are trained."""
+    """Every weight of the backbone that is called a bias, as in VPT's code, and the head are
+    trained: those of all layers and norms, the patch embedding's too, and what stands in tables of
+    biases by relative position (Swin, BEiT)."""
 
     title: ClassVar[str] = "BitFit"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.10199"
@@ -33,8 +35,6 @@ class Bias(Method):
         return Tuning(first_block=len(sites_of(vit)))
 
     def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
-        for module in vit.modules():
-            for name in ("bias", "q_bias", "v_bias"):  # attention may keep some of its own
-                bias = getattr(module, name, None)
-                if isinstance(bias, nn.Parameter):
-                    yield bias
+        for name, weight in vit.named_parameters():
+            if "bias" in name.rpartition(".")[2]:
+                yield weight

@@ -66,17 +66,19 @@ def create_network(
             f"{name}: image size {image_size} is not a multiple of its patch size {patch};"
             f" {below} or {below + patch} would be"
         )
+    # What is dropped in training the recipe says alone; timm's Swin would have 0.1 of its own.
+    options |= {"img_size": image_size, "drop_path_rate": 0.0}
     if arguments and weights is not None:
         with torch.device("meta"):
-            _refuse_larger(create(img_size=image_size, **options), name, arguments, weights)
+            _refuse_larger(create(**options), name, arguments, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if not from_timm:
-            vit = create(img_size=image_size, **options)
+            vit = create(**options)
         else:
             try:
                 _ask_hub(name)
-                vit = create(img_size=image_size, pretrained=True, **options)
+                vit = create(pretrained=True, **options)
             except Exception as error:  # timm, its hub client and its transports raise many kinds
                 raise ValueError(
                     f"{name}: timm could not get pretrained weights"

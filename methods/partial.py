@@ -42,7 +42,10 @@ class Partial(Method):
     def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
         family = family_of(vit)
         depth = len(family.blocks(vit))
-        for index in range(depth - self.num_blocks, depth):
+        first = depth - self.num_blocks
+        # The merging of a Swin's patches in front of the first stays, as in VPT's code.
+        yield from family.blocks(vit)[first].parameters()
+        for index in range(first + 1, depth):
             for part in family.block_parts(vit, index):
                 yield from part.parameters()
         for norm in family.final_norms(vit):

@@ -157,7 +157,9 @@ def _decays(model: "nn.Module", recipe: Recipe) -> "Iterator[tuple[float, nn.Par
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_bias = name.rpartition(".")[2] == "bias"
+        last = name.rpartition(".")[2]
+        # A backbone has some of other names: q_bias, tables of biases by relative position.
+        is_bias = last == "bias" or (name.startswith("vit.") and "bias" in last)
         exempt = {
             "head_bias": name == "head.bias",
             "bias": is_bias,

@@ -126,10 +126,38 @@ def test_coordinates_are_not_moved_at_random_where_the_network_learns():
     assert model(images).equal(model(images))
 
 
-def test_a_bias_of_queries_is_a_bias():
-    model, *_ = tuned("eva", "bias")
-    names = model.tuned_state().keys()
-    assert {"vit.blocks.0.attn.q_bias", "vit.blocks.0.attn.v_bias"} <= names
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("eva", {"blocks.0.attn.q_bias", "blocks.0.attn.v_bias"}),
+        ("beit", {"blocks.0.attn.q_bias", "blocks.0.attn.relative_position_bias_table"}),
+        ("beit_shared", {"rel_pos_bias.relative_position_bias_table"}),
+        ("relpos_shared", {"shared_rel_pos.relative_position_bias_table"}),
+    ],
+)
+def test_a_bias_of_another_name_learns_with_the_biases_and_does_not_decay(name: str, own: Any):
+    model, *_ = tuned(name, "bias")
+    assert {f"vit.{key}" for key in own} <= model.tuned_state().keys()
+    for exempt in ("bias", "vectors"):
+        groups = build_optimizer(
+            model, Recipe(optimizer="adamw", weight_decay=0.1, decay_exempt=exempt)
+        ).param_groups
+        decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+        assert [name for name, p in model.named_parameters() if id(p) in decaying] == [
+            "head.weight"
+        ]
+
+
+@pytest.mark.parametrize("name", ["registers", "dinov3_plus", "clip", "mae", "perception_core"])
+def test_class_token_beside_the_mean_are_of_normed_tokens(name: str):
+    """As timm gives them to who joins them, whatever the network itself pools."""
+    vit, (images, _) = tiny_vit(name, torch.float64), tiny_batch(torch.float64)
+    with torch.no_grad():
+        tokens = vit.forward_features(images)
+        parts = (tokens[:, 0], tokens[:, vit.num_prefix_tokens :].mean(dim=1))
+        expected = torch.cat([vit.fc_norm(part) for part in parts], dim=1)
+    found = tune(vit, Linear(), num_classes=5, recipe=Recipe(readout="cls_mean")).prefix(images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 # What is refused

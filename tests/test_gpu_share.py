@@ -1,5 +1,6 @@
 """How much of a GPU a trial has: by what was measured, within its memory, or a whole one."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from orchestrator.plan.plan import GpuShare, load_plan, plan_document, save_plan
 from orchestrator.run.request import RunRequest
 from orchestrator.run.worker_loop import bytes_to_keep
 from orchestrator.training.numerics import Engine
-from orchestrator.training.shared_device import Answer
+from orchestrator.training.shared_device import Answer, Question, training
 
 GIB = 1 << 30
 H100 = "NVIDIA H100 80GB HBM3"
@@ -75,6 +76,24 @@ def test_real_training_is_measured_in_processes_side_by_side():
     assert answer.failure is None
     assert set(answer.steps_per_second) == {1, 2} and min(answer.steps_per_second.values()) > 0
     assert next(vit.parameters()).device.type == "cpu"  # the plan goes on with it
+
+
+def test_a_backbone_with_tables_of_positions_is_measured_too(monkeypatch):
+    """What stands in them are numbers of rows, which no noise can be."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # as a process of its own has
+    network = copy.deepcopy(tiny_vit("beit")).to("meta")
+    turns = training(
+        Question(
+            network=network,
+            engine=Engine(),
+            device="cpu",
+            batch_size=2,
+            counts=(1,),
+            seconds=0.1,
+            deadline=0.0,
+        )
+    )
+    turns["epoch"]()
 
 
 def test_a_measurement_that_takes_too_long_is_ended():

@@ -55,7 +55,7 @@ def test_a_shorter_training_keeps_the_share_of_its_warm_up():
         ({"epochs": 0}, "epochs=0"),
         ({"epochs": 5}, "warmup_epochs, for example 0.5"),
         ({"optimizer": "adam"}, "did you mean 'adamw'"),
-        ({"readout": "mean"}, "one of auto, cls"),
+        ({"readout": "average"}, "one of auto, cls"),
         ({"lr": 0.0}, r"lr=0.0 must be a number in \(0, inf\)"),
         ({"lr": float("nan")}, "lr=nan"),
         ({"lr": float("inf")}, "lr=inf"),

@@ -9,7 +9,7 @@ from tiny_backbones import shake, tiny_batch
 from tiny_swin import SHAPES, VERSIONS, tiny_swin
 from torch.nn.functional import cross_entropy
 
-from methods import METHODS, Recipe, restore, tune
+from methods import METHODS, Recipe, load_backbone, restore, tune
 from orchestrator.bundle.explain import explain
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -248,6 +248,33 @@ def test_explain_says_that_windows_have_no_such_picture():
 
     with pytest.raises(ValueError, match=r"swin_tiny.* within its window; predict and evaluate"):
         explain(Shown(), None, [], None)
+
+
+@every_version
+def test_partial_trains_what_vpts_code_trains(version):
+    """The merging of patches between two stages only where a block in front of it learns, too."""
+    network, depths = tiny_swin(version), []
+    for count in (2, 3):
+        model = tune(network, METHODS["partial"](num_blocks=count), num_classes=5)
+        names = {key.removeprefix("vit.") for key in model.tuned_state()}
+        depths.append({tuple(key.split(".")[1:4:2]) for key in names if ".blocks." in key})
+        assert {"norm.weight", "norm.bias"} <= names
+        assert any("downsample" in key for key in names) == (count == 3)
+    assert depths == [{("1", "0"), ("1", "1")}, {("0", "1"), ("1", "0"), ("1", "1")}]
+
+
+def test_bias_tuning_has_the_tables_of_biases_as_vpts_code_has():
+    tables = [key for key in build("bias")[0].tuned_state() if key.endswith("_bias_table")]
+    assert len(tables) == 4
+
+
+@every_version
+def test_only_the_recipe_says_what_is_dropped(version):
+    """timm's Swin would leave branches out at random in training, unasked."""
+    name = {"swin": "swin_tiny_patch4_window7_224", "swinv2": "swinv2_tiny_window8_256"}[version]
+    small = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2)}
+    vit = load_backbone(name, pretrained=False, image_size=64, arguments=small).vit
+    assert not any(getattr(module, "drop_prob", 0) for module in vit.modules())
 
 
 def test_full_fine_tuning_moves_the_relative_positions_too():

@@ -299,9 +299,10 @@ class Family:
         if readout == "cls":
             return vit.fc_norm(vit.norm(rows[:, 0]))
         if readout == "cls_mean":
-            first_patch = self.num_prefix(vit) + in_sequence
-            of_class = vit.fc_norm(vit.norm(rows[:, 0]))
-            return torch.cat([of_class, self._mean(vit, rows[:, first_patch:])], dim=-1)
+            # Of normed tokens whatever the pooling: what users of DINOv2 and Virchow2 take.
+            normed = vit.norm(rows)
+            patches = normed[:, self.num_prefix(vit) + in_sequence :].mean(dim=1)
+            return torch.cat([vit.fc_norm(normed[:, 0]), vit.fc_norm(patches)], dim=-1)
         return self._mean(vit, rows)
 
     def _mean(self, vit: Any, rows: Tensor) -> Tensor:

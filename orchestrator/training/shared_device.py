@@ -91,7 +91,10 @@ def training(question: Question) -> Turns:
     device, engine = question.device, question.engine
     vit = question.network.to_empty(device=device)
     for tensor in (*vit.parameters(), *vit.buffers()):
-        tensor.data.normal_(std=0.02)  # of zeros a device computes faster than of anything else
+        if tensor.is_floating_point():  # of zeros a device computes faster than of anything else
+            tensor.data.normal_(std=0.02)
+        else:  # the numbers of rows in a table of relative positions
+            tensor.data.zero_()
     engine.cast_frozen(vit)
     method = VPT(num_tokens=10)
     recipe = replace(

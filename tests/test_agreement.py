@@ -53,6 +53,15 @@ def test_features_that_are_no_numbers_are_refused():
         check_agreement(vit)
 
 
+def test_a_network_that_timm_can_build_but_not_run_is_refused():
+    vit = tiny_vit()
+    vit.norm = torch.nn.LayerNorm(7)
+    with pytest.raises(
+        ValueError, match="timm cannot compute this backbone's features: Given norm"
+    ):
+        check_agreement(vit)
+
+
 def test_pooling_that_timm_does_over_all_tokens_is_refused():
     with pytest.raises(ValueError, match="pool_include_prefix"):
         check_supported(tiny_vit(global_pool="avg", pool_include_prefix=True))

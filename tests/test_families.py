@@ -34,6 +34,14 @@ def test_without_prompts_the_features_are_timms(name: str):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+def test_a_network_in_training_mode_is_taken_as_it_is_in_evaluation():
+    """timm hands them over so, and the small network behind relative positions has dropout."""
+    vit, (images, _) = tiny_vit("relpos"), tiny_batch()
+    expected = tune(vit, Linear(), num_classes=5).prefix(images)
+    assert tune(vit.train(), Linear(), num_classes=5).prefix(images).equal(expected)
+    assert vit.training
+
+
 CASES = [(name, deep, "auto") for name in OTHERS for deep in (True, False)]
 CASES += [
     (name, deep, readout)

@@ -175,6 +175,7 @@ def test_a_projection_to_one_width_is_refused():
     [
         ({"global_pool": "max"}, "pooling 'max'"),
         ({"dynamic_img_size": True}, "images of any size"),
+        ({"depths": (1, 0)}, "a stage without blocks"),
     ],
 )
 def test_what_would_be_computed_wrongly_is_refused(version, change, reason):

@@ -42,6 +42,8 @@ class Swin(Family):
             return f"its pooling {vit.global_pool!r} is not 'avg'"
         if vit.dynamic_img_size:
             return "it takes images of any size (dynamic_img_size), with a mask for each"
+        if not all(len(stage.blocks) for stage in vit.layers):
+            return "it has a stage without blocks"
         for index, block in enumerate(self.blocks(vit)):
             if type(block) is not self._block:
                 return f"block {index} is a {type(block).__name__}, not timm's Swin block"

@@ -112,11 +112,7 @@ class VIPAMIN(Method):
 
     def tuning(self, vit: nn.Module, generator: torch.Generator, images: Images | None) -> Prompts:
         sites = sites_of(vit)
-        if len({site.width for site in sites}) > 1:
-            raise ValueError(
-                "VIPAMIN: patches and prompts are matched where each patch may attend to all, but"
-                " this backbone attends in windows; VPT and BPT work"
-            )
+        _refuse_windows(vit)
         blocks = prompted_blocks(self, len(sites)) if self.deep else range(1)
         if images is None:
             raise ValueError(
@@ -179,11 +175,7 @@ def seen_images(
     Compute it once per task, backbone and transform and give it to `tune` in place of the images.
     It holds 160 MB for ViT-B/16 at 224 pixels.
     """
-    if family_of(vit).in_windows:
-        raise ValueError(
-            "VIPAMIN compares a block's prompts with all its patches at once, but this backbone"
-            " attends in windows; vpt, spt and bpt with deep: true work on it"
-        )
+    _refuse_windows(vit)
     sample = Reservoir(max_images, torch.Generator().manual_seed(seed))
     for batch in batches_of(vit, images):
         rows = sample.draw(len(batch))
@@ -255,13 +247,22 @@ def orthogonal(
     return torch.linalg.lstsq(layer, new.T, driver="gelsy").solution.T
 
 
+def _refuse_windows(vit: nn.Module) -> None:
+    if family_of(vit).in_windows:
+        raise ValueError(
+            "VIPAMIN compares a block's prompts with all its patches at once, but this backbone"
+            " attends in windows; vpt, spt and bpt with deep: true work on it"
+        )
+
+
 def _means(
     vit: nn.Module, images: Tensor, of: Callable[[Tensor], Iterator[Tensor]]
 ) -> list[Tensor]:
     """For each block the mean over images of what `of` makes of some of them, in float64."""
     totals = None
     for part in batches_of(vit, images.split(_SEEN_AT_ONCE)):
-        sums = [found.sum(dim=0).cpu().double() for found in of(part)]
+        # In float16 a sum over images may be infinite where no token is.
+        sums = [found.to(tuned_dtype(vit)).sum(dim=0).cpu().double() for found in of(part)]
         totals = sums if totals is None else [a + b for a, b in zip(totals, sums, strict=True)]
     assert totals is not None
     return [total / len(images) for total in totals]

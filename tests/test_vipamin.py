@@ -12,7 +12,7 @@ from methods.assemble import restore
 from methods.families import family_of
 from methods.projections import projections
 from methods.prompts import uniform_prompts
-from methods.vipamin import matched, orthogonal, seen_images
+from methods.vipamin import _means, matched, orthogonal, seen_images
 
 VIPAMIN = METHODS["vipamin"]
 FILE = "methods_2024/vipamin"
@@ -143,7 +143,7 @@ def test_orthogonal_values_are_so_where_positions_are_in_the_scores(name):
 
 def test_windows_are_refused_with_what_works():
     images, _ = tiny_batch()
-    with pytest.raises(ValueError, match="attends in windows; VPT and BPT work"):
+    with pytest.raises(ValueError, match="attends in windows; vpt, spt and bpt"):
         tune(tiny_swin(), VIPAMIN(deep=True), images, num_classes=2)
 
 
@@ -206,6 +206,14 @@ def test_what_was_seen_stands_in_for_the_images_and_is_a_bounded_sample():
     direct = tune(vit, method, images, num_classes=2, seed=4).tuning.prompt
     again = tune(vit, method, seen_images(vit, [images]), num_classes=2, seed=4).tuning.prompt
     assert again.equal(direct)
+
+
+def test_a_mean_over_images_in_half_precision_is_neither_rounded_nor_infinite():
+    vit, large = tiny_vit().half(), torch.tensor([3000.0, 1.5])
+    means = _means(
+        vit, torch.ones(40, 3, 32, 32), lambda part: iter([large.half() * part[:, 0, 0, :2]])
+    )
+    assert means[0].tolist() == large.tolist()
 
 
 @pytest.mark.parametrize("deep", [False, True])

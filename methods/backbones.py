@@ -285,6 +285,11 @@ def _load_from_hub(name: HubName, asked: Asked) -> Backbone:
         architecture, images = _architecture(model), model.images
         found, pooled = _with_pooling(architecture, {**model.arguments, **asked.said}, model.config)
         asked = dataclasses.replace(asked, arguments=found)
+        if model.pretraining == "mae" and "global_pool" not in found:
+            pooled += (
+                "; the class token is read, as timm does, where MAE's authors read the mean:"
+                f" --backbone {architecture}.mae --weights FOLDER does"
+            )
     config = {**_image_config(architecture, ""), **OF_HUB_MODELS, **images}
     image_size = asked.image_size or int(config["input_size"][-1])
     vit = create_network(architecture, image_size, False, asked.arguments, asked.said, weights)

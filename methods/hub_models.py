@@ -6,6 +6,7 @@ read without running code from them, and a plan can write down what the config s
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ class HubModel:
     """timm's name, without a pretraining."""
     arguments: Arguments = field(default_factory=dict)
     """Those that say what the network computes."""
+    pretraining: str = ""
+    """The tag behind timm's name, where it says one."""
     images: Mapping[str, Any] = field(default_factory=dict)
     """Of timm's settings of a pretraining (`pretrained_cfg`), those about images."""
 
@@ -88,6 +91,7 @@ def read_config(folder: Path) -> HubModel:
         config=path,
         architecture=document["architecture"].partition(".")[0],
         arguments=said,
+        pretraining=str(images.get("tag") or "")[:60],
         images={**_image_size(arguments, images, path), **_crop(images, path)},
     )
 
@@ -190,8 +194,9 @@ def _why_not(error: Exception, name: HubName) -> str:
             f"the hub refuses it to you ({status}): {log_in} of who may see it, or download its"
             " folder and give local-dir:FOLDER"
         )
-    reason = str(error).partition("\n")[0]
+    # HF_ENDPOINT may hold a password, which stands in the address that the client names.
+    reason = re.sub(r"//[^/\s@]*@", "//", str(error).partition("\n")[0])
     return (
         f"could not be fetched ({type(error).__name__}: {reason}); download its folder elsewhere"
-        " and give local-dir:FOLDER"
+        " and give local-dir:FOLDER, or --weights FOLDER for what was planned with it"
     )

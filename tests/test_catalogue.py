@@ -60,6 +60,7 @@ def test_a_reconstruction_is_called_one():
         (["methods", "vpt", "num_tokens=0"], "must be a whole number, at least 1"),
         (["spaces", "show", "vpt_dep"], "did you mean 'vpt_deep'"),
         (["methods", "--backbones", "dinvo2"], "did you mean 'dinov2'"),
+        (["methods", "--backbones", "vit_base_patch16_224.foo"], "no backbone has 'vit_base_"),
         (["methods", "--backbones", "xyzzy"], "no backbone has 'xyzzy' in its name"),
     ],
 )
@@ -89,6 +90,13 @@ def test_a_text_lists_the_names_that_have_it_and_why_others_are_refused():
     asked = ["methods", "--backbones", "resnet50"]
     shown = CliRunner().invoke(app, asked, catch_exceptions=False).output
     assert "\nresnet50 cannot be tuned: it is of timm's resnet, of no family" in f"\n{shown}"
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "timm/resnet50.a1_in1k"])
+def test_a_name_is_refused_however_it_is_typed(name):
+    asked = ["methods", "--backbones", name]
+    shown = CliRunner().invoke(app, asked, catch_exceptions=False).output
+    assert shown.startswith("resnet50 cannot be tuned: ")
 
 
 def test_listing_backbones_imports_neither_torch_nor_timm():

@@ -163,6 +163,12 @@ def test_an_empty_entry_of_a_config_says_nothing(tmp_path):
     assert load_backbone(f"local-dir:{tmp_path}").arguments == {}
 
 
+def test_of_an_mae_it_is_told_that_timm_reads_another_token(tmp_path):
+    published("uni", tmp_path / "model", pretrained_cfg={"tag": "mae"})
+    found = load_backbone(f"local-dir:{tmp_path / 'model'}")
+    assert found.readout == "cls" and "large_patch16_224.mae --weights FOLDER" in found.assumed
+
+
 def test_without_mean_and_std_they_are_timms_default_and_told(tmp_path):
     published("uni", tmp_path / "uni", pretrained_cfg={"input_size": [3, 32, 32]})
     found = load_backbone(f"local-dir:{tmp_path / 'uni'}")
@@ -314,6 +320,14 @@ def test_weights_that_do_not_fit_name_the_arguments_with_which_they_would(
 
 
 # The hub
+
+
+def test_a_password_in_the_address_of_a_hub_is_not_shown(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://me:secret@localhost:1/x")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"could not be fetched.*--weights FOLDER") as error:
+        load_backbone("hf-hub:a/b")
+    assert "secret" not in str(error.value)
 
 
 def test_a_model_of_the_hub_is_fetched_once_and_known_by_its_commit(hub, tmp_path):

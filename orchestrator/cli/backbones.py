@@ -11,6 +11,7 @@ from rich.text import Text
 
 from methods import backbone_catalogue
 from methods.backbone_groups import Group, Member, example_of, members
+from methods.timm_names import plain_name
 from orchestrator.cli.terminal import Terminal
 from orchestrator.support.counted import counted
 from orchestrator.support.did_you_mean import did_you_mean
@@ -22,8 +23,12 @@ _MOST_REFUSED = 10
 
 def show_backbones(text: str, *, as_json: bool) -> None:
     """All groups, or the names with `text` in them and the reasons why others are refused."""
+    text = plain_name(text)
     found = members(text)
-    refused = backbone_catalogue.refused(text)
+    refused = backbone_catalogue.refused(text.lower())
+    if not found and not refused:  # of what cannot be tuned no pretrainings are kept
+        name = text.lower().partition(".")[0]
+        refused = {one: why for one, why in backbone_catalogue.refused(name).items() if one == name}
     if not found and not refused:
         words = {word for each in members() for word in re.split(r"[_.]", each.name)}
         hint = did_you_mean("part of a backbone's name", text, words)

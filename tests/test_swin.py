@@ -1,6 +1,7 @@
 """Swin Transformers: as timm computes them, and with prompts in every window as VPT defines."""
 
 import pytest
+import timm
 import torch
 from plain_form import loss_and_gradients, plain_logits
 from reference_vectors import Vectors, close
@@ -10,6 +11,7 @@ from tiny_swin import SHAPES, VERSIONS, tiny_swin
 from torch.nn.functional import cross_entropy
 
 from methods import METHODS, Recipe, load_backbone, restore, tune
+from methods.agreement import check_agreement
 from orchestrator.bundle.explain import explain
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -284,6 +286,16 @@ def test_full_fine_tuning_moves_the_relative_positions_too():
         cross_entropy(model.train()(images), labels).backward()
         tables = [p for name, p in model.vit.named_parameters() if part in name]
         assert tables and all(table.grad.abs().max() > 0 for table in tables)
+
+
+def test_a_file_of_other_windows_is_refused_and_not_resampled(tmp_path):
+    name, sizes = "swin_tiny_patch4_window7_224", {"window_size": 12, "img_size": 384}
+    torch.save(timm.create_model(name, num_classes=0, **sizes).state_dict(), tmp_path / "12.pth")
+    with pytest.raises(ValueError, match=r"12×12 patches, this backbone of 7×7.*window12"):
+        load_backbone(name, weights=tmp_path / "12.pth")
+    torch.save(timm.create_model(name, num_classes=0).state_dict(), tmp_path / "7.pth")
+    smaller = load_backbone(name, weights=tmp_path / "7.pth", image_size=112)
+    check_agreement(smaller.vit)
 
 
 # The authors' own code

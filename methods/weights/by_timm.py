@@ -1,5 +1,6 @@
 """Weights of the families that are read in timm's own names, or in those that timm renames."""
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -96,6 +97,7 @@ def _renamed(found: Found, vit: Any) -> Mapping[str, Tensor]:
     for key, tensor in found.tensors.items():
         if tensor.is_floating_point() and TIMM.rename(key) is not None:  # not heads and the like
             check_values(key, tensor)
+    _check_windows(found.tensors, vit)
     # Each of timm's files has one, by this name.
     rename = sys.modules[type(vit).__module__].checkpoint_filter_fn
     try:
@@ -106,6 +108,24 @@ def _renamed(found: Found, vit: Any) -> Mapping[str, Tensor]:
             f"not the weights of this {type(vit).__name__}: timm cannot read them"
             f" ({type(error).__name__}: {error})"
         ) from error
+
+
+def _check_windows(tensors: Mapping[str, Tensor], vit: Any) -> None:
+    """A Swin Transformer of other windows is another network, though timm would resample its bias.
+
+    A window that is as large as all patches of its stage is cut to them: of such none is said.
+    """
+    end = ".attn.relative_position_bias_table"
+    for key, table in tensors.items():
+        block: Any = dict(vit.named_modules()).get(key.removesuffix(end))
+        if not key.endswith(end) or not hasattr(block, "window_size"):
+            continue
+        side, own = (math.isqrt(len(t)) // 2 + 1 for t in (table, vit.get_parameter(key)))
+        if side != own and min(block.input_resolution) > max(block.window_size):
+            raise ValueError(
+                f"has windows of {side}×{side} patches, this backbone of {own}×{own}:"
+                f" timm's backbones with them have window{side} in their names"
+            )
 
 
 def _gated(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

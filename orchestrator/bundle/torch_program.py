@@ -62,7 +62,8 @@ def save_program(model: PromptedModel, path: Path) -> float:
 def _torch_export(program: ExportedProgram, path: Path, pixels: Tensor) -> Tensor:
     with path.open("wb") as file:
         torch.export.save(program, file)
-    return torch.export.load(str(path)).module()(pixels)
+    with path.open("rb") as file:  # by name it must end in .pt2, which one half written does not
+        return torch.export.load(file).module()(pixels)
 
 
 def _onnx(program: ExportedProgram, path: Path, pixels: Tensor) -> Tensor:

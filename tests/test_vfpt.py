@@ -20,10 +20,12 @@ CASES = """
 """
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("case", CASES.split())
-def test_equals_the_published_code(shared, case, dtype):
-    vectors = Vectors(shared, "methods_2024/vfpt")
+both_types = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64], ids=["float32", "float64"]
+)
+
+
+def as_published(vectors, case, dtype):
     settings = vectors.settings(case)
     given = vectors.tensors(f"case/{case}/param/", dtype)
     method = VFPT(
@@ -40,6 +42,21 @@ def test_equals_the_published_code(shared, case, dtype):
     }
     model = equals_published(vectors, case, method, names, dtype)
     assert model.tuning.num_transformed == settings["fourier_tokens"]
+
+
+@both_types
+@pytest.mark.parametrize("case", CASES.split())
+def test_equals_the_published_code(shared, case, dtype):
+    as_published(Vectors(shared, "methods_2024/vfpt"), case, dtype)
+
+
+@both_types
+@pytest.mark.parametrize("case", ["deep_both", "deep_tokens"])
+def test_equals_the_published_code_on_values_of_our_own(case, dtype):
+    """Half of seven prompts, rounded down. Class PromptedVisionTransformer_Fourier of
+    runtsang/VFPT at 17c4030327f849b51744af2ddd68d9eef73d5724, on the ViT of KMnP/vpt at
+    7f3942e49fb062818f17fa11ec4b6d371ef962c8, which gives the cases deep_* above to the bit."""
+    as_published(Vectors(None, "vfpt"), case, dtype)
 
 
 def test_every_case_is_tried(shared):

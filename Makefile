@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export ORCHESTRATOR_CACHE ?= $(CURDIR)/cache
+# Streams of tests share the processors: threads that spin while they wait slow the others many times.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help quickstart check fast test test-all gpu wheel install clean
 

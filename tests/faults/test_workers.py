@@ -142,10 +142,12 @@ def test_a_worker_killed_for_want_of_memory_goes_again_with_less(
         allocate = [sys.executable, "-c", ALLOCATE, str(ballast)]
         with subprocess.Popen(allocate, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             command.wait_for_line("its worker died .*ran out of memory")
-            hangs.open()
             other.kill()
+            hangs.open()
         assert command.wait() == 0, command.output
     assert story_of(sweep_folder) == undisturbed
     assert_whole(sweep_folder)
     trial = open_record(load_plan(sweep_folder), sweep_folder).trial("colours_a.vpt_deep", 1)
-    assert trial.facts["memory_share"] == 0.5
+    # The next worker may begin, and be killed, before the ballast is gone.
+    deaths = len(re.findall(r"vpt_deep #1: its worker died .*ran out of memory", command.output))
+    assert trial.facts["memory_share"] == 0.5**deaths < 1

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from methods.build_arguments import Arguments
+from methods.argument_values import Arguments
 from methods.network import Network
 
 

@@ -57,30 +57,11 @@ def attend(
     temperature: Tensor | float | None = None,
     in_sequence: int = 0,
 ) -> Tensor:
-    """What the attention says (B, T, d), from what `project` gave.
+    """The values of all heads, mixed by the scores (B, T, width), from what `project` gave; what
+    the attention says is `Family.project` of it.
 
     `bias` is added to the scores, `temperature` divides them.
     """
-    return family.project(
-        block,
-        mixed_values(
-            family, block, q, k, v, bias, temperature=temperature, in_sequence=in_sequence
-        ),
-    )
-
-
-def mixed_values(
-    family: Family,
-    block: nn.Module,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    *,
-    temperature: Tensor | float | None = None,
-    in_sequence: int = 0,
-) -> Tensor:
-    """The same before its projection (B, T, width): values of all heads, mixed by the scores."""
     if bias is not None:
         bias = bias.to(q.dtype)
     if temperature is not None:

@@ -20,9 +20,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import nn
 
+from methods.argument_values import Arguments, Value, as_value
 from methods.asked_backbone import Asked, Decided
 from methods.backbone_names import MOCO_V3, pretrained_config, sketch_of, split_name
-from methods.build_arguments import Arguments, Value, as_value
 from methods.built import create_network
 from methods.families import family_of
 from methods.from_file import images_of, load_file

@@ -14,13 +14,9 @@ from timm.layers.mlp import GluMlp, Mlp, SwiGLU, SwiGLUPacked
 from timm.layers.norm import LayerNorm, RmsNorm
 from torch import nn
 
+from methods.argument_values import Arguments, Value
 from methods.checks import did_you_mean
 from methods.network import ACTIVATIONS, activation_named
-
-Value = bool | int | float | str | None | tuple[int | float, ...]
-"""What an argument may be where it is written down."""
-
-Arguments = Mapping[str, Value]
 
 LARGEST = 65_536
 """No width, depth or number of tokens of a ViT is larger; beyond it stands a slip."""
@@ -52,19 +48,6 @@ _SAID_ELSEWHERE = {
     "drop_path_rate": "the recipe of a method says what is dropped",
 }
 """Arguments that change no feature of a network whose weights are given, or are not its to say."""
-
-
-def as_value(written: Any) -> Value:
-    """What was written down, as an argument; ValueError where it can be none."""
-    if isinstance(written, list) and written and all(map(_is_number, written)):
-        return tuple(written)
-    if isinstance(written, bool | int | float | str | None):
-        return written
-    raise ValueError("not a number, a text, true, false, null or a list of numbers")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def of_features(arguments: Arguments) -> dict[str, Value]:

@@ -8,8 +8,9 @@ import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from torch import nn
 
+from methods.argument_values import Arguments
 from methods.backbone_names import sketch_of
-from methods.build_arguments import Arguments, as_typed, built_with
+from methods.build_arguments import as_typed, built_with
 from methods.families import check_supported, family_of
 from methods.weights.reading import bytes_of
 
@@ -91,10 +92,8 @@ def create_network(
 
 def _refuse_larger(sketch: nn.Module, name: str, arguments: Arguments, weights: Path) -> None:
     """A number takes a byte or more in a file; positions and tables may be more than there."""
-    count, size = (
-        sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers())),
-        bytes_of(weights),
-    )
+    count = sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers()))
+    size = bytes_of(weights)
     if count > size + _BESIDE_A_FILE:
         raise ValueError(
             f"{name}: with {as_typed(arguments):.200} it has {count:,} numbers, too many for its"

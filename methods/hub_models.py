@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from methods.build_arguments import Arguments, Value, as_value, of_features
+from methods.argument_values import Arguments, Value, as_value
+from methods.build_arguments import of_features
 from methods.hub_names import HubName, refuse_absent_folder
 from methods.weights.reading import WEIGHTS_OF_FOLDERS
 

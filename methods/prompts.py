@@ -59,6 +59,11 @@ def per_block(tensors: Sequence[Tensor]) -> nn.Parameter | nn.ParameterList:
     return nn.ParameterList(tensors)
 
 
+def uniform_prompts(vit: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """VPT's initial distribution: Xavier's for a patch embedding, over the prompt's own width."""
+    return _uniform(vit, shape, _bound(vit, shape[-1]), generator)
+
+
 def uniform_deep_prompts(
     vit: nn.Module, blocks: Sequence[int], num_tokens: int, generator: torch.Generator
 ) -> Tensor | list[Tensor]:
@@ -73,11 +78,6 @@ def uniform_deep_prompts(
     if len(set(widths)) == 1:
         return _uniform(vit, (len(widths), num_tokens, widths[0]), bound, generator)
     return [_uniform(vit, (num_tokens, width), bound, generator) for width in widths]
-
-
-def uniform_prompts(vit: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """VPT's initial distribution: Xavier's for a patch embedding, over the prompt's own width."""
-    return _uniform(vit, shape, _bound(vit, shape[-1]), generator)
 
 
 def _bound(vit: nn.Module, width: int) -> float:

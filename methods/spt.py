@@ -35,6 +35,23 @@ from methods.recipe import Recipe
 from methods.reservoir import Reservoir
 from methods.walk import tokens_entering
 
+SUPERVISED = Recipe(
+    batch_size=32,
+    drop_last=True,
+    optimizer="adamw",
+    lr=1e-3,
+    scale_lr=False,
+    weight_decay=1e-2,
+    head_weight_decay=3.0,
+    decay_exempt="vectors",
+    schedule_step="iteration",
+    final_lr=1e-8,
+    head_init="zero_bias",
+)
+"""Of the authors' two known recipes the supervised one (Dogs, deep, 20 prompts). The other, MAE on
+CUB: lr 5e-2, head_weight_decay 0.5. Tokens are far larger than VPT's noise, which is why rates that
+high work."""
+
 INITS = ("random", "mean_pool", "max_pool", "kmeans", "uniform")
 
 
@@ -75,22 +92,7 @@ class SPT(Method):
         return self.num_tokens
 
     def recipe(self) -> Recipe:
-        # Of the authors' two known recipes the supervised one (Dogs, deep, 20 prompts). The other,
-        # MAE on CUB: lr 5e-2, head_weight_decay 0.5. Tokens are far larger than VPT's noise,
-        # which is why rates that high work.
-        return Recipe(
-            batch_size=32,
-            drop_last=True,
-            optimizer="adamw",
-            lr=1e-3,
-            scale_lr=False,
-            weight_decay=1e-2,
-            head_weight_decay=3.0,
-            decay_exempt="vectors",
-            schedule_step="iteration",
-            final_lr=1e-8,
-            head_init="zero_bias",
-        )
+        return SUPERVISED
 
     def look_at(self, vit: nn.Module, images: Images) -> "TokenStatistics":
         return token_statistics(vit, images)

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.attention import mixed_values, project
+from methods.attention import attend, project
 from methods.block_range import check_blocks, prompted_blocks, refuse_blocks_of_shallow
 from methods.checks import MOST_PROMPTS, check_choice, check_flag, check_number, check_whole
 from methods.families import family_of, sites_of
@@ -191,7 +191,7 @@ def seen_images(
             place = places.of(vit, index, in_front=0, in_sequence=0, asking=all_tokens)
             normed = family.before_attention(block, tokens)
             q, k, v = project(family, block, normed, all_tokens, None, place)
-            yield mixed_values(family, block, q, k, v, place.bias)
+            yield attend(family, block, q, k, v, place.bias)
 
     means = [mean.to(tuned_dtype(vit)) for mean in _means(vit, sample.kept, outputs)]
     return SeenImages(images=sample.kept, mean_outputs=means)

@@ -220,16 +220,11 @@ class Walk(nn.Module):
         self, index: int, q: Tensor, k: Tensor, v: Tensor, place: Place, in_sequence: int = 0
     ) -> Tensor:
         temperature = self._tuning_of(index).temperature(index)
-        return attend(
-            self.family,
-            self._block(index),
-            q,
-            k,
-            v,
-            place.bias,
-            temperature=temperature,
-            in_sequence=in_sequence,
+        family, block = self.family, self._block(index)
+        mixed = attend(
+            family, block, q, k, v, place.bias, temperature=temperature, in_sequence=in_sequence
         )
+        return family.project(block, mixed)
 
     def _block(self, index: int) -> Any:
         return self.family.blocks(self.vit)[index]

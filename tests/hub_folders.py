@@ -85,3 +85,33 @@ def published(name, folder, **config):
 
 def images():
     return torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+
+
+TINY_FAMILIES = {
+    "vit_small_patch16_dinov3": {"embed_dim": 48, "depth": 2, "num_heads": 4},
+    "beit_base_patch16_224": {"embed_dim": 48, "depth": 2, "num_heads": 4},
+    "vit_relpos_small_patch16_224": {"embed_dim": 48, "depth": 2, "num_heads": 4},
+    "swin_tiny_patch4_window7_224": {
+        **{"embed_dim": 24, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 4},
+    },
+    "swinv2_tiny_window8_256": {
+        **{"embed_dim": 24, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 4},
+    },
+}
+"""By architecture, what makes it tiny: one of each family beside the plain ViT, for 64 pixels."""
+
+
+def tiny_of_family(architecture, folder):
+    """A folder with a random network of the architecture; the name under which it is loaded."""
+    said = {**TINY_FAMILIES[architecture], "img_size": 64}
+    built = {name: tuple(v) if isinstance(v, list) else v for name, v in said.items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = timm.create_model(architecture, num_classes=0, **built)
+        for parameter in model.parameters():  # layer scale may start near zero
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    document = {"architecture": architecture, "model_args": said}
+    (folder / "config.json").write_text(json.dumps(document))
+    return f"local-dir:{folder}"

@@ -10,7 +10,7 @@ from orchestrator.api.plan_again import keywords_of_plan
 from orchestrator.api.requests import PlanRequest
 from orchestrator.cli.command import _each_with_its_flag
 from orchestrator.data.cache import ImageCache
-from orchestrator.plan.backbone_arguments import parse_arguments, refuse_unsuited
+from orchestrator.plan.backbone_arguments import check_arguments, parse_arguments
 from orchestrator.plan.plan import load_plan, save_plan
 from orchestrator.plan.prepare import plan_sweep
 from orchestrator.support.yaml_io import read_yaml
@@ -72,9 +72,9 @@ def test_a_pair_of_python_is_a_list():
 
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match="names its weights itself"):
-        refuse_unsuited("hf-hub:a/b", has_weights=True, arguments={})
+        check_arguments("hf-hub:a/b", has_weights=True, arguments={})
     with pytest.raises(ValueError, match="timm's own weights of vit_tiny"):
-        refuse_unsuited("vit_tiny_patch16_224", has_weights=False, arguments={"reg_tokens": 1})
+        check_arguments("vit_tiny_patch16_224", has_weights=False, arguments={"reg_tokens": 1})
 
 
 def test_a_plan_keeps_them_and_is_planned_again_with_them(tmp_path):

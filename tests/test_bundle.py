@@ -17,6 +17,7 @@ import onnxruntime
 import pandas
 import pytest
 import torch
+from hub_folders import TINY_FAMILIES, tiny_of_family
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_model_name
@@ -85,12 +86,24 @@ def test_a_bundle_made_on_a_gpu_is_trained_and_used_where_there_is_none(
 @pytest.mark.parametrize("method", CONFIGS)
 def test_a_loaded_bundle_is_the_trained_model_and_needs_no_images(method, task_folder, tmp_path):
     path, trial = write_bundle(method, task_folder, tmp_path)
-    loaded = load_bundle(path)
+    assert_is_trained_model(load_bundle(path), trial)
+
+
+def assert_is_trained_model(loaded, trial):
     pixels = trial.load_pixels("val")
     images = pixels.normalised(torch.arange(len(pixels)))
     assert trial.model is not None
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(images), trial.model.eval()(images))
+
+
+@pytest.mark.parametrize("architecture", TINY_FAMILIES)
+def test_a_bundle_is_saved_and_loaded_on_every_family(architecture, task_folder, tmp_path):
+    backbone = tiny_of_family(architecture, tmp_path / "model")
+    path, trial = write_bundle("vpt", task_folder, tmp_path / "trained", backbone=backbone)
+    loaded = load_bundle(path)
+    assert_is_trained_model(loaded, trial)
+    assert save_program(loaded, tmp_path / "program.pt2") < 1e-4
 
 
 ELSEWHERE = """

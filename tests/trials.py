@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from methods import load_backbone
+from methods.hub_names import hub_name
 from orchestrator.data.cache import ImageCache
 from orchestrator.data.task import Task
 from orchestrator.training.backbone import BackbonePlan
@@ -11,12 +12,15 @@ from orchestrator.training.context import TrialContext
 from orchestrator.training.numerics import Engine
 
 
-def small_backbone() -> BackbonePlan:
-    """The quickstart's network as a sweep would plan it."""
-    found = load_backbone("vit_quickstart")
+def small_backbone(name: str = "vit_quickstart") -> BackbonePlan:
+    """A network, the quickstart's, as a sweep would plan it."""
+    found = load_backbone(name)
+    of_hub = hub_name(name)
     return BackbonePlan(
         name=found.name,
-        weights=None,
+        weights=str(found.weights) if of_hub else None,
+        architecture=found.architecture if of_hub else None,
+        arguments=found.arguments or None,
         weights_sha256=found.weights_sha256,
         image_size=found.image_size,
         num_parameters=found.num_parameters,
@@ -29,11 +33,16 @@ def small_backbone() -> BackbonePlan:
 
 
 def context_of(
-    task: Task, cache_folder: Path, *, device: str = "cpu", engine: Engine | None = None
+    task: Task,
+    cache_folder: Path,
+    *,
+    device: str = "cpu",
+    engine: Engine | None = None,
+    backbone: str = "vit_quickstart",
 ) -> TrialContext:
-    """Of trials on one task with the small backbone."""
+    """Of trials on one task with a small backbone."""
     return TrialContext.of(
-        small_backbone(),
+        small_backbone(backbone),
         [task],
         fingerprints={task.name: "f"},
         metrics={},

@@ -43,10 +43,11 @@ def write_bundle(
     *,
     device: str = "cpu",
     engine: Engine | None = None,
+    backbone: str = "vit_quickstart",
 ) -> tuple[Path, Trial]:
     """Train a configuration for two epochs and save it, as a sweep would."""
     task = read_vtab_task(task_folder)
-    context = context_of(task, folder / "cache", device=device, engine=engine)
+    context = context_of(task, folder / "cache", device=device, engine=engine, backbone=backbone)
     config = trial_config(task.name, method, **{**CONFIGS[method], **SHORT})
     trial = Trial(config, context, WorkerCache(2**28))
     rows = list(trial.epochs())

@@ -65,8 +65,9 @@ def check_persistent(vit: nn.Module, method: object) -> None:
     if reason := family_of(vit).refuse_persistent():
         raise ValueError(
             f"{type(method).__name__}: its prompts stay in the sequence, which has no place for"
-            f" them in this backbone: {reason}. Deep prompts, new in every block, work (vpt and spt"
-            " with deep: true), and so do linear, bias, partial, full, lora, adapter and apt"
+            f" them in this backbone: {reason}. Deep prompts, new in every block, work (vpt, spt,"
+            " vfpt and bpt with deep: true), and so do cvpt, apt, lora, adapter, linear, bias,"
+            " partial and full"
         )
 
 

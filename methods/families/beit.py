@@ -14,13 +14,13 @@ from timm.models.beit import Attention, Block
 from torch import Tensor, nn
 
 from methods.families.family import (
-    POOLINGS,
     AttentionMaps,
     Family,
     Place,
     Position,
-    Site,
+    by_heads,
     plain_maps,
+    refused_pooling,
 )
 
 
@@ -33,20 +33,11 @@ class BeitViT(Family):
                 return f"block {index} is a {type(block).__name__}, not one of timm's Beit"
             if type(block.attn) is not Attention:
                 return f"block {index} attends with {type(block.attn).__name__}, not Attention"
-        if vit.global_pool not in POOLINGS:
-            return f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
-        return None
+        return refused_pooling(vit)
 
-    def sites(self, vit: Any) -> tuple[Site, ...]:
-        return tuple(
-            Site(
-                index=index,
-                width=self.token_width(block),
-                query_width=block.attn.qkv.weight.shape[0] // 3,
-                value_width=block.attn.qkv.weight.shape[0] // 3,
-            )
-            for index, block in enumerate(vit.blocks)
-        )
+    def attention_widths(self, block: Any) -> tuple[int, int]:
+        width = block.attn.qkv.weight.shape[0] // 3
+        return width, width
 
     def has_class_token(self, vit: Any) -> bool:
         return True
@@ -79,8 +70,7 @@ class BeitViT(Family):
     def heads(
         self, block: Any, q: Tensor, k: Tensor, v: Tensor, place: Place
     ) -> tuple[Tensor, Tensor, Tensor]:
-        count = block.attn.num_heads
-        q, k, v = (t.unflatten(-1, (count, -1)).transpose(-3, -2) for t in (q, k, v))
+        q, k, v = (by_heads(t, block.attn.num_heads) for t in (q, k, v))
         return q, k, v
 
     def project(self, block: Any, attended: Tensor) -> Tensor:

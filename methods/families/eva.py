@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 from methods.families.beit import fused_with_biases, scaled
 from methods.families.family import (
-    POOLINGS,
     AttentionMaps,
     Family,
     Place,
     Position,
-    Site,
+    by_heads,
     plain_maps,
+    refused_pooling,
 )
 from methods.families.places import unrotated
 
@@ -55,22 +55,13 @@ class EvaViT(Family):
                 return f"block {index} gates its attention"
         if vit.patch_drop is not None:
             return "it drops patches at random"
-        if vit.global_pool not in POOLINGS:
-            return f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
         if vit.rope is not None and type(vit.rope).__name__ not in _ROTATIONS:
             return f"its positions are a {type(vit.rope).__name__}"
-        return None
+        return refused_pooling(vit)
 
-    def sites(self, vit: Any) -> tuple[Site, ...]:
-        return tuple(
-            Site(
-                index=index,
-                width=self.token_width(block),
-                query_width=block.attn.num_heads * block.attn.head_dim,
-                value_width=_value_heads(block.attn) * block.attn.head_dim,
-            )
-            for index, block in enumerate(vit.blocks)
-        )
+    def attention_widths(self, block: Any) -> tuple[int, int]:
+        attn = block.attn
+        return attn.num_heads * attn.head_dim, _value_heads(attn) * attn.head_dim
 
     def has_class_token(self, vit: Any) -> bool:
         return vit.cls_token is not None
@@ -136,8 +127,8 @@ class EvaViT(Family):
         self, block: Any, q: Tensor, k: Tensor, v: Tensor, place: Place
     ) -> tuple[Tensor, Tensor, Tensor]:
         attn = block.attn
-        q = q.unflatten(-1, (attn.num_heads, -1)).transpose(-3, -2)
-        k, v = (t.unflatten(-1, (_value_heads(attn), -1)).transpose(-3, -2) for t in (k, v))
+        q = by_heads(q, attn.num_heads)
+        k, v = (by_heads(t, _value_heads(attn)) for t in (k, v))
         q, k = attn.q_norm(q), attn.k_norm(k)
         if place.of_queries is not None and place.of_keys is not None:
             q = apply_rot_embed_cat(q, place.of_queries, half=attn.rotate_half).to(v.dtype)

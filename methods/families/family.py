@@ -93,14 +93,15 @@ class Family:
 
     def sites(self, vit: Any) -> tuple[Site, ...]:
         return tuple(
-            Site(
-                index=index,
-                width=self.token_width(block),
-                query_width=block.attn.num_heads * block.attn.head_dim,
-                value_width=block.attn.num_heads * block.attn.head_dim,
-            )
+            Site(index=index, width=self.token_width(block), query_width=of_q, value_width=of_v)
             for index, block in enumerate(self.blocks(vit))
+            for of_q, of_v in [self.attention_widths(block)]
         )
+
+    def attention_widths(self, block: Any) -> tuple[int, int]:
+        """`Site.query_width` and `Site.value_width`."""
+        width = block.attn.num_heads * block.attn.head_dim
+        return width, width
 
     def token_width(self, block: Any) -> int:
         return block.norm1.weight.shape[0]
@@ -227,8 +228,7 @@ class Family:
         self, block: Any, q: Tensor, k: Tensor, v: Tensor, place: Place
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(..., T, width) to (..., heads, T, c), normed, in their place."""
-        count = block.attn.num_heads
-        q, k, v = (t.unflatten(-1, (count, -1)).transpose(-3, -2) for t in (q, k, v))
+        q, k, v = (by_heads(t, block.attn.num_heads) for t in (q, k, v))
         return block.attn.q_norm(q), block.attn.k_norm(k), v
 
     def heads_anywhere(
@@ -309,6 +309,18 @@ class Family:
         if vit.global_pool == "avg":  # timm has put the norm where the pretraining had it
             return vit.fc_norm(vit.norm(rows).mean(dim=1))
         return vit.fc_norm(vit.norm(rows.mean(dim=1)))
+
+
+def by_heads(flat: Tensor, count: int) -> Tensor:
+    """(..., T, width) to (..., heads, T, c)."""
+    return flat.unflatten(-1, (count, -1)).transpose(-3, -2)
+
+
+def refused_pooling(vit: Any) -> str | None:
+    """Why a network's own pooling is none that is known here; None where it is."""
+    if vit.global_pool in POOLINGS:
+        return None
+    return f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
 
 
 def plain_maps(attn: Any, query_weight: Tensor, query_bias: Tensor | None) -> AttentionMaps | None:

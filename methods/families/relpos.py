@@ -14,7 +14,13 @@ from timm.models.vision_transformer_relpos import (
 )
 from torch import Tensor, nn
 
-from methods.families.family import POOLINGS, AttentionMaps, Family, Position, plain_maps
+from methods.families.family import (
+    AttentionMaps,
+    Family,
+    Position,
+    plain_maps,
+    refused_pooling,
+)
 
 
 class RelPosViT(Family):
@@ -26,9 +32,7 @@ class RelPosViT(Family):
                 return f"block {index} is a {type(block).__name__}, not a RelPosBlock of timm"
             if type(block.attn) is not RelPosAttention:
                 return f"block {index} attends with {type(block.attn).__name__}"
-        if vit.global_pool not in POOLINGS:
-            return f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
-        return None
+        return refused_pooling(vit)
 
     def has_class_token(self, vit: Any) -> bool:
         return vit.cls_token is not None

@@ -22,7 +22,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
 from torch import Tensor, nn
 
-from methods.families.family import AttentionMaps, Family, Place, Position, Site, plain_maps
+from methods.families.family import AttentionMaps, Family, Place, Position, by_heads, plain_maps
 
 _LARGEST_SCALE = math.log(1 / 0.01)
 """Of the second version's cosines: its temperatures are at least 0.01."""
@@ -57,16 +57,9 @@ class Swin(Family):
     def blocks(self, vit: Any) -> Sequence[Any]:
         return [block for stage in vit.layers for block in stage.blocks]
 
-    def sites(self, vit: Any) -> tuple[Site, ...]:
-        return tuple(
-            Site(
-                index=index,
-                width=block.dim,
-                query_width=block.attn.proj.in_features,
-                value_width=block.attn.proj.in_features,
-            )
-            for index, block in enumerate(self.blocks(vit))
-        )
+    def attention_widths(self, block: Any) -> tuple[int, int]:
+        width = block.attn.proj.in_features
+        return width, width
 
     def num_prefix(self, vit: Any) -> int:
         return 0
@@ -160,8 +153,7 @@ class Swin(Family):
     def heads_anywhere(
         self, block: Any, q: Tensor, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        count = block.attn.num_heads
-        q, k, v = (t.unflatten(-1, (count, -1)).transpose(-3, -2) for t in (q, k, v))
+        q, k, v = (by_heads(t, block.attn.num_heads) for t in (q, k, v))
         return q, k, v
 
     def attention_maps(self, block: Any) -> AttentionMaps | None:
@@ -282,7 +274,7 @@ def _cut(block: Any, flat: Tensor, beyond: Tensor | None, in_sequence: int) -> T
 
 def _in_all_windows(block: Any, prompts: Tensor, batch_size: int) -> Tensor:
     """(1 or B, P, width) as (B, windows * heads, P, c), the same in every window."""
-    heads = prompts.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2)
+    heads = by_heads(prompts, block.attn.num_heads)
     count = math.prod(_windows_of(block))
     return heads.unsqueeze(1).expand(batch_size, count, -1, -1, -1).flatten(1, 2)
 

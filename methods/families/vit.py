@@ -6,7 +6,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from methods.families.family import POOLINGS, AttentionMaps, Family, plain_maps
+from methods.families.family import AttentionMaps, Family, plain_maps, refused_pooling
 from methods.timm_private import tokens_of
 
 
@@ -23,11 +23,9 @@ class PlainViT(Family):
                 return f"block {index} gates its attention"
         if not isinstance(vit.patch_drop, nn.Identity):
             return "it drops patches at random"
-        if vit.global_pool not in POOLINGS:
-            return f"its pooling {vit.global_pool!r} is not one of {', '.join(POOLINGS)}"
         if vit.pool_include_prefix and vit.global_pool != "token":
             return "its pooling includes class token and registers (pool_include_prefix)"
-        return None
+        return refused_pooling(vit)
 
     def embed(self, vit: Any, images: Tensor) -> Tensor:
         return tokens_of(vit, vit.patch_embed(images))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from timm.models import VisionTransformer
 from torch import Tensor
 
+from methods.argument_values import Arguments, Value
 from methods.backbone_names import outline
-from methods.build_arguments import Arguments, Value, as_typed, built_with
+from methods.build_arguments import as_typed, built_with
 
 
 def arguments_that_fit(

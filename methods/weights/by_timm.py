@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from methods.argument_values import Arguments
 from methods.backbone_names import present_name
-from methods.build_arguments import Arguments, as_typed
+from methods.build_arguments import as_typed
 from methods.families import family_of
 from methods.weights.fit import mismatches
 from methods.weights.hints import Hint, Hints, Standing

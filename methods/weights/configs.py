@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from methods.build_arguments import Value, as_value, of_features
+from methods.argument_values import Value, as_value
+from methods.build_arguments import of_features
 from methods.network import activation_named
 from methods.weights.hints import (
     ACTIVATION,

@@ -10,8 +10,9 @@ import timm
 from timm.models import VisionTransformer
 from torch import nn
 
+from methods.argument_values import Arguments
 from methods.backbone_names import has_tensors, outline, present_name, tags_of
-from methods.build_arguments import Arguments, built_with
+from methods.build_arguments import built_with
 from methods.network import ACTIVATIONS, Network, network_of
 from methods.weights.hints import Hint, Hints, Standing
 from methods.weights.layouts import OPENAI_CLIP, TIMM, TRANSFORMERS_CLIP, Converted, Layout

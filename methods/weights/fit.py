@@ -9,8 +9,8 @@ from timm.models import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
+from methods.argument_values import Arguments
 from methods.backbone_names import outline, plain_vits
-from methods.build_arguments import Arguments
 from methods.families import check_supported
 from methods.weights.arguments_of import arguments_that_fit
 from methods.weights.layouts import JAX, Layout

@@ -13,8 +13,8 @@ from methods.weights.kinds import refuse_absent
 from orchestrator.data.forms import NAMING_IMAGES
 from orchestrator.data.split import SplitRule, split_rule
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
-from orchestrator.plan.backbone_arguments import parse_arguments, refuse_unsuited
-from orchestrator.plan.final_protocol import refuse_unsuited as refuse_unsuited_final
+from orchestrator.plan.backbone_arguments import check_arguments, parse_arguments
+from orchestrator.plan.final_protocol import refuse_unsuited
 from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite, refuse_unknown_metrics
 from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.request import SweepRequest
@@ -59,7 +59,7 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
     arguments = parse_arguments(request.backbone_args or ())
     if request.backbone is not None:
         has_weights = request.weights is not None
-        refuse_unsuited(request.backbone, has_weights=has_weights, arguments=arguments)
+        check_arguments(request.backbone, has_weights=has_weights, arguments=arguments)
     rule = split_rule(request.split_seed, request.split)
     refuse_unknown_metrics(request.metrics or ())
     if request.weights is not None:
@@ -78,7 +78,7 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
     of_suite = metrics_of_suite(suite.root, names, all_tasks=request.tasks is None)
     metrics = metrics_by_task(request.metrics or (), names, of_suite=of_suite)
     if request.final is not None:
-        refuse_unsuited_final(suite.tasks, request.final)
+        refuse_unsuited(suite.tasks, request.final)
     return Asked(suite=suite, metrics=metrics, rule=rule)
 
 

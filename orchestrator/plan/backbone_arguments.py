@@ -3,42 +3,36 @@
 Values are read as YAML has them. Which arguments there are, timm's constructors say, later.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from methods.argument_values import Arguments, Value, as_value
 from methods.hub_names import hub_name
-from orchestrator.support.document import is_number, shown
+from orchestrator.support.document import shown
 from orchestrator.support.yaml_io import parse_yaml
-from orchestrator.training.backbone import ArgumentValue
 
 FLAG = "--backbone-args"
 
 
-def parse_arguments(texts: Sequence[str]) -> dict[str, ArgumentValue]:
+def parse_arguments(texts: Sequence[str]) -> dict[str, Value]:
     """By name. ValueError shows what is no NAME=VALUE, or stands there twice."""
-    arguments: dict[str, ArgumentValue] = {}
+    arguments: dict[str, Value] = {}
     for text in texts:
         name, equals, written = text.partition("=")
         if not equals or not name.isidentifier() or not written.strip():
             raise ValueError(
                 f"{FLAG}: expected NAME=VALUE, such as init_values=1e-5, found {shown(text)}"
             )
-        value = parse_yaml(written, source=f"{FLAG} {name}")
-        if isinstance(value, list) and value and all(map(is_number, value)):
-            value = tuple(value)
-        elif not isinstance(value, bool | int | float | str | None):
-            raise ValueError(
-                f"{FLAG} {name}: expected a number, a text, true, false, null or a list of numbers,"
-                f" found {shown(written)}"
-            )
         if name in arguments:
             raise ValueError(f"{FLAG}: {name} stands there twice")
-        arguments[name] = value
+        read = parse_yaml(written, source=f"{FLAG} {name}")
+        try:
+            arguments[name] = as_value(read)
+        except ValueError as error:
+            raise ValueError(f"{FLAG} {name}={shown(written)}: {error}") from error
     return arguments
 
 
-def refuse_unsuited(
-    name: str, *, has_weights: bool, arguments: Mapping[str, ArgumentValue]
-) -> None:
+def check_arguments(name: str, *, has_weights: bool, arguments: Arguments) -> None:
     """ValueError where name, weights and arguments of a backbone do not go together."""
     is_of_hub = hub_name(name) is not None
     if is_of_hub and has_weights:

@@ -13,6 +13,7 @@ from torch import nn
 
 from methods import Recipe, load_backbone, tune, with_epochs
 from methods.agreement import check_agreement
+from methods.catalogue import declaration
 from methods.families import family_of
 from methods.hub_names import hub_name
 from orchestrator.data.cache import ImageCache, open_search_splits, task_fingerprint
@@ -285,6 +286,8 @@ def _try_on(
     """
     source = f"space {space.name}"
     method, recipe = build(space.method, {**space.fixed, **values}, source=source)
+    if values and not values.keys() & declaration(space.method).types.keys():
+        method = method.without_images()  # what stands in the recipe alone changes no start
     images = None
     if method.needs_images:
         family = family_of(vit)

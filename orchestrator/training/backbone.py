@@ -3,11 +3,11 @@
 Needs torch, timm and Pillow, nothing of a sweep.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from methods.argument_values import Arguments
 from orchestrator.data.transform import INTERPOLATIONS, RESIZES, ImageTransform
 from orchestrator.support.document import Between, OneOf, Sha256
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # a plan is read without torch and timm
 MOST_PIXELS = 2048
 """The longest side of an image: 16,384 patches of 16 pixels, four times what any ViT of timm
 sees."""
-
-ArgumentValue = bool | int | float | str | None | tuple[int | float, ...]
 
 Normal = Annotated[float, Between(-1000, 1000)]
 Positive = Annotated[float, Between(1e-6, 1000)]
@@ -52,7 +50,7 @@ class BackbonePlan:
     """Who says mean and std; for reading."""
     architecture: str | None = None
     """Of a model of the hub or a folder: timm's name of what its config.json describes."""
-    arguments: Mapping[str, ArgumentValue] | None = None
+    arguments: Arguments | None = None
     """What timm builds it with beside its name, those of a config.json among them."""
     revision: str | None = None
     """The commit that a model of the hub is of."""

@@ -28,7 +28,7 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, Value]:
         try:
             arguments[name] = as_value(read)
         except ValueError as error:
-            raise ValueError(f"{FLAG} {name}={shown(written)}: {error}") from error
+            raise ValueError(f"{FLAG} {name}: found {shown(written)}, {error}") from error
     return arguments
 
 

@@ -15,6 +15,8 @@ from methods.method import overrides
 def embedded(vit, images):
     """The tokens that enter the first block, and for each block what timm gives it beside them."""
     kind, depth = type(vit).__name__, len(vit.blocks)
+    if kind == "NaFlexVit":
+        return vit.norm_pre(vit.embeds(images)[0]), [{}] * depth
     patches = vit.patch_embed(images)
     if kind == "Eva":
         if vit.rope is not None:

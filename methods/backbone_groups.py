@@ -80,7 +80,7 @@ GROUPS = (
     Group(
         title="SigLIP 2",
         about="images and texts in many languages",
-        patterns=("*_siglip_*.v2_webli",),
+        patterns=("*_siglip_*.v2_webli", "*_siglip.v2_webli"),
     ),
     Group(title="SigLIP", about="images and texts", patterns=("*_siglip_*.webli*",)),
     Group(
@@ -111,7 +111,7 @@ GROUPS = (
     Group(
         title="C-RADIO",
         about="distilled from several foundation models",
-        patterns=("vit_*_radio_*.*",),
+        patterns=("*vit_*_radio_*.*",),
     ),
     Group(title="TIPSv2", about="images and texts, patches aligned", patterns=("*_tipsv2.*",)),
     Group(title="InternViT", about="the eyes of InternVL", patterns=("vit_intern300m_*.*",)),
@@ -123,6 +123,11 @@ GROUPS = (
         patterns=("vit_*_rope_*.*",),
     ),
     Group(title="FlexiViT", about="supervised; for any patch size", patterns=("flexivit_*.*",)),
+    Group(
+        title="NaFlexViT",
+        about="supervised, ImageNet-1k; for images of any shape, here of one",
+        patterns=("naflexvit_*.*",),
+    ),
     Group(
         title="ViT, relative positions",
         about="supervised, ImageNet-1k, timm's own recipe",

@@ -4,6 +4,7 @@ They come from a command or from the config.json of a stranger: a class is one o
 name, and no code is made from a text. Which arguments there are is asked of timm's own classes.
 """
 
+import dataclasses
 import inspect
 import types
 import typing
@@ -91,10 +92,19 @@ def built_with(arguments: Arguments, kind: type[nn.Module], *, source: str) -> d
 def _parameters(kind: type[nn.Module]) -> dict[str, Any]:
     """The arguments of a constructor that can be said, with their types."""
     hints = typing.get_type_hints(kind.__init__)
+    names = [
+        name
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    for settings in _options(hints.get("cfg")):  # of a NaFlexVit, which takes their fields as well
+        if dataclasses.is_dataclass(settings):
+            names += [field.name for field in dataclasses.fields(settings)]
+            hints |= typing.get_type_hints(settings)
     return {
         name: hints.get(name, Any)
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name not in _SAID_ELSEWHERE
+        for name in names
+        if name != "cfg" and name not in _SAID_ELSEWHERE
     }
 
 

@@ -85,6 +85,7 @@ def create_network(
                     f"{name}: timm could not get pretrained weights"
                     f" ({type(error).__name__}: {error}); give a file with the weights instead"
                 ) from error
+    family_of(vit).set_image_size(vit, (image_size, image_size))
     if "_dinov3" in name and "global_pool" not in arguments:
         _read_class_token(vit)
     return vit

@@ -22,11 +22,11 @@ MODULES = ("timm.models.vision_transformer", "timm.models.deit")
 
 SUPPORTED = (
     "Supported are the plain ViTs of timm: vit_* and deit_* (ImageNet, MAE, MoCo-v3, DINO),"
-    " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_*, vit_*_siglip_*, aimv2_* and"
-    " flexivit_*; with rotary positions vit_*_dinov3, vit_pe_*, eva*, vit_*_rope_*, with relative"
-    " ones beit* and vit_relpos_*, with windows swin_* and swinv2_* but for swinv2_cr_*; not those"
-    " with parallel blocks, distillation tokens or convolutional stems. All names: `orchestrator"
-    " methods --backbones`."
+    " deit3_*, vit_*_dinov2 with and without registers, vit_*_clip_*, vit_*_siglip_*, aimv2_*,"
+    " flexivit_* and naflexvit_*; with rotary positions vit_*_dinov3, vit_pe_*, eva*,"
+    " vit_*_rope_*, with relative ones beit* and vit_relpos_*, with windows swin_* and swinv2_*"
+    " but for swinv2_cr_*; not those with parallel blocks, distillation tokens or convolutional"
+    " stems. All names: `orchestrator methods --backbones`."
 )
 
 _ENTRY_POINT = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)

@@ -15,6 +15,7 @@ _VIT = "timm.models.vision_transformer"
 _EVA = "timm.models.eva"
 _BEIT = "timm.models.beit"
 _RELPOS = "timm.models.vision_transformer_relpos"
+_NAFLEX = "timm.models.naflexvit"
 _SWIN = "timm.models.swin_transformer"
 _SWIN_V2 = "timm.models.swin_transformer_v2"
 _ATTENTION = "timm.layers.attention.Attention"
@@ -48,6 +49,14 @@ _PARTS = {
     f"{_RELPOS}.RelPosBlock": (*_BLOCK, "ls1", "ls2"),
     f"{_RELPOS}.ResPostRelPosBlock": _BLOCK,
     f"{_RELPOS}.RelPosAttention": (*_HEADS, "head_dim", "q_norm", "k_norm", "rel_pos"),
+    f"{_NAFLEX}.NaFlexVit": (
+        *("embeds", "norm_pre", "patch_drop", "rope", "blocks", "norm", "attn_pool", "fc_norm"),
+        *("head", "global_pool", "pool_include_prefix", "num_prefix_tokens", "has_class_token"),
+    ),
+    f"{_NAFLEX}.NaFlexEmbeds": (
+        *("patch_size", "default_img_size", "is_linear", "channels_last", "norm_input", "proj"),
+        "norm",
+    ),
     f"{_SWIN}.SwinTransformer": _STAGES,
     f"{_SWIN}.SwinTransformerStage": _STAGE,
     f"{_SWIN}.SwinTransformerBlock": _WINDOWED,
@@ -92,6 +101,7 @@ RELIES_ON = {
     f"{_EVA}.checkpoint_filter_fn": "",
     f"{_BEIT}.checkpoint_filter_fn": "",
     f"{_RELPOS}.checkpoint_filter_fn": "",
+    f"{_NAFLEX}.checkpoint_filter_fn": "",
     f"{_SWIN}.checkpoint_filter_fn": "",
     f"{_SWIN_V2}.checkpoint_filter_fn": "",
 }

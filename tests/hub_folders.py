@@ -91,6 +91,7 @@ TINY_FAMILIES = {
     "vit_small_patch16_dinov3": {"embed_dim": 48, "depth": 2, "num_heads": 4},
     "beit_base_patch16_224": {"embed_dim": 48, "depth": 2, "num_heads": 4},
     "vit_relpos_small_patch16_224": {"embed_dim": 48, "depth": 2, "num_heads": 4},
+    "naflexvit_base_patch16_gap": {"embed_dim": 48, "depth": 2, "num_heads": 4},
     "swin_tiny_patch4_window7_224": {
         **{"embed_dim": 24, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 4},
     },

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 from plain_form import loss_and_gradients, plain_logits
-from timm.models import VisionTransformer
+from timm.models import NaFlexVit, VisionTransformer
 from timm.models.vision_transformer import ParallelThingsBlock
-from tiny_backbones import OTHERS, shake, tiny_batch, tiny_vit
+from tiny_backbones import OTHERS, SIZE, shake, tiny_batch, tiny_vit
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from methods import METHODS, Linear, Recipe, TunedViT, build_optimizer, tune
+from methods.agreement import check_agreement
 from methods.families import FAMILIES, check_supported
 
 every_network = pytest.mark.parametrize("name", OTHERS)
@@ -216,11 +217,21 @@ def test_what_would_be_computed_wrongly_is_refused_by_name(name: str, change: An
         ("eva", {"global_pool": "avgmax"}, "its pooling 'avgmax' is not one of"),
         ("beit", {"global_pool": ""}, "its pooling '' is not one of"),
         ("relpos", {"global_pool": ""}, "its pooling '' is not one of"),
+        ("naflex", {"patch_drop_rate": 0.5}, "it drops patches at random"),
+        ("naflex", {"rope_type": "axial"}, "its positions are rotated"),
+        ("naflex", {"attn_type": "eva"}, "block 0 is a EvaBlock, not a plain timm Block"),
+        ("naflex", {"global_pool": "avg", "pool_include_prefix": True}, "pool_include_prefix"),
     ],
 )
 def test_options_that_the_walk_does_not_know_are_refused(name: str, options: Any, reason: str):
     with pytest.raises(ValueError, match=reason):
         check_supported(tiny_vit(name, **options))
+
+
+def test_a_network_for_images_of_any_shape_asks_for_their_size():
+    vit = NaFlexVit(**SIZE, num_classes=0)
+    with pytest.raises(ValueError, match=r"keeps no image size: `methods\.load_backbone` tells"):
+        check_agreement(vit)
 
 
 def test_what_inherits_from_a_known_class_is_refused():

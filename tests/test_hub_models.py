@@ -262,6 +262,17 @@ def test_an_argument_is_refused_by_name(arguments, words, tmp_path):
         load_backbone(f"local-dir:{tmp_path / 'uni'}", arguments=arguments)
 
 
+def test_the_arguments_of_a_class_of_settings_are_its_fields():
+    name = "naflexvit_base_patch16_gap"
+    said = {"depth": 1, "embed_dim": 48, "num_heads": 4, "pos_embed_grid_size": (5, 5)}
+    found = load_backbone(name, image_size=64, pretrained=False, arguments=said)
+    assert found.vit.embeds.pos_embed.shape == (1, 5, 5, 48)
+    with pytest.raises(ValueError, match="no such argument; did you mean 'depth'"):
+        load_backbone(name, pretrained=False, arguments={"dept": 1})
+    with pytest.raises(ValueError, match="pos_embed_ar_preserving is 'yes', not true or false"):
+        load_backbone(name, pretrained=False, arguments={"pos_embed_ar_preserving": "yes"})
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -7,7 +7,10 @@ from timm.layers import RmsNorm
 from timm.models import VisionTransformer
 from timm.models.beit import Beit
 from timm.models.eva import Eva
+from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
+
+from methods.families import family_of
 
 SIZE = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
 
@@ -100,6 +103,12 @@ OTHERS = {
             "shared_rel_pos": True,
         },
     ),
+    "naflex": (NaFlexVit, {"class_token": True, "reg_tokens": 2, "global_pool": "token"}),
+    "naflex_map": (NaFlexVit, {"pos_embed_grid_size": (3, 3), "init_values": 0.5}),
+    "naflex_factorized": (
+        NaFlexVit,
+        {"pos_embed": "factorized", "global_pool": "avg", "embed_proj_type": "conv"},
+    ),
     "relpos_post_norm": (VisionTransformerRelPos, {"block_fn": ResPostRelPosBlock}),
 }
 """Families of other classes of timm, with the options that make a network one of them."""
@@ -110,9 +119,11 @@ def tiny_vit(family="supervised", dtype=torch.float32, **changes):
     with torch.random.fork_rng():
         torch.manual_seed(7)
         kind, options = OTHERS.get(family) or (VisionTransformer, FAMILIES[family])
-        vit = kind(**{**SIZE, "num_classes": 0, **options, **changes})
+        said = {**SIZE, "num_classes": 0, **options, **changes}
+        vit = kind(**said)
         for parameter in vit.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
+    family_of(vit).set_image_size(vit, (said["img_size"],) * 2)
     return vit.requires_grad_(False).eval().to(dtype)
 
 

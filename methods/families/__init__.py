@@ -18,6 +18,7 @@ FAMILIES = {
     "timm.models.vision_transformer_relpos:VisionTransformerRelPos": (
         "methods.families.relpos:RelPosViT"
     ),
+    "timm.models.naflexvit:NaFlexVit": "methods.families.naflex:NaFlexViT",
     "timm.models.swin_transformer:SwinTransformer": "methods.families.swin:Swin",
     "timm.models.swin_transformer_v2:SwinTransformerV2": "methods.families.swin:SwinV2",
 }

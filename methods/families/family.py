@@ -116,6 +116,9 @@ class Family:
     def image_size(self, vit: Any) -> tuple[int, int]:
         return tuple(vit.patch_embed.img_size)
 
+    def set_image_size(self, vit: Any, size: tuple[int, int]) -> None:
+        """Tell a new network the size of its images, where it keeps none itself."""
+
     def patch_size(self, vit: Any) -> tuple[int, int]:
         return tuple(vit.patch_embed.patch_size)
 

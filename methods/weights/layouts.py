@@ -68,6 +68,10 @@ TIMM = Layout(
     ),
 )
 
+TIMM_NAFLEX = Layout(
+    title="timm's names of NaFlexVit", marker=r"embeds\.proj\.weight", dropped=TIMM.dropped
+)
+
 MMPRETRAIN = Layout(
     title="mmpretrain's names",
     marker=r"patch_embed\.projection\.weight",
@@ -263,7 +267,7 @@ JAX = Layout(
 )
 
 LAYOUTS = (
-    TIMM, MMPRETRAIN, TORCHVISION, OPENAI_CLIP, TRANSFORMERS_VIT, TRANSFORMERS_CLIP,
+    TIMM, TIMM_NAFLEX, MMPRETRAIN, TORCHVISION, OPENAI_CLIP, TRANSFORMERS_VIT, TRANSFORMERS_CLIP,
     TRANSFORMERS_DINOV3, JAX
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from methods.backbones import Decided, load_frozen, save_frozen
 NAMES = [
     *("vit_tiny_patch16_dinov3_qkvb", "eva02_tiny_patch14_224", "vit_pe_core_tiny_patch16_384"),
     *("vit_small_patch16_rope_mixed_224", "test_vit_relpos"),
+    *("naflexvit_base_patch16_radio_v3", "naflexvit_base_patch16_parfac_gap"),
 ]
 
 
@@ -104,6 +105,18 @@ def test_dinov3_under_its_authors_names(tmp_path):
         read(path, tiny_vit("dinov3"))
     blank = {k: torch.zeros_like(v) if k.endswith("qkv.bias") else v for k, v in state.items()}
     read(saved(blank, tmp_path / "blank.pth"), tiny_vit("dinov3"))
+
+
+def test_a_plain_vits_file_fills_a_naflex_network(tmp_path):
+    """timm's authors convert their own so: the same blocks, positions on a grid."""
+    there = other_values("registers", reg_tokens=1, class_token=False, global_pool="avg")
+    path = saved(there.state_dict(), tmp_path / "vit.pth")
+    into = tiny_vit(
+        "naflex", class_token=False, reg_tokens=1, global_pool="avg", init_values=0.5,
+        pos_embed_grid_size=(4, 4),
+    )  # fmt: skip
+    filled, _ = read(path, into)
+    torch.testing.assert_close(features(filled), features(there), rtol=1e-5, atol=1e-5)
 
 
 def test_eva_clip_beside_its_text_encoder(tmp_path, capfd):

@@ -78,10 +78,11 @@ class _Settings:
         shown = shown if len(shown) < 80 else f"{shown[:76]} ..."
         return ValueError(f"{self.file}: {self.at}{key} is {shown}, not {wanted}")
 
-    def inner(self, key: str) -> "_Settings":
+    def inner(self, key: str, *, may_be_null: bool = False) -> "_Settings":
         """Without values where it is absent."""
-        value = self.values.get(key)
-        value = {} if value is None else value
+        value = self.values.get(key, {})
+        if value is None and may_be_null:
+            value = {}
         if not isinstance(value, Mapping):
             raise self.refuse(key, "names and values")
         return _Settings(values=value, file=self.file, at=f"{self.at}{key}.")
@@ -160,12 +161,12 @@ def _is_number(value: Any) -> bool:
 def _take_config(hints: Hints, settings: _Settings) -> None:
     """transformers' config.json, or that of timm's own hub models."""
     if "architecture" in settings:
-        options = settings.inner("model_args")
+        options = settings.inner("model_args", may_be_null=True)
         named = settings.hint(settings.text("architecture", ""))
         said = {key: options.argument(key) for key in of_features(options.values)}
         hints.architectures.append(replace(named, arguments=said))
-        images = "pretrained_cfg" in settings
-        _take_images(hints, settings.inner("pretrained_cfg") if images else settings)
+        images = settings.inner("pretrained_cfg", may_be_null=True)
+        _take_images(hints, images if "pretrained_cfg" in settings else settings)
         _take_model_args(hints, options)
         return
     if "model_type" not in settings:

@@ -240,7 +240,7 @@ SIZES = {"width": 64, "head_width": 32}
             "vision_config.patch_size is None",
         ),
         (VIT, {"architecture": 5}, "architecture is 5"),
-        (VIT, {"architecture": "test_vit", "pretrained_cfg": None}, "pretrained_cfg is None"),
+        (VIT, {"architecture": "test_vit", "pretrained_cfg": []}, r"pretrained_cfg is \[\]"),
         (
             VIT,
             {"architecture": "test_vit", "model_args": {"num_heads": "x"}},

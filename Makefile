@@ -23,43 +23,37 @@ help:
 quickstart: $(VENV)/installed
 	$(BIN)/orchestrator sweep quickstart
 
-# The tests of clusters and faults, and those of services, mostly wait: they run beside the others,
-# each into a file of its own. Ctrl-C must reach what runs in the background, for which a shell
-# turns it off.
+# Clusters, faults and services mostly wait: they run beside the others, each into a file of its own.
+# Ctrl-C must reach what runs in the background, for which a shell turns it off.
 OTHERS := tests --ignore tests/cluster --ignore tests/faults
+FAULTS := tests/faults --ignore tests/faults/test_workers.py
 SERVICES := ray or mlflow or browser
-define faults_beside
-	faults=$$(mktemp); \
-	env --default-signal=INT $(BIN)/pytest $(1) tests/cluster tests/faults --ignore tests/faults/test_workers.py >$$faults 2>&1 & \
-	first=$$!
+define beside
+	$(1)=$$(mktemp); env --default-signal=INT $(BIN)/pytest $(2) >$$$(1) 2>&1 & $(1)_runs=$$!
 endef
-define services_beside
-	services=$$(mktemp); \
-	env --default-signal=INT $(BIN)/pytest -m "($(1)) and ($(SERVICES))" $(OTHERS) >$$services 2>&1 & \
-	second=$$!
-endef
-define shown
-	wait $$first || failed=1; cat $$faults; rm $$faults; \
-	if [ -n "$$second" ]; then wait $$second || failed=1; cat $$services; rm $$services; fi
+define ended
+	wait $$$(1)_runs || failed=1; cat $$$(1); rm $$$(1)
 endef
 
 # Marks decide what runs where; pyproject.toml says what each means.
 QUICK := -q -m "not (slow or thorough or ray or mlflow or postgres or browser or cluster or gpu)"
 fast: $(VENV)/installed check
-	@$(call faults_beside,$(QUICK)); \
+	@$(call beside,faults,$(QUICK) tests/cluster $(FAULTS)); \
 	$(BIN)/pytest $(QUICK) $(OTHERS); failed=$$?; \
-	$(shown); exit $$failed
+	$(call ended,faults); exit $$failed
 
 test: $(VENV)/installed check
-	@$(call faults_beside,-m "not thorough"); $(call services_beside,not thorough); \
+	@$(call beside,faults,-m "not thorough" tests/cluster $(FAULTS)); \
+	$(call beside,services,-m "not thorough and ($(SERVICES))" $(OTHERS)); \
 	$(BIN)/pytest -m "not (thorough or $(SERVICES))" $(OTHERS); failed=$$?; \
-	$(shown); exit $$failed
+	$(call ended,faults); $(call ended,services); exit $$failed
 
 # Those of workers come last and alone, since one of them takes all memory.
 test-all: $(VENV)/installed check
-	@$(call faults_beside,); $(call services_beside,thorough or not thorough); \
+	@$(call beside,faults,$(FAULTS)); $(call beside,clusters,tests/cluster); \
+	$(call beside,services,-m "$(SERVICES)" $(OTHERS)); \
 	$(BIN)/pytest -m "not ($(SERVICES))" $(OTHERS); failed=$$?; \
-	$(shown); \
+	$(call ended,faults); $(call ended,clusters); $(call ended,services); \
 	$(BIN)/pytest tests/faults/test_workers.py || failed=1; \
 	exit $$failed
 

@@ -138,6 +138,7 @@ def test_the_version_names_what_computes():
         ("resume no/such", "no/such: no such sweep folder"),
         ("sweep my_sweep.yaml", "my_sweep.yaml: cannot be read: No such file"),
         ("finalize x --seeds 1,b", "--seeds: expected numbers with commas, found 'b'"),
+        ("finalize x --seeds 1 --seeds c", "--seeds: expected numbers with commas, found 'c'"),
         ("ui x --port 70000", "--port: expected a whole number, 1 to 65,535, found '70000'"),
         ("report x --format pdf", "unknown value of --format 'pdf'; known: csv, json"),
     ],

@@ -95,7 +95,7 @@ def converted(field: Field, value: Any) -> Any:
     if isinstance(value, Mapping):  # as a list it would be its keys, and the rest be forgotten
         raise ValueError(f"{field.flag}: expected a list, found {value!r}")
     if isinstance(value, str | Path):
-        value = names_in(str(value)) if field.option.listed else [value]
+        value = [value]
     (kind,) = typing.get_args(field.type)
     if field.option.commas and isinstance(value, Iterable) and not isinstance(value, Mapping):
         value = [part for one in value for part in _one_or_several(one)]

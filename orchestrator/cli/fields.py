@@ -23,7 +23,7 @@ def parameter_of(field: Field) -> inspect.Parameter:
     found."""
     if field.type is bool:
         kind: Any = bool
-    elif typing.get_origin(field.type) is Sequence and not field.option.listed:
+    elif typing.get_origin(field.type) is Sequence:
         kind = list[str]
     else:
         kind = str

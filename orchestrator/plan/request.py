@@ -48,11 +48,11 @@ class SweepRequest:
     tasks: Annotated[
         Sequence[str] | None,
         Option(
-            "Search these tasks only, separated by commas.",
+            "Search these tasks only, with commas between them or given several times.",
             "Data",
             default="all of the suite",
             metavar="NAME,NAME",
-            listed=True,
+            commas=True,
         ),
     ] = None
     methods: Annotated[
@@ -259,10 +259,11 @@ class FinalRequest:
     seeds: Annotated[
         Sequence[int] | None,
         Option(
-            "Seeds that the winner is retrained and tested with, separated by commas.",
+            "Seeds that the winner is retrained and tested with, with commas between them or given "
+            "several times.",
             default="42,44,82,100,800",
             metavar="N,N",
-            listed=True,
+            commas=True,
         ),
     ] = None
     unfinished: Annotated[

@@ -41,12 +41,10 @@ class Option:
     envvar: str | None = None
     """The environment variable that is read where neither command nor call names a value."""
     metavar: str | None = None
-    listed: bool = False
-    """One word on the command line, with commas; else a list is an option given several times."""
     commas: bool = False
-    """Of such a list: what is given once may be several, with commas."""
+    """Of a list, which is an option given several times: what is given once may be several, too."""
     pairs: bool = False
-    """Each of such a list is NAME=VALUE; a file and Python may say it as a dictionary."""
+    """Each of a list is NAME=VALUE; a file and Python may say it as a dictionary."""
     positional: bool = False
     in_commands: bool = True
     """False: commands have something else in its place."""

@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from timm.layers import RmsNorm
+from timm.layers import RmsNorm, to_2tuple
 from timm.models import VisionTransformer
 from timm.models.beit import Beit
 from timm.models.eva import Eva
@@ -123,7 +123,7 @@ def tiny_vit(family="supervised", dtype=torch.float32, **changes):
         vit = kind(**said)
         for parameter in vit.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-    family_of(vit).set_image_size(vit, (said["img_size"],) * 2)
+    family_of(vit).set_image_size(vit, to_2tuple(said["img_size"]))
     return vit.requires_grad_(False).eval().to(dtype)
 
 

@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make quickstart   install into .venv and run a small real sweep (about 10 minutes)"
 	@echo "make test         install into .venv, check style and types, run all tests but the thorough ones"
-	@echo "make fast         the same with the quick tests only (about 5 minutes)"
+	@echo "make fast         the same with the quick tests only (about 7 minutes)"
 	@echo "make test-all     the same with every test: clusters and long faults, too"
 	@echo "make gpu          tests and measurements on this machine's GPU beside the targets (10 minutes at most)"
 	@echo "make check        style, types and the order of the rooms only"

@@ -8,6 +8,9 @@ from methods.assemble import tune
 from methods.families import family_of
 from methods.linear import Linear
 
+TESTED = "timm<1.1,>=1.0.31"
+"""As pyproject.toml has it; a test holds them together."""
+
 TOLERANCE = 1e-3
 """The largest difference, in shares of the features' length. Rounding makes a thousandth of it,
 another operation far more."""
@@ -35,5 +38,5 @@ def check_agreement(vit: Any) -> None:
         raise ValueError(
             "this backbone cannot be tuned: timm computes something that our walk through its "
             f"blocks does not (its features of an image are {apart:.1%} apart); "
-            "install a timm that was tested, 'timm>=1.0.20,<1.1'"
+            f"install a timm that was tested, '{TESTED}'"
         )

@@ -4,13 +4,16 @@ With what is said to be supported, the walk gives timm's own features.
 """
 
 import json
+import tomllib
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 import timm
 import torch
+from packaging.requirements import Requirement
 
-from methods import backbone_catalogue
+from methods import agreement, backbone_catalogue
 from methods.assemble import tune
 from methods.backbone_catalogue import architectures, refused
 from methods.backbone_groups import GROUPS, group_of
@@ -31,6 +34,16 @@ TINY = {"SwinTransformer": _OF_STAGES, "SwinTransformerV2": _OF_STAGES}
 """What makes a network of the family small, and leaves it what it is; others are of one width."""
 GROUPED = {"num_kv_heads": (2, 1)}
 """As many keys and values as queries in one block, fewer in the next."""
+
+
+def test_the_oldest_timm_that_may_be_installed_is_the_one_that_was_tried():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    (needed,) = (
+        one for one in map(Requirement, project["project"]["dependencies"]) if one.name == "timm"
+    )
+    tried = json.loads(backbone_catalogue.FILE.read_text())["timm"]
+    assert f">={tried}" in str(needed.specifier).split(",")
+    assert str(needed) == agreement.TESTED
 
 
 def test_every_network_of_timm_is_accepted_or_refused_as_it_is_written():

@@ -75,6 +75,7 @@ def test_an_impossible_split_is_refused(tmp_path):
 def test_one_task_can_be_checked_alone(suite):
     (suite / "colours_b/val200.txt").unlink()
     assert run("check", suite, "--tasks", "colours_a").exit_code == 0
+    assert run("check", suite, "--tasks", "colours_b", "--tasks", "colours_a").exit_code == 2
 
 
 def test_list_shows_what_is_there(suite):

@@ -132,6 +132,7 @@ def test_the_version_names_what_computes():
         ("sweep quickstart --epochs 0", "--epochs must be at least 1, found 0"),
         ("sweep quikstart", "unknown suite 'quikstart'; did you mean 'quickstart'?"),
         ("sweep quickstart --tasks digit", "unknown task 'digit'; did you mean 'digits'?"),
+        ("sweep quickstart --tasks digit --tasks digits", "unknown task 'digit'; did you mean"),
         ("sweep quickstart --method vpt", "did you mean 'vpt_deep', 'vpt_deep_adamw', "),
         ("sweep quickstart --split 50/50/50", "--split '50/50/50' makes 150"),
         ("sweep quickstart --weights none.pth", "none.pth: there is no such file of weights"),

@@ -14,13 +14,7 @@ from timm.models.vision_transformer_relpos import (
 )
 from torch import Tensor, nn
 
-from methods.families.family import (
-    AttentionMaps,
-    Family,
-    Position,
-    plain_maps,
-    refused_pooling,
-)
+from methods.families.family import AttentionMaps, Family, Position, plain_maps, refused_pooling
 
 
 class RelPosViT(Family):

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Tasks on this machine: list, check, fetch.", no_args_is_help=True)
 console = Terminal()
 
-Tasks = Annotated[str | None, option_like(field_of(SweepRequest, "tasks"), help="Only these.")]
+Tasks = Annotated[
+    list[str] | None, option_like(field_of(SweepRequest, "tasks"), help="Only these.")
+]
 
 
 @app.command(cls=Command)
@@ -63,7 +65,7 @@ def check(
     from orchestrator.data.suites import load_suite
     from orchestrator.data.summary import describe, facts, shown
 
-    names = None if tasks is None else names_in(tasks)
+    names = None if tasks is None else [name for text in tasks for name in names_in(text)]
     rule = split_rule(split_seed, split)
     loaded = load_suite(suite, data_root=data, tasks=names, rule=rule, strict=False)
     problems: list[Problem] = []

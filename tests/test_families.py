@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from methods import METHODS, Linear, Recipe, TunedViT, build_optimizer, tune
 from methods.agreement import check_agreement
-from methods.families import FAMILIES, check_supported
+from methods.families import FAMILIES, check_supported, family_of
 
 every_network = pytest.mark.parametrize("name", OTHERS)
 
@@ -120,6 +120,18 @@ def test_positions_that_learn_are_computed_anew_in_every_pass(name: str):
         for weight in weights:
             weight += 0.5 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     assert (model(images) - before).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("name", ["naflex", "naflex_map", "naflex_factorized"])
+def test_patches_are_what_enters_without_position_and_prefix(name: str, channels_last: bool):
+    vit, (images, _) = tiny_vit(name, patchify_channels_last=channels_last), tiny_batch()
+    for key, position in vit.named_parameters():
+        if "pos_embed" in key:
+            position.data.zero_()
+    family = family_of(vit)
+    entering = family.embed(vit, images)[:, family.num_prefix(vit) :]
+    torch.testing.assert_close(family.patches(vit, images), entering, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["dinov3", "eva02", "beit"])

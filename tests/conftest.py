@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Ray runs its workers at niceness 15: beside other streams of tests they would hardly run at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 
 def _shared_root() -> Path:
     beside_the_checkout = Path(__file__).resolve().parents[2] / "shared"

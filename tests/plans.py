@@ -167,7 +167,11 @@ def run_trial(
     return record.trial(study, trial.number)
 
 
-def wait_for(condition: Any, seconds: float = 60) -> None:
+LONGEST_WAIT_SECONDS = 500
+"""How long a test waits for what comes. No promise of speed: only what hangs takes as long."""
+
+
+def wait_for(condition: Any, seconds: float = LONGEST_WAIT_SECONDS) -> None:
     """Return when `condition()` holds; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

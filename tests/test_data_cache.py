@@ -288,7 +288,7 @@ def test_a_full_disk_is_one_clear_error(task, cache):
         [sys.executable, "-c", BUILD.format(before=limit), str(task.root), str(cache.root)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert builder.returncode == 1
     last = builder.stderr.strip().splitlines()[-1]
@@ -351,7 +351,7 @@ resource.setrlimit(resource.RLIMIT_DATA, ((used << 10) + (100 << 20),) * 2)
 """
     script = BUILD.format(before=limit).replace("image_size=16", "image_size=456")
     arguments = [sys.executable, "-c", script, str(task.root), str(tmp_path / "cache")]
-    subprocess.run(arguments, check=True, timeout=60, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
+    subprocess.run(arguments, check=True, timeout=300, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
     (path,) = arrow_files(ImageCache(tmp_path / "cache"))
     assert path.stat().st_size > 210 << 20
     path.unlink()

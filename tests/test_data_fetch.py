@@ -101,7 +101,7 @@ def test_the_command_says_what_differs(hub, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=os.environ | {"HF_ENDPOINT": hub.url, "ORCHESTRATOR_DATA": "place"},
     )
     assert done.returncode == 1, done.stderr  # 72 images are not the published ones

@@ -58,7 +58,7 @@ def test_after_200_trials_nothing_holds_a_tenth_more_than_after_20(tmp_path):
             held[count] = resident_mib(psutil.Process(driver.pid))
     finally:
         driver.terminate()
-        driver.communicate(timeout=60)
+        driver.communicate(timeout=300)
     print(held, file=sys.stderr)
     for who, mib in held[200].items():
         assert held[20][who] > 0

@@ -301,7 +301,7 @@ def test_ctrl_c_ends_a_run_in_order_and_comes_through(tmp_path):
             if "1/20 trials" in line:
                 process.send_signal(signal.SIGINT)
                 break
-        told, error = process.communicate(timeout=120)
+        told, error = process.communicate(timeout=300)
     assert "interrupted\nkept " in told, error
     assert told.endswith("True\n")
     assert int(told.split()[-2]) < 20

@@ -98,7 +98,7 @@ def test_looking_at_a_sweep_and_using_it_works_as_it_stands(home):
                 printed += text
                 if "http://127.0.0.1" in text:  # it serves until somebody has seen enough
                     process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0, f"{line}\n{printed}"
+            assert process.wait(300) == 0, f"{line}\n{printed}"
     for place in ("best/photos.yaml", "final/photos.yaml", "report.html"):
         assert (home / SWEEP / place).is_file()
 

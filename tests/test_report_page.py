@@ -518,5 +518,5 @@ def _chromium(folder: Path, file: Path, *arguments: str) -> subprocess.Completed
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )

@@ -65,7 +65,7 @@ def test_what_a_killed_driver_left_is_removed_with_its_processes(
     assert remove_dead() == [folder]
     assert not folder.exists()
     assert outside.exists(), "what a link leads to is not ours"
-    wait_for(lambda: VARIABLE not in _environment(pid), 10)
+    wait_for(lambda: VARIABLE not in _environment(pid))
 
 
 def _environment(pid: str) -> str:

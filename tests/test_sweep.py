@@ -214,7 +214,7 @@ def _kill_midway(arguments: list[object], folder: Path, tmp: Path, kill: signal.
                     states = Counter()
                 if states["complete"] + states["pruned"] >= 3 and states["running"]:
                     process.send_signal(kill)
-                    return process.wait(timeout=60)
+                    return process.wait(timeout=300)
             time.sleep(0.05)
         raise AssertionError(f"the sweep ended by itself with {process.poll()}")
     finally:

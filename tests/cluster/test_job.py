@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough, pytest.ma
 
 SMALL = ("--backbone", "vit_quickstart", "--method", "linear", "--trials", "3", "--epochs", "3")
 MEASURED = ("--precision", "bf16")  # which attention is the faster
-SECONDS = 300
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def states(cluster: Cluster, folder: Path) -> dict[str, int]:
 
 
 def test_a_sweep_as_a_job_needs_no_shell_and_its_last_stage_runs_on_the_cluster(cluster: Cluster):
-    wait_for(lambda: ray_is_reached(cluster), SECONDS)
+    wait_for(lambda: ray_is_reached(cluster))
     suite = write_suite(cluster.folder / "suite", ("colours",))
     sweep = cluster.folder / "sweep"
     told = cluster.run(
@@ -54,9 +53,9 @@ def test_a_sweep_as_a_job_needs_no_shell_and_its_last_stage_runs_on_the_cluster(
     )
     job = told.split()[1]
     assert f"ray job logs --follow {job}" in told
-    wait_for(lambda: sum(states(cluster, sweep).values()) == 3, SECONDS)
+    wait_for(lambda: sum(states(cluster, sweep).values()) == 3)
     assert states(cluster, sweep)["failed"] == 0
-    wait_for(lambda: "succeeded" in cluster.run("ray", "job", "status", job, code=None), SECONDS)
+    wait_for(lambda: "succeeded" in cluster.run("ray", "job", "status", job, code=None))
     logs = cluster.run("ray", "job", "logs", job)
     assert "3/3" in logs
     assert "precision bf16" in logs and f"(on {socket.gethostname()})" in logs

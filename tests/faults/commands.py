@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+from plans import LONGEST_WAIT_SECONDS
 
 T = TypeVar("T")
 
@@ -36,12 +37,12 @@ class Running:
         for line in self.process.stdout:
             self.output += line
 
-    def wait(self, seconds: float = 500) -> int:
+    def wait(self, seconds: float = LONGEST_WAIT_SECONDS) -> int:
         code = self.process.wait(timeout=seconds)
         self._reader.join(timeout=10)
         return code
 
-    def wait_until(self, condition: Callable[[], T], seconds: float = 500) -> T:
+    def wait_until(self, condition: Callable[[], T], seconds: float = LONGEST_WAIT_SECONDS) -> T:
         """What the condition gave when it came true."""
         deadline = time.monotonic() + seconds
         while not (given := condition()):
@@ -50,7 +51,7 @@ class Running:
             time.sleep(0.05)
         return given
 
-    def wait_for_line(self, pattern: str, seconds: float = 500) -> None:
+    def wait_for_line(self, pattern: str, seconds: float = LONGEST_WAIT_SECONDS) -> None:
         self.wait_until(lambda: re.search(pattern, self.output), seconds)
 
     def processes(self) -> list[psutil.Process]:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import psutil
 from commands import trains
-from plans import wait_for
+from plans import LONGEST_WAIT_SECONDS, wait_for
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
-SECONDS = 90
 
 
 class Cluster:
@@ -67,9 +66,10 @@ class Cluster:
         node.kill()
         node.wait()
 
-    def wait_for_worker(self, node: psutil.Popen) -> None:
-        """Until a process of the node trains."""
-        wait_for(lambda: any(map(trains, _below(node))), SECONDS)
+    def trains(self, node: psutil.Popen) -> bool:
+        """Whether a process of the node does."""
+        assert node.poll() is None, "the node has ended by itself"
+        return any(map(trains, _below(node)))
 
     def remove(self) -> None:
         for node in reversed(self._nodes):
@@ -94,12 +94,14 @@ class Cluster:
             assert node.poll() is None, said.decode()
             return b"Ray runtime started" in said
 
-        wait_for(has_started, SECONDS)
+        wait_for(has_started)
         return node
 
     def _call(self, *arguments: str) -> None:
         environment = {**os.environ, **self.environment}
-        subprocess.run([*RAY, *arguments], env=environment, check=True, timeout=SECONDS)
+        subprocess.run(
+            [*RAY, *arguments], env=environment, check=True, timeout=LONGEST_WAIT_SECONDS
+        )
 
 
 def _below(node: psutil.Popen) -> list[psutil.Process]:

@@ -111,11 +111,11 @@ def test_random_kills_change_no_result(
 
     with ExitStack() as stack:
         command = start(stack)
-        wait_for(mlflow_server.answers, 180)
+        wait_for(mlflow_server.answers)
         for fault in faults:
             goal = num_reported(folder) + chance.randint(1, 20)
             ready = Ready(command, folder, goal)
-            wait_for(ready, 240)
+            wait_for(ready)
             if command.process.poll() is not None:
                 break  # it was faster than the faults
             cause(fault, command, mlflow_server)
@@ -123,7 +123,7 @@ def test_random_kills_change_no_result(
             if fault == "driver":
                 command = start(stack)
         assert command.wait() in (0, -signal.SIGKILL), command.output
-    wait_for(mlflow_server.answers, 180)
+    wait_for(mlflow_server.answers)
     told = "sends it what it missed"
     while told:
         with ExitStack() as stack:
@@ -171,7 +171,7 @@ def cause(fault: str, command: Running, server: MLflowServer) -> None:
             workers = command.workers()
             command.process.kill()
             command.wait()
-            wait_for(lambda: not any(map(trains, workers)), 120)  # they end without their driver
+            wait_for(lambda: not any(map(trains, workers)))  # they end without their driver
         case "mlflow":
             server.kill()
             server.start()

@@ -4,6 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from story import Story, assert_whole, story_of
 
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(2400)]
 
 NUM_LOST = WORKER_DEATHS_ALLOWED + 1
 """Nodes, the last without notice: if every loss counted, the trial would have failed."""
@@ -43,7 +44,7 @@ def test_nodes_that_are_preempted_or_lost_cost_no_trial(
         environment=cluster.environment,
     ) as command:
         for lost in range(1, NUM_LOST + 1):
-            cluster.wait_for_worker(node)
+            command.wait_until(partial(cluster.trains, node))
             if lost < NUM_LOST:
                 cluster.preempt(node)
             else:
@@ -59,4 +60,4 @@ def test_nodes_that_are_preempted_or_lost_cost_no_trial(
 
 def _wait_until_told(command: Running, *, times: int) -> None:
     told = r"linear #0: its worker died .*its machine was lost"
-    command.wait_until(lambda: len(re.findall(told, command.output)) == times, seconds=90)
+    command.wait_until(lambda: len(re.findall(told, command.output)) == times)

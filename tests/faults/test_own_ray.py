@@ -66,14 +66,14 @@ def told(planned: Path, workshop: Path, tmp_path_factory: pytest.TempPathFactory
         for _ in range(2):
             os.killpg(first.process.pid, signal.SIGHUP)
         first_end = first.wait()
-    wait_for(lambda: not any(map(_alive, everything)), 30)
+    wait_for(lambda: not any(map(_alive, everything)))
     left = [process for process in everything if _alive(process)]
 
     with running(*command, **started) as second:
         second.wait_for_line(" trials")
         raylet = next(p for p in second.processes() if p.name() == "raylet")
         raylet.kill()
-        second_end = second.wait(seconds=120)
+        second_end = second.wait()
     return Told(
         folder=folder,
         scratch=scratch,

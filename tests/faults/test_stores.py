@@ -14,13 +14,12 @@ import pytest
 import sqlalchemy
 from drivers import Drivers
 from gate import Gate
-from plans import wait_for
+from plans import LONGEST_WAIT_SECONDS, wait_for
 from postgres import PASSWORD, PostgreSQL
 from story import Story, assert_nowhere, assert_whole, story_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
-SECONDS = 240
 """More than any of this takes on a busy machine."""
 
 
@@ -155,7 +154,7 @@ def stopped_in_the_middle(
     with ThreadPoolExecutor() as pool:
         middle = Middle(drivers, gate, pool.submit(drivers.run, folder, environment=environment))
         try:
-            wait_for(gate.is_reached, SECONDS)
+            wait_for(gate.is_reached)
             yield middle
         finally:
             gate.open()
@@ -179,9 +178,9 @@ def test_a_locked_storage_is_waited_for(
         other = sqlite3.connect(sweep_folder / "studies.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         middle.gate.open()
-        wait_for(middle.waits_or_ended, SECONDS)
+        wait_for(middle.waits_or_ended)
         if for_ever:
-            middle.code.result(SECONDS)
+            middle.code.result(LONGEST_WAIT_SECONDS)
         other.close()
     if for_ever:
         assert "studies.db: is locked by another process, for 1 s" in drivers.output
@@ -206,9 +205,9 @@ def test_a_postgresql_server_that_restarts_is_waited_for(
     with stopped_in_the_middle(drivers, sweep_folder, url, 1 if for_ever else 60) as middle:
         postgres.stop("immediate")
         middle.gate.open()
-        wait_for(middle.waits_or_ended, SECONDS)
+        wait_for(middle.waits_or_ended)
         if for_ever:
-            middle.code.result(SECONDS)
+            middle.code.result(LONGEST_WAIT_SECONDS)
         postgres.start()
     if for_ever:
         assert "does not answer" in drivers.output

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plans import LONGEST_WAIT_SECONDS
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 
 
 def heard(*options: object) -> dict[str, Any]:
     script = Path(__file__).with_name("short_trials.py")
     command = [sys.executable, str(script), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=LONGEST_WAIT_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -108,6 +108,17 @@ class BPT(Method):
             return self
         return replace(self, whiten="none", tuned_bases=self._num_tuned)
 
+    def check_room(self, vit: nn.Module) -> None:
+        columns = min(sites_of(vit)[index].width for index in self._prompted(vit))
+        if self.whiten != "none" and self.channels > columns:
+            raise ValueError(
+                f"BPT: channels={self.channels}, but a whitening matrix of this backbone has only"
+                f" {columns} columns; give fewer, or whiten='none'"
+            )
+
+    def _prompted(self, vit: nn.Module) -> range:
+        return prompted_blocks(self, len(sites_of(vit))) if self.deep else range(1)
+
     @property
     def _num_tuned(self) -> int | None:
         return 0 if self.whiten == "fixed" else self.tuned_bases
@@ -115,7 +126,7 @@ class BPT(Method):
     def tuning(
         self, vit: nn.Module, generator: torch.Generator, images: Images | None
     ) -> "BilinearPrompts":
-        blocks = prompted_blocks(self, len(sites_of(vit))) if self.deep else range(1)
+        blocks = self._prompted(vit)
         num_tuned = len(blocks) if self._num_tuned is None else self._num_tuned
         if num_tuned > len(blocks):
             raise ValueError(
@@ -139,11 +150,7 @@ class BPT(Method):
         widths = [sites_of(vit)[index].width for index in blocks]
         if self.whiten == "none":
             return [self._xavier(width, generator) for width in widths]
-        if self.channels > min(widths):
-            raise ValueError(
-                f"BPT: channels={self.channels}, but a whitening matrix of this backbone has only"
-                f" {min(widths)} columns; give fewer, or whiten='none'"
-            )
+        self.check_room(vit)
         if images is None:
             raise ValueError(
                 f"BPT: whiten={self.whiten!r} looks at training images: give tune a normalised"

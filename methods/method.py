@@ -74,6 +74,9 @@ class Method(Protocol):
         """The same tensors with an initialisation that looks at no images, to load values into."""
         return self
 
+    def check_room(self, vit: nn.Module) -> None:
+        """ValueError where the start that `without_images` replaces has no room in the backbone."""
+
     def trained_weights(self, vit: nn.Module) -> Iterable[nn.Parameter]:
         """The weights of the backbone itself that it trains."""
         return ()

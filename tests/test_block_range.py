@@ -187,11 +187,15 @@ def test_a_wrong_range_in_a_space_is_named():
             "method: bpt\nsearch: {blocks: {choices: [null, 1-2]}, tuned_bases: {choices: [3]}}",
             r"blocks 1-2 with tuned_bases 3: BPT: tuned_bases=3, but only 2 .*`when` keeps",
         ),
+        (
+            "method: bpt\nsearch: {whiten: {choices: [none, fixed]}, channels: {choices: [9, 75]}}",
+            r"whiten fixed with channels 75: BPT: channels=75, but a whitening .* only 60 columns",
+        ),
     ],
 )
 def test_what_fits_by_itself_but_not_together_is_said_before_a_trial_draws_it(space, words: str):
     with pytest.raises(ValueError, match=words):
-        fit_to_backbone(space_of(space), tiny_vit(depth=4), print)
+        fit_to_backbone(space_of(space), tiny_vit(depth=4, embed_dim=60), print)
     kept_apart = (
         SPACE.replace("fixed: {deep: true}\n", "")
         .replace("search:\n", "search:\n  deep: {choices: [true, false]}\n")

@@ -30,6 +30,7 @@ def check_drawn_together(space: SearchSpace, vit: nn.Module, images: Any) -> Non
             source = f"space {space.name}: {names}"
             method, _ = build(space.method, drawn, source=source)
             try:
+                method.check_room(vit)
                 method.without_images().tuning(shared, torch.Generator(), images)
             except ValueError as error:
                 raise ValueError(f"{source}: {error} (`when` keeps values apart)") from error

@@ -35,6 +35,10 @@ def run(
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr
-    # Without what is said of waiting, which depends on how busy the machine is.
-    errors = [line for line in done.stderr.splitlines(keepends=True) if not line.endswith(" ...\n")]
-    return done.stdout + "".join(errors)
+    return done.stdout + without_waiting(done.stderr)
+
+
+def without_waiting(said: str) -> str:
+    """Without the lines that tell what is waited for: they depend on how busy the machine is."""
+    lines = said.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.endswith(" ...\n"))

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import without_waiting
 from suites import write_suite
 
 from orchestrator.cli import main
@@ -74,9 +75,7 @@ def test_bad_input_is_one_clear_error_and_starts_nothing(
     before = sorted(places["tmp"].rglob("*"))
     with pytest.raises(SystemExit) as exit_:
         main()
-    # Without what is said of waiting, which depends on how busy the machine is.
-    errors = capsys.readouterr().err.splitlines(keepends=True)
-    output = "".join(line for line in errors if not line.endswith(" ...\n"))
+    output = without_waiting(capsys.readouterr().err)
     assert exit_.value.code == 2
     assert output.startswith("error: ")
     assert message in output.replace("\n", " ")

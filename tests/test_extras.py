@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import without_waiting
 from suites import write_suite
 
 from orchestrator.record.database import with_driver
@@ -62,6 +63,7 @@ def test_without_psycopg_nothing_is_started(command, tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert "psycopg" in done.stderr and "pip install 'psycopg[binary]" in done.stderr
-    assert "secret" not in done.stderr and len(done.stderr.splitlines()) == 1
+    said = without_waiting(done.stderr)
+    assert "psycopg" in said and "pip install 'psycopg[binary]" in said
+    assert "secret" not in done.stderr and len(said.splitlines()) == 1
     assert not (tmp_path / "made").exists()

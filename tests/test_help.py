@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import typer.main
+from command_line import without_waiting
 from typer.testing import CliRunner
 
 from orchestrator.cli import app, main
@@ -148,7 +149,7 @@ def test_a_line_that_no_command_understands_is_answered_in_one(typed, told, monk
     monkeypatch.setattr(sys, "argv", ["orchestrator", *typed.split()])
     with pytest.raises(SystemExit) as ended:
         main()
-    output = capsys.readouterr().err
+    output = without_waiting(capsys.readouterr().err)
     assert ended.value.code == 2
     assert output.startswith("error: ")
     assert told in output

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import without_waiting
 from plans import make_plan
 
 from orchestrator import Sweep
@@ -127,7 +128,7 @@ def test_what_cannot_be_is_told_with_file_and_line(text, message, tmp_path, monk
     monkeypatch.setattr(sys, "argv", ["orchestrator", "sweep", str(file)])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr().err
+    told = without_waiting(capsys.readouterr().err)
     assert ended.value.code == 2
     assert told.startswith(f"error: {file}")
     assert message in told

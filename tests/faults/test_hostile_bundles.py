@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from command_line import without_waiting
 from hostile_documents import BAD_BUNDLES, BAD_PLANS, changed, good_plan, write_good_bundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -240,7 +241,7 @@ def test_a_command_on_a_bad_bundle_is_one_line(
     monkeypatch.setattr(sys, "argv", ["orchestrator", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr().err
+    said = without_waiting(capsys.readouterr().err)
     assert ended.value.code == 2
     assert said.startswith("error: ")
     assert said.count("\n") == 1
@@ -274,7 +275,7 @@ def test_a_command_on_a_sweep_of_a_stranger_is_one_line(
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr().err
+    said = without_waiting(capsys.readouterr().err)
     assert ended.value.code == 2
     assert said.startswith("error: ")
     assert said.count("\n") == 1

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import without_waiting
 from plans import curve_to, facts_of, make_plan, make_record
 
 from orchestrator.cli import main
@@ -43,7 +44,7 @@ def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr()
-    return ended.value.code, said.out, said.err
+    return ended.value.code, said.out, without_waiting(said.err)
 
 
 def one_line(code: int, said: str) -> None:

@@ -19,8 +19,6 @@ from orchestrator.record import database
 from orchestrator.record.database import StorageError, open_storage
 from orchestrator.record.record import Record
 
-"""More than any of this takes on a busy machine."""
-
 PLAN = make_plan(num_trials=9)
 (STUDY,) = (study.name for study in PLAN.studies)
 

@@ -20,8 +20,6 @@ from story import Story, assert_nowhere, assert_whole, story_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
-"""More than any of this takes on a busy machine."""
-
 
 class Disk:
     """A small file system of its own."""

@@ -18,6 +18,7 @@ from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry
 from orchestrator.plan.pruners.options import choices as pruner_choices
 from orchestrator.plan.samplers import SAMPLERS
 from orchestrator.plan.space import SearchSpace, outline_space, parse_space
+from orchestrator.plan.start_points import StartPoint, refuse_start_points
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import (
     Between,
@@ -117,6 +118,8 @@ class StudyPlan:
     task: Annotated[str, Name()]
     space: Annotated[str, Name()]
     num_trials: Annotated[int, Between(1, MOST_TRIALS)]
+    start_points: tuple[StartPoint, ...] = ()
+    """What its first trials are, before the sampler proposes any."""
 
     @property
     def name(self) -> str:
@@ -254,6 +257,9 @@ def plan_document(plan: SweepPlan) -> dict[str, Any]:
         del document["own_methods"]  # as in plans of before
     if plan.gpu_share is None:
         del document["gpu_share"]
+    for study in document["studies"]:
+        if not study["start_points"]:
+            del study["start_points"]
     return document
 
 
@@ -305,8 +311,13 @@ def _check_consistent(plan: SweepPlan, source: str) -> None:
             raise ValueError(f"{source}: studies: {unknown('space', study.space, plan.spaces)}")
         if reason := why_no_name(study.name):
             raise ValueError(f"{source}: studies: {shown(study.name)}: {reason}")
-    for name, document in plan.spaces.items():
-        outline_space(document, name=name, source=f"{source}: spaces: {name}")
+    spaces = {
+        name: outline_space(document, name=name, source=f"{source}: spaces: {name}")
+        for name, document in plan.spaces.items()
+    }
+    for study in plan.studies:
+        points = study.start_points
+        refuse_start_points(points, spaces[study.space], f"{source}: studies: {study.name}")
 
 
 def _plain(value: Any) -> Any:

@@ -41,6 +41,7 @@ from orchestrator.plan.space import (
     load_space,
     parse_space,
 )
+from orchestrator.plan.start_points import start_points_of
 from orchestrator.support.counted import counted
 from orchestrator.support.phases import phase
 from orchestrator.training.backbone import BackbonePlan, image_transform
@@ -93,7 +94,12 @@ def plan_sweep(
     _check_tasks(suite)
     tasks = _plan_tasks(suite.tasks, metrics, backbone, cache, say)
     studies = tuple(
-        StudyPlan(task=task.name, space=space.name, num_trials=_num_trials(request, space))
+        StudyPlan(
+            task=task.name,
+            space=space.name,
+            num_trials=(num_trials := _num_trials(request, space)),
+            start_points=start_points_of(space, num_trials),
+        )
         for task in tasks
         for space in spaces
     )
@@ -271,10 +277,19 @@ def fit_to_backbone(space: SearchSpace, vit: nn.Module, say: Callable[[str], Non
         for value, error in refused.items():
             say(f"space {space.name}: left out {dimension.name} = {value}: {error}")
         search[dimension.name] = {**line, "choices": [v for v in values if v not in refused]}
-    document = {**space.document, "search": search}
+    start = [dict(one) for one in space.start if _can_be_drawn(one, search)]
+    if (left_out := len(space.start) - len(start)) > 0:
+        say(f"space {space.name}: left out {counted(left_out, 'configuration')} to start with")
+    document = {**space.document, "search": search, **({"start": start} if space.start else {})}
     fitted = parse_space(document, name=space.name, source=space.name)
     check_drawn_together(fitted, vit, seen[max(seen)] if seen else None)
     return fitted
+
+
+def _can_be_drawn(config: Mapping[str, Value], search: Mapping[str, Any]) -> bool:
+    """Whether all its values are among the choices that are left."""
+    lines = [(search[name], value) for name, value in config.items()]
+    return all("choices" not in line or value in line["choices"] for line, value in lines)
 
 
 def _try_on(

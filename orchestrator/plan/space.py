@@ -5,7 +5,7 @@ fields of the method and of the recipe, so a space cannot mention what training 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import resources
@@ -29,7 +29,7 @@ from orchestrator.training.config import Value, build, check_recipe, check_type,
 from orchestrator.training.named_methods import use_named
 from orchestrator.training.own_methods import INSTALLED_SPACES
 
-KEYS = ("method", "fixed", "search", "searched_by_default")
+KEYS = ("method", "fixed", "search", "start", "searched_by_default")
 """The keys that the YAML file of a search space may have."""
 
 _ROUNDING = 1e-8
@@ -71,6 +71,8 @@ class SearchSpace:
     """The YAML as read, for the frozen plan."""
     searched_by_default: bool = False
     """Where no method is named: it is one of those that compete for the best of a task."""
+    start: tuple[Mapping[str, Value], ...] = ()
+    """Configurations to try first; what is searched and not named in one is drawn."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any], *, name: str) -> "SearchSpace":
@@ -106,6 +108,9 @@ class SearchSpace:
                 for name, line in (self.document.get("search") or {}).items()
                 if name not in overrides
             },
+            **_starting_at(
+                [{n: v for n, v in one.items() if n not in overrides} for one in self.start]
+            ),
         }
         return parse_space(document, name=self.name, source=self.name)
 
@@ -113,6 +118,31 @@ class SearchSpace:
         """The values of a configuration that were drawn, not fixed, in the order of the page."""
         names = (dimension.name for dimension in self.dimensions)
         return {name: config[name] for name in names if name in config}
+
+    def check_drawn(self, config: Mapping[str, Any], *, source: str) -> None:
+        """ValueError names a value of `config` that no trial could draw together with the others,
+        where those are named."""
+        by_name = {dimension.name: dimension for dimension in self.dimensions}
+        for name, value in config.items():
+            if name in self.fixed:
+                raise ValueError(
+                    f"{source}: {name}: is held fixed at {shown(self.fixed[name])}, not searched"
+                )
+            if name not in by_name:
+                raise ValueError(f"{source}: {unknown('searched name', name, by_name)}")
+            dimension = by_name[name]
+            if not holds(dimension.distribution, value):
+                raise ValueError(
+                    f"{source}: {name}: {shown(value)} is not among the values that are searched: "
+                    f"{_words_of(dimension.distribution)}"
+                )
+            known = {**self.fixed, **config}
+            for earlier, values in dimension.when.items():
+                if earlier in known and known[earlier] not in values:
+                    raise ValueError(
+                        f"{source}: {name}: is searched only where {earlier} is "
+                        f"{' or '.join(map(shown, values))}, found {shown(known[earlier])}"
+                    )
 
     def num_combinations(self) -> float:
         """How many configurations there are; infinite if a dimension is continuous."""
@@ -221,16 +251,49 @@ def outline_space(document: Any, *, name: str, source: str) -> SearchSpace:
             raise ValueError(f"{source}: {entry}: stands under both fixed and search")
         above = {**{n: None for n in fixed}, **{d.name: None for d in dimensions}}
         dimensions.append(_parse_dimension(entry, line, above=list(above), source=source))
+    start = _start(document.get("start"), source)
     space = SearchSpace(
         name=name,
         method=method,
         fixed=fixed,
         dimensions=tuple(dimensions),
-        document={"method": method, "fixed": fixed, "search": search},
+        document={
+            **{"method": method, "fixed": fixed, "search": search},
+            **_starting_at(start),
+        },
         searched_by_default=by_default,
+        start=start,
     )
     _check_types(space, known, source)
+    for number, config in enumerate(start, 1):
+        space.check_drawn(config, source=f"{source}: start: entry {number}")
     return space
+
+
+def _start(entries: Any, source: str) -> tuple[dict[str, Value], ...]:
+    """What stands under `start`: a list of names with values."""
+    if entries is None:
+        return ()
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        raise ValueError(
+            f"{source}: start: expected a list of configurations, each of names with values, "
+            f"found {shown(entries)}"
+        )
+    try:
+        return tuple(_pair_as_text(one) for one in entries)
+    except ValueError as error:
+        raise ValueError(f"{source}: start: {block_range.NAME}: {error}") from error
+
+
+def _starting_at(configs: Sequence[Mapping[str, Value]]) -> dict[str, Any]:
+    """The key of a document that says so, if there is anything to say."""
+    return {"start": [dict(one) for one in configs]} if configs else {}
+
+
+def _pair_as_text(config: Mapping[str, Any]) -> dict[str, Value]:
+    """The same with a pair of blocks as the text that a study stores."""
+    name = block_range.NAME
+    return {**config, **({name: block_range.as_text(config[name])} if name in config else {})}
 
 
 def _pairs_as_text(
@@ -323,6 +386,11 @@ def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
         return distribution.choices
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return (distribution.low, distribution.high)
+
+
+def _words_of(distribution: BaseDistribution) -> str:
+    values = ", ".join(map(shown, extremes(distribution)))
+    return values if isinstance(distribution, CategoricalDistribution) else f"from {values}"
 
 
 def holds(distribution: BaseDistribution, value: Any) -> bool:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, TaskPlan
 from orchestrator.plan.pruners import current_entry
 from orchestrator.plan.samplers import SeededByName
+from orchestrator.plan.start_points import StartingAt
 from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import default_storage, id_of_trial, open_database
 from orchestrator.record.held_back import HeldBack, judged_with
@@ -63,6 +64,8 @@ class TrialRecord:
     """wall_seconds, images_per_second, num_tuned_parameters, device, ...: told by the worker."""
     stop: Stop | None = None
     """How it was pruned, if it was."""
+    origin: str | None = None
+    """Where its configuration comes from, if it was not drawn."""
 
     def val_images(self, task: TaskPlan) -> float:
         """On as many images an accuracy equal to the score is as sure."""
@@ -278,9 +281,14 @@ class Record:
         # A sampler seeded anew for each trial decides by the storage alone: after a crash the
         # decisions are those of an undisturbed run.
         study.sampler = SeededByName(plan.sampler, seed)
-        space = plan.parsed_spaces[plan.study(study_name).space]
-        config = space.draw(optuna.Trial(study, trial_id))
-        write_trial(self._database, trial_id, params=drawn.params, user_attrs={"seed": seed})
+        told: dict[str, Any] = {"seed": seed}
+        planned = plan.study(study_name)
+        if number < len(planned.start_points):
+            point = planned.start_points[number]
+            study.sampler = StartingAt(point.config, study.sampler)
+            told["origin"] = point.origin
+        config = plan.parsed_spaces[planned.space].draw(optuna.Trial(study, trial_id))
+        write_trial(self._database, trial_id, params=drawn.params, user_attrs=told)
         return plan.trial_config(study_name, number, config)
 
     def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
@@ -368,6 +376,7 @@ class Record:
             finished=trial.datetime_complete,
             facts=ended.get("facts", {}),
             stop=_stop_of(trial, study) if trial.state is TrialState.PRUNED else None,
+            origin=trial.user_attrs.get("origin"),
         )
 
 
@@ -453,6 +462,7 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
     document = {
         "created": plan.created,
         "space": plan.spaces[study.space],
+        "start_points": [asdict(point) for point in study.start_points],
         "seed": plan.seed,
         "sampler": plan.sampler,
         "pruner": asdict(plan.pruner),

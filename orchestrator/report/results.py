@@ -95,6 +95,7 @@ RESULTS_SCHEMA = pa.schema(
         _column("epochs_run", pa.int32(), "epochs until the trial ended"),
         _column("failure", pa.string(), "why the trial failed"),
         _column("seed", pa.int64(), "of everything random in the trial"),
+        _column("origin", pa.string(), "where its values come from; null: the sampler drew them"),
         _column("started", _TIME, "when the trial was drawn"),
         _column("finished", _TIME, "when it ended"),
         *(_fact(name) for name in _FACTS if not name.startswith("val_")),
@@ -111,7 +112,7 @@ RESULTS_SCHEMA = pa.schema(
 
 _ADDED = (
     *("metric", "val_majority_share", "val_effective_images"),
-    *("val_images_by_class", "val_correct_by_class"),
+    *("val_images_by_class", "val_correct_by_class", "origin"),
 )
 """Columns that tables of before them lack."""
 
@@ -205,6 +206,7 @@ def _row(plan: SweepPlan, trial: TrialRecord, params: Mapping[str, pa.DataType])
         "epochs_run": len(trial.curve),
         "failure": trial.failure,
         "seed": trial.seed,
+        "origin": trial.origin,
         "started": _utc(trial.started),
         "finished": _utc(trial.finished),
         "data_fingerprint": task.fingerprint,

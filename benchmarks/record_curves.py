@@ -49,10 +49,10 @@ FIXED: Mapping[str, Mapping[str, Any]] = {
     "vpt_deep_adamw": {"blocks": BLOCKS},
     "spt_deep": {"blocks": BLOCKS},
     "bpt": {"blocks": BLOCKS},
-    "vipamin_deep": {"blocks": BLOCKS},
+    "cvpt": {"blocks": BLOCKS, "batch_size": 64},
 }
-"""The shipped spaces that are recorded, and what is held fixed. Those of linear and vpt_deep are then
-the 40 points of the grids of Jia et al. 2022."""
+"""The shipped spaces that are recorded, and what is held fixed. Those of linear and vpt_deep are
+then the 40 points of the grids of Jia et al. 2022."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -101,8 +101,6 @@ def recorded_space(name: str) -> SearchSpace:
     if "num_tokens" in lines:
         choices = [count for count in lines["num_tokens"]["choices"] if count <= SHORTEST]
         lines["num_tokens"] = {"choices": choices}
-    if "num_matched" in lines:  # as many as there are patches
-        lines["num_matched"] = {**lines["num_matched"], "choices": [1, 2, 4]}
     document["search"] = lines
     space = parse_space(document, name=name, source=name)
     return parse_space({**document, "start": configs_of(space)}, name=name, source=name)

@@ -1,4 +1,4 @@
-"""Whole learning curves, kept to replay a search on them: a row for each trial, in one Parquet file.
+"""Whole learning curves, to replay a search on: a row for each trial, in one Parquet file.
 
 Only what a search sees is kept; nothing of a test split is.
 """

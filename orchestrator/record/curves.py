@@ -91,6 +91,8 @@ def recorded_trials(plan: SweepPlan, trials: Iterable[TrialRecord]) -> list[Reco
             continue
         study = plan.study(trial.study)
         task, space = plan.task(study.task), plan.parsed_spaces[study.space]
+        epochs = space.unsearched["epochs"]
+        assert isinstance(epochs, int)
         rows: Sequence[Mapping[str, Any]] = trial.curve
         found.append(
             RecordedTrial(
@@ -105,11 +107,11 @@ def recorded_trials(plan: SweepPlan, trials: Iterable[TrialRecord]) -> list[Reco
                 method=space.method,
                 backbone=plan.backbone.name,
                 backbone_weights_sha256=plan.backbone.weights_sha256,
-                image_size=plan.backbone.image_size[0],
+                image_size=plan.backbone.image_size,
                 fixed=space.fixed,
                 config=space.searched(trial.config),
                 seed=trial.seed,
-                epochs=space.unsearched["epochs"],
+                epochs=epochs,
                 val_accuracy=[row["val_accuracy"] for row in rows],
                 val_loss=[row.get("val_loss", float("nan")) for row in rows],
                 train_loss=[row.get("train_loss", float("nan")) for row in rows],

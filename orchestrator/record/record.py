@@ -24,7 +24,7 @@ from orchestrator.record.database import default_storage, id_of_trial, open_data
 from orchestrator.record.held_back import HeldBack, judged_with
 from orchestrator.record.stopped import Comparison, Stop, compare
 from orchestrator.record.stored_facts import refuse_other_facts
-from orchestrator.record.write_tables import write_trial
+from orchestrator.record.write_tables import Param, write_trial
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.document import read_as, shown
 from orchestrator.training.config import TrialConfig
@@ -272,24 +272,41 @@ class Record:
             self._trial_ids[key] = id_of_trial(self._storage, self._studies[study], number)
         return self._trial_ids[key]
 
-    def _draw(self, study_name: str, trial_id: int, number: int) -> TrialConfig:
+    def _draw(self, study: str, trial_id: int, number: int) -> TrialConfig:
         """Values already in the storage stay; a trial cut off while it was drawn gets the rest."""
-        plan, study = self.plan, self._studies[study_name]
-        seed = plan.trial_seed(study_name, number)
-        drawn = HeldBack(self._storage)
-        study = drawn.study(study)
+        proposal = self._proposed(study, trial_id, number)
+        told: dict[str, Any] = {"seed": self.plan.trial_seed(study, number)}
+        if proposal.origin is not None:
+            told["origin"] = proposal.origin
+        write_trial(self._database, trial_id, params=proposal.params, user_attrs=told)
+        return self.plan.trial_config(study, number, proposal.config)
+
+    def _proposed(self, study: str, trial_id: int, number: int) -> "_Proposal":
+        """What the trial is to be, by its start point or the sampler; nothing is written."""
+        planned = self.plan.study(study)
         # A sampler seeded anew for each trial decides by the storage alone: after a crash the
         # decisions are those of an undisturbed run.
-        study.sampler = SeededByName(plan.sampler, seed)
-        told: dict[str, Any] = {"seed": seed}
-        planned = plan.study(study_name)
+        sampler = SeededByName(self.plan.sampler, self.plan.trial_seed(study, number))
         if number < len(planned.start_points):
             point = planned.start_points[number]
-            study.sampler = StartingAt(point.config, study.sampler)
-            told["origin"] = point.origin
-        config = plan.parsed_spaces[planned.space].draw(optuna.Trial(study, trial_id))
-        write_trial(self._database, trial_id, params=drawn.params, user_attrs=told)
-        return plan.trial_config(study_name, number, config)
+            return self._drawn(
+                study, trial_id, StartingAt(point.config, sampler), origin=point.origin
+            )
+        return self._drawn(study, trial_id, sampler)
+
+    def _drawn(
+        self,
+        study: str,
+        trial_id: int,
+        sampler: optuna.samplers.BaseSampler,
+        origin: str | None = None,
+    ) -> "_Proposal":
+        held_back = HeldBack(self._storage)
+        seen = held_back.study(self._studies[study])
+        seen.sampler = sampler
+        space = self.plan.parsed_spaces[self.plan.study(study).space]
+        config = space.draw(optuna.Trial(seen, trial_id))
+        return _Proposal(config=config, params=held_back.params, origin=origin)
 
     def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
         """Ask the pruner; what it says is written before the other trials can see the rung."""
@@ -378,6 +395,16 @@ class Record:
             stop=_stop_of(trial, study) if trial.state is TrialState.PRUNED else None,
             origin=trial.user_attrs.get("origin"),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Proposal:
+    """The values of a trial, before they are written."""
+
+    config: Mapping[str, Any]
+    params: Mapping[str, Param]
+    """Those that were not in the storage yet."""
+    origin: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

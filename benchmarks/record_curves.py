@@ -28,7 +28,7 @@ import optuna
 
 from orchestrator import SearchSpace, Sweep
 from orchestrator.plan.space import load_space, parse_space
-from orchestrator.record.curves import RecordedTrial, read_curves, recorded_trials, write_curves
+from orchestrator.record.curves import Curves, RecordedTrial, curves_of, read_curves, write_curves
 
 FILE = Path(__file__).resolve().parent.parent / "search_spaces" / "curves.parquet"
 TASKS = (
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sweep = (
         Sweep.open(options.work)
         if (options.work / "sweep.yaml").exists()
-        else planned(options, read_curves(options.file) if options.file.exists() else [])
+        else planned(options, read_curves(options.file).trials if options.file.exists() else [])
     )
     try:
         sweep.run(slots=options.slots, max_hours=options.hours)
@@ -134,10 +134,14 @@ def _remaining(
 def collect(sweep: Sweep, file: Path) -> None:
     """Add what the sweep has to the file; where both have a trial that of the file stays."""
     # A space that has fewer configurations than others draws more at the end: not the same on all.
-    trials = [trial for trial in sweep.trials() if trial.origin is not None]
-    new = recorded_trials(sweep.frozen_plan, trials)
-    have = read_curves(file) if file.exists() else []
-    merged = {(trial.task, trial.space, _key(trial.config)): trial for trial in [*new, *have]}
+    new = curves_of(
+        sweep.frozen_plan, [trial for trial in sweep.trials() if trial.origin is not None]
+    )
+    have = read_curves(file) if file.exists() else Curves(spaces={}, trials=[])
+    merged = {
+        (trial.task, trial.space, _key(trial.config)): trial
+        for trial in [*new.trials, *have.trials]
+    }
     trials = [merged[key] for key in sorted(merged)]
     about = {
         "made_by": "benchmarks/record_curves.py",
@@ -147,8 +151,9 @@ def collect(sweep: Sweep, file: Path) -> None:
         "image_size": IMAGE_SIZE,
         "epochs": EPOCHS,
     }
-    write_curves(file, trials, about)
-    print(f"{len(trials)} trials in {file}, {len(trials) - len(have)} of them new")
+    spaces = {**new.spaces, **have.spaces}
+    write_curves(file, Curves(spaces=spaces, trials=trials, about=about))
+    print(f"{len(trials)} trials in {file}, {len(trials) - len(have.trials)} of them new")
 
 
 def _key(config: Mapping[str, Any]) -> str:

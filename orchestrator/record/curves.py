@@ -5,7 +5,7 @@ Only what a search sees is kept; nothing of a test split is.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.pruners import Pruner
 from orchestrator.record.record import TrialRecord
 from orchestrator.support.whole_file import whole_file
+from orchestrator.training.backbone import BackbonePlan
 
 CURVES_FILE = "curves.parquet"
 """In `search_spaces/`: those that come with this package."""
@@ -37,7 +39,7 @@ class RecordedTrial:
     space: str
     method: str
     backbone: str
-    backbone_weights_sha256: str | None
+    backbone_weights_sha256: str
     image_size: int
     fixed: Mapping[str, Any]
     """What its space holds fixed."""
@@ -63,6 +65,24 @@ class RecordedTrial:
         return f"{self.task}.{self.space}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """Recorded trials, and the spaces that they were drawn from."""
+
+    spaces: Mapping[str, Mapping[str, Any]]
+    """Each in full, by name."""
+    trials: Sequence[RecordedTrial]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """How they were made."""
+
+    @property
+    def tasks(self) -> list[str]:
+        return sorted({trial.task for trial in self.trials})
+
+    def of(self, study: str) -> list[RecordedTrial]:
+        return [trial for trial in self.trials if trial.study == study]
+
+
 _LISTS = ("val_accuracy", "val_loss", "train_loss", "seconds")
 _DOCUMENTS = ("fixed", "config")
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -81,8 +101,17 @@ def _schema() -> pa.Schema:
     return pa.schema(found)
 
 
-def recorded_trials(plan: SweepPlan, trials: Iterable[TrialRecord]) -> list[RecordedTrial]:
+def curves_of(plan: SweepPlan, trials: Iterable[TrialRecord]) -> Curves:
     """The trials of a sweep that were validated after every epoch and not stopped early."""
+    spaces = {name: _without_start(document) for name, document in plan.spaces.items()}
+    return Curves(spaces=spaces, trials=_recorded(plan, trials))
+
+
+def _without_start(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != "start"}
+
+
+def _recorded(plan: SweepPlan, trials: Iterable[TrialRecord]) -> list[RecordedTrial]:
     found = []
     for trial in trials:
         if trial.state not in ("complete", "failed") or trial.finished is None:
@@ -126,32 +155,81 @@ def recorded_trials(plan: SweepPlan, trials: Iterable[TrialRecord]) -> list[Reco
     return found
 
 
-def write_curves(path: Path, trials: Sequence[RecordedTrial], about: Mapping[str, Any]) -> None:
-    """`about` says how they were made; it is kept in the metadata of the file."""
-    rows = [asdict(trial) for trial in trials]
+def write_curves(path: Path, curves: Curves) -> None:
+    rows = [asdict(trial) for trial in curves.trials]
     for row in rows:
         row.update({name: json.dumps(row[name], sort_keys=True) for name in _DOCUMENTS})
-    schema = _schema().with_metadata({"about": json.dumps(about)})
+    told = {"about": json.dumps(curves.about), "spaces": json.dumps(curves.spaces)}
+    table = pa.Table.from_pylist(rows, _schema().with_metadata(told))
     with whole_file(path) as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema), file, compression="zstd")
+        pq.write_table(table, file, compression="zstd")
 
 
-def read_curves(path: Path | None = None) -> list[RecordedTrial]:
+def read_curves(path: Path | None = None) -> Curves:
     """Those of a file, or those that come with this package; ValueError if the file is none."""
     if path is None:
         with resources.as_file(resources.files("search_spaces") / CURVES_FILE) as shipped:
             return read_curves(shipped)
     try:
-        rows = pq.read_table(path, schema=_schema()).to_pylist()
+        table = pq.read_table(path)
+        rows = table.cast(_schema()).to_pylist()
+        about, spaces = (json.loads(table.schema.metadata[key]) for key in (b"about", b"spaces"))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file of learning curves") from error
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: is not a file of learning curves: {error}") from error
     for row in rows:
         row.update({name: json.loads(row[name]) for name in _DOCUMENTS})
-    return [RecordedTrial(**row) for row in rows]
+    return Curves(spaces=spaces, trials=[RecordedTrial(**row) for row in rows], about=about)
 
 
-def about_curves(path: Path) -> Mapping[str, Any]:
-    """How the trials of a file were made."""
-    return json.loads((pq.read_schema(path).metadata or {}).get(b"about", b"{}"))
+def plan_on(
+    curves: Curves,
+    studies: Sequence[StudyPlan],
+    *,
+    pruner: Pruner,
+    sampler: str = "tpe",
+    seed: int = 0,
+) -> SweepPlan:
+    """A plan of these studies on what was recorded, as `sweep` would have written it."""
+    first = {trial.task: trial for trial in reversed(curves.trials)}
+    used = {study.task: first[study.task] for study in studies}
+    spaces = {study.space: curves.spaces[study.space] for study in studies}
+    some = next(iter(used.values()))
+    return SweepPlan(
+        name="replayed",
+        created=some.finished,
+        suite="recorded",
+        data_root=None,
+        tasks=tuple(
+            TaskPlan(
+                name=task,
+                group="",
+                num_classes=trial.num_classes,
+                num_train=trial.num_train,
+                num_val=trial.num_val,
+                root="recorded",
+                fingerprint=trial.data_fingerprint,
+                metric=trial.metric,
+            )
+            for task, trial in used.items()
+        ),
+        backbone=BackbonePlan(
+            name=some.backbone,
+            weights=None,
+            weights_sha256=some.backbone_weights_sha256,
+            image_size=some.image_size,
+            num_parameters=1,
+            resize="squash",
+            interpolation="bicubic",
+            crop_fraction=1.0,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+        spaces=spaces,
+        studies=tuple(studies),
+        seed=seed,
+        sampler=sampler,
+        pruner=pruner,
+        versions={},
+    )

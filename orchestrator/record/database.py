@@ -4,6 +4,7 @@ A database that is locked or away is waited for. One that stays so, is full, dam
 written ends what was asked of it with a StorageError: what was written before is safe.
 """
 
+import copy
 import functools
 import json
 import logging
@@ -20,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import sqlalchemy
 from optuna import Study
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, exc
 
@@ -31,6 +32,9 @@ from orchestrator.support.extras import require
 logger = logging.getLogger(__name__)
 
 STORAGE_FILE = "studies.db"
+
+IN_MEMORY = "memory"
+"""Instead of an address: nothing is kept."""
 
 PATIENCE_SECONDS = float(os.environ.get("ORCHESTRATOR_STORAGE_SECONDS", 60))
 """A database that is locked by others or away is waited for so long."""
@@ -131,8 +135,10 @@ def id_of_trial(storage: BaseStorage, study: Study, number: int) -> int:
     return storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
 
-def open_database(url: str) -> "PatientStorage":
-    """The database at an SQLAlchemy address, with Optuna's tables in it."""
+def open_database(url: str) -> "PatientStorage | MemoryDatabase":
+    """The database at an SQLAlchemy address, with Optuna's tables in it; or one in memory."""
+    if url == IN_MEMORY:
+        return MemoryDatabase()
     shown = without_password(url)
     try:
         storage = _make_tables(url)
@@ -230,6 +236,17 @@ def _waiting(method: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
             raise StorageError(f"{storage.shown}: is not as it was written: {error}") from error
 
     return call
+
+
+class MemoryDatabase(InMemoryStorage):
+    """Trials that nobody keeps: of a search that is only imitated."""
+
+    shown = "memory"
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A copy, as of other storages: Optuna notes in it what it draws, also what is held back
+        (`record/held_back.py`)."""
+        return copy.deepcopy(super().get_trial(trial_id))
 
 
 class PatientStorage(RDBStorage):

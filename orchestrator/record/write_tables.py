@@ -11,7 +11,7 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 
-from orchestrator.record.database import PatientStorage, wait_for
+from orchestrator.record.database import MemoryDatabase, PatientStorage, wait_for
 from orchestrator.record.optuna_private import models
 
 Param = tuple[float, BaseDistribution]
@@ -19,7 +19,7 @@ Param = tuple[float, BaseDistribution]
 
 
 def write_trial(
-    database: PatientStorage,
+    database: PatientStorage | MemoryDatabase,
     trial_id: int,
     *,
     values: Mapping[int, float] | None = None,
@@ -32,7 +32,7 @@ def write_trial(
     `values` are the intermediate values, by epoch. Where Optuna's tables are not known
     (`optuna_private.py`), each is written alone, and a parameter that stands there stays.
     """
-    if not database.knows_tables:
+    if isinstance(database, MemoryDatabase) or not database.knows_tables:
         _write_each(database, trial_id, values, params, user_attrs, system_attrs)
         return
     kinds = (
@@ -49,7 +49,7 @@ def write_trial(
 
 
 def _write_each(
-    database: PatientStorage,
+    database: PatientStorage | MemoryDatabase,
     trial_id: int,
     values: Mapping[int, float] | None,
     params: Mapping[str, Param] | None,

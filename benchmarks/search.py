@@ -1,0 +1,281 @@
+"""What a search finds for its compute: samplers, pruners and starts, replayed on recorded curves.
+
+    python benchmarks/search.py                              # the curves that come with us
+    python benchmarks/search.py --sweep sweeps/mine          # a sweep of yours with --pruner none
+    python benchmarks/search.py --policies "tpe" "tpe, successive_halving" --seeds 20
+
+Queue, sampler, pruner and record are the product's own (`orchestrator/run/simulated.py`); nothing
+is trained. A study, one search space on one task, is searched by each policy with each seed. Which
+is the best complete trial after so many whole trainings' worth of epochs? Its normalised regret is
+0 for the best configuration that was recorded and 1 for the median one.
+
+Numbers are means over tasks, each over its spaces and seeds; the standard error is that over tasks,
+and of a difference that of the paired differences. A policy that starts with what other tasks
+taught has not seen the task that it is judged on.
+"""
+
+import argparse
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import Sweep
+from orchestrator.plan.plan import StudyPlan
+from orchestrator.plan.pruners.options import plan_pruner
+from orchestrator.plan.start_points import StartPoint
+from orchestrator.record.curves import Curves, curves_of, plan_on, read_curves
+from orchestrator.run.simulated import simulate
+
+BUDGETS = (2, 5, 10, 20, 30)
+"""In whole trainings of a study."""
+SAME = 1e-9
+
+Starts = Callable[[Curves, str, str], Sequence[StartPoint]]
+"""From the curves of other tasks, the space, and the task that is searched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How a study is searched."""
+
+    name: str
+    sampler: str
+    pruner: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    starts: Starts = lambda curves, space, task: ()
+
+
+def policies() -> dict[str, Policy]:
+    """By name; the first two are the controls."""
+    found = [
+        Policy(name="random", sampler="random", pruner="none"),
+        Policy(name="tpe", sampler="tpe", pruner="none"),
+        Policy(name="random, successive_halving", sampler="random", pruner="successive_halving"),
+        Policy(name="tpe, successive_halving", sampler="tpe", pruner="successive_halving"),
+        *(
+            Policy(
+                name=f"tpe, successive_halving {rung}/{factor}",
+                sampler="tpe",
+                pruner="successive_halving",
+                options={"first_rung_epochs": rung, "reduction_factor": factor},
+            )
+            for rung in (1, 2, 4, 8)
+            for factor in (2, 3, 4)
+        ),
+        Policy(name="tpe, median", sampler="tpe", pruner="median"),
+        Policy(name="tpe, hyperband", sampler="tpe", pruner="hyperband"),
+        Policy(name="tpe, patient", sampler="tpe", pruner="patient"),
+    ]
+    return {policy.name: policy for policy in found}
+
+
+USUAL = ("random", "tpe", "random, successive_halving", "tpe, successive_halving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What was recorded of a search space on a task."""
+
+    task: str
+    space: str
+    best: float
+    median: float
+    worst: float
+    epochs: int
+    num_trials: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}.{self.space}"
+
+    def regret(self, value: float) -> float:
+        return (self.best - value) / (self.best - self.median)
+
+
+def studies_of(curves: Curves, least_trials: int) -> list[Study]:
+    """Those with enough trials, and of which the median one is not the best."""
+    found = []
+    for name in sorted({trial.study for trial in curves.trials}):
+        trials = curves.of(name)
+        scores = sorted(trial.val_accuracy[-1] for trial in trials if trial.failure is None)
+        if len(trials) < least_trials or scores[-1] - statistics.median(scores) < SAME:
+            continue
+        found.append(
+            Study(
+                task=trials[0].task,
+                space=trials[0].space,
+                best=scores[-1],
+                median=statistics.median(scores),
+                worst=scores[0],
+                epochs=trials[0].epochs,
+                num_trials=len(trials),
+            )
+        )
+    return found
+
+
+Regrets = Mapping[tuple[str, str], Mapping[float, float]]
+"""By task and space, the regret at each budget."""
+
+
+def search(
+    policy: Policy,
+    curves: Curves,
+    studies: Sequence[Study],
+    budgets: Sequence[float],
+    seed: int,
+    warmup_share: float,
+) -> Regrets:
+    """All studies, searched once."""
+    epochs = min(study.epochs for study in studies)
+    options = dict(policy.options)
+    pruner = plan_pruner(policy.pruner, options, epochs=epochs, warmup_epochs=warmup_share * epochs)
+    others = {
+        task: Curves(
+            spaces=curves.spaces, trials=[trial for trial in curves.trials if trial.task != task]
+        )
+        for task in {study.task for study in studies}
+    }
+    planned = [
+        StudyPlan(
+            task=study.task,
+            space=study.space,
+            num_trials=study.num_trials,
+            start_points=tuple(policy.starts(others[study.task], study.space, study.task)),
+        )
+        for study in studies
+    ]
+    plan = plan_on(curves, planned, pruner=pruner, sampler=policy.sampler, seed=seed)
+    ends: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for end in simulate(plan, curves):
+        if end.trial.state == "complete" and end.trial.val_accuracy is not None:
+            ends[end.trial.study].append((end.study_epochs, end.trial.val_accuracy))
+    return {
+        (study.task, study.space): {
+            budget: study.regret(
+                max(
+                    (v for spent, v in ends[study.name] if spent <= budget * study.epochs),
+                    default=study.worst,
+                )
+            )
+            for budget in budgets
+        }
+        for study in studies
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A policy at a budget."""
+
+    policy: str
+    budget: float
+    regret: float
+    error: float
+    """Standard error over tasks."""
+    less: float
+    """Than the control: the mean of the differences."""
+    less_error: float
+
+
+def over_tasks(values: Mapping[tuple[str, str], float]) -> tuple[float, float]:
+    """Mean and standard error over tasks of values by task and space."""
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for (task, _), value in values.items():
+        by_task[task].append(value)
+    means = [statistics.mean(of_task) for of_task in by_task.values()]
+    error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    return statistics.mean(means), error
+
+
+def measure(
+    curves: Curves,
+    chosen: Sequence[Policy],
+    *,
+    budgets: Sequence[float],
+    num_seeds: int,
+    least_trials: int,
+    warmup_share: float = 0.1,
+    control: str = "tpe",
+) -> list[Row]:
+    studies = studies_of(curves, least_trials)
+    tasks = {study.task for study in studies}
+    print(
+        f"{len(studies)} studies on {len(tasks)} tasks, {num_seeds} seeds; "
+        f"normalised regret after so many whole trainings of a study, less than {control}"
+    )
+    found: dict[str, dict[tuple[str, str], dict[float, float]]] = {}
+    for policy in chosen:
+        runs = [
+            search(policy, curves, studies, budgets, seed, warmup_share)
+            for seed in range(num_seeds)
+        ]
+        found[policy.name] = {
+            study: {b: statistics.mean(run[study][b] for run in runs) for b in budgets}
+            for study in runs[0]
+        }
+        told = [over_tasks({s: r[b] for s, r in found[policy.name].items()}) for b in budgets]
+        print(f"| {policy.name} | " + " | ".join(f"{m:.3f} ± {e:.3f}" for m, e in told) + " |")
+    rows = []
+    for name, by_study in found.items():
+        for budget in budgets:
+            regret, error = over_tasks({study: r[budget] for study, r in by_study.items()})
+            against = found.get(control, by_study)
+            less, less_error = over_tasks(
+                {study: against[study][budget] - r[budget] for study, r in by_study.items()}
+            )
+            rows.append(
+                Row(
+                    policy=name,
+                    budget=budget,
+                    regret=regret,
+                    error=error,
+                    less=less,
+                    less_error=less_error,
+                )
+            )
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    options = _parse(arguments)
+    if options.sweep:
+        sweep = Sweep.open(options.sweep)
+        curves = curves_of(sweep.frozen_plan, sweep.trials())
+    else:
+        curves = read_curves(options.file)
+    known = policies()
+    rows = measure(
+        curves,
+        [known[name] for name in options.policies],
+        budgets=options.budgets,
+        num_seeds=options.seeds,
+        least_trials=options.least_trials,
+    )
+    if options.json:
+        document = {**vars(options), "rows": [vars(row) for row in rows]}
+        options.json.write_text(json.dumps(document, indent=2, default=str))
+    return rows
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--file", type=Path, help="curves, as record_curves.py writes them")
+    parser.add_argument("--sweep", type=Path, help="a sweep of yours that nothing was pruned in")
+    parser.add_argument("--policies", nargs="+", choices=policies(), default=list(USUAL))
+    parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--least-trials", type=int, default=5, help="of a study, or it is left out")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

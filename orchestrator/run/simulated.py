@@ -1,0 +1,183 @@
+"""A search without training: every trial is answered from a learning curve that was recorded.
+
+The queue, the sampler, the pruner and the record are the product's own; slots and the clock are
+imitated. So what a search would have found, and when, is known in a moment.
+"""
+
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan.nearness import distance
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.samplers import SeededByName
+from orchestrator.plan.start_points import StartingAt
+from orchestrator.record.curves import Curves, RecordedTrial
+from orchestrator.record.database import IN_MEMORY
+from orchestrator.record.record import Record, TrialRecord
+from orchestrator.run.queue import Failed, Finished, Report
+from orchestrator.run.search_queue import SearchQueue
+from orchestrator.training.config import TrialConfig
+from orchestrator.training.facts import EpochRow, TrialFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedEnd:
+    """A trial that ended."""
+
+    trial: TrialRecord
+    at_seconds: float
+    """Of the imitated clock, from the start of the search."""
+    study_epochs: int
+    """That all trials of its study had trained by then."""
+
+
+Seconds = Callable[[RecordedTrial, int], float]
+"""What an epoch (1, 2, ...) of a trial takes."""
+
+
+def recorded_seconds(trial: RecordedTrial, epoch: int) -> float:
+    """As it took when it was recorded."""
+    return trial.seconds[epoch - 1]
+
+
+def simulate(
+    plan: SweepPlan,
+    curves: Curves,
+    *,
+    num_slots: int = 1,
+    seconds: Seconds = recorded_seconds,
+    record: "SimulatedRecord | None" = None,
+) -> Iterator[SimulatedEnd]:
+    """The trials of a search in the order in which they end.
+
+    `curves` has at least as many trials of each study as the plan; a configuration that is proposed
+    becomes the nearest of them that its study has not had yet. ValueError where there are too few.
+    """
+    record = record or SimulatedRecord(plan, curves)
+    queue = SearchQueue(record, Path("/nowhere"), [])
+    epochs: dict[str, int] = defaultdict(int)
+    waiting: list[tuple[float, int, _Running]] = []
+    order = itertools.count()
+
+    def begin(slot: int, now: float) -> None:
+        run_id = str(next(order))
+        run = queue.next_run(run_id)
+        if run is None or run == "finished":
+            return
+        running = _Running(run_id, slot, run.config, record.recorded(run.config))
+        heapq.heappush(waiting, (*running.until_next_report(plan, now, seconds), running))
+
+    for slot in range(num_slots):
+        begin(slot, 0.0)
+    while waiting:
+        now, _, running = heapq.heappop(waiting)
+        study, rows = running.config.study, running.next_rows
+        epochs[study] += len(rows)
+        if not queue.reported(running.run_id, running.report(rows)):
+            heapq.heappush(waiting, (*running.until_next_report(plan, now, seconds), running))
+            continue
+        queue.forget(running.run_id)
+        ended = record.trial(study, running.config.number)
+        yield SimulatedEnd(trial=ended, at_seconds=now, study_epochs=epochs[study])
+        begin(running.slot, now)
+
+
+class SimulatedRecord(Record):
+    """A record in memory whose trials are those that were recorded."""
+
+    def __init__(self, plan: SweepPlan, curves: Curves) -> None:
+        self._curves: dict[str, list[RecordedTrial]] = defaultdict(list)
+        for trial in curves.trials:
+            self._curves[trial.study].append(trial)
+        self._taken: dict[tuple[str, int], RecordedTrial] = {}
+        for study in plan.studies:
+            if (have := len(self._curves[study.name])) < study.num_trials:
+                raise ValueError(
+                    f"{study.name}: {have} trials were recorded, {study.num_trials} are planned"
+                )
+        super().__init__(plan, IN_MEMORY)
+
+    def recorded(self, config: TrialConfig) -> RecordedTrial:
+        """What a trial of the plan is answered from."""
+        return self._taken[config.study, config.number]
+
+    def _proposed(self, study: str, trial_id: int, number: int) -> Any:
+        wanted = super()._proposed(study, trial_id, number)
+        space = self.plan.parsed_spaces[self.plan.study(study).space]
+        taken = {id(trial) for (of, _), trial in self._taken.items() if of == study}
+        free = [trial for trial in self._curves[study] if id(trial) not in taken]
+        nearest = min(free, key=lambda trial: distance(space, trial.config, wanted.config))
+        self._taken[study, number] = nearest
+        sampler = StartingAt(nearest.config, SeededByName("random", 0))  # nothing is left to draw
+        return self._drawn(study, trial_id, sampler, origin=wanted.origin)
+
+
+@dataclass
+class _Running:
+    """A trial on a slot."""
+
+    run_id: str
+    slot: int
+    config: TrialConfig
+    recorded: RecordedTrial
+    epoch: int = 0
+    """Until which it reported."""
+    next_epoch: int = 0
+
+    def until_next_report(self, plan: SweepPlan, now: float, seconds: Seconds) -> tuple[float, int]:
+        """When it reports next, as workers do: at a rung and at its end. Equal times go by slot."""
+        last = len(self.recorded.val_accuracy)
+        epoch = next(
+            (e for e in range(self.epoch + 1, last) if plan.pruner.asked_at(e)), max(last, 1)
+        )
+        self.next_epoch = epoch
+        passed = sum(seconds(self.recorded, e) for e in range(self.epoch + 1, min(epoch, last) + 1))
+        return now + passed, self.slot
+
+    @property
+    def next_rows(self) -> list[EpochRow]:
+        trial = self.recorded
+        return [
+            {
+                "epoch": epoch,
+                "val_accuracy": trial.val_accuracy[epoch - 1],
+                "val_loss": trial.val_loss[epoch - 1],
+                "train_loss": trial.train_loss[epoch - 1],
+            }
+            for epoch in range(self.epoch + 1, min(self.next_epoch, len(trial.val_accuracy)) + 1)
+        ]
+
+    def report(self, rows: Sequence[EpochRow]) -> Report:
+        self.epoch = self.next_epoch
+        ends = self.epoch >= len(self.recorded.val_accuracy)
+        end = None
+        if ends and self.recorded.failure is not None:
+            end = Failed(self.recorded.failure, "config")
+        elif ends:
+            end = Finished()
+        return Report(rows=rows, facts=_FACTS, end=end)
+
+
+_FACTS = TrialFacts(
+    wall_seconds=0.0,
+    setup_seconds=0.0,
+    train_seconds=0.0,
+    eval_seconds=0.0,
+    images_per_second=0.0,
+    num_tuned_parameters=0,
+    peak_memory_mib=0.0,
+    readout=None,
+    host="simulated",
+    device="simulated",
+    cpu_threads=1,
+    precision="fp32",
+    attention="fused",
+    frozen_work="simulated",
+    part_size=None,
+    recompute=False,
+)

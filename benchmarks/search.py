@@ -26,6 +26,7 @@ from typing import Any
 
 from orchestrator import Sweep
 from orchestrator.plan.plan import StudyPlan
+from orchestrator.plan.portfolio import learn
 from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.start_points import StartPoint
 from orchestrator.record.curves import Curves, curves_of, plan_on, read_curves
@@ -50,6 +51,33 @@ class Policy:
     starts: Starts = lambda curves, space, task: ()
 
 
+def learned(size: int) -> Starts:
+    """The portfolio that the other tasks teach."""
+
+    def starts(others: Curves, space: str, task: str) -> Sequence[StartPoint]:
+        return [
+            StartPoint(config=json.loads(config), origin="portfolio")
+            for config, _ in learn(regrets_of(others, space), size)
+        ]
+
+    return starts
+
+
+def regrets_of(curves: Curves, space: str) -> dict[str, dict[str, float]]:
+    """By task and configuration as JSON, the normalised regret; more than 2 counts as 2, since how
+    badly a configuration fails tells nothing of how well others do."""
+    found = {}
+    for study in studies_of(curves, least_trials=3):
+        if study.space == space:
+            found[study.task] = {
+                json.dumps(trial.config, sort_keys=True): min(
+                    2.0, 2.0 if trial.failure else study.regret(trial.val_accuracy[-1])
+                )
+                for trial in curves.of(study.name)
+            }
+    return found
+
+
 def policies() -> dict[str, Policy]:
     """By name; the first two are the controls."""
     found = [
@@ -66,6 +94,17 @@ def policies() -> dict[str, Policy]:
             )
             for rung in (1, 2, 4, 8)
             for factor in (2, 3, 4)
+        ),
+        *(
+            Policy(
+                name=f"portfolio of {size}, {sampler}, {pruner}",
+                sampler=sampler,
+                pruner=pruner,
+                starts=learned(size),
+            )
+            for size in (3, 5, 10)
+            for sampler in ("tpe", "random")
+            for pruner in ("none", "successive_halving")
         ),
         Policy(name="tpe, median", sampler="tpe", pruner="median"),
         Policy(name="tpe, hyperband", sampler="tpe", pruner="hyperband"),

@@ -1,6 +1,7 @@
 """A plan as it is said before anything starts: what will be done, in aligned lines."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from orchestrator.data.suites import Suite
 from orchestrator.data.task import Task
@@ -18,7 +19,7 @@ def plan_lines(plan: SweepPlan, suite: Suite, *, slots: str) -> list[str]:
     """What the sweep will do, readable on 80 columns; `slots` are the machines that do it."""
     facts = [
         ("studies", [_studies(plan)]),
-        ("search", [f"sampler {plan.sampler}, seed {plan.seed}"]),
+        ("search", [f"sampler {plan.sampler}, seed {plan.seed}", *_starts(plan)]),
         ("pruner", _pruning(plan)),
         ("training", _training(plan)),
         ("tasks", _tasks(suite)),
@@ -40,6 +41,15 @@ def _studies(plan: SweepPlan) -> str:
         f"{counted(len(plan.tasks), 'task')} x {counted(len(plan.spaces), 'search space')} "
         f"({', '.join(plan.spaces)}); {'; '.join(trials)}"
     )
+
+
+def _starts(plan: SweepPlan) -> list[str]:
+    """What studies try before the sampler proposes anything."""
+    told: dict[str, str] = {}
+    for study in plan.studies:
+        origins = Counter(point.origin for point in study.start_points)
+        told[study.space] = "; ".join(f"{n} of {origin}" for origin, n in origins.items())
+    return [f"first: {text}" for text in _by_space({s: t for s, t in told.items() if t}, told)]
 
 
 def _pruning(plan: SweepPlan) -> list[str]:
@@ -151,12 +161,12 @@ def _computing(plan: SweepPlan) -> str:
     )
 
 
-def _by_space(told: Mapping[str, str]) -> list[str]:
+def _by_space(told: Mapping[str, str], all_spaces: Collection[str] = ()) -> list[str]:
     """What is said of each search space, once where it is the same of all."""
     spaces: dict[str, list[str]] = {}
     for name, text in told.items():
         spaces.setdefault(text, []).append(name)
-    if len(spaces) == 1:
+    if len(spaces) == 1 and len(told) >= len(all_spaces):
         return list(spaces)
     return [f"{text} ({_first(names)})" for text, names in spaces.items()]
 

@@ -29,6 +29,7 @@ from orchestrator.plan.drawn_together import check_drawn_together
 from orchestrator.plan.gpu_share import GpuShareChooser
 from orchestrator.plan.places import under_planned_names
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
+from orchestrator.plan.portfolio import portfolio_of, shipped_portfolio
 from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
@@ -41,7 +42,11 @@ from orchestrator.plan.space import (
     load_space,
     parse_space,
 )
-from orchestrator.plan.start_points import start_points_of
+from orchestrator.plan.start_points import (
+    LEAST_TRIALS_A_START_POINT,
+    StartPoint,
+    start_points_of,
+)
 from orchestrator.support.counted import counted
 from orchestrator.support.phases import phase
 from orchestrator.training.backbone import BackbonePlan, image_transform
@@ -98,7 +103,7 @@ def plan_sweep(
             task=task.name,
             space=space.name,
             num_trials=(num_trials := _num_trials(request, space)),
-            start_points=start_points_of(space, num_trials),
+            start_points=_start_points(request, space, backbone, num_trials),
         )
         for task in tasks
         for space in spaces
@@ -187,6 +192,19 @@ def _epochs(request: SweepRequest) -> int | None:
 def _num_trials(request: SweepRequest, space: SearchSpace) -> int:
     wanted = request.trials or (8 if request.suite == "quickstart" else 30)
     return int(min(wanted, space.num_combinations()))
+
+
+def _start_points(
+    request: SweepRequest, space: SearchSpace, backbone: BackbonePlan, num_trials: int
+) -> tuple[StartPoint, ...]:
+    """The user's own, then those of the portfolio."""
+    own = start_points_of(space, num_trials)
+    if not request.portfolio:
+        return own
+    tried = [point.config for point in own]
+    known = portfolio_of(space, backbone.name, shipped_portfolio())
+    new = [point for point in known if point.config not in tried]
+    return (*own, *new[: max(0, num_trials // LEAST_TRIALS_A_START_POINT - len(own))])
 
 
 def _with_epochs(space: SearchSpace, epochs: int | None) -> SearchSpace:

@@ -182,6 +182,14 @@ class SweepRequest:
     sampler: Annotated[
         str, Option("What proposes configurations.", "Search", choices=("tpe", "random"))
     ] = "tpe"
+    portfolio: Annotated[
+        bool,
+        Option(
+            "Try first what did well elsewhere with such a backbone, where that is known; at most "
+            "a third of a study's trials.",
+            "Search",
+        ),
+    ] = True
     pruner: Annotated[str, Option("What stops weak trials early.", "Search", choices=choices())] = (
         DEFAULT
     )

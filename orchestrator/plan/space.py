@@ -144,6 +144,14 @@ class SearchSpace:
                         f"{' or '.join(map(shown, values))}, found {shown(known[earlier])}"
                     )
 
+    def refused(self, config: Mapping[str, Any]) -> str | None:
+        """Why no trial could draw these values; None where one could."""
+        try:
+            self.check_drawn(config, source=self.name)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def num_combinations(self) -> float:
         """How many configurations there are; infinite if a dimension is continuous."""
         return _count(self.dimensions, dict(self.fixed))

@@ -11,8 +11,12 @@ from optuna.trial import FrozenTrial
 from orchestrator.plan.space import SearchSpace
 from orchestrator.support.document import Name
 
-FROM_SPACE = "space"
+FROM_SPACE = "the search space"
 """The origin of those that stand under `start` in a search space."""
+
+LEAST_TRIALS_A_START_POINT = 3
+"""A study has so many trials for each configuration that is not the user's own: what did well
+elsewhere must leave it room for a search of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

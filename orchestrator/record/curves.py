@@ -114,7 +114,7 @@ def _without_start(document: Mapping[str, Any]) -> dict[str, Any]:
 def _recorded(plan: SweepPlan, trials: Iterable[TrialRecord]) -> list[RecordedTrial]:
     found = []
     for trial in trials:
-        if trial.state not in ("complete", "failed") or trial.finished is None:
+        if not (trial.state == "complete" or _diverged(trial)) or trial.finished is None:
             continue
         if any("val_accuracy" not in row for row in trial.curve):
             continue
@@ -153,6 +153,11 @@ def _recorded(plan: SweepPlan, trials: Iterable[TrialRecord]) -> list[RecordedTr
             )
         )
     return found
+
+
+def _diverged(trial: TrialRecord) -> bool:
+    """Whether its values are to blame: any other failure would not come again."""
+    return trial.state == "failed" and "loss is" in (trial.failure or "")
 
 
 def write_curves(path: Path, curves: Curves) -> None:

@@ -4,7 +4,6 @@ A database that is locked or away is waited for. One that stays so, is full, dam
 written ends what was asked of it with a StorageError: what was written before is safe.
 """
 
-import copy
 import functools
 import json
 import logging
@@ -242,11 +241,6 @@ class MemoryDatabase(InMemoryStorage):
     """Trials that nobody keeps: of a search that is only imitated."""
 
     shown = "memory"
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """A copy, as of other storages: Optuna notes in it what it draws, also what is held back
-        (`record/held_back.py`)."""
-        return copy.deepcopy(super().get_trial(trial_id))
 
 
 class PatientStorage(RDBStorage):

@@ -23,6 +23,10 @@ class HeldBack:
         self.attributes: dict[str, Any] = {}
         self.params: dict[str, Param] = {}
 
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        # Optuna notes in it what it draws; a storage in memory hands out the one that it keeps.
+        return copy.deepcopy(self._storage.get_trial(trial_id))
+
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self.attributes[key] = value
 

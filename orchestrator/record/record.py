@@ -7,7 +7,7 @@ else hears of it. Tracking, results table and exports are made from it and can b
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, TaskPlan
 from orchestrator.plan.pruners import current_entry
-from orchestrator.plan.samplers import SeededByName
-from orchestrator.plan.start_points import StartingAt
 from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import default_storage, id_of_trial, open_database
-from orchestrator.record.held_back import HeldBack, judged_with
-from orchestrator.record.stopped import Comparison, Stop, compare
+from orchestrator.record.decided import Decision, Proposal, decide, propose
+from orchestrator.record.order import DRAWN, ENDED, Order
+from orchestrator.record.stopped import Stop
 from orchestrator.record.stored_facts import refuse_other_facts
-from orchestrator.record.write_tables import Param, write_trial
+from orchestrator.record.write_tables import write_trial
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.document import read_as, shown
 from orchestrator.training.config import TrialConfig
@@ -95,6 +94,7 @@ class Record:
         }
         self._trial_ids: dict[tuple[str, int], int] = {}
         self._reported: dict[int, _Reported] = {}
+        self._order = Order(self._studies)
         for name, study in self._studies.items():
             self._refuse_another_plan(name, study)
 
@@ -104,15 +104,21 @@ class Record:
         trial = self._studies[study].ask()
         commit_point("after ask")
         trial_id = self._trial_id(study, trial.number)
-        self._reported[trial_id] = _Reported(set(), _Decision())
+        self._reported[trial_id] = _Reported(set(), Decision())
         return self._draw(study, trial_id, trial.number)
 
     def interrupted(self) -> list[TrialConfig]:
         """Trials that were running when their driver ended, to be run again under their number."""
-        return [
-            self._draw(name, self._trial_id(name, trial.number), trial.number)
+        running = [
+            (name, trial)
             for name, study in self._studies.items()
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+        for _, trial in running:
+            self._reported_of(trial._trial_id)  # shows the rungs of a decision that was cut off
+        return [
+            self._draw(name, trial._trial_id, trial.number, is_drawn="seed" in trial.user_attrs)
+            for name, trial in running
         ]
 
     def report(
@@ -140,7 +146,7 @@ class Record:
                 continue
             self._write_values(trial_id, unwritten)
             unwritten = {}
-            told.decision = self._decide(study, trial_id, epoch)
+            told.decision = self._decide(study, trial_id, epoch, told.decision)
             if told.decision.stops:
                 return epoch
         self._write_values(trial_id, unwritten)
@@ -272,62 +278,37 @@ class Record:
             self._trial_ids[key] = id_of_trial(self._storage, self._studies[study], number)
         return self._trial_ids[key]
 
-    def _draw(self, study: str, trial_id: int, number: int) -> TrialConfig:
-        """Values already in the storage stay; a trial cut off while it was drawn gets the rest."""
+    def _draw(
+        self, study: str, trial_id: int, number: int, *, is_drawn: bool = False
+    ) -> TrialConfig:
         proposal = self._proposed(study, trial_id, number)
-        told: dict[str, Any] = {"seed": self.plan.trial_seed(study, number)}
-        if proposal.origin is not None:
-            told["origin"] = proposal.origin
-        write_trial(self._database, trial_id, params=proposal.params, user_attrs=told)
+        if not is_drawn:
+            self._write_proposal(study, trial_id, number, proposal)
         return self.plan.trial_config(study, number, proposal.config)
 
-    def _proposed(self, study: str, trial_id: int, number: int) -> "_Proposal":
+    def _proposed(self, study: str, trial_id: int, number: int) -> Proposal:
         """What the trial is to be, by its start point or the sampler; nothing is written."""
-        planned = self.plan.study(study)
-        # A sampler seeded anew for each trial decides by the storage alone: after a crash the
-        # decisions are those of an undisturbed run.
-        sampler = SeededByName(self.plan.sampler, self.plan.trial_seed(study, number))
-        if number < len(planned.start_points):
-            point = planned.start_points[number]
-            return self._drawn(
-                study, trial_id, StartingAt(point.config, sampler), origin=point.origin
-            )
-        return self._drawn(study, trial_id, sampler)
+        return propose(self.plan, study, self._studies[study], trial_id, number)
 
-    def _drawn(
-        self,
-        study: str,
-        trial_id: int,
-        sampler: optuna.samplers.BaseSampler,
-        origin: str | None = None,
-    ) -> "_Proposal":
-        held_back = HeldBack(self._storage)
-        seen = held_back.study(self._studies[study])
-        seen.sampler = sampler
-        space = self.plan.parsed_spaces[self.plan.study(study).space]
-        config = space.draw(optuna.Trial(seen, trial_id))
-        return _Proposal(config=config, params=held_back.params, origin=origin)
+    def _write_proposal(self, study: str, trial_id: int, number: int, drawn: Proposal) -> None:
+        origin = {} if drawn.origin is None else {"origin": drawn.origin}
+        seed = self.plan.trial_seed(study, number)
+        with self._order.numbered(study) as event:
+            told = {DRAWN: event, **origin, "seed": seed}
+            write_trial(self._database, trial_id, params=drawn.params, user_attrs=told)
 
-    def _decide(self, study: str, trial_id: int, epoch: int) -> "_Decision":
+    def _decide(self, study: str, trial_id: int, epoch: int, before: Decision) -> Decision:
         """Ask the pruner; what it says is written before the other trials can see the rung."""
-        rungs = HeldBack(self._storage)
-        judged = rungs.study(self._studies[study])
-        # The median pruner answers with a numpy bool, which JSON does not take.
-        trial = self._storage.get_trial(trial_id)
-        stops = bool(judged.pruner.prune(judged, trial))
-        against = (
-            compare(self.plan.pruner, trial, judged_with(judged, trial), epoch, rungs.attributes)
-            if stops
-            else None
-        )
-        decision = _Decision(epoch=epoch, stops=stops, rungs=rungs.attributes, against=against)
-        self._storage.set_trial_user_attr(trial_id, "decision", asdict(decision))
+        decision = decide(self.plan, self._studies[study], trial_id, epoch)
+        with self._order.numbered(study) as event:
+            decision = replace(decision, events=(*before.events, (epoch, event)))
+            self._storage.set_trial_user_attr(trial_id, "decision", asdict(decision))
         commit_point("half decision")
         self._show_rungs(trial_id, decision, {})
         commit_point("after decision")
         return decision
 
-    def _show_rungs(self, trial_id: int, decision: "_Decision", shown: Mapping[str, Any]) -> None:
+    def _show_rungs(self, trial_id: int, decision: Decision, shown: Mapping[str, Any]) -> None:
         new = {name: value for name, value in decision.rungs.items() if name not in shown}
         if new:
             write_trial(self._database, trial_id, system_attrs=new)
@@ -337,7 +318,7 @@ class Record:
         if trial_id not in self._reported:
             stored = self._storage.get_trial(trial_id)
             told = stored.user_attrs.get("decision", {})
-            decision = read_as(_Decision, told, source=f"the decision on trial #{stored.number}")
+            decision = read_as(Decision, told, source=f"the decision on trial #{stored.number}")
             self._show_rungs(trial_id, decision, stored.system_attrs)
             self._reported[trial_id] = _Reported(set(stored.intermediate_values), decision)
         return self._reported[trial_id]
@@ -361,11 +342,13 @@ class Record:
         trial_id = self._trial_id(study, number)
         commit_point("before tell")
         told = {"facts": dict(facts), "curve": as_columns(curve)}
-        write_trial(self._database, trial_id, user_attrs=told)
         if state is TrialState.PRUNED:
             value = curve[-1]["val_accuracy"]
-        commit_point("half tell")
-        self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+        values = None if value is None else [value]
+        with self._order.numbered(study) as event:
+            write_trial(self._database, trial_id, user_attrs={**told, ENDED: event})
+            commit_point("half tell")
+            self._storage.set_trial_state_values(trial_id, state, values)
         self._reported.pop(trial_id, None)
         commit_point("after tell")
 
@@ -397,28 +380,6 @@ class Record:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Proposal:
-    """The values of a trial, before they are written."""
-
-    config: Mapping[str, Any]
-    params: Mapping[str, Param]
-    """Those that were not in the storage yet."""
-    origin: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Decision:
-    """What the pruner last said of a trial."""
-
-    epoch: int = 0
-    stops: bool = False
-    rungs: Mapping[str, Any] = field(default_factory=dict)
-    """What it wants to leave in the storage for its next decisions."""
-    against: Comparison | None = None
-    """What it compared with, where it stops the trial."""
-
-
 def _name_values(study: optuna.Study, name: str) -> None:
     """For whoever looks at the storage with Optuna's own tools."""
     with warnings.catch_warnings():
@@ -432,7 +393,7 @@ def _stop_of(trial: FrozenTrial, study: str) -> Stop | None:
     told, source = trial.user_attrs.get("decision"), f"study {study}: trial #{trial.number}"
     if told is None:
         return None
-    decision = read_as(_Decision, told, source=f"{source}: decision")
+    decision = read_as(Decision, told, source=f"{source}: decision")
     return Stop(epoch=decision.epoch, against=decision.against) if decision.stops else None
 
 
@@ -441,7 +402,7 @@ class _Reported:
     """What stands in the storage about a running trial."""
 
     epochs: set[int]
-    decision: _Decision
+    decision: Decision
 
 
 def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -> Record:

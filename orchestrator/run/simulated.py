@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.plan.nearness import distance
 from orchestrator.plan.plan import SweepPlan
@@ -18,6 +17,7 @@ from orchestrator.plan.samplers import SeededByName
 from orchestrator.plan.start_points import StartingAt
 from orchestrator.record.curves import Curves, RecordedTrial
 from orchestrator.record.database import IN_MEMORY
+from orchestrator.record.decided import Proposal, drawn_by
 from orchestrator.record.record import Record, TrialRecord
 from orchestrator.run.queue import Failed, Finished, Report
 from orchestrator.run.search_queue import SearchQueue
@@ -106,7 +106,7 @@ class SimulatedRecord(Record):
         """What a trial of the plan is answered from."""
         return self._taken[config.study, config.number]
 
-    def _proposed(self, study: str, trial_id: int, number: int) -> Any:
+    def _proposed(self, study: str, trial_id: int, number: int) -> Proposal:
         wanted = super()._proposed(study, trial_id, number)
         space = self.plan.parsed_spaces[self.plan.study(study).space]
         taken = {id(trial) for (of, _), trial in self._taken.items() if of == study}
@@ -114,7 +114,8 @@ class SimulatedRecord(Record):
         nearest = min(free, key=lambda trial: distance(space, trial.config, wanted.config))
         self._taken[study, number] = nearest
         sampler = StartingAt(nearest.config, SeededByName("random", 0))  # nothing is left to draw
-        return self._drawn(study, trial_id, sampler, origin=wanted.origin)
+        seen = self.optuna_study(study)
+        return drawn_by(sampler, self.plan, study, seen, trial_id, origin=wanted.origin)
 
 
 @dataclass

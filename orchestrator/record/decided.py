@@ -1,0 +1,94 @@
+"""What a trial is to be and whether it goes on, decided by what stands in its study alone.
+
+The record writes what is said here, and `replay.py` asks for it again. Neither sampler nor pruner
+may know anything that is not in the storage: what a driver knew is gone when it is killed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.samplers import SeededByName
+from orchestrator.plan.start_points import StartingAt
+from orchestrator.record.held_back import HeldBack, judged_with
+from orchestrator.record.stopped import Comparison, compare
+from orchestrator.record.write_tables import Param
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """The values of a trial, before they are written."""
+
+    config: Mapping[str, Any]
+    params: Mapping[str, Param]
+    """Those that were not in the storage yet."""
+    origin: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What the pruner last said of a trial."""
+
+    epoch: int = 0
+    stops: bool = False
+    rungs: Mapping[str, Any] = field(default_factory=dict)
+    """What it wants to leave in the storage for its next decisions."""
+    against: Comparison | None = None
+    """What it compared with, where it stops the trial."""
+    events: Sequence[tuple[int, int]] = ()
+    """The epochs after which it was asked about the trial so far, each with the number of this
+    event (`order.py`)."""
+
+
+def propose(
+    plan: SweepPlan, name: str, study: optuna.Study, trial_id: int, number: int
+) -> Proposal:
+    """What a trial of the study `name` is to be, by its start point or the sampler.
+
+    Values already in the storage stay; a trial cut off while it was drawn gets the rest.
+    """
+    planned = plan.study(name)
+    # A sampler seeded anew for each trial decides by the storage alone: after a crash the
+    # decisions are those of an undisturbed run.
+    sampler: optuna.samplers.BaseSampler = SeededByName(plan.sampler, plan.trial_seed(name, number))
+    origin = None
+    if number < len(planned.start_points):
+        point = planned.start_points[number]
+        sampler, origin = StartingAt(point.config, sampler), point.origin
+    return drawn_by(sampler, plan, name, study, trial_id, origin=origin)
+
+
+def drawn_by(
+    sampler: optuna.samplers.BaseSampler,
+    plan: SweepPlan,
+    name: str,
+    study: optuna.Study,
+    trial_id: int,
+    *,
+    origin: str | None,
+) -> Proposal:
+    """What a trial of the study `name` is to be where this sampler proposes it."""
+    held_back = HeldBack(study._storage)
+    seen = held_back.study(study)
+    seen.sampler = sampler
+    space = plan.parsed_spaces[plan.study(name).space]
+    config = space.draw(optuna.Trial(seen, trial_id))
+    return Proposal(config=config, params=held_back.params, origin=origin)
+
+
+def decide(plan: SweepPlan, study: optuna.Study, trial_id: int, epoch: int) -> Decision:
+    """What the pruner says of a trial after an epoch, the last that it has reported."""
+    rungs = HeldBack(study._storage)
+    judged = rungs.study(study)
+    trial = judged._storage.get_trial(trial_id)
+    # The median pruner answers with a numpy bool, which JSON does not take.
+    stops = bool(judged.pruner.prune(judged, trial))
+    against = (
+        compare(plan.pruner, trial, judged_with(judged, trial), epoch, rungs.attributes)
+        if stops
+        else None
+    )
+    return Decision(epoch=epoch, stops=stops, rungs=rungs.attributes, against=against)

@@ -1,0 +1,83 @@
+"""The order of what happened in a study: each drawing, decision and end of a trial has a number.
+
+Sampler and pruner decide by what stands in the storage at that moment; with several slots that
+depends on which trial was drawn, judged or ended before which. The number of an event is written in
+one transaction with it, and numbers go on after those that are there, so that they have no gap.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from orchestrator.support.document import shown
+
+DRAWN = "drawn_as_event"
+ENDED = "ended_as_event"
+"""Attributes of a trial. Of one that has not ended the second says nothing: its driver was killed
+before it could tell the end."""
+
+
+class Order:
+    """Numbers the events of studies, one writer for each."""
+
+    def __init__(self, studies: Mapping[str, optuna.Study]) -> None:
+        self._studies = studies
+        self._next: dict[str, int] = {}
+
+    @contextmanager
+    def numbered(self, study: str) -> Iterator[int]:
+        """The number of an event that is written meanwhile; what could not be written has none."""
+        if study not in self._next:
+            trials = self._studies[study].get_trials(deepcopy=False)
+            last = max((number for trial in trials for number in numbers_of(trial)), default=-1)
+            self._next[study] = last + 1
+        yield self._next[study]
+        self._next[study] += 1
+
+
+def numbers_of(trial: FrozenTrial) -> list[int]:
+    """Those of its events."""
+    judged = [number for _, number in decisions_of(trial)]
+    return [number for number in (drawn_at(trial), *judged, ended_at(trial)) if number is not None]
+
+
+def drawn_at(trial: FrozenTrial) -> int | None:
+    """The number of its drawing; None: it was not drawn yet, or by an older version."""
+    return _number(trial, DRAWN)
+
+
+def ended_at(trial: FrozenTrial) -> int | None:
+    """The number of its end; None: it has not ended, or an older version ended it."""
+    return _number(trial, ENDED) if trial.state.is_finished() else None
+
+
+def decisions_of(trial: FrozenTrial) -> list[tuple[int, int]]:
+    """Epoch and number of each decision on it, as far as they are numbered."""
+    told = trial.user_attrs.get("decision", {})
+    events = told.get("events", []) if isinstance(told, Mapping) else told
+    if not isinstance(events, list | tuple) or not all(map(_is_pair, events)):
+        raise ValueError(
+            f"trial #{trial.number}: decision: events: expected epochs with numbers, "
+            f"found {shown(events)}"
+        )
+    return [(epoch, number) for epoch, number in events]
+
+
+def _number(trial: FrozenTrial, attribute: str) -> int | None:
+    value = trial.user_attrs.get(attribute)
+    if value is not None and not _is_count(value):
+        raise ValueError(
+            f"trial #{trial.number}: {attribute}: expected a number, found {shown(value)}"
+        )
+    return value
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_count, value))

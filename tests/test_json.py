@@ -65,6 +65,7 @@ COMMANDS = {
     "predict BUNDLE IMAGES": ["predict", "whole/best/digits.yaml", "labelled", "--top", "2"],
     "evaluate BUNDLE IMAGES": ["evaluate", "whole/best/digits.yaml", "labelled"],
     "doctor SWEEP": ["doctor", "whole"],
+    "replay SWEEP": ["replay", "whole"],
     "data check SUITE": ["data", "check", "quickstart", "--tasks", "digits"],
     "data list [SUITE]": ["data", "list", "quickstart"],
     "methods [METHOD]": ["methods", "vpt"],

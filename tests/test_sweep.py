@@ -125,6 +125,11 @@ def test_status_speaks_json(swept, tmp):
     assert sum(row["complete"] + row["pruned"] for row in rows) == 16
 
 
+def test_what_its_slots_decided_side_by_side_is_derived_again(swept, tmp):
+    folder, _ = swept
+    assert "16 suggestions and" in run("replay", folder, tmp=tmp)
+
+
 @pytest.fixture(scope="module")
 def again(swept, suite, tmp) -> tuple[Path, str]:
     """A second sweep of the same, with one slot, and what the command printed."""

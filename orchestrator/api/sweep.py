@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from orchestrator.data.suites import Suite
     from orchestrator.plan.request import FinalRequest
     from orchestrator.record.final_outcome import StudyOutcome
+    from orchestrator.record.replay import Replayed
     from orchestrator.report.final import FinalResult
     from orchestrator.report.summary import StudySummary
     from orchestrator.report.sweep_state import SweepState
@@ -446,6 +447,21 @@ class Sweep:
                 return without_weights(plan, record, self.folder)
             target = Path(to) if to else self.folder / BEST_FOLDER
             return export_best(plan, record, self.suite, trials_folder=trials, folder=target)
+
+    def replay(self) -> "list[Replayed]":
+        """Each study decided again, from what its storage held at each moment; writes nothing.
+
+        Where `differences` is empty for all, every suggestion and every decision of the pruner
+        follows from those before it. ValueError if an older version kept no order of any study.
+        """
+        from orchestrator.record.changes import warn_of_other_software
+        from orchestrator.record.replay import replayed
+
+        with self.reading() as record:
+            found = replayed(record)
+            if any(study.differences for study in found):
+                warn_of_other_software(self.frozen_plan, record)
+        return found
 
     def doctor(self) -> "Examination":
         """Whether storage, table, bundles and MLflow agree and nothing is lost; writes nothing."""

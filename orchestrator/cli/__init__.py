@@ -35,6 +35,7 @@ COMMANDS = [
         ("evaluate", "evaluate:evaluate", "Measure an exported bundle on labelled images."),
         ("report", "report:report", "Tables, and one HTML page with every figure."),
         ("compare", "report:compare", "Two sweeps side by side."),
+        ("replay", "replay:replay", "Derive every decision of a search again."),
         ("explain", "explain:explain", "Draw what the prompts of an exported bundle do."),
         ("methods", "catalogue:methods", "The methods: papers, hyper-parameters, sizes."),
         ("spaces", "catalogue:spaces", "Search spaces that come with the package."),

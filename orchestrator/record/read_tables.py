@@ -7,7 +7,8 @@ Optuna makes one of every parameter, attribute and epoch of every trial: to read
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
@@ -31,8 +32,8 @@ def read_trials(
 ) -> list[FrozenTrial]:
     """The trials of a study by age, equal to those that Optuna reads.
 
-    Only those with an id above `newer_than`, and those with an id in `and_these`. KeyError where
-    there is no such study.
+    Only those with an id above `newer_than`, and those with an id in `and_these`; all as they were
+    at one moment. KeyError where there is no such study.
     """
     asked = [models.TrialModel.study_id == study_id]
     if states is not None:
@@ -43,7 +44,7 @@ def read_trials(
                 models.TrialModel.trial_id > newer_than, models.TrialModel.trial_id.in_(and_these)
             )
         )
-    with orm.Session(engine) as session:
+    with _snapshot(engine) as session:
 
         def rows_of(model: Any, *columns: Any, order: Any = None) -> dict[int, list[Any]]:
             question = sqlalchemy.select(model.trial_id, *columns)
@@ -122,6 +123,18 @@ def read_trials(
                         f"{type(error).__name__}: {error}"
                     ) from error
         return found
+
+
+@contextmanager
+def _snapshot(engine: sqlalchemy.Engine) -> Iterator[orm.Session]:
+    """All that is asked in it is answered as of one moment, while others write."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")  # Python's driver waits with it for the first write
+        else:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with orm.Session(connection) as session:
+            yield session
 
 
 NOT_OURS = (

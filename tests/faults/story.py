@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 
 from orchestrator.plan.plan import load_plan
 from orchestrator.record.record import open_record
+from orchestrator.record.replay import replayed
 from orchestrator.run.doctor import Examination, examine
 from orchestrator.tracking.content import STUDY_TAG, TRIAL_TAG
 from orchestrator.tracking.mlflow.store import MLFLOW_FILE
@@ -42,9 +43,11 @@ def examine_folder(folder: Path, uri: str | None = None) -> Examination:
 
 
 def assert_whole(folder: Path, uri: str | None = None) -> Counter[str]:
-    """Every invariant holds and nothing is left to do; how many were checked."""
+    """Every invariant holds, nothing is left to do, all is derived again; how many were checked."""
     examination = examine_folder(folder, uri)
     assert not examination.findings, "\n".join(f.text for f in examination.findings)
+    for study in replayed(open_record(load_plan(folder), folder)):
+        assert (study.differences, study.not_replayed) == ((), None)
     _assert_every_epoch_is_in_mlflow_once(folder, uri)
     return examination.checked
 

@@ -6,17 +6,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 from optuna.storages import RDBStorage
 from plans import LONGEST_WAIT_SECONDS, make_plan, make_record, wait_for
 from postgres import PASSWORD, PostgreSQL
+from sqlalchemy import event, exc
 
 from orchestrator.record import database
-from orchestrator.record.database import StorageError, open_storage
+from orchestrator.record.database import (
+    PatientStorage,
+    StorageError,
+    open_database,
+    open_storage,
+)
+from orchestrator.record.read_tables import read_trials
 from orchestrator.record.record import Record
 
 PLAN = make_plan(num_trials=9)
@@ -181,3 +189,34 @@ def test_sweeps_may_begin_together_on_a_new_database(
 @pytest.fixture(autouse=True)
 def _hear_warnings(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_trials_are_read_as_of_one_moment_while_a_driver_writes(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+):
+    """It waits, or is not seen."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres").url()
+    plan = make_plan(name=f"moment-{kind}")
+    record = Record(plan, url)
+    seed = plan.trial_seed(STUDY, record.ask(STUDY).number)
+    writer = sqlalchemy.create_engine(url, connect_args={"timeout": 0} if kind == "sqlite" else {})
+    written = []
+
+    def write(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "trial_user_attributes" not in statement:
+            return  # the trials themselves are to be read before
+        with suppress(exc.OperationalError):
+            with writer.begin() as other:
+                other.execute(sqlalchemy.text("UPDATE trial_user_attributes SET value_json = '77'"))
+            written.append(statement)
+
+    reader = open_database(url)
+    assert isinstance(reader, PatientStorage)
+    study_id = reader.get_study_id_from_name(record.optuna_study(STUDY).study_name)
+    event.listen(reader.engine, "before_cursor_execute", write)
+    (trial,) = read_trials(reader.engine, study_id)
+    assert trial.user_attrs["seed"] == seed
+    assert len(written) == (kind == "postgresql")

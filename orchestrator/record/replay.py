@@ -1,0 +1,259 @@
+"""A search decided again: what sampler and pruner said follows from what stood in the storage then.
+
+A study is built up in memory, event by event in its order (`order.py`). Before each the same
+functions are asked that the record asked (`decided.py`), and what they say is compared with what is
+stored; then what is stored goes in, so that one difference does not bring about others.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import optuna
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.plan.plan import SweepPlan
+from orchestrator.record.decided import Decision, decide, propose
+from orchestrator.record.order import decisions_of, drawn_at, ended_at
+from orchestrator.record.record import STATES, Record
+from orchestrator.record.stored_facts import refuse_other_facts
+from orchestrator.support.document import read_as
+from orchestrator.support.phases import each
+
+ROUNDING = 1e-9
+"""Numbers so near are one: another processor may round the last digits otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A value that is stored and does not follow from what stood in the storage then."""
+
+    study: str
+    trial: int
+    event: int
+    """Its number in the order of the study."""
+    what: str
+    """A hyper-parameter, or what was decided."""
+    stored: Any
+    """None: it is not stored."""
+    derived: Any
+    """None: it was not derived."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What was decided again in one study."""
+
+    study: str
+    trials: int
+    suggestions: int = 0
+    """Configurations that were drawn again."""
+    decisions: int = 0
+    """Times that the pruner was asked again."""
+    differences: Sequence[Difference] = ()
+    """The first of each event at which there is any."""
+    not_replayed: str | None = None
+    """Why nothing was decided again."""
+
+
+def replayed(record: Record) -> list[Replayed]:
+    """Every study, decided again. ValueError if none can be, or is as the record does not write."""
+    plan = record.plan
+    found = [
+        _replay_study(plan, study.name, record.optuna_study(study.name))
+        for study in each("deciding again, studies", plan.studies, len(plan.studies))
+    ]
+    if all(study.not_replayed for study in found):
+        raise ValueError(f"sweep {plan.name} cannot be replayed: {found[0].not_replayed}")
+    return found
+
+
+def _replay_study(plan: SweepPlan, name: str, study: optuna.Study) -> Replayed:
+    trials = study.get_trials(deepcopy=False)
+    space = plan.parsed_spaces[plan.study(name).space]
+    for trial in trials:
+        refuse_other_facts(trial, space, source=f"study {name}")
+    events = _in_order(name, [event for trial in trials for event in _events_of(plan, name, trial)])
+    if events is None:
+        return Replayed(
+            study=name,
+            trials=len(trials),
+            not_replayed="its trials ran side by side under an older version, which did not keep "
+            "their order",
+        )
+    again = _Again(plan, name, study)
+    found = [again.happens(event) for event in events]
+    return Replayed(
+        study=name,
+        trials=len(trials),
+        suggestions=sum(event.kind == "drawn" for event in events),
+        decisions=sum(event.kind == "judged" for event in events),
+        differences=tuple(difference for difference in found if difference is not None),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Event:
+    kind: Literal["drawn", "judged", "ended"]
+    trial: FrozenTrial
+    number: int | None
+    """None: an older version did not number it."""
+    epoch: int = 0
+    """Of a decision."""
+    decision: Decision = field(default_factory=Decision)
+    """The last on the trial."""
+
+
+def _events_of(plan: SweepPlan, name: str, trial: FrozenTrial) -> Iterator[_Event]:
+    """In the order in which they happened to the trial."""
+    drawn = drawn_at(trial)
+    if drawn is None and not (trial.params or "seed" in trial.user_attrs):
+        return  # its driver was killed before it was drawn
+    source = f"study {name}: trial #{trial.number}: decision"
+    decision = read_as(Decision, trial.user_attrs.get("decision", {}), source=source)
+    numbers = dict(decisions_of(trial))
+    first = min(numbers, default=decision.epoch + 1)
+    unnumbered = [
+        epoch
+        for epoch in sorted(trial.intermediate_values)
+        if drawn is None and epoch < first and plan.pruner.asked_at(epoch)
+    ]
+    yield _Event(kind="drawn", trial=trial, number=drawn)
+    for epoch in (*unnumbered, *numbers):
+        number = numbers.get(epoch)
+        yield _Event(kind="judged", trial=trial, number=number, epoch=epoch, decision=decision)
+    if trial.state.is_finished():
+        yield _Event(kind="ended", trial=trial, number=ended_at(trial), decision=decision)
+
+
+def _in_order(name: str, events: Sequence[_Event]) -> Sequence[_Event] | None:
+    """All events of a study, given trial by trial, as they happened; None: that was not kept."""
+    numbered = sorted(
+        (event for event in events if event.number is not None), key=lambda event: event.number or 0
+    )
+    if len(numbered) == len(events):
+        for number, event in enumerate(numbered):
+            if event.number != number:
+                raise ValueError(
+                    f"study {name}: expected event {number}, found {event.number}: "
+                    f"trial #{event.trial.number} {event.kind}"
+                )
+        return numbered
+    # Without numbers it is known where each trial had ended before the next began.
+    trials = [event.trial for event in events if event.kind == "drawn"]
+    if any(_side_by_side(*two) for two in pairwise(trials)):
+        return None
+    return [replace(event, number=number) for number, event in enumerate(events)]
+
+
+def _side_by_side(earlier: FrozenTrial, later: FrozenTrial) -> bool:
+    ended, began = earlier.datetime_complete, later.datetime_start
+    return ended is None or began is None or began < ended
+
+
+class _Again:
+    """A study in memory, to which happens what happened."""
+
+    def __init__(self, plan: SweepPlan, name: str, stored: optuna.Study) -> None:
+        self._plan, self._name = plan, name
+        self._storage = InMemoryStorage()
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=stored.study_name,  # hyperband tells its brackets by it
+            directions=stored.directions,
+            pruner=plan.pruner.make(),
+        )
+        self._ids: dict[int, int] = {}
+        self._reported: dict[int, int] = {}
+
+    def happens(self, event: _Event) -> Difference | None:
+        """What is stored of an event and does not follow from those before it."""
+        happen = {"drawn": self._is_drawn, "judged": self._is_judged, "ended": self._ends}
+        found = happen[event.kind](event)
+        if found is None:
+            return None
+        what, stored, derived = found
+        assert event.number is not None
+        return Difference(
+            study=self._name,
+            trial=event.trial.number,
+            event=event.number,
+            what=what,
+            stored=stored,
+            derived=derived,
+        )
+
+    def _is_drawn(self, event: _Event) -> "_Differs | None":
+        trial, new = event.trial, self._study.ask()
+        if new.number != trial.number:
+            raise ValueError(
+                f"study {self._name}: event {event.number} draws trial #{trial.number}, "
+                f"and #{new.number} was not drawn yet"
+            )
+        trial_id = self._ids[trial.number] = new._trial_id
+        proposal = propose(self._plan, self._name, self._study, trial_id, trial.number)
+        for name, distribution in trial.distributions.items():
+            value = distribution.to_internal_repr(trial.params[name])
+            self._storage.set_trial_param(trial_id, name, value, distribution)
+        derived = {
+            name: distribution.to_external_repr(value)
+            for name, (value, distribution) in proposal.params.items()
+        }
+        return _first_difference(trial.params, derived)
+
+    def _is_judged(self, event: _Event) -> "_Differs | None":
+        trial, trial_id = event.trial, self._ids[event.trial.number]
+        self._report(trial, event.epoch)
+        derived = asdict(decide(self._plan, self._study, trial_id, event.epoch))
+        rungs = {**trial.system_attrs, **event.decision.rungs}
+        shown = {name: rungs[name] for name in derived["rungs"] if name in rungs}
+        for name, value in shown.items():
+            self._storage.set_trial_system_attr(trial_id, name, value)
+        # Of earlier decisions nothing is stored but that the trial went on, and its rungs.
+        stored = {"stops": False, "rungs": shown}
+        if event.epoch == event.decision.epoch:
+            told = trial.user_attrs["decision"]
+            stored = {key: told[key] for key in ("stops", "rungs", "against") if key in told}
+        derived = {key: derived[key] for key in stored}
+        return _first_difference(stored, derived, f"decision after epoch {event.epoch}")
+
+    def _ends(self, event: _Event) -> "_Differs | None":
+        trial = event.trial
+        self._report(trial, max(trial.intermediate_values, default=0))
+        trial_id = self._ids[trial.number]
+        self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
+        if trial.state is TrialState.FAIL:
+            return None
+        by_decision = TrialState.PRUNED if event.decision.stops else TrialState.COMPLETE
+        return _first_difference(STATES[trial.state], STATES[by_decision], "state")
+
+    def _report(self, trial: FrozenTrial, epoch: int) -> None:
+        before = self._reported.get(trial.number, 0)
+        for reported, value in trial.intermediate_values.items():
+            if before < reported <= epoch:
+                self._storage.set_trial_intermediate_value(self._ids[trial.number], reported, value)
+        self._reported[trial.number] = epoch
+
+
+_Differs = tuple[str, Any, Any]
+"""What, as it is stored, and as it was derived."""
+
+
+def _first_difference(stored: Any, derived: Any, what: str = "") -> _Differs | None:
+    if not (isinstance(stored, Mapping) and isinstance(derived, Mapping)):
+        return None if _same(stored, derived) else (what, stored, derived)
+    for key in dict.fromkeys([*derived, *stored]):
+        below = f"{what}: {key}" if what else str(key)
+        if found := _first_difference(stored.get(key), derived.get(key), below):
+            return found
+    return None
+
+
+def _same(stored: Any, derived: Any) -> bool:
+    if isinstance(stored, float) and isinstance(derived, float):
+        both_nan = math.isnan(stored) and math.isnan(derived)
+        return both_nan or math.isclose(stored, derived, rel_tol=ROUNDING)
+    return stored == derived

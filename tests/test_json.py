@@ -56,6 +56,10 @@ def sweeps(tmp_path_factory) -> Path:
 
 
 COMMANDS = {
+    "plan SUITE": [
+        *("plan", "quickstart", "--tasks", "digits", "--method", "linear", "--trials", "2"),
+        *("--engine", "local", "--price-per-hour", "2.5"),
+    ],
     "status SWEEP": ["status", "whole"],
     "report SWEEP": ["report", "whole"],
     "compare FIRST SECOND": ["compare", "whole", "half"],
@@ -73,7 +77,7 @@ COMMANDS = {
     "spaces list": ["spaces", "list"],
 }
 UNSEEN = re.compile(
-    r"unreadable|published|earlier|changes|problems|wins|failed_seeds|notes|done|remarks|missing"
+    r"unreadable|published|earlier|changes|problems|wins|failed_seeds|notes|done|remarks|missing|why_not|gpu_hours"
 )
 """Fields that are empty, or null, in these sweeps."""
 

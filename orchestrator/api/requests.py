@@ -32,6 +32,27 @@ class PlanRequest(SweepRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PriceRequest:
+    """What machines cost."""
+
+    price_per_hour: Annotated[
+        float | None,
+        Option(
+            "Price of an hour of one GPU, or without GPUs of one slot: the forecast of what a "
+            "sweep will cost says it in money, too.",
+            "Machine",
+            default="hours alone",
+            at_least=0,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastRequest(PriceRequest, RunRequest):
+    """What a sweep will cost, and where."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StartRequest:
     """What `orchestrator sweep` does with the plan."""
 
@@ -49,7 +70,20 @@ class StartRequest:
     ] = False
     dry_run: Annotated[
         bool,
-        Option("Check everything, show the plan, start nothing.", "Output", flag="--dry-run"),
+        Option(
+            "Check everything, show the plan and what it will cost, start nothing.",
+            "Output",
+            flag="--dry-run",
+        ),
+    ] = False
+    yes: Annotated[
+        bool,
+        Option(
+            "Start without a question, whatever it will cost. At a terminal one is asked above a "
+            "day of slots, or a price of 10.",
+            "Output",
+            flag="--yes",
+        ),
     ] = False
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.keywords import takes
-from orchestrator.api.requests import FinalizeRequest, PlanRequest, ResumeRequest
+from orchestrator.api.requests import (
+    FinalizeRequest,
+    ForecastRequest,
+    PlanRequest,
+    ResumeRequest,
+)
 from orchestrator.api.sweep_file import to_be_planned
 from orchestrator.api.view import lines_or_bar, phases_shown, say
 from orchestrator.plan.places import Places, at_places, find_places, keep_places
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from orchestrator.report.sweep_state import SweepState
     from orchestrator.run.doctor import Examination
     from orchestrator.run.engine import Engine
+    from orchestrator.run.forecast import Forecast
     from orchestrator.run.progress import Progress
     from orchestrator.run.search_queue import Observer
     from orchestrator.run.sweep import Outcome
@@ -255,6 +261,43 @@ class Sweep:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_plan(self._frozen, self.folder)
             self._is_new = False
+
+    @takes(ForecastRequest)
+    def forecast(self, request: ForecastRequest) -> "Forecast":
+        """What the whole search will cost: epochs after pruning, hours with an interval, memory.
+
+        Some steps of each search space are timed on this machine, half a minute for all. `print`
+        shows it in a line; docs/python.md lists what it has.
+        """
+        with phases_shown():
+            engine = request.chosen_engine(self.frozen_plan.gpu_share)
+            return self.forecasted(engine, request, request.price_per_hour)
+
+    def forecasted(
+        self, engine: "Engine", where: RunRequest, price_per_hour: float | None
+    ) -> "Forecast":
+        """Does what `forecast` does, on an engine that was chosen."""
+        from orchestrator.run.foreseen import foresee
+
+        return foresee(
+            *(self.frozen_plan, self.suite, engine),
+            cache=self.cache,
+            cluster=where.ray_address,
+            price_per_hour=price_per_hour,
+        )
+
+    def forecasted_at_a_glance(
+        self, engine: "Engine", where: RunRequest, price_per_hour: float | None
+    ) -> "Forecast | None":
+        """The same in a second where the sweep is short; None where it is hardly worth that."""
+        from orchestrator.run.foreseen import foresee_at_a_glance
+
+        return foresee_at_a_glance(
+            *(self.frozen_plan, self.suite, engine),
+            cache=self.cache,
+            cluster=where.ray_address,
+            price_per_hour=price_per_hour,
+        )
 
     @takes(ResumeRequest)
     def run(self, request: ResumeRequest) -> "Outcome":

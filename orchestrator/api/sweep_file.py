@@ -18,7 +18,7 @@ from typing import Any
 
 from methods.hub_names import hub_name
 from orchestrator.api.keywords import converted
-from orchestrator.api.requests import PlanRequest, StartRequest
+from orchestrator.api.requests import PlanRequest, PriceRequest, StartRequest
 from orchestrator.plan.names import space_names, suite_names
 from orchestrator.plan.pruners.options import pruner_options
 from orchestrator.run.request import RunRequest
@@ -30,7 +30,7 @@ from orchestrator.support.yaml_io import read_yaml_with_lines
 logger = logging.getLogger(__name__)
 
 ENDINGS = (".yaml", ".yml")
-BESIDE_THE_COMMAND = ("detach", "dry_run")
+BESIDE_THE_COMMAND = ("detach", "dry_run", "yes")
 """What is decided each time; in a file it would be done again by the command that it starts."""
 PLAN_FILE = "sweep.yaml"
 
@@ -164,7 +164,7 @@ def _word(field: Field) -> str:
 
 def _known() -> dict[str, Field]:
     """By the word that is typed and by the keyword in Python, with underscores for dashes."""
-    requests = (PlanRequest, RunRequest, StartRequest)
+    requests = (PlanRequest, RunRequest, PriceRequest, StartRequest)
     fields = [field for request in requests for field in fields_of(request)]
     fields = [field for field in fields if field.option.in_commands]
     fields += [option.field for option in pruner_options()]

@@ -22,6 +22,7 @@ COMMANDS = [
     Later(name, f"orchestrator.cli.{where}", line)
     for name, where, line in (
         ("sweep", "sweeps:sweep", "Search every method on every task of a suite."),
+        ("plan", "forecast:plan", "What a sweep will cost: epochs, hours, memory, money."),
         ("resume", "sweeps:resume", "Go on with a sweep that was stopped or killed."),
         ("status", "status:status", "How far each study is, and the best so far."),
         (

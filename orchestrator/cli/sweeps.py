@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orchestrator.api.requests import PlanRequest, ResumeRequest, StartRequest
+from orchestrator.api.requests import PlanRequest, PriceRequest, ResumeRequest, StartRequest
+from orchestrator.cli.forecast import is_wanted, show_forecast
 from orchestrator.cli.next_steps import activating, after_a_search
 from orchestrator.cli.options import (
     INTERRUPTED,
@@ -37,7 +38,9 @@ console = Terminal()
 
 @with_pruner_options
 @with_requests
-def sweep(request: PlanRequest, where: RunRequest, start: StartRequest) -> None:
+def sweep(
+    request: PlanRequest, where: RunRequest, price: PriceRequest, start: StartRequest
+) -> None:
     """Search the best configuration of every method on every task of a suite.
 
         orchestrator sweep quickstart
@@ -66,14 +69,21 @@ def sweep(request: PlanRequest, where: RunRequest, start: StartRequest) -> None:
         dry_run=start.dry_run,
         say=console.say,
     )
+    assert planned.engine is not None
     if start.dry_run:
+        show_forecast(planned.forecasted(planned.engine, where, price.price_per_hour))
         words = [word for word in sys.argv[1:] if word != "--dry-run"]
         console.say(f"nothing was started; start it with: {shlex.join(['orchestrator', *words])}")
         return
+    found = planned.forecasted_at_a_glance(planned.engine, where, price.price_per_hour)
+    if found is not None:
+        console.say(f"forecast: {found}")
+        if not start.yes and not is_wanted(found):
+            console.say("nothing was started")
+            return
     planned.check()
     planned.save()
     console.say(f"sweep folder {near(planned.folder)}")
-    assert planned.engine is not None
     exit_code = _run(planned, replace(where, max_hours=hours_until(deadline)), planned.engine)
     if start.finalize and exit_code != INTERRUPTED:
         from orchestrator.cli.finalize import test_winners

@@ -43,6 +43,10 @@ class Team:
         """What the first process returns for one turn."""
         return self._answers(1, (name, None))[0]
 
+    def results(self, name: str, count: int) -> list[Any]:
+        """What the first `count` processes return, each for one turn at the same time."""
+        return self._answers(count, (name, None))
+
     def turns_per_second(self, name: str, count: int, seconds: float) -> float:
         """Of the first `count` processes together, which begin and stop at the same moments."""
         begins = time.time() + _TO_BEGIN_SECONDS

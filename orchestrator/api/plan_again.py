@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.hub_names import hub_name
+from orchestrator.plan.costs import MINIMIZE
 from orchestrator.plan.places import at_places, find_places
 from orchestrator.plan.plan import SweepPlan, read_plan
 from orchestrator.plan.pruners.options import pruner_options
@@ -44,6 +45,7 @@ def keywords_of_plan(
         "backbone": backbone.name,
         "resize": backbone.resize,
         "sampler": plan.sampler,
+        "also": plan.also and [f"{MINIMIZE}={plan.also.minimize}"],
         "pruner": plan.pruner.name,
         "pruner_options": {
             name: value for name, value in vars(plan.pruner).items() if name in pruner_fields

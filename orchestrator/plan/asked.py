@@ -14,6 +14,7 @@ from orchestrator.data.forms import NAMING_IMAGES
 from orchestrator.data.split import SplitRule, split_rule
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.plan.backbone_arguments import check_arguments, parse_arguments
+from orchestrator.plan.costs import second_objective
 from orchestrator.plan.final_protocol import refuse_unsuited
 from orchestrator.plan.metrics import metrics_by_task, metrics_of_suite, refuse_unknown_metrics
 from orchestrator.plan.pruners.options import plan_pruner
@@ -50,6 +51,7 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
     if request.sampler not in SAMPLERS:
         raise ValueError(unknown("value of --sampler", request.sampler, SAMPLERS))
     plan_pruner(request.pruner, request.pruner_options)
+    second_objective(request.also)
     spaces = [
         entry if isinstance(entry, SearchSpace) else load_space(str(entry), parse=outline_space)
         for entry in methods_of(request)

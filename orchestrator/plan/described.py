@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from orchestrator.data.suites import Suite
 from orchestrator.data.task import Task
+from orchestrator.plan.costs import Also
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.pruners.decisions import decisions
 from orchestrator.plan.space import SearchSpace, Value, build, extremes
@@ -20,6 +21,7 @@ def plan_lines(plan: SweepPlan, suite: Suite, *, slots: str) -> list[str]:
     facts = [
         ("studies", [_studies(plan)]),
         ("search", [f"sampler {plan.sampler}, seed {plan.seed}", *_starts(plan)]),
+        *([("also", [_also(plan.also)])] if plan.also else []),
         ("pruner", _pruning(plan)),
         ("training", _training(plan)),
         ("tasks", _tasks(suite)),
@@ -50,6 +52,10 @@ def _starts(plan: SweepPlan) -> list[str]:
         origins = Counter(point.origin for point in study.start_points)
         told[study.space] = "; ".join(f"{n} of {origin}" for origin, n in origins.items())
     return [f"first: {text}" for text in _by_space({s: t for s, t in told.items() if t}, told)]
+
+
+def _also(also: Also) -> str:
+    return f"minimize {also.cost.words} ({also.minimize}); the pruner looks at the score alone"
 
 
 def _pruning(plan: SweepPlan) -> list[str]:

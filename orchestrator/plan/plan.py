@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.data.split import SplitRule
+from orchestrator.plan.costs import Also
 from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry
 from orchestrator.plan.pruners.options import choices as pruner_choices
 from orchestrator.plan.samplers import SAMPLERS
@@ -149,6 +150,8 @@ class SweepPlan:
     """Fractions of train, val and test that the user chose for them."""
     sampler: Annotated[str, OneOf(tuple(SAMPLERS))]
     """tpe or random."""
+    also: Also | None = None
+    """What is minimized beside the score; None: nothing."""
     pruner: Annotated[Pruner, OneOfKinds({name: PRUNERS[name] for name in pruner_choices()})]
     engine: Engine = field(default_factory=Engine)
     """How its trials are computed."""
@@ -257,6 +260,8 @@ def plan_document(plan: SweepPlan) -> dict[str, Any]:
         del document["own_methods"]  # as in plans of before
     if plan.gpu_share is None:
         del document["gpu_share"]
+    if plan.also is None:
+        del document["also"]
     for study in document["studies"]:
         if not study["start_points"]:
             del study["start_points"]

@@ -24,6 +24,7 @@ from orchestrator.data.task import Task
 from orchestrator.data.transform import ImageTransform
 from orchestrator.plan.asked import Asked, look_at, methods_of
 from orchestrator.plan.backbone_arguments import parse_arguments
+from orchestrator.plan.costs import second_objective
 from orchestrator.plan.described import FEW
 from orchestrator.plan.drawn_together import check_drawn_together
 from orchestrator.plan.gpu_share import GpuShareChooser
@@ -133,6 +134,7 @@ def plan_sweep(
         split_seed=rule.seed,
         split=rule.fractions,
         sampler=request.sampler,
+        also=second_objective(request.also),
         pruner=_plan_pruner(request, spaces),
         engine=engine,
         gpu_share=gpu_share,

@@ -190,6 +190,18 @@ class SweepRequest:
             "Search",
         ),
     ] = True
+    also: Annotated[
+        Sequence[str] | None,
+        Option(
+            "A second objective: minimize=trained_parameters, or minimize=train_seconds_per_image. "
+            "The sampler then looks for what is best in both, and the report shows the Pareto "
+            "front; pruning and the best trial stay with the score.",
+            "Search",
+            default="the score alone",
+            metavar="minimize=NAME",
+            pairs=True,
+        ),
+    ] = None
     pruner: Annotated[str, Option("What stops weak trials early.", "Search", choices=choices())] = (
         DEFAULT
     )

@@ -15,7 +15,7 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         # `group` lets conditional names be sampled jointly; it is marked experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, group=True)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
 
 
 def random(seed: int) -> optuna.samplers.BaseSampler:

@@ -14,6 +14,7 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.samplers import SeededByName
 from orchestrator.plan.start_points import StartingAt
 from orchestrator.record.held_back import HeldBack, judged_with
+from orchestrator.record.seen_cost import SeeingCost
 from orchestrator.record.stopped import Comparison, compare
 from orchestrator.record.write_tables import Param
 
@@ -54,6 +55,8 @@ def propose(
     # A sampler seeded anew for each trial decides by the storage alone: after a crash the
     # decisions are those of an undisturbed run.
     sampler: optuna.samplers.BaseSampler = SeededByName(plan.sampler, plan.trial_seed(name, number))
+    if plan.also is not None:
+        sampler = SeeingCost(sampler, plan.also.cost)
     origin = None
     if number < len(planned.start_points):
         point = planned.start_points[number]

@@ -248,7 +248,7 @@ class Record:
             return
         if not isinstance(stored, Mapping):
             raise ValueError(f"study {name}: its plan in the storage is {shown(stored)}")
-        stored = {"metric": DEFAULT_METRIC, **stored}
+        stored = {"metric": DEFAULT_METRIC, "also": None, **stored}
         known = {key: value for key, value in planned.items() if key in stored}
         if changes := list(differences(self._with_new_fields(stored), known)):
             raise ValueError(
@@ -453,6 +453,7 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
         "start_points": [asdict(point) for point in study.start_points],
         "seed": plan.seed,
         "sampler": plan.sampler,
+        "also": plan.also and asdict(plan.also),
         "pruner": asdict(plan.pruner),
         "backbone": backbone,
         "engine": asdict(plan.engine),

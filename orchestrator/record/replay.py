@@ -224,6 +224,8 @@ class _Again:
         trial = event.trial
         self._report(trial, max(trial.intermediate_values, default=0))
         trial_id = self._ids[trial.number]
+        # Of what a worker told, its cost may decide what is drawn next.
+        self._storage.set_trial_user_attr(trial_id, "facts", trial.user_attrs.get("facts", {}))
         self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
         if trial.state is TrialState.FAIL:
             return None

@@ -43,7 +43,8 @@ def train(record: Record, count: int, *, stop_after: int | None = None) -> None:
     for _ in range(count):
         trial = record.ask(STUDY)
         rows = curve_to(score_of(trial.config), EPOCHS)
-        cost = {"num_tuned_parameters": 1000 * trial.config["num_tokens"]}
+        tokens: Any = trial.config["num_tokens"]
+        cost = {"num_tuned_parameters": 1000 * tokens}
         if stop_after and trial.number % 3 == 2:
             rows = rows[:stop_after]
             record.report(STUDY, trial.number, rows, finished=False)

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.api.best_bundles import find_bundles
+from orchestrator.report.all_tables import all_tables
 from orchestrator.report.collect import SweepReport
 from orchestrator.report.findings import headlines
 from orchestrator.report.formats import as_csv, document, latex, markdown, study_rows
 from orchestrator.report.page import page
-from orchestrator.report.table import Table, result_tables
+from orchestrator.report.table import Table
 from orchestrator.support.phases import phase
 from orchestrator.support.whole_file import whole_file
 
@@ -30,7 +31,7 @@ class Report:
 
     @property
     def tables(self) -> list[Table]:
-        return result_tables(self.found)
+        return all_tables(self.found)
 
     @property
     def markdown(self) -> str:

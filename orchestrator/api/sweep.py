@@ -452,6 +452,20 @@ class Sweep:
         with self.reading() as record:
             return best_of(trial for study in studies if (trial := record.best(study)))
 
+    def pareto(self) -> "pandas.DataFrame":
+        """A row for each trial on the Pareto front of its study, the cheapest first.
+
+        Of a sweep with a second objective (`also`). `as_good_for_less` is the number of the
+        cheapest trial of that front within one standard error; `param.<name>` are its values.
+        """
+        import pandas
+
+        from orchestrator.report.pareto_frame import pareto_rows
+
+        with self.reading() as record:
+            frame = pandas.DataFrame(pareto_rows(self.frozen_plan, record))
+        return frame if frame.empty else frame.astype({"as_good_for_less": "Int64"})
+
     def final_results(self) -> "list[FinalResult]":
         """What the last stage found, from final.json or else from the storage; none before it."""
         from orchestrator.report.final import final_results

@@ -1,10 +1,11 @@
 """The best configuration and prompts of every task, as files that can be loaded again."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.bundle.bundle import Bundle, save_bundle
+from orchestrator.bundle.fronts import write_fronts
 from orchestrator.data.suites import Suite
 from orchestrator.plan.folders import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER
 from orchestrator.plan.plan import SweepPlan
@@ -39,6 +40,8 @@ class Exported:
     """The winner of each task over all its studies, by task."""
     missing: list[str]
     """Studies and tasks without a bundle, with the reason."""
+    fronts: list[Path] = field(default_factory=list)
+    """The files of the Pareto fronts, in a sweep with a second objective."""
 
 
 def export_best(
@@ -46,7 +49,8 @@ def export_best(
 ) -> Exported:
     """Write `<task>.yaml` and `<task>.safetensors` for each task, and for each of its studies.
 
-    Those of a task's winner stand in `folder`, those of each method in `by_method/<space>/`.
+    Those of a task's winner stand in `folder`, those of each method in `by_method/<space>/`. With
+    a second objective the Pareto front of each study is `fronts/<study>.yaml`.
     """
     files: dict[str, list[Path]] = {}
     best: dict[str, TrialRecord] = {}
@@ -76,8 +80,9 @@ def export_best(
         tensors = _tensors(trials_folder, winner)
         save_bundle(describe(plan, suite, winner, tensors), folder, tensors)
         best[task.name] = winner
+    fronts = write_fronts(plan, record, folder)
     commit_point("after export")
-    return Exported(files=files, best=best, missing=missing)
+    return Exported(files=files, best=best, missing=missing, fronts=fronts)
 
 
 def without_weights(plan: SweepPlan, record: Record, folder: Path) -> Exported:

@@ -59,6 +59,7 @@ def export(
     with phase("loading libraries"):
         from orchestrator.api.sweep import Sweep
     from orchestrator.bundle.export import BEST_FOLDER, exported_table
+    from orchestrator.plan.folders import FRONTS
     from orchestrator.training.objective import DEFAULT_METRIC
 
     found = Sweep.open(source, storage=storage, data=data, weights=weights)
@@ -84,6 +85,10 @@ def export(
             console.say(f"missing: {line}")
         if found.has_folder:
             console.say(f"written to {near(target)}")
+        if exported.fronts:
+            console.say(
+                f"Pareto fronts, as configurations without weights: {near(target / FRONTS)}"
+            )
     if push and exported.best:
         _push([target / f"{task}.yaml" for task in exported.best], push)
     if len(exported.best) < len(plan.tasks):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from orchestrator.support.did_you_mean import nearest, unknown
 from orchestrator.support.document import OneOf
+from orchestrator.support.shown_values import number_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class Cost:
     """For a sentence, and with the unit for a column or an axis."""
     of: Callable[[Mapping[str, Any]], float | None]
     """From the facts of a trial; None where they do not say it."""
+    is_measured: bool = False
+    """It would be another one the next time."""
     unit: str = ""
     per_unit: float = 1.0
     """How many of the unit that is shown are in one of the value's."""
@@ -34,9 +37,8 @@ class Cost:
         return value * self.per_unit
 
     def text(self, value: float) -> str:
-        """`1,290`, or `0.213` of a value that is no whole number."""
-        shown = self.shown(value)
-        return f"{shown:,.0f}" if shown.is_integer() else f"{shown:.3g}"
+        """`1,290`, in the unit that is shown."""
+        return number_text(self.shown(value))
 
 
 def _trained_parameters(facts: Mapping[str, Any]) -> float | None:
@@ -61,6 +63,7 @@ COSTS: Mapping[str, Cost] = {
             name="train_seconds_per_image",
             words="training time per image",
             of=_train_seconds_per_image,
+            is_measured=True,
             unit="ms",
             per_unit=1000.0,
         ),

@@ -3,3 +3,4 @@
 TRIALS_FOLDER = "trials"
 BEST_FOLDER = "best"
 BY_METHOD = "by_method"
+FRONTS = "fronts"

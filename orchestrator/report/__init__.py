@@ -1,7 +1,7 @@
 """What a sweep found: tables beside published numbers, figures, one page, and two sweeps compared.
 
 report = collect(plan, record)      everything is computed from the record, nothing else
-result_tables(report)               for terminal, Markdown and LaTeX
+all_tables(report)                  for terminal, Markdown and LaTeX
 page(report)                        one HTML file
 compare(report, other)              two sweeps, study by study
 """

@@ -11,8 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from methods.catalogue import declaration
+from orchestrator.plan.costs import Cost
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
 from orchestrator.plan.space import SearchSpace
+from orchestrator.record.front import Front, front_of
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
 from orchestrator.report.final import FinalResult, is_current
 from orchestrator.report.importance import Importance, importance
@@ -58,6 +60,13 @@ class StudyReport:
     final: FinalResult | None
     published: PublishedResult | None
     importance: Importance
+    cost: Cost | None = None
+    """What the sweep minimizes beside the score, if it does."""
+
+    @cached_property
+    def front(self) -> Front | None:
+        """Its trials between score and cost."""
+        return self.cost and front_of(self.trials, self.task, self.cost)
 
     @property
     def name(self) -> str:
@@ -319,6 +328,7 @@ def collect_study(
         published=_published(plan, study, space),
         importance=importance(record.optuna_study(study.name), space),
         backbone_parameters=plan.backbone.num_parameters,
+        cost=plan.also and plan.also.cost,
     )
 
 

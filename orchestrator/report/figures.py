@@ -12,6 +12,7 @@ from orchestrator.record.record import TrialRecord
 from orchestrator.report.collect import StudyReport, learning_curve
 from orchestrator.report.convergence import what_would_help
 from orchestrator.report.figure import Figure
+from orchestrator.report.front_figure import front_figure
 from orchestrator.report.loss_figure import losses
 from orchestrator.report.svg import (
     BOTTOM,
@@ -41,6 +42,7 @@ def study_figures(study: StudyReport) -> list[Figure]:
         reason = "No trial has finished an epoch yet."
         return [Figure(title="Learning curves", svg=None, caption=reason)]
     return [
+        *([front_figure(study.front, study)] if study.front else []),
         learning_curves(study),
         losses(study),
         best_so_far(study),

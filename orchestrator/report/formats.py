@@ -18,6 +18,7 @@ from orchestrator.report.averages import (
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.convergence import convergence
 from orchestrator.report.findings import headlines, remarks
+from orchestrator.report.front_table import front_rows
 from orchestrator.report.metric_names import metrics_of
 from orchestrator.report.prompts_vs_baselines import prompts_verdict
 from orchestrator.report.table import Cell, Row, Table
@@ -70,6 +71,7 @@ def document(report: SweepReport) -> dict[str, Any]:
                 **_study_row(study),
                 "chosen_config": dict(study.chosen.config) if study.chosen else None,
                 "test_accuracies": dict(study.final.test_accuracies) if study.final else None,
+                "front": front_rows(study),
                 "importance": dict(study.importance.shares),
                 "convergence": convergence(study).sentence,
                 "remarks": remarks(study),

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import TrialRecord
+from orchestrator.report.all_tables import all_tables
 from orchestrator.report.bundle_files import Bundles
 from orchestrator.report.collect import StudyReport, SweepReport
 from orchestrator.report.compute_figure import best_over_compute
@@ -30,7 +31,6 @@ from orchestrator.report.prompts_vs_baselines import prompts_verdict
 from orchestrator.report.scores_figure import scores_by_task
 from orchestrator.report.study_section import study_section
 from orchestrator.report.svg import sample_of
-from orchestrator.report.table import result_tables
 from orchestrator.report.time_figures import time_figures
 from orchestrator.report.wording import duration_text
 from orchestrator.support.counted import counted
@@ -73,7 +73,7 @@ def page(report: SweepReport, bundles: Bundles | None = None) -> str:
         no_bundles=bundles.why_not,
         main_figures=[scores_by_task(report), best_over_compute(report)],
         headlines=headlines(report),
-        tables=result_tables(report),
+        tables=all_tables(report),
         tasks=[
             {
                 "name": task.name,

@@ -15,6 +15,7 @@ from orchestrator.report.figure import Figure
 from orchestrator.report.figures import study_figures
 from orchestrator.report.final import caveats
 from orchestrator.report.findings import remarks
+from orchestrator.report.front_table import front_sentences
 from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import duration_text, percent
@@ -72,6 +73,7 @@ def study_section(
             f"Best in the search: trial #{best.number}, {study.val_text} {unit} on validation"
             f"{_majority(study.task.val_majority_share)}, with {found}.",
             convergence(study).sentence,
+            *front_sentences(study),
             *_final_sentence(study),
             *remarks(study),
         ]

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from orchestrator.bundle.bundle import BUNDLE_SUFFIXES, read_bundle
 from orchestrator.bundle.export import BEST_FOLDER, BY_METHOD, TRIALS_FOLDER, export_best
+from orchestrator.bundle.fronts import front_texts
 from orchestrator.data.suites import Suite
+from orchestrator.plan.folders import FRONTS
 from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.database import STORAGE_FILE, sqlite_uri
 from orchestrator.record.final_outcome import outcomes
@@ -254,6 +256,10 @@ def _bundles(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bo
         winner = best_of([trial for trial in of_task if trial is not None])
         if winner is not None:
             yield from _bundle(folder / BEST_FOLDER / f"{task.name}.yaml", winner, folder)
+    for name, text in front_texts(plan, record).items():
+        path = folder / BEST_FOLDER / FRONTS / f"{name}.yaml"
+        same = path.is_file() and path.read_bytes() == text.encode()
+        yield same, f"{path}: is not the Pareto front of {name}", "repair"
 
 
 def _bundle(path: Path, winner: TrialRecord, folder: Path) -> Iterator[tuple[bool, str, str]]:

@@ -16,6 +16,7 @@ from orchestrator.plan.costs import COSTS, Also, second_objective
 from orchestrator.plan.plan import SweepPlan, plan_document, read_plan
 from orchestrator.plan.samplers import SeededByName
 from orchestrator.record.record import Record
+from orchestrator.record.replay import replayed
 from orchestrator.record.seen_cost import SeeingCost, with_cost
 
 TRAINED = Also(minimize="trained_parameters")
@@ -123,6 +124,10 @@ def test_what_is_proposed_depends_on_storage_and_seed_alone(tmp_path):
         train(anew, 1, stop_after=2)
         anew = make_record(plan, folders[1])
     assert configs(anew) == configs(whole)
+    (again,) = replayed(whole)
+    assert again.suggestions == 14
+    # That a pruner stopped them is made up here.
+    assert {difference.what for difference in again.differences} <= {"state"}
 
 
 @pytest.mark.slow

@@ -77,7 +77,8 @@ COMMANDS = {
     "spaces list": ["spaces", "list"],
 }
 UNSEEN = re.compile(
-    r"unreadable|published|earlier|changes|problems|wins|failed_seeds|notes|done|remarks|missing|why_not|gpu_hours"
+    r"unreadable|published|earlier|changes|differences|problems|wins|failed_seeds|notes|done|"
+    r"remarks|missing|why_not|gpu_hours"
 )
 """Fields that are empty, or null, in these sweeps."""
 

@@ -27,7 +27,9 @@ from orchestrator.support.shown_values import number_text
 LAYOUTS = 40
 """Times that the sweep is laid out."""
 REPLAYS = 6
-"""Of the pruner, for studies of one space, each on curves of one task."""
+"""Of the pruner at least, for studies of one space, each on curves of one task."""
+REPLAYED_TRIALS = 240
+"""Of small studies there are more replays: each says little."""
 MANY_TRIALS = 20_000
 """A sweep of more is spread evenly over its slots instead."""
 
@@ -261,7 +263,7 @@ def _replayed(
             eval_every=eval_every,
             seed=seed + number,
         )
-        for number in range(REPLAYS)
+        for number in range(max(REPLAYS, math.ceil(REPLAYED_TRIALS / num_trials)))
     ]
 
 

@@ -32,7 +32,7 @@ from orchestrator.record.curves import Curves, RecordedTrial, curves_of, read_cu
 
 FILE = Path(__file__).resolve().parent.parent / "search_spaces" / "curves.parquet"
 TASKS = (
-    *("eurosat", "sign_language_digits", "svhn_grey_digits"),
+    *("eurosat", "sign_language_digits", "caltech101"),
     *("resisc45_12cls", "dtd_10cls", "omniglot_alphabet_8cls"),
 )
 BACKBONE = "deit_tiny_patch16_224"
@@ -46,7 +46,6 @@ SHORTEST = 50
 FIXED: Mapping[str, Mapping[str, Any]] = {
     "linear": {},
     "vpt_deep": {"blocks": BLOCKS, "num_tokens": 10},
-    "vpt_deep_adamw": {"blocks": BLOCKS},
     "spt_deep": {"blocks": BLOCKS},
     "bpt": {"blocks": BLOCKS},
     "cvpt": {"blocks": BLOCKS, "batch_size": 64},
@@ -132,7 +131,8 @@ def _remaining(
 
 
 def collect(sweep: Sweep, file: Path) -> None:
-    """Add what the sweep has to the file; where both have a trial that of the file stays."""
+    """Add what the sweep has to the file; where both have a trial that of the file stays, if its
+    task and space are still recorded."""
     # A space that has fewer configurations than others draws more at the end: not the same on all.
     new = curves_of(
         sweep.frozen_plan, [trial for trial in sweep.trials() if trial.origin is not None]
@@ -142,7 +142,7 @@ def collect(sweep: Sweep, file: Path) -> None:
         (trial.task, trial.space, _key(trial.config)): trial
         for trial in [*new.trials, *have.trials]
     }
-    trials = [merged[key] for key in sorted(merged)]
+    trials = [merged[key] for key in sorted(merged) if key[0] in TASKS and key[1] in FIXED]
     about = {
         "made_by": "benchmarks/record_curves.py",
         "images": "tasks in the layout of VTAB-1k, train800.txt and val200.txt of each",
@@ -151,7 +151,7 @@ def collect(sweep: Sweep, file: Path) -> None:
         "image_size": IMAGE_SIZE,
         "epochs": EPOCHS,
     }
-    spaces = {**new.spaces, **have.spaces}
+    spaces = {k: v for k, v in {**new.spaces, **have.spaces}.items() if k in FIXED}
     write_curves(file, Curves(spaces=spaces, trials=trials, about=about))
     print(f"{len(trials)} trials in {file}, {len(trials) - len(have.trials)} of them new")
 

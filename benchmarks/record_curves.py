@@ -120,14 +120,15 @@ def configs_of(space: SearchSpace) -> list[dict[str, Any]]:
 def _remaining(
     space: SearchSpace, have: Sequence[RecordedTrial], tasks: Sequence[str]
 ) -> SearchSpace:
-    """The space with the configurations that some task lacks."""
+    """The space with the configurations that some task lacks; first those that most tasks lack."""
     recorded = {(trial.task, trial.space, _key(trial.config)) for trial in have}
-    start = [
-        dict(config)
-        for config in space.start
-        if any((task, space.name, _key(config)) not in recorded for task in tasks)
-    ]
-    return parse_space({**space.document, "start": start}, name=space.name, source=space.name)
+
+    def num_lacking(config: Mapping[str, Any]) -> int:
+        return sum((task, space.name, _key(config)) not in recorded for task in tasks)
+
+    start = sorted((dict(one) for one in space.start if num_lacking(one)), key=num_lacking)
+    document = {**space.document, "start": start[::-1]}
+    return parse_space(document, name=space.name, source=space.name)
 
 
 def collect(sweep: Sweep, file: Path) -> None:

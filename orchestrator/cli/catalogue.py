@@ -14,6 +14,7 @@ from orchestrator.cli.options import Json
 from orchestrator.cli.terminal import Terminal
 from orchestrator.plan.names import method_names, space_names
 from orchestrator.support.counted import counted
+from orchestrator.support.shown_values import config_text
 
 console = Terminal()
 
@@ -193,13 +194,15 @@ def show_space(
         line = space.document["search"][dimension.name]
         values = ", ".join(f"{k} {v}" for k, v in line.items() if k not in ("when", "choices"))
         if "choices" in line:
-            values = ", ".join(map(str, line["choices"]))
+            values = ", ".join(filter(None, [*map(str, line["choices"]), values]))
         when = ", ".join(f"{k} = {' or '.join(map(str, v))}" for k, v in dimension.when.items())
         table.add_row(dimension.name, values, when or "always")
     number = _count(space.num_combinations())
     many = counted(number, "configuration") if isinstance(number, int) else "a continuous space"
     console.print(f"{space.name}: method {space.method}, {many}")
     console.print(table)
+    for config in space.start:
+        console.say(f"starts with {config_text(config)}")
 
 
 def _count(number: float) -> int | str:

@@ -297,6 +297,9 @@ def fit_to_backbone(space: SearchSpace, vit: nn.Module, say: Callable[[str], Non
         for value, error in refused.items():
             say(f"space {space.name}: left out {dimension.name} = {value}: {error}")
         search[dimension.name] = {**line, "choices": [v for v in values if v not in refused]}
+        if dimension.prior is not None and dimension.prior.value in refused:
+            del search[dimension.name]["prior"]
+            say(f"space {space.name}: and with it the prior of {dimension.name}")
     start = [dict(one) for one in space.start if _can_be_drawn(one, search)]
     if (left_out := len(space.start) - len(start)) > 0:
         say(f"space {space.name}: left out {counted(left_out, 'configuration')} to start with")

@@ -22,6 +22,7 @@ from optuna.distributions import (
 
 from methods import METHODS, block_range
 from methods.catalogue import declaration
+from orchestrator.plan.prior import Prior
 from orchestrator.support.did_you_mean import unknown
 from orchestrator.support.document import shown
 from orchestrator.support.yaml_io import parse_yaml, read_yaml
@@ -44,6 +45,8 @@ class Dimension:
     distribution: BaseDistribution
     when: Mapping[str, tuple[Value, ...]]
     """Searched only if every name here has one of its values."""
+    prior: Prior | None = None
+    """Where it is believed to do best, if the page says so."""
 
     def applies(self, drawn: Mapping[str, Value]) -> bool:
         return all(drawn.get(name) in values for name, values in self.when.items())
@@ -108,11 +111,30 @@ class SearchSpace:
                 for name, line in (self.document.get("search") or {}).items()
                 if name not in overrides
             },
-            **_starting_at(
-                [{n: v for n, v in one.items() if n not in overrides} for one in self.start]
-            ),
+            **_starting_at(self._start_with(overrides)),
         }
         return parse_space(document, name=self.name, source=self.name)
+
+    def _start_with(self, overrides: Mapping[str, Value]) -> list[dict[str, Value]]:
+        """What is left to say of where to start, where some names are held fixed."""
+        left: list[dict[str, Value]] = []
+        for one in self.start:
+            known = {**self.fixed, **one, **_pair_as_text(overrides)}
+            config = {
+                dimension.name: one[dimension.name]
+                for dimension in self.dimensions
+                if dimension.name in one
+                and dimension.name not in overrides
+                and all(known.get(n, v[0]) in v for n, v in dimension.when.items())
+            }
+            if config and config not in left:
+                left.append(config)
+        return left
+
+    @property
+    def priors(self) -> dict[str, Prior]:
+        """Of the names that have one."""
+        return {d.name: d.prior for d in self.dimensions if d.prior is not None}
 
     def searched(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a configuration that were drawn, not fixed, in the order of the page."""
@@ -123,6 +145,7 @@ class SearchSpace:
         """ValueError names a value of `config` that no trial could draw together with the others,
         where those are named."""
         by_name = {dimension.name: dimension for dimension in self.dimensions}
+        known_types = hyperparameters(self.method)
         for name, value in config.items():
             if name in self.fixed:
                 raise ValueError(
@@ -131,10 +154,10 @@ class SearchSpace:
             if name not in by_name:
                 raise ValueError(f"{source}: {unknown('searched name', name, by_name)}")
             dimension = by_name[name]
+            check_type(name, value, known_types[name], source)
             if not holds(dimension.distribution, value):
                 raise ValueError(
-                    f"{source}: {name}: {shown(value)} is not among the values that are searched: "
-                    f"{_words_of(dimension.distribution)}"
+                    f"{source}: {name}: {_not_searched(dimension.distribution, value)}"
                 )
             known = {**self.fixed, **config}
             for earlier, values in dimension.when.items():
@@ -282,7 +305,7 @@ def _start(entries: Any, source: str) -> tuple[dict[str, Value], ...]:
     """What stands under `start`: a list of names with values."""
     if entries is None:
         return ()
-    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+    if not isinstance(entries, list) or not all(isinstance(one, dict) and one for one in entries):
         raise ValueError(
             f"{source}: start: expected a list of configurations, each of names with values, "
             f"found {shown(entries)}"
@@ -314,14 +337,16 @@ def _pairs_as_text(
             fixed[name] = block_range.as_text(fixed[name])
         line = search.get(name)
         if isinstance(line, dict) and isinstance(choices := line.get("choices"), list):
-            search[name] = {**line, "choices": [block_range.as_text(one) for one in choices]}
+            prior = {"prior": block_range.as_text(line["prior"])} if "prior" in line else {}
+            texts = [block_range.as_text(one) for one in choices]
+            search[name] = {**line, "choices": texts, **prior}
     except ValueError as error:
         raise ValueError(f"{source}: {name}: {error}") from error
     return fixed, search
 
 
 def _parse_dimension(name: str, line: Any, *, above: list[str], source: str) -> Dimension:
-    words = ("choices", "low", "high", "log", "step", "when")
+    words = ("choices", "low", "high", "log", "step", "when", "prior")
     if not isinstance(line, dict):
         raise ValueError(
             f"{source}: {name}: expected {{choices: [...]}} or {{low: ..., high: ...}}, "
@@ -336,13 +361,16 @@ def _parse_dimension(name: str, line: Any, *, above: list[str], source: str) -> 
     for earlier in when:
         if earlier not in above:
             raise ValueError(f"{source}: {name}: `when` names {earlier!r}, not defined above it")
-    arguments = {word: line[word] for word in line if word != "when"}
+    arguments = {word: line[word] for word in line if word not in ("when", "prior")}
     try:
         distribution = _distribution(arguments)
+        if "prior" in line and not holds(distribution, line["prior"]):
+            raise ValueError(f"prior: {_not_searched(distribution, line['prior'])}")
         conditions = {earlier: _alternatives(earlier, value) for earlier, value in when.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: {name}: {error}") from error
-    return Dimension(name=name, distribution=distribution, when=conditions)
+    prior = Prior(value=line["prior"]) if "prior" in line else None
+    return Dimension(name=name, distribution=distribution, when=conditions, prior=prior)
 
 
 def _alternatives(name: str, value: Any) -> tuple[Value, ...]:
@@ -396,9 +424,15 @@ def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
     return (distribution.low, distribution.high)
 
 
-def _words_of(distribution: BaseDistribution) -> str:
-    values = ", ".join(map(shown, extremes(distribution)))
-    return values if isinstance(distribution, CategoricalDistribution) else f"from {values}"
+def _not_searched(distribution: BaseDistribution, value: Any) -> str:
+    ends = extremes(distribution)
+    if isinstance(distribution, CategoricalDistribution):
+        words = ", ".join(map(shown, ends))
+    else:
+        step = getattr(distribution, "step", None)
+        steps = f" in steps of {shown(step)}" if step not in (None, 1) else ""
+        words = f"from {shown(ends[0])} to {shown(ends[1])}{steps}"
+    return f"{shown(value)} is not among the values that are searched: {words}"
 
 
 def holds(distribution: BaseDistribution, value: Any) -> bool:
@@ -424,6 +458,8 @@ def _check_types(space: SearchSpace, known: Mapping[str, Any], source: str) -> N
     for name, value, config in _extreme_configs(space):
         check_type(name, value, known[name], source)
         check_recipe(space.method, config, source=f"{source}: {name}")
+    for name, prior in space.priors.items():
+        check_type("prior", prior.value, known[name], f"{source}: {name}")
 
 
 def _check_values(space: SearchSpace, source: str) -> None:

@@ -64,7 +64,8 @@ class StartingAt(optuna.samplers.BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         if param_name in self._config:
-            return self._config[param_name]
+            stored = param_distribution.to_internal_repr(self._config[param_name])
+            return param_distribution.to_external_repr(stored)  # 1 is 1.0 where a float is drawn
         return self._otherwise.sample_independent(study, trial, param_name, param_distribution)
 
 

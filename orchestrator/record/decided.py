@@ -12,7 +12,7 @@ import optuna
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.samplers import SeededByName
-from orchestrator.plan.start_points import StartingAt
+from orchestrator.plan.trial_sampler import sampler_of_trial
 from orchestrator.record.held_back import HeldBack, judged_with
 from orchestrator.record.seen_cost import SeeingCost
 from orchestrator.record.stopped import Comparison, compare
@@ -47,21 +47,18 @@ class Decision:
 def propose(
     plan: SweepPlan, name: str, study: optuna.Study, trial_id: int, number: int
 ) -> Proposal:
-    """What a trial of the study `name` is to be, by its start point or the sampler.
+    """What a trial of the study `name` is to be, by whatever the plan has draw it.
 
     Values already in the storage stay; a trial cut off while it was drawn gets the rest.
     """
-    planned = plan.study(name)
-    # A sampler seeded anew for each trial decides by the storage alone: after a crash the
-    # decisions are those of an undisturbed run.
-    sampler: optuna.samplers.BaseSampler = SeededByName(plan.sampler, plan.trial_seed(name, number))
+    # Seeded anew for each trial it decides by the storage alone: after a crash the decisions are
+    # those of an undisturbed run.
+    seed = plan.trial_seed(name, number)
+    search: optuna.samplers.BaseSampler = SeededByName(plan.sampler, seed)
     if plan.also is not None:
-        sampler = SeeingCost(sampler, plan.also.cost)
-    origin = None
-    if number < len(planned.start_points):
-        point = planned.start_points[number]
-        sampler, origin = StartingAt(point.config, sampler), point.origin
-    return drawn_by(sampler, plan, name, study, trial_id, origin=origin)
+        search = SeeingCost(search, plan.also.cost)
+    by = sampler_of_trial(plan, name, number, study, otherwise=search)
+    return drawn_by(by.sampler, plan, name, study, trial_id, origin=by.origin)
 
 
 def drawn_by(

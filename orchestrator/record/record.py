@@ -64,7 +64,7 @@ class TrialRecord:
     stop: Stop | None = None
     """How it was pruned, if it was."""
     origin: str | None = None
-    """Where its configuration comes from, if it was not drawn."""
+    """Where its configuration comes from, if not from the plan's sampler alone."""
 
     def val_images(self, task: TaskPlan) -> float:
         """On as many images an accuracy equal to the score is as sure."""
@@ -287,7 +287,7 @@ class Record:
         return self.plan.trial_config(study, number, proposal.config)
 
     def _proposed(self, study: str, trial_id: int, number: int) -> Proposal:
-        """What the trial is to be, by its start point or the sampler; nothing is written."""
+        """What the trial is to be, by whatever the plan has draw it; nothing is written."""
         return propose(self.plan, study, self._studies[study], trial_id, number)
 
     def _write_proposal(self, study: str, trial_id: int, number: int, drawn: Proposal) -> None:

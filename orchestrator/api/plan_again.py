@@ -16,6 +16,7 @@ from orchestrator.plan.places import at_places, find_places
 from orchestrator.plan.plan import SweepPlan, read_plan
 from orchestrator.plan.pruners.options import pruner_options
 from orchestrator.plan.space import SearchSpace
+from orchestrator.plan.start_points import OF_SWEEP
 from orchestrator.training.backbone import BackbonePlan
 
 CHOSEN_BY = "--normalization "
@@ -97,6 +98,8 @@ def told_again(then: SweepPlan, now: SweepPlan) -> Iterator[str]:
         f"planned again: the choices of {then.name}; images, weights, versions and the share of a "
         "GPU are those of now"
     )
+    if _warm_started(then) and not _warm_started(now):
+        yield "it began with what did best in older sweeps: name them again (--warm-start) to do so"
     old, new = then.backbone, now.backbone
     if old.name == new.name and old.weights_sha256 != new.weights_sha256:
         yield (
@@ -115,3 +118,7 @@ def told_again(then: SweepPlan, now: SweepPlan) -> Iterator[str]:
     ]
     if others:
         yield f"other versions than then: {'; '.join(others)}"
+
+
+def _warm_started(plan: SweepPlan) -> bool:
+    return any(OF_SWEEP in point.origin for one in plan.studies for point in one.start_points)

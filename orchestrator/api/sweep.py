@@ -132,6 +132,7 @@ class Sweep:
     ) -> "Sweep":
         """Does what `plan` does, from a request; `where` are the machines that precision is
         measured on."""
+        from orchestrator.api.warm_start import older_studies
         from orchestrator.data.cache import ImageCache
         from orchestrator.plan.asked import look_at
 
@@ -139,6 +140,7 @@ class Sweep:
         storage = request.storage and with_driver(request.storage)
         where.check()
         asked = look_at(request, name=folder.name, say=say)
+        older = older_studies(request.warm_start or (), storage, open_sweep=cls)
         with phase("loading PyTorch"):
             from orchestrator.plan.described import plan_lines
             from orchestrator.plan.prepare import plan_sweep
@@ -152,6 +154,7 @@ class Sweep:
             request,
             name=folder.name,
             asked=asked,
+            older=older,
             cache=cache,
             say=say,
             device=engine.slots.device,

@@ -129,11 +129,10 @@ def _value(field: Field, key: str, value: Any, path: Path, where: str) -> Any:
         return _backbone(found, path.parent.absolute(), where)
     if field.name == "suite":
         return _from_folder(found, suite_names(), path.parent.absolute())
-    if field.name == "methods":
+    if field.name in ("methods", "warm_start"):
+        names = space_names() if field.name == "methods" else ()
         return [
-            _from_folder(one, space_names(), path.parent.absolute())
-            if isinstance(one, str)
-            else one
+            _from_folder(one, names, path.parent.absolute()) if isinstance(one, str) else one
             for one in found
         ]
     return found

@@ -9,6 +9,7 @@ from orchestrator.plan.costs import Also
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.pruners.decisions import decisions
 from orchestrator.plan.space import SearchSpace, Value, build, extremes
+from orchestrator.plan.start_points import OF_SWEEP
 from orchestrator.support.aligned import aligned
 from orchestrator.support.counted import counted
 
@@ -46,10 +47,13 @@ def _studies(plan: SweepPlan) -> str:
 
 
 def _starts(plan: SweepPlan) -> list[str]:
-    """What studies try before the sampler proposes anything."""
+    """What studies try before the sampler proposes anything; what each takes of older sweeps was
+    said before."""
     told: dict[str, str] = {}
     for study in plan.studies:
-        origins = Counter(point.origin for point in study.start_points)
+        origins = Counter(
+            point.origin for point in study.start_points if OF_SWEEP not in point.origin
+        )
         told[study.space] = "; ".join(f"{n} of {origin}" for origin, n in origins.items())
     return [f"first: {text}" for text in _by_space({s: t for s, t in told.items() if t}, told)]
 

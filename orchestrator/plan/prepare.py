@@ -48,6 +48,7 @@ from orchestrator.plan.start_points import (
     StartPoint,
     start_points_of,
 )
+from orchestrator.plan.warm_start import OlderStudy, warm_started
 from orchestrator.support.counted import counted
 from orchestrator.support.phases import phase
 from orchestrator.training.backbone import BackbonePlan, image_transform
@@ -80,13 +81,14 @@ def plan_sweep(
     choose: PrecisionChooser = choose_precision,
     share: GpuShareChooser | None = None,
     asked: Asked | None = None,
+    older: Sequence[OlderStudy] = (),
 ) -> tuple[SweepPlan, Suite]:
     """Check suite, spaces, backbone and every image; decode what is not cached yet.
 
     `device` and `cpu_threads` are those of a trial: `choose` takes the precision for them, last of
     all, since it may have to wait for a machine; then `share`, if there is a choice, how much of a
-    GPU it has. `asked` is what was already looked at. ValueError says what is wrong, before
-    anything is started.
+    GPU it has. `asked` is what was already looked at; `older` are the studies that these begin
+    with what did best in. ValueError says what is wrong, before anything is started.
     """
     asked = asked or look_at(request, name=name, say=say)
     suite, metrics, rule = asked.suite, asked.metrics, asked.rule
@@ -109,6 +111,7 @@ def plan_sweep(
         for task in tasks
         for space in spaces
     )
+    studies = warm_started(studies, older, tasks=tasks, spaces=spaces, backbone=backbone, say=say)
     engine = choose(
         vit,
         _plan_engine(request, device, say),

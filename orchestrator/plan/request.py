@@ -215,6 +215,18 @@ class SweepRequest:
         ),
     ] = field(default_factory=dict)
     """The others have the pruner's defaults. Commands have each as an option."""
+    warm_start: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Begin each study with what did best in older sweeps, on their nearest tasks first: "
+            "folders of sweeps, or their names in --storage, with commas between them or given "
+            "several times.",
+            "Search",
+            default="none",
+            metavar="SWEEP",
+            commas=True,
+        ),
+    ] = None
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         Option(

@@ -14,6 +14,9 @@ from orchestrator.support.document import Name
 FROM_SPACE = "the search space"
 """The origin of those that stand under `start` in a search space."""
 
+OF_SWEEP = "of sweep"
+"""Stands in the origin of those that an older sweep found (`warm_start.py`)."""
+
 LEAST_TRIALS_A_START_POINT = 3
 """A study has so many trials for each configuration that is not the user's own: what did well
 elsewhere must leave it room for a search of its own."""

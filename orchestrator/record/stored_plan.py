@@ -38,3 +38,9 @@ def find_plan(folder: Path, storage_url: str | None) -> SweepPlan:
     raise ValueError(
         f"{folder}: has no {PLAN_FILE}, and {shown}: {unknown('sweep', folder.name, sweeps)}"
     )
+
+
+def holds_studies(plan: SweepPlan, storage_url: str) -> bool:
+    """Whether all studies of the plan are in the storage; none is made there."""
+    names = optuna.get_all_study_names(open_storage(storage_url))
+    return {f"{plan.name}/{study.name}" for study in plan.studies} <= set(names)

@@ -20,7 +20,7 @@ from orchestrator.report.table import Cell, Row, Table
 from orchestrator.report.tested import cautions_on_test
 from orchestrator.report.wording import duration_text, percent
 from orchestrator.support.counted import counted
-from orchestrator.support.shown_values import NOTHING, config_text, value_text
+from orchestrator.support.shown_values import NOTHING, config_text, value_text, with_origin
 
 LR_NOTE = (
     "lr: as drawn, for 256 images; the step size of an epoch (scaled_lr) is what batch size and "
@@ -67,7 +67,8 @@ def study_section(
         sentences = [convergence(study).sentence]
     else:
         told = f"val {study.val_text} {study.task.objective.unit}"
-        found = config_text(study.searched(best)) or "nothing searched"
+        searched = config_text(study.searched(best)) or "nothing searched"
+        found = with_origin(searched, best.origin)
         unit = study.task.objective.unit
         sentences = [
             f"Best in the search: trial #{best.number}, {study.val_text} {unit} on validation"
@@ -128,17 +129,18 @@ def _majority(share: float | None) -> str:
 
 def _trials(study: StudyReport) -> Table:
     names = [dimension.name for dimension in study.space.dimensions]
+    told = any(trial.origin for trial in study.trials)
     ranked = sorted(study.trials, key=lambda t: (t.state != "complete", -(t.val_accuracy or 0.0)))
     return Table(
         title=counted(len(study.trials), "trial"),
-        columns=["trial", "state", "val %", "epochs", "time", *names],
+        columns=["trial", "state", "val %", "epochs", "time", *names, *(["from"] if told else [])],
         notes=[LR_NOTE] if "lr" in names else [],
-        rows=[Row(cells=_trial_row(t, names)) for t in ranked],
-        wordy=frozenset({"state"}),
+        rows=[Row(cells=_trial_row(t, names, says_origin=told)) for t in ranked],
+        wordy=frozenset({"state", "from"}),
     )
 
 
-def _trial_row(trial: TrialRecord, names: Sequence[str]) -> list[Cell]:
+def _trial_row(trial: TrialRecord, names: Sequence[str], *, says_origin: bool) -> list[Cell]:
     seconds = trial.facts.get("wall_seconds")
     time = NOTHING if seconds is None else duration_text(seconds)
     return [
@@ -148,4 +150,5 @@ def _trial_row(trial: TrialRecord, names: Sequence[str]) -> list[Cell]:
         Cell(text=str(len(trial.curve))),
         Cell(text=time, value=None if seconds is None else round(seconds, 1)),
         *(Cell(text=value_text(trial.config.get(name))) for name in names),
+        *([Cell(text=trial.origin or "sampler")] if says_origin else []),
     ]

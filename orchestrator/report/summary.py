@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import Record, TrialRecord, best_of
-from orchestrator.support.shown_values import config_text
+from orchestrator.support.shown_values import config_text, with_origin
 from orchestrator.support.uncertainty import accuracy_text, interval, standard_error
 
 
@@ -42,6 +42,8 @@ class StudySummary:
     """The val score of always answering the most frequent class; None in older plans."""
     best_config: Mapping[str, Any] | None
     """Its searched values."""
+    best_origin: str | None
+    """Where they come from, if not from the sampler alone."""
 
     @property
     def best_text(self) -> str:
@@ -57,8 +59,8 @@ class StudySummary:
 
     @property
     def config_text(self) -> str:
-        """`lr 0.0123, num_tokens 10`."""
-        return config_text(self.best_config or {})
+        """`lr 0.0123, num_tokens 10`, and where that comes from."""
+        return with_origin(config_text(self.best_config or {}), self.best_origin)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -96,4 +98,5 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
         num_val=task.num_val,
         majority_share=task.val_majority_share,
         best_config=plan.parsed_spaces[study.space].searched(best.config) if best else None,
+        best_origin=best.origin if best else None,
     )

@@ -24,3 +24,8 @@ def number_text(number: float) -> str:
 def config_text(config: Mapping[str, Any]) -> str:
     """`num_tokens 50, lr 2.5`."""
     return ", ".join(f"{name} {value_text(value)}" for name, value in config.items())
+
+
+def with_origin(config: str, origin: str | None) -> str:
+    """`num_tokens 50, lr 2.5 (from photos.vpt #3 of sweep old, val 91.5 %)`."""
+    return f"{config} (from {origin})" if origin and config else config

@@ -49,6 +49,8 @@ class ShortTrial:
 class ShortQueue:
     """Of runs on these tasks; writes down what it hears."""
 
+    num_slots = None
+
     def __init__(self, tasks: Sequence[str], action: Any = lambda: None) -> None:
         self._left = [SimpleNamespace(task=task, in_the_second_epoch=action) for task in tasks]
         self.held: list[list[str]] = []

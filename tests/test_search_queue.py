@@ -51,4 +51,4 @@ def test_whatever_workers_hold_all_studies_advance_together(tmp_path_factory, he
         assert isinstance(run, Run)
         drawn[run.config.study] += 1
         assert max(drawn.values()) - min(drawn.values()) <= 1
-    assert queue.next_run("one more", held[0]) == "finished"
+    assert queue.next_run("one more", held[0]) is None, "more may be asked while these run"

@@ -1,5 +1,6 @@
 """What the methods of `Sweep` are asked for, where it is more than one request."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,6 +100,41 @@ class ResumeRequest(RunRequest):
             flag="--accept-versions",
         ),
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetRequest:
+    """What a sweep is to do otherwise from now on."""
+
+    slots: Annotated[
+        int | None,
+        Option("How many trials run side by side.", default="as it is", at_least=1),
+    ] = None
+    trials: Annotated[
+        str | None,
+        Option(
+            "Trials of each study: 40, or +10 for ten more than now.",
+            default="as it is",
+            metavar="N or +N",
+        ),
+    ] = None
+    pause: Annotated[
+        bool,
+        Option("Begin no trial; those that run go on to their end.", flag="--pause"),
+    ] = False
+    go_on: Annotated[bool, Option("End the pause.", flag="--go-on")] = False
+    stop_study: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Begin no trial of this study, TASK.METHOD; those that run go on to their end.",
+            metavar="STUDY",
+            commas=True,
+        ),
+    ] = None
+    go_on_study: Annotated[
+        Sequence[str] | None,
+        Option("Go on with a study that was stopped.", metavar="STUDY", commas=True),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,9 @@ from orchestrator.api.requests import (
     ForecastRequest,
     PlanRequest,
     ResumeRequest,
+    SetRequest,
 )
+from orchestrator.api.steering import Asked, as_texts, put, refuse_over, wish_of
 from orchestrator.api.sweep_file import to_be_planned
 from orchestrator.api.view import lines_or_bar, phases_shown, say
 from orchestrator.plan.places import Places, at_places, find_places, keep_places
@@ -29,6 +31,8 @@ from orchestrator.record.owner import (
     would_see_driver,
 )
 from orchestrator.record.record import Record, TrialRecord, best_of
+from orchestrator.record.requests import Wish, ask, requests
+from orchestrator.record.steering import plan_now, steering_of
 from orchestrator.record.stored_plan import find_plan
 from orchestrator.run.request import RunRequest
 from orchestrator.support.counted import counted
@@ -339,6 +343,7 @@ class Sweep:
 
         with self._owned(self._resume), ending_in_order():
             keep_places(self.folder, self.places)
+            self._keep_slots(request.slots)
             return run_sweep(
                 self.frozen_plan,
                 self.suite,
@@ -349,6 +354,17 @@ class Sweep:
                 max_seconds=request.max_seconds,
                 view=view,
             )
+
+    @takes(SetRequest, before=as_texts)
+    def set(self, request: SetRequest) -> Asked:
+        """Ask something of the search while another process runs it: it heeds it within seconds.
+
+        If none runs, the next `run()` heeds it. What was asked is kept in the storage.
+        """
+        wish, record = wish_of(request, self.frozen_plan), self.record
+        refuse_over(self.frozen_plan, record)
+        driver = driver_of(self.folder, self.storage, self.name)
+        return put(self.frozen_plan, record, wish, driver and driver.who)
 
     @takes(FinalizeRequest)
     def finalize(self, request: FinalizeRequest) -> "list[StudyOutcome]":
@@ -411,10 +427,11 @@ class Sweep:
         driver = driver_of(self.folder, self.storage, self.name)
         with self.reading() as record:
             return sweep_state(
-                self.frozen_plan,
+                self.plan_now(record),
                 record.all_trials(),
                 driver,
                 sees_driver=would_see_driver(self.folder, self.storage),
+                asked=requests(record),
             )
 
     def summaries(self) -> "list[StudySummary]":
@@ -422,7 +439,7 @@ class Sweep:
         from orchestrator.report.summary import summary_table
 
         with self.reading() as record:
-            return summary_table(self.frozen_plan, record)
+            return summary_table(self.plan_now(record), record)
 
     def table(self) -> "pandas.DataFrame":
         """A row for each trial, in the columns of `results.parquet`.
@@ -474,7 +491,7 @@ class Sweep:
         from orchestrator.report.final import final_results
 
         with self.reading() as record:
-            return final_results(self.folder, self.frozen_plan, record)
+            return final_results(self.folder, self.plan_now(record), record)
 
     def report(self) -> "Report":
         """Tables beside published numbers, and a page with every figure; `.write()` keeps it."""
@@ -482,8 +499,8 @@ class Sweep:
         from orchestrator.report.collect import collect
         from orchestrator.report.final import final_results
 
-        plan = self.frozen_plan
         with self.reading() as record:
+            plan = self.plan_now(record)
             found = collect(plan, record, final_results(self.folder, plan, record))
         return Report(found, folder=self.folder)
 
@@ -528,13 +545,14 @@ class Sweep:
         from orchestrator.record.finals import FinalRecord
         from orchestrator.run.doctor import examine
 
-        plan, folder, uri = self.frozen_plan, self.folder, self.tracking_uri
+        folder, uri = self.folder, self.tracking_uri
         refuse_links_within(folder)
         with unowned(folder), leased(self.storage, self.name), copied_databases(folder) as copies:
             if self.has_folder:
                 uri = tracker_at(uri).in_copy(uri, folder, copies)
             storage = self.storage or default_storage(copies)
-            record = Record(plan, storage)
+            record = Record(self.frozen_plan, storage)
+            plan = self.plan_now(record)
             finals = FinalRecord.begun(plan, record, storage)
             return examine(plan, record, folder, uri, finals, copies)
 
@@ -550,7 +568,8 @@ class Sweep:
         self.save()
         done: list[str] = []
         with self._owned(self._resume):
-            finals = FinalRecord.begun(self.frozen_plan, self.record, self.storage_url)
+            plan = self.plan_now(self.record)
+            finals = FinalRecord.begun(plan, self.record, self.storage_url)
             try:
                 suite = self.suite
             except ValueError as error:
@@ -558,7 +577,7 @@ class Sweep:
                     raise
                 suite = None
                 done.append(f"bundles stay as they are: {error}")
-            sweep = self.frozen_plan, self.record
+            sweep = plan, self.record
             done += repair(*sweep, suite, self.folder, self.tracking_uri, finals)
             return done, examine(*sweep, self.folder, self.tracking_uri, finals)
 
@@ -580,6 +599,17 @@ class Sweep:
         here = owned(self.folder) if self.folder.is_dir() else nullcontext()
         with here, leased(self.storage, self.name), going_on_with(command):
             yield
+
+    def plan_now(self, record: Record) -> SweepPlan:
+        """The plan with the trials that each study is to have now: people may have changed it."""
+        return plan_now(self.frozen_plan, record)
+
+    def _keep_slots(self, num_slots: int | None) -> None:
+        """A number of slots that is given now goes before one that was asked for earlier."""
+        if num_slots is not None:
+            asked = steering_of(self.frozen_plan, requests(self.record)).slots
+            if asked not in (None, num_slots):
+                ask(self.record, Wish(slots=num_slots))
 
     @property
     def _resume(self) -> str:

@@ -1,11 +1,12 @@
 """What a program sees while a sweep runs: a progress bar in a notebook, elsewhere lines."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.record.record import EpochRow, TrialRecord
+from orchestrator.record.steering import Steering
 from orchestrator.support.foreign_text import indented, visible
 from orchestrator.support.phases import PhaseLines, Watch, is_told, sentence, told_to
 
@@ -36,7 +37,7 @@ def lines_or_bar(progress: "Progress") -> "Iterator[Observer]":
         return
     from tqdm.auto import tqdm as a_bar
 
-    total = progress.plan.num_trials
+    total = progress.planned
     with a_bar(total=total, initial=progress.finished, unit="trial") as bar:
         yield _Bar(progress, bar)
 
@@ -90,6 +91,9 @@ class _Lines:
     def trial_ended(self, trial: TrialRecord) -> None:
         say(self._progress.line(trial))
 
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        """Who heeds it has said so."""
+
 
 class _Bar(_Lines):
     """Trials that ended, with the newest best beside them."""
@@ -103,3 +107,7 @@ class _Bar(_Lines):
         best = self._progress.studies[trial.study].best
         if best is not None and best.number == trial.number:
             self._bar.set_postfix_str(f"{trial.study} {100 * (best.val_accuracy or 0):.1f} %")
+
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        self._bar.total = sum(num_trials.values())
+        self._bar.refresh()

@@ -25,6 +25,7 @@ COMMANDS = [
         ("plan", "forecast:plan", "What a sweep will cost: epochs, hours, memory, money."),
         ("resume", "sweeps:resume", "Go on with a sweep that was stopped or killed."),
         ("status", "status:status", "How far each study is, and the best so far."),
+        ("set", "steering:set_", "Steer a sweep while it runs: slots, trials, a pause."),
         (
             "finalize",
             "finalize:finalize",

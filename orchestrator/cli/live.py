@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
@@ -13,6 +13,7 @@ from rich.segment import ControlType, Segment
 from orchestrator.cli.study_view import Lines, fitted
 from orchestrator.cli.terminal import Terminal, line_at_the_bottom
 from orchestrator.record.record import TrialRecord
+from orchestrator.record.steering import Steering
 from orchestrator.run.progress import Progress
 from orchestrator.support.counted import counted
 from orchestrator.support.phases import Phase, sentence, told_to
@@ -66,6 +67,9 @@ class LiveView:
             line = self._progress.line(trial)
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        """Progress knows it, and who heeds it has said so."""
+
     def begin(self, phase: Phase) -> None:
         self._phases.append(phase)
 
@@ -75,13 +79,14 @@ class LiveView:
     def _lines(self, options: ConsoleOptions) -> Lines:
         hint = f"Ctrl-C stops, and `{self._resume}` goes on"
         with self._progress.lock:
+            paused = self._progress.paused_text
             return fitted(
                 self._progress,
                 self._console,
                 options,
                 elapsed=self._progress.elapsed_seconds,
                 left=self._progress.seconds_left(),
-                doing=f"{sentence(list(self._phases))} ..." if self._phases else "",
+                doing=f"{sentence(list(self._phases))} ..." if self._phases else paused,
                 hint=self._stopping() if stop_requested() else hint,
             )
 

@@ -67,10 +67,17 @@ def show_state(found: "Sweep") -> None:
 
 def state_lines(found: "Sweep") -> list[str]:
     """What `status` says above its table."""
+    from orchestrator.record.steering import steering_lines
+
+    state = found.state()
+    return [*_progress_lines(found, state), *steering_lines(state.asked, state.steering)]
+
+
+def _progress_lines(found: "Sweep", state: "SweepState") -> list[str]:
     from orchestrator.run.progress import duration
 
-    state, rows = found.state(), found.summaries()
-    planned = found.frozen_plan.num_trials
+    rows = found.summaries()
+    planned = sum(row.planned for row in rows)
     counts = {
         name: sum(getattr(row, name) for row in rows) for name in ("complete", "pruned", "failed")
     }
@@ -103,7 +110,7 @@ def _watch(found: "Sweep", every: float) -> None:
         return
     told = None
     while found.state().state in ("running", "unknown"):
-        _, line = state_lines(found)
+        _, line, *_ = state_lines(found)
         if line != told:
             console.print(line, soft_wrap=True)
             told = line
@@ -119,7 +126,7 @@ def _watch_in_place(found: "Sweep", every: float) -> None:
     def look() -> "tuple[Progress, SweepState]":
         with found.reading() as record:
             state = found.state()
-            return Progress.seen(found.frozen_plan, record, state.running), state
+            return Progress.seen(found.plan_now(record), record, state.running), state
 
     seen = [look()]
 
@@ -131,6 +138,7 @@ def _watch_in_place(found: "Sweep", every: float) -> None:
             options,
             elapsed=state.elapsed,
             left=state.left,
+            doing=state.steering.paused_text,
             hint=f"run by {state.driver or 'nobody whom one sees from here'}"
             " · Ctrl-C ends this view alone",
         )
@@ -149,9 +157,10 @@ def show_sweep(found: "Sweep") -> None:
     from orchestrator.report.tested import stage_lines
 
     with found.reading() as record:
-        _show_summary(found.frozen_plan, record)
+        plan = found.plan_now(record)
+        _show_summary(plan, record)
         # Of the newest round; the numbers are in the report.
-        results = final_results(found.folder, found.frozen_plan, record)
+        results = final_results(found.folder, plan, record)
         for line in stage_lines(results, record.trials):
             console.say(line)
 

@@ -68,7 +68,7 @@ def _totals(progress: Progress, elapsed: float, left: float | None) -> Iterator[
     running = f"{progress.num_running:,} running"
     yield " · ".join(
         [
-            f"{progress.finished:,} of {counted(progress.plan.num_trials, 'trial')}",
+            f"{progress.finished:,} of {counted(progress.planned, 'trial')}",
             *([", ".join(states)] if states else []),
             running,
         ]
@@ -76,7 +76,7 @@ def _totals(progress: Progress, elapsed: float, left: float | None) -> Iterator[
     told = [f"{duration(elapsed)} elapsed"]
     if left is not None:
         told.append(f"about {duration(left)} left")
-    elif progress.finished < progress.plan.num_trials:
+    elif progress.finished < progress.planned and not progress.paused_text:
         told.append("time left: known once a trial of each method has ended")
     if progress.peak_gpu_mib:
         told.append(f"GPU memory up to {progress.peak_gpu_mib / 1024:.1f} GiB a trial")

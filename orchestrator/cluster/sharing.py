@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import ray
 
@@ -129,6 +129,18 @@ class Share:
             self._look(self.announce(wanted=wanted, running=num_running()))
         except Exception as error:  # of Ray's, of many kinds, while its head is away
             logger.info("the sweeps on the cluster could not be asked for: %s", error)
+
+    def resize(self, num_slots: int) -> None:
+        """The sweep is to run so many trials from now on, if the others leave it as many."""
+        self._slots = replace(self._slots, num_slots=num_slots)
+        self.allowed = min(self.allowed, num_slots)
+        self._looked_at = -math.inf
+
+    def rest(self) -> None:
+        """The sweep pauses: the others may have all of the cluster until it looks again."""
+        if self._looked_at > -math.inf:
+            self.withdraw()
+            self._looked_at = -math.inf
 
     def announce(self, *, wanted: int, running: int = 0) -> Claim:
         """Tell the other sweeps what we could use and what we have."""

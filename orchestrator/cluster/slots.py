@@ -121,10 +121,7 @@ def choose_slots(
             f"--cpus-per-trial {cpu_threads or 1}, but there are {most_cpus:g} CPUs in a machine"
         )
     threads = cpu_threads or _threads(machines, share, num_slots)
-    fit = sum(
-        min(int(m.cpus // threads), _num_shares(m, share)) if share else int(m.cpus // threads)
-        for m in machines
-    )
+    fit = num_fitting(machines, cpu_threads=threads, gpus_per_trial=share)
     if num_slots is not None and num_slots > fit:
         total = in_all(machines)
         gpus = f" and {total['GPU']:g} GPUs" if total["GPU"] else ""
@@ -138,6 +135,17 @@ def choose_slots(
         cpu_threads=threads,
         gpus_per_trial=share,
         gpu_kind=gpu_kind,
+    )
+
+
+def num_fitting(machines: Sequence[Machine], *, cpu_threads: int, gpus_per_trial: float) -> int:
+    """How many trials of this size these machines have room for."""
+    share = gpus_per_trial
+    return sum(
+        min(int(m.cpus // cpu_threads), _num_shares(m, share))
+        if share
+        else int(m.cpus // cpu_threads)
+        for m in machines
     )
 
 

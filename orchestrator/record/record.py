@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, TaskPlan
@@ -234,6 +236,12 @@ class Record:
             study.set_user_attr(
                 "accepted_versions", [*accepted, {**entry, "versions": dict(versions)}]
             )
+
+    @property
+    def engine(self) -> sqlalchemy.Engine | None:
+        """For tables of our own beside Optuna's; None: it is in memory, and no other process sees
+        it."""
+        return self._database.engine if isinstance(self._database, RDBStorage) else None
 
     def optuna_study(self, study: str) -> optuna.Study:
         """For Optuna's own plots and importances."""

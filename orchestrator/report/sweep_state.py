@@ -8,6 +8,8 @@ from typing import Any, Literal
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.owner import Driver
 from orchestrator.record.record import FINISHED, TrialRecord
+from orchestrator.record.requests import Request
+from orchestrator.record.steering import Steering, steering_of
 from orchestrator.report.time_left import Pace, Running, seconds_of
 
 PAUSE = timedelta(minutes=10)
@@ -30,6 +32,10 @@ class SweepState:
     """About so much longer; None where nothing runs or it cannot be known yet."""
     running: Running
     """Trials that run now; what a driver left behind that is gone does not."""
+    asked: Sequence[Request]
+    """What people asked of it, in their order."""
+    steering: Steering
+    """What that adds up to."""
 
     def as_json(self) -> dict[str, Any]:
         """What every row of `status --json` has of its sweep."""
@@ -38,11 +44,29 @@ class SweepState:
             "sweep_driver": self.driver,
             "sweep_elapsed_seconds": self.elapsed,
             "sweep_seconds_left": self.left,
+            "sweep_paused": self.steering.paused_text or None,
+            "sweep_slots_asked": self.steering.slots,
+            "sweep_stopped_studies": list(self.steering.stopped),
+            "sweep_requests": [
+                {
+                    "asked": str(request.wish),
+                    "asked_by": request.asked_by,
+                    "asked_at": request.asked_at,
+                    "heeded_by": request.heeded_by,
+                    "heeded_at": request.heeded_at,
+                }
+                for request in self.asked
+            ],
         }
 
 
 def sweep_state(
-    plan: SweepPlan, trials: Sequence[TrialRecord], driver: Driver | None, *, sees_driver: bool
+    plan: SweepPlan,
+    trials: Sequence[TrialRecord],
+    driver: Driver | None,
+    *,
+    sees_driver: bool,
+    asked: Sequence[Request] = (),
 ) -> SweepState:
     """`sees_driver`: one that held the sweep would be known to us, so that None means there is
     none."""
@@ -61,11 +85,11 @@ def sweep_state(
                 begins += [trial.started] if trial.started else []
     blocks = _blocks(ended, begins)
     elapsed = sum((end - begin).total_seconds() for begin, end in blocks)
-    left = None
+    left, steering = None, steering_of(plan, asked)
     if state == "running" and driver is not None:
         since = _since_the_last(blocks, driver.since)
         elapsed += since
-        if running and blocks:
+        if running and blocks and not steering.paused:
             begin, end = blocks[-1]
             in_seconds = (end - begin).total_seconds() + since
             left = _seconds_left(plan, ended, running, begin=begin, in_seconds=in_seconds)
@@ -75,6 +99,8 @@ def sweep_state(
         elapsed=elapsed,
         left=left,
         running=running,
+        asked=asked,
+        steering=steering,
     )
 
 

@@ -32,6 +32,9 @@ class _Running:
 class FinalQueue:
     """Folds of finalists, then seeds of winners; a study goes on while others still compare."""
 
+    num_slots: int | None = None
+    """Nobody is asked."""
+
     def __init__(
         self, plan: SweepPlan, finals: FinalRecord, runs_folder: Path, say: Callable[[str], None]
     ) -> None:

@@ -29,6 +29,7 @@ from orchestrator.record.changes import refuse_other_weights, warn_of_other_soft
 from orchestrator.record.final_outcome import StudyOutcome, outcomes
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import Record
+from orchestrator.record.steering import plan_now
 from orchestrator.run.engine import Engine
 from orchestrator.run.final_files import FINAL_FOLDER, RUNS_FOLDER, standing, write_final
 from orchestrator.run.final_queue import FinalQueue
@@ -68,6 +69,7 @@ def finalize(
     """
     request.check()
     record = Record(plan, storage_url)
+    plan = plan_now(plan, record)
     warn_of_other_software(plan, record)
     finals = FinalRecord(plan, record, storage_url)
     stages = plan_stage(

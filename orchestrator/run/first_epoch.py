@@ -1,11 +1,12 @@
 """The wait from the start of a search until its first epoch: workers begin, images are loaded."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from orchestrator.record.record import TrialRecord
+from orchestrator.record.steering import Steering
 from orchestrator.support.phases import phase
 from orchestrator.training.facts import EpochRow
 
@@ -36,3 +37,7 @@ class UntilTheFirstEpoch:
 
     def trial_ended(self, trial: TrialRecord) -> None:
         self._phase.close()
+
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        if steering.paused:
+            self._phase.close()  # nobody waits for a worker

@@ -26,6 +26,9 @@ from orchestrator.training.context import TrialContext
 
 logger = logging.getLogger(__name__)
 
+LOOK_SECONDS = 0.2
+"""A queue that has nothing for now is asked again so soon."""
+
 
 @dataclass(frozen=True)
 class InProcess:
@@ -67,6 +70,12 @@ class InProcess:
         if not queue.num_left:
             return
         ends_at = math.inf if max_seconds is None else time.monotonic() + max_seconds
+        if (queue.num_slots or 1) > 1:
+            logger.warning(
+                "%d slots are asked for, and --engine local trains one trial after the other: "
+                "`orchestrator resume` without it trains them side by side",
+                queue.num_slots,
+            )
         worker = WorkerLoop(context)
         held: list[str] = []
         with ending_in_order(), _torch_as_it_was():
@@ -76,7 +85,9 @@ class InProcess:
                 run = queue.next_run(run_id, held)
                 if run == "finished":
                     return
-                assert run is not None, "no other run is there to be waited for"
+                if run is None:  # it pauses
+                    time.sleep(LOOK_SECONDS)
+                    continue
                 try:
                     if not _trained(worker, queue, run_id, run, ends_at):
                         return

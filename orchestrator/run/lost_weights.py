@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 class LostWeightsQueue:
     """A run for the best trial of every study whose tuned weights are not in the folder."""
 
+    num_slots: int | None = None
+    """Nobody is asked."""
+
     def __init__(self, record: Record, trials_folder: Path) -> None:
         self._record = record
         best = [record.best(study.name) for study in record.plan.studies]

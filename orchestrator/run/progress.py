@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.record.steering import Steering
 from orchestrator.report.time_left import Pace, Running, seconds_of
 from orchestrator.support.counted import counted
 from orchestrator.support.durations import duration
@@ -52,6 +53,8 @@ class Progress:
             )
             for study in plan.studies
         }
+        self.paused_text = ""
+        """Who paused it, and when, while it is."""
         self.newest_best: TrialRecord | None = None
         """The best of its study that was found last."""
         self.peak_gpu_mib = 0.0
@@ -73,6 +76,10 @@ class Progress:
         for study, trials in running.items():
             progress.studies[study].running.update(trials)
         return progress
+
+    @property
+    def planned(self) -> int:
+        return self._sum("planned")
 
     @property
     def finished(self) -> int:
@@ -100,7 +107,7 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """By what trials took so far; None before one of each method has ended."""
-        if self._first_trial_started is None:
+        if self._first_trial_started is None or self.paused_text:
             return None
         return self._pace.seconds_left(
             {study.name: study.running for study in self.studies.values()},
@@ -125,6 +132,12 @@ class Progress:
             self.studies[trial.study].running.pop(trial.number, None)
             self._count(trial)
 
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        with self.lock:
+            self.paused_text = steering.paused_text
+            for study, number in num_trials.items():
+                self.studies[study].planned = number
+
     def line(self, trial: TrialRecord) -> str:
         """What a log says of a trial that has ended."""
         best = self.studies[trial.study].best
@@ -141,7 +154,7 @@ class Progress:
         return (
             f"[{duration(self.elapsed_seconds)}] {trial.study} #{trial.number} {trial.state}"
             f"{epochs}{score}{note}{told}"
-            f" · {self.finished}/{self.plan.num_trials} trials"
+            f" · {self.finished}/{self.planned} trials"
             f"{f', about {duration(left)} left' if left else ''}"
         )
 

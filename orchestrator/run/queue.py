@@ -75,8 +75,13 @@ class RunQueue(Protocol):
         """Runs that may still be handed out: all of them, or more."""
         ...
 
+    @property
+    def num_slots(self) -> int | None:
+        """How many are to run side by side now, 0 in a pause; None: as many as there are slots."""
+        ...
+
     def next_run(self, run_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
-        """What to run next; None: nothing before another run ends; "finished": nothing any more.
+        """What to run next; None: nothing for now; "finished": nothing any more.
 
         `held` are tasks that the worker which is to run it has already, the latest first.
         """

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from orchestrator.record.record import Record, TrialRecord
+from orchestrator.record.steering import Steering, unsteered
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Failed, Finished, Report, Run, rank
+from orchestrator.run.steering_watch import SteeringWatch
 from orchestrator.training.config import TrialConfig
 from orchestrator.training.facts import EpochRow
 from orchestrator.training.trial import Trial
@@ -30,6 +32,9 @@ class Observer(Protocol):
     def trial_started(self, trial: TrialRecord) -> None: ...
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None: ...
     def trial_ended(self, trial: TrialRecord) -> None: ...
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        """People want something else of the sweep: so many trials of each study."""
+        ...
 
 
 @dataclass
@@ -52,8 +57,16 @@ class _Suspect:
 class SearchQueue:
     """Hands out what is left of a sweep; whatever happens is in the record before it is told."""
 
-    def __init__(self, record: Record, trials_folder: Path, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self,
+        record: Record,
+        trials_folder: Path,
+        observers: Sequence[Observer],
+        watch: SteeringWatch | None = None,
+    ) -> None:
+        """`watch` hears what is asked of the sweep; None: it is run as it was planned."""
         self.record = record
+        self._watch = watch
         self._trials_folder = trials_folder
         self._observers = observers
         self._running: dict[str, _Running] = {}
@@ -62,37 +75,70 @@ class SearchQueue:
         self._suspects: list[_Suspect] = []
         self.stop_reason: str | None = None
         """Why nothing more is handed out, if so."""
-        self._to_ask = {
-            study.name: study.num_trials - record.num_asked(study.name)
-            for study in record.plan.studies
-        }
+        self._asked = {study.name: record.num_asked(study.name) for study in record.plan.studies}
+        self._steer(watch.steering if watch else unsteered(record.plan))
 
     @property
     def num_left(self) -> int:
+        self._heed()
         return len(self._interrupted) + sum(max(0, n) for n in self._to_ask.values())
 
-    def next_run(self, run_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"]:
-        config = self._choose(held)
-        if config is None:
+    @property
+    def num_slots(self) -> int | None:
+        self._heed()
+        return 0 if self._steering.paused else self._steering.slots
+
+    def next_run(self, run_id: str, held: Sequence[str] = ()) -> Run | Literal["finished"] | None:
+        if self.stop_reason is not None:
             return "finished"
+        if self.num_left == 0:
+            return self._nothing_left()
+        running, slots = len(self._running), self.num_slots
+        config = self._choose(held) if slots is None or running < slots else None
+        if config is None:
+            return None
         self._running[run_id] = _Running(config)
         self._tell("trial_started", self.record.trial(config.study, config.number))
         folder = self._trials_folder / config.study
         return Run(Trial, config, str(folder / str(config.number)))
 
-    def _choose(self, held: Sequence[str]) -> TrialConfig | None:
-        if self.stop_reason is not None:
+    def _nothing_left(self) -> Literal["finished"] | None:
+        """While trials run, more may be asked for."""
+        if not all(running.ended for running in self._running.values()):
             return None
+        if self._watch is not None:
+            self._watch.look()
+            if self.num_left:
+                return None
+        self._settle_suspects()
+        return "finished"
+
+    def _heed(self) -> None:
+        """Do from now on what people asked for meanwhile."""
+        if self._watch is not None and self._watch.steering is not self._steering:
+            self._steer(self._watch.steering)
+            self._tell("steered", self._steering, self._num_trials())
+
+    def _steer(self, steering: Steering) -> None:
+        self._steering = steering
+        self._to_ask = {
+            study: number - self._asked[study] for study, number in self._num_trials().items()
+        }
+
+    def _num_trials(self) -> dict[str, int]:
+        asked = self._asked.items()
+        return {study: self._steering.num_trials(study, number) for study, number in asked}
+
+    def _choose(self, held: Sequence[str]) -> TrialConfig:
         if self._interrupted:
             return self._interrupted.popleft()
-        most = max(self._to_ask.values(), default=0)
-        if most <= 0:
-            return None
+        most = max(self._to_ask.values())
         # The studies with most left to do: all of them advance together.
         studies = [study for study in self.record.plan.studies if self._to_ask[study.name] == most]
         on_task = Counter(running.config.task for running in self._running.values())
         study = min(studies, key=lambda study: (rank(study.task, held), on_task[study.task]))
         self._to_ask[study.name] -= 1
+        self._asked[study.name] += 1
         return self.record.ask(study.name)
 
     def reported(self, run_id: str, report: Report) -> bool:

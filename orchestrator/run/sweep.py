@@ -12,6 +12,7 @@ from orchestrator.data.suites import Suite
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.database import StorageError
 from orchestrator.record.record import Record, open_record
+from orchestrator.record.steering import plan_now
 from orchestrator.record.stored_plan import store_plan
 from orchestrator.report.results import RESULTS_FILE, write_results
 from orchestrator.run.engine import Engine
@@ -20,6 +21,7 @@ from orchestrator.run.lost_weights import LostWeightsQueue
 from orchestrator.run.progress import Progress
 from orchestrator.run.queue import RunQueue
 from orchestrator.run.search_queue import Observer, SearchQueue
+from orchestrator.run.steering_watch import SteeringWatch
 from orchestrator.support.phases import phase
 from orchestrator.support.stopping import ending_at_once, stop_requested
 from orchestrator.tracking.reconcile import reconcile, register_winners
@@ -60,9 +62,11 @@ def run_sweep(
     folder = folder.absolute()  # workers run in folders of their own
     record = open_record(plan, folder, storage_url)
     store_plan(plan, record)
-    progress = Progress(plan, record)
+    watch = SteeringWatch(record, num_slots=engine.slots.num_slots)
+    progress = Progress(plan_now(plan, record), record)
+    progress.paused_text = watch.steering.paused_text
     uri = tracking_uri(folder)
-    tracker = Tracker(plan, uri, folder=folder, earlier=record.each_trial())
+    tracker = Tracker(progress.plan, uri, folder=folder, earlier=record.each_trial())
     context = TrialContext.of(
         plan.backbone,
         suite.tasks,
@@ -89,21 +93,21 @@ def run_sweep(
             engine.run(queue, here, sweep=plan.name, max_seconds=max_seconds)
 
     try:
-        if progress.finished < plan.num_trials:
+        if progress.finished < progress.planned:
             with ending_at_once():
                 engine.start()
         seen = view(progress) if view and stop_requested() is None else nullcontext()
-        with seen as shown, UntilTheFirstEpoch() as waiting:
+        with seen as shown, UntilTheFirstEpoch() as waiting, watch:
             observers: Sequence[Observer] = [
                 progress,
                 tracker,
                 waiting,
                 *([shown] if shown else []),
             ]
-            queue = SearchQueue(record, folder / TRIALS_FOLDER, observers)
+            queue = SearchQueue(record, folder / TRIALS_FOLDER, observers, watch)
             if stop_requested() is None:
                 train(queue, max_seconds)
-        if progress.finished == plan.num_trials:
+        if progress.finished == plan_now(plan, record).num_trials:
             train(LostWeightsQueue(record, folder / TRIALS_FOLDER))
     except StorageError:
         raise  # what is written out is read from the storage: `resume` does it
@@ -113,7 +117,7 @@ def run_sweep(
     tracked = _write_out(plan, record, suite, folder, tracker, uri)
     return Outcome(
         num_finished=progress.finished,
-        num_planned=plan.num_trials,
+        num_planned=plan_now(plan, record).num_trials,
         num_failed=sum(trial.state == "failed" for trial in record.each_trial()),
         tracked=tracked,
         stop_reason=queue.stop_reason,
@@ -123,6 +127,7 @@ def run_sweep(
 def _write_out(
     plan: SweepPlan, record: Record, suite: Suite, folder: Path, tracker: Tracker, uri: str
 ) -> bool:
+    plan = plan_now(plan, record)
     with phase("writing the table and the best configurations"):
         write_results(plan, record, folder / RESULTS_FILE)
         exported = export_best(

@@ -101,12 +101,14 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         **shared_params(plan, study.space),
     }
     document = dump_yaml(dict(plan.spaces[study.space]))
+    # A millisecond apart, so that pages that sort by time show the order of the plan.
+    start = millis(datetime.fromisoformat(plan.created)) + plan.studies.index(study)
+    last = millis(finished[-1].finished) if finished else start  # one may be stopped before any
     return RunContent(
         key=(study.name, ""),
         name=f"{study.task} · {study.space}",
-        # A millisecond apart, so that pages that sort by time show the order of the plan.
-        start=millis(datetime.fromisoformat(plan.created)) + plan.studies.index(study),
-        end=millis(finished[-1].finished) if ended else None,
+        start=start,
+        end=last if ended else None,
         state=tags["state"],
         tags=tags,
         params={name: str(value) for name, value in params.items()},

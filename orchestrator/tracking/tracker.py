@@ -6,12 +6,13 @@ writes what is missing. So a server that is slow, away or broken costs the sweep
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, TrialRecord
+from orchestrator.record.steering import Steering, with_trials
 from orchestrator.support.addresses import reason_of, redacted
 from orchestrator.tracking.content import study_content, trial_content
 from orchestrator.tracking.trackers import tracker_at
@@ -81,6 +82,11 @@ class Tracker:
             self._unsent[trial.study, trial.number] = _Unsent(trial, list(trial.curve))
             self._count(trial)
             self._forget_oldest()
+
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        with self._lock:
+            self._plan = with_trials(self._plan, num_trials.__getitem__)
+            self._changed_studies |= dict.fromkeys(self._studies)
 
     def close(self, timeout_seconds: float) -> bool:
         """Send what is left and stop. True: the tracker answers and has all that was kept for it.

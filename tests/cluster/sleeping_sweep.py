@@ -40,6 +40,8 @@ class SleepingWorker(tune.Trainable):
 
 
 class SleepingQueue:
+    num_slots = None
+
     def __init__(self, num_trials: int) -> None:
         self.num_left = num_trials
 

@@ -56,6 +56,7 @@ class ShortQueue:
         """Of Tune's trials, in the memory of this process."""
         self._kill_idle = kill_idle
         self._may_go_on = 0.0
+        self.num_slots = None
 
     def next_run(self, run_id: str, held: Sequence[str]) -> Any:
         if not self.num_left:

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import itertools
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -37,6 +38,8 @@ RELIES_ON = {
     "ray.air.execution._internal.RayActorManager._actor_task_failed": (
         "(self, tracked_actor_task, exception)"
     ),
+    "ray.air.execution._internal.RayActorManager.next": "(self, timeout)",
+    "ray.air.execution._internal.RayActorManager.num_total_actors": VALUE,
     "ray.air.execution._internal.TrackedActor": VALUE,
     "ray.tune.tune.TuneController": VALUE,
     "ray.tune.utils.object_cache._ObjectCache()._cached_objects": VALUE,
@@ -46,6 +49,7 @@ RELIES_ON = {
     f"{_CONTROLLER}._cleanup_cached_actors": "(self, force_all)",
     f"{_CONTROLLER}._maybe_cache_trial_actor": "(self, trial)",
     f"{_CONTROLLER}._trial_task_failure": "(self, trial, exception)",
+    f"{_CONTROLLER}._update_trial_queue": "(self, blocking, timeout)",
     f"{_CONTROLLER}.cleanup": "(self)",
     f"{_CONTROLLER}.on_step_begin": "(self)",
     f"{_CONTROLLER}.on_step_end": "(self)",
@@ -130,6 +134,11 @@ class SweepController(TuneController):
         idle: Any = itertools.chain.from_iterable(self._actor_cache._cached_objects.values())
         self._sweep_scheduler.workers_idle([self._held.get(worker, []) for worker in idle])
 
+    def _update_trial_queue(self, blocking: bool = False, timeout: int = 600) -> bool:
+        """Where nothing runs, as in a pause, Tune would wait here for ten minutes and heed neither
+        a signal nor the end of the time."""
+        return super()._update_trial_queue(blocking=False, timeout=timeout)
+
     def on_step_end(self) -> None:
         super().on_step_end()
         self._forget_ended()
@@ -186,6 +195,15 @@ class ActorManager(RayActorManager):
     What Ray raises for a worker that its memory monitor killed is no RayActorError, for which Tune
     would end the whole sweep.
     """
+
+    def next(self, timeout: float | None = None) -> bool:
+        """In a pause there is no worker: Ray's would return at once, and Tune ask again and again,
+        and complain of a lack of resources."""
+        heard = super().next(timeout)
+        if heard or self.num_total_actors:
+            return heard
+        time.sleep(timeout or 0)
+        return True
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError | NodeDiedError):

@@ -29,6 +29,7 @@ from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Run, RunQueue
 from orchestrator.run.ray.controller import QuietProgress, SweepScheduler, sweeps_controller
 from orchestrator.run.ray.files import serve_driver_files
 from orchestrator.run.ray.precision import on_a_worker, when_it_starts
+from orchestrator.run.ray.side_by_side import SideBySide
 from orchestrator.run.ray.start import start_ray
 from orchestrator.run.ray.worker import WarmWorker, as_config, report_in, run_in
 from orchestrator.support.stopping import MachineLost, ending_in_order, stop_requested
@@ -36,6 +37,9 @@ from orchestrator.training.context import TrialContext
 from orchestrator.training.driver_files import DriverFiles
 
 Answer = TypeVar("Answer")
+
+MOST_SLOTS = 10_000
+"""Tune's own bound, above any of ours."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def _run_tune(
     slots = engine.slots
     share = Share(sweep, slots)
     share.look(num_left=lambda: queue.num_left, num_running=lambda: 0)
-    shared = _Shared(queue, share, silent_seconds=context.silent_seconds)
+    side_by_side = SideBySide(slots, share, on_a_cluster=engine.address is not None)
+    shared = _Shared(queue, side_by_side, silent_seconds=context.silent_seconds)
     with ending_in_order(), watched(shared.lose):
         tuner = tune.Tuner(
             tune.with_resources(
@@ -114,8 +119,9 @@ def _run_tune(
             tune_config=tune.TuneConfig(
                 search_alg=_QueueSearcher(shared),
                 scheduler=_QueueScheduler(shared),
-                num_samples=queue.num_left,
-                max_concurrent_trials=slots.num_slots,
+                # How many there are and how many run at a time may change: the queue knows.
+                num_samples=-1,
+                max_concurrent_trials=MOST_SLOTS,
                 reuse_actors=True,
                 time_budget_s=max_seconds,
                 trial_name_creator=lambda trial: trial.trial_id,
@@ -147,7 +153,7 @@ class _Shared:
     """What searcher, scheduler and stopper know together."""
 
     queue: RunQueue
-    share: Share
+    side_by_side: SideBySide
     silent_seconds: float
     deaths: dict[str, str] = field(default_factory=dict)
     """Why the worker of a run died last."""
@@ -187,7 +193,7 @@ class _QueueSearcher(Searcher):
         self.shared = shared
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.shared.heard) >= self.shared.share.allowed:
+        if len(self.shared.heard) >= self.shared.side_by_side.allowed:
             return None
         queue = self.shared.queue
         held = self.shared.idle.pop(0) if self.shared.idle else ()
@@ -225,7 +231,7 @@ class _QueueScheduler(SweepScheduler):
         self.shared = shared
 
     def max_workers(self) -> int:
-        return self.shared.share.allowed
+        return self.shared.side_by_side.max_workers
 
     def ray_is_gone(self) -> bool:
         return self.shared.is_lost
@@ -240,11 +246,13 @@ class _QueueScheduler(SweepScheduler):
         """Called by Tune in every step of its loop. Gives None: then Tune starts what is pending by
         itself."""
         queue, running = self.shared.queue, len(self.shared.heard)
-        self.shared.share.look(
+        self.shared.side_by_side.look(
+            wanted=self.shared.ask(lambda: queue.num_slots, None),
             num_left=lambda: running + self.shared.ask(lambda: queue.num_left, 0),
             num_running=lambda: sum(
                 trial.status == "RUNNING" for trial in tune_controller.get_live_trials()
             ),
+            is_idle=not running,
         )
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

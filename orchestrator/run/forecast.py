@@ -34,13 +34,14 @@ MANY_TRIALS = 20_000
 """A sweep of more is spread evenly over its slots instead."""
 
 RAY_SECONDS = 6.0
-"""Until Ray and its workers have started, beside what a worker loads: on 2 cores."""
+"""Until Ray and its workers have started, beside what a worker loads; an estimate for 2 cores."""
 BETWEEN_SECONDS = 0.1
 """From the end of a trial to the start of the next in its slot, with Ray on 2 cores; for the
 processes of Ray and the driver share the processors (benchmarks/control.py)."""
 UNSEEN = 0.1
-"""Relative standard deviation of what a short measurement cannot see: processors that slow down
-when they are hot, other programs, the share of trials that a better sampler brings further."""
+"""An estimate: the relative standard deviation of what a short measurement cannot see, such as
+processors that slow down when they are hot, other programs, the share of trials that a better
+sampler brings further."""
 
 Interval = tuple[float, float]
 Recorded = Mapping[str, Sequence[Sequence[Curve]]]

@@ -23,7 +23,9 @@ class TrialFacts:
     eval_seconds: Annotated[float, "in validation"]
     images_per_second: Annotated[float, "trained, over train_seconds"]
     num_tuned_parameters: Annotated[int, "trained, head included"]
-    peak_memory_mib: Annotated[float, "of the device, or of the worker on a CPU"]
+    peak_memory_mib: Annotated[
+        float, "of the device in this trial; on a CPU of its worker until then"
+    ]
     readout: Annotated[str | None, "what the head reads"]
     host: Annotated[str, "name of the machine"]
     device: Annotated[str, "name of the GPU, or cpu"]

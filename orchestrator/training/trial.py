@@ -98,6 +98,8 @@ class Trial:
         torch.set_num_threads(self.context.cpu_threads)
         # Else each worker of a machine would start a pool of processes as large as the machine.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(self.context.cpu_threads))
+        if self.context.device != "cpu":
+            torch.cuda.reset_peak_memory_stats()  # else it is the worker's, of all its trials
         pixels = {split: self._pixels(split) for split in self.splits}
         train = pixels[self.splits[0]]
         self.model = model = self._model(train)

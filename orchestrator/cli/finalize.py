@@ -82,7 +82,7 @@ def _same_command(folder: Path, unfinished: bool) -> str:
 
 
 def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False) -> None:
-    from orchestrator.report.cautions import tested_sentence
+    from orchestrator.report.cautions import collapsed_sentence, tested_sentence
     from orchestrator.report.final import caveats, read_final_results
     from orchestrator.support.uncertainty import seeds_text
     from orchestrator.training.objective import DEFAULT_METRIC
@@ -113,8 +113,9 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False
         console.say(f"{study}: {outcome.why}")
         for seed, reason in outcome.failed_seeds.items():
             console.say(f"{study}: seed {seed} failed and is not in the mean: {reason}")
-        if caution := tested_sentence(outcome):
-            console.say(f"{study}: {caution}")
+        for caution in (tested_sentence(outcome), collapsed_sentence(outcome)):
+            if caution:
+                console.say(f"{study}: {caution}")
         for line in caveats(results[study]) if study in results else ():
             console.say(f"{study}: {line[:1].lower()}{line[1:].rstrip('.')}")
         if outcome.bundle_seed is not None:

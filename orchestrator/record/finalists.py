@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from orchestrator.record.record import TrialRecord
+from orchestrator.support.collapsed import collapsed_text
 from orchestrator.support.uncertainty import clear_from, paired_error
 from orchestrator.training.facts import EpochRow
 from orchestrator.training.objective import together
@@ -88,6 +89,9 @@ def choose_winner(
     parts += [_against(best, other, num_images) for other in finalists if other is not best]
     if len(finalists) == 1:
         parts.append("it was the only finalist")
+    for finalist in finalists:
+        if fell := collapsed_text(finalist.fold_accuracies, "folds"):
+            parts.append(f"#{finalist.number} {fell}")
     return Winner(number=best.number, why="; ".join(parts))
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from orchestrator.plan.plan import TaskPlan
 from orchestrator.record.record import TrialRecord, best_of
 from orchestrator.report.collapse import collapse_sentence
+from orchestrator.support.collapsed import collapsed_text
 from orchestrator.support.uncertainty import interval, interval_over_seeds
 from orchestrator.training.objective import DEFAULT_METRIC, TOP1, Objective, objective_named
 
@@ -84,6 +85,17 @@ def tested_sentence(final: Tested) -> str | None:
         return _against_majority(ends, share, unit, "", f"{found} {unit}")
     told = f" ({final.test_majority} of {final.num_test} test images)"
     return _against_majority(ends, share, unit, told, f"{found} % of them")
+
+
+def collapsed_sentence(final: Tested) -> str | None:
+    """A sentence about a winner of which single seeds fell apart."""
+    fell = collapsed_text(final.test_accuracies, "seeds")
+    if fell is None:
+        return None
+    return (
+        f"the winner {fell}: whoever trains it once may get such a run; a smaller learning rate, "
+        "or another of the finalists, may be safer."
+    )
 
 
 def _against_majority(

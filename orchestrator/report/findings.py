@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from orchestrator.plan.space import extremes
 from orchestrator.record.record import TrialRecord
-from orchestrator.report.cautions import cautions, tested_sentence
+from orchestrator.report.cautions import cautions, collapsed_sentence, tested_sentence
 from orchestrator.report.collect import StudyReport, SweepReport, learning_curve
 from orchestrator.report.convergence import COUNTED, convergence
 from orchestrator.report.prompts_vs_baselines import prompt_headlines
@@ -127,8 +127,8 @@ def _cautions(study: StudyReport) -> list[str]:
     """What to be careful about in the search, and in the test where there was one."""
     found, final = cautions(study.task, study.trials), study.final
     if final is not None:
-        tested = tested_sentence(final)
-        found += [tested] if tested else []
+        told = (tested_sentence(final), collapsed_sentence(final))
+        found += [sentence for sentence in told if sentence]
     return found
 
 

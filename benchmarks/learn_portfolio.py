@@ -1,9 +1,10 @@
-"""Learns which configurations to try first from recorded curves: `search_spaces/portfolio.yaml`.
+"""Learns from recorded curves which configurations to try first.
 
     python benchmarks/learn_portfolio.py            # prints the entries
     python benchmarks/learn_portfolio.py --write    # and puts them in place of those learned before
 
-Entries whose source is a publication are kept as they are. What a portfolio gains on a task that it
+The file is `search_spaces/evidence/portfolio.yaml`. Entries whose source is a publication are kept
+as they are. What a portfolio gains on a task that it
 was not learned from is measured by `search.py`.
 """
 

@@ -11,8 +11,8 @@ studies advance together, so that the work may be stopped at any time. Validatio
 Two networks and tasks compare by their ranks, not by their numbers: images are 32 pixels wide and
 prompts stand in the last four of twelve blocks, so that a trial takes seconds on a CPU.
 
-The result goes to `search_spaces/curves.parquet` (`--file`); what is there stays. `--collect` adds
-what a sweep that still runs has so far.
+The result goes to `search_spaces/evidence/curves.parquet` (`--file`); what is there stays.
+`--collect` adds what a sweep that still runs has so far.
 """
 
 import argparse
@@ -28,9 +28,16 @@ import optuna
 
 from orchestrator import SearchSpace, Sweep
 from orchestrator.plan.space import load_space, parse_space
-from orchestrator.record.curves import Curves, RecordedTrial, curves_of, read_curves, write_curves
+from orchestrator.record.curves import (
+    CURVES_FILE,
+    Curves,
+    RecordedTrial,
+    curves_of,
+    read_curves,
+    write_curves,
+)
 
-FILE = Path(__file__).resolve().parent.parent / "search_spaces" / "curves.parquet"
+FILE = Path(__file__).resolve().parent.parent / "search_spaces" / CURVES_FILE
 TASKS = (
     *("eurosat", "sign_language_digits", "caltech101"),
     *("resisc45_12cls", "dtd_10cls", "omniglot_alphabet_8cls"),

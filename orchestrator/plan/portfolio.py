@@ -1,4 +1,4 @@
-"""What did well elsewhere, and a study tries first: `search_spaces/portfolio.yaml`.
+"""What did well elsewhere, and a study tries first: `search_spaces/evidence/portfolio.yaml`.
 
 An entry holds for one search space and the backbones that its patterns name, since a learning rate
 that suits a small network makes a larger one diverge, and the other way round.
@@ -17,7 +17,7 @@ from orchestrator.plan.start_points import StartPoint
 from orchestrator.support.document import Entries, Name, read_as
 from orchestrator.support.yaml_io import parse_yaml
 
-PORTFOLIO_FILE = "portfolio.yaml"
+PORTFOLIO_FILE = "evidence/portfolio.yaml"
 
 Config = TypeVar("Config", bound=Hashable)
 

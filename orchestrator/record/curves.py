@@ -19,7 +19,7 @@ from orchestrator.record.record import TrialRecord
 from orchestrator.support.whole_file import whole_file
 from orchestrator.training.backbone import BackbonePlan
 
-CURVES_FILE = "curves.parquet"
+CURVES_FILE = "evidence/curves.parquet"
 """In `search_spaces/`: those that come with this package."""
 
 

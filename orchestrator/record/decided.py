@@ -71,7 +71,7 @@ def drawn_by(
     origin: str | None,
 ) -> Proposal:
     """What a trial of the study `name` is to be where this sampler proposes it."""
-    held_back = HeldBack(study._storage)
+    held_back = HeldBack(study)
     seen = held_back.study(study)
     seen.sampler = sampler
     space = plan.parsed_spaces[plan.study(name).space]
@@ -81,9 +81,9 @@ def drawn_by(
 
 def decide(plan: SweepPlan, study: optuna.Study, trial_id: int, epoch: int) -> Decision:
     """What the pruner says of a trial after an epoch, the last that it has reported."""
-    rungs = HeldBack(study._storage)
+    rungs = HeldBack(study)
     judged = rungs.study(study)
-    trial = judged._storage.get_trial(trial_id)
+    trial = rungs.get_trial(trial_id)
     # The median pruner answers with a numpy bool, which JSON does not take.
     stops = bool(judged.pruner.prune(judged, trial))
     against = (

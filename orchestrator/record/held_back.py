@@ -16,10 +16,10 @@ from orchestrator.record.write_tables import Param
 
 
 class HeldBack:
-    """A storage whose reads are those of the real one, and whose writes stay here."""
+    """A storage whose reads are those of a study's own, and whose writes stay here."""
 
-    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
-        self._storage = storage
+    def __init__(self, study: optuna.Study) -> None:
+        self._storage = study._storage
         self.attributes: dict[str, Any] = {}
         self.params: dict[str, Param] = {}
 

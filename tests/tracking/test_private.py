@@ -26,5 +26,7 @@ def test_another_mlflow_without_its_inner_parts_is_used_with_one_warning(
         reconcile(plan, record, uri, best_files=no_files)
         assert run_of(uri, "caltech101.vpt_deep", 0).info.status == "FINISHED"
     told = f"tested with MLflow 3.17; found {mlflow.__version__}: "
-    assert [message.startswith(told) for message in caplog.messages] == [True]
+    # A tracker of an earlier test may still say that its server is gone.
+    ours = [r.getMessage() for r in caplog.records if r.name == private.__name__]
+    assert [message.startswith(told) for message in ours] == [True]
     private._warn_of_another.cache_clear()

@@ -21,7 +21,6 @@ from orchestrator.api.sweep import Sweep
 from orchestrator.cluster.slots import Slots
 from orchestrator.plan.gpu_share import (
     AT_MOST_SECONDS,
-    GRACE_SECONDS,
     choose_gpu_share,
     chosen_count,
     measure,
@@ -29,6 +28,7 @@ from orchestrator.plan.gpu_share import (
 from orchestrator.plan.plan import GpuShare, load_plan, plan_document, save_plan
 from orchestrator.run.request import RunRequest
 from orchestrator.run.worker_loop import bytes_to_keep
+from orchestrator.support.other_process import GRACE_SECONDS
 from orchestrator.training.numerics import Engine
 from orchestrator.training.shared_device import Answer, Question, training
 

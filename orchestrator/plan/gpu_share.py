@@ -5,28 +5,20 @@ after the other. Measured once, when a sweep is planned, and kept in its plan fo
 with it. No number of a trial depends on it.
 """
 
-import contextlib
 import copy
 import gc
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
 from torch import nn
 
 from orchestrator.plan.plan import GpuShare
-from orchestrator.support.own_process import ROOT
+from orchestrator.support.other_process import NoAnswer, answer_of
 from orchestrator.support.phases import phase
-from orchestrator.support.with_parent import end_with_parent
 from orchestrator.training import shared_device
 from orchestrator.training.device_memory import OUTSIDE_BYTES
 from orchestrator.training.numerics import Engine
@@ -46,8 +38,6 @@ BATCH_SIZE = {"cuda": 64, "cpu": 4}
 SECONDS = 1.0
 AT_MOST_SECONDS = 40.0
 """After so long a whole GPU is taken, whatever was found by then."""
-GRACE_SECONDS = 5.0
-"""For the processes to end by themselves, before they are killed."""
 
 
 class GpuShareChooser(Protocol):
@@ -133,34 +123,9 @@ def measure(
         asked = pickle.dumps(question)
     except Exception as error:  # a backbone of somebody's own, with parts that cannot be sent
         return Answer(failure=f"the backbone cannot be given to another process ({error})")
-    with tempfile.TemporaryFile() as errors:
-        try:
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", shared_device.__name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=_environment(),
-                start_new_session=True,
-                preexec_fn=partial(end_with_parent, signal.SIGKILL),
-            )
-        except OSError as error:
-            return Answer(failure=f"{sys.executable}: {error.strerror}")
-        try:
-            told, _ = process.communicate(asked, timeout=at_most_seconds + GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return Answer(failure=f"it took longer than {at_most_seconds:.0f} s")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if process.returncode == 0:
-            return Answer.from_json(told.decode().splitlines()[-1])
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
-        return Answer(failure=lines[-1] if lines else f"it ended with {process.returncode}")
-
-
-def _environment() -> dict[str, str]:
-    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    try:
+        return Answer.from_json(
+            answer_of(shared_device.__name__, asked, at_most_seconds=at_most_seconds)
+        )
+    except NoAnswer as error:
+        return Answer(failure=str(error))

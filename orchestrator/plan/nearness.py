@@ -14,17 +14,22 @@ from optuna.distributions import (
 from orchestrator.plan.space import SearchSpace
 
 
-def distance(space: SearchSpace, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """The square of it: 0 where they are equal. Two ends of a range are 1 apart, as are two choices
-    and a name that only one has; choices that are numbers are apart by their places."""
-    total = 0.0
+def apart(space: SearchSpace, one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
+    """By name: 0 where they are equal. Two ends of a range are 1 apart, as are two choices and a
+    name that only one has; choices that are numbers are apart by their places."""
+    found = {}
     for dimension in space.dimensions:
         first, second = (config.get(dimension.name, _MISSING) for config in (one, other))
         if first is _MISSING or second is _MISSING:
-            total += first is not second
+            found[dimension.name] = float(first is not second)
         elif first != second:
-            total += _apart(dimension.distribution, first, second) ** 2
-    return total
+            found[dimension.name] = abs(_apart(dimension.distribution, first, second))
+    return found
+
+
+def distance(space: SearchSpace, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The square of how far they are apart in all."""
+    return sum(each**2 for each in apart(space, one, other).values())
 
 
 def _apart(distribution: BaseDistribution, first: Any, second: Any) -> float:

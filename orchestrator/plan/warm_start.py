@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from optuna.distributions import FloatDistribution, IntDistribution
-
 from orchestrator.plan.described import FEW
+from orchestrator.plan.nearness import apart
 from orchestrator.plan.plan import StudyPlan, TaskPlan
 from orchestrator.plan.space import SearchSpace, Value, default_of
 from orchestrator.plan.start_points import (
@@ -231,16 +230,4 @@ def drawn_in(space: SearchSpace, config: Mapping[str, Value]) -> dict[str, Value
 
 def alike(space: SearchSpace, one: Mapping[str, Value], other: Mapping[str, Value]) -> bool:
     """Whether two configurations of the space are nearly the same."""
-    if one.keys() != other.keys():
-        return False
-    distributions = {d.name: d.distribution for d in space.dimensions}
-    for name, value in one.items():
-        kind = distributions[name]
-        if isinstance(kind, FloatDistribution | IntDistribution):
-            scale = math.log if kind.log else float
-            width = scale(kind.high) - scale(kind.low)
-            if abs(scale(float(value)) - scale(float(other[name]))) > ALIKE * width:  # type: ignore[arg-type]
-                return False
-        elif value != other[name]:
-            return False
-    return True
+    return all(each <= ALIKE for each in apart(space, one, other).values())

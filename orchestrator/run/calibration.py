@@ -6,17 +6,11 @@ images, and times scale with them: one of them is measured for all.
 """
 
 import contextlib
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -25,10 +19,9 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.typical_configs import TypicalConfigs, typical_configs
 from orchestrator.run import timed_trials
 from orchestrator.run.timed_trials import Answer, Question, Stopwatch, Timing
-from orchestrator.support.own_process import ROOT
+from orchestrator.support.other_process import NoAnswer, answer_of
 from orchestrator.support.phases import phase
 from orchestrator.support.processors import available_cpus
-from orchestrator.support.with_parent import end_with_parent
 from orchestrator.training.config import TrialConfig
 from orchestrator.training.context import TrialContext
 
@@ -36,10 +29,10 @@ NUM_CONFIGS = 5
 """Of a space that are measured, where there is time; the first of all spaces come first."""
 SECONDS = 20.0
 """For all measurements, after the first of each space."""
-AT_A_GLANCE_SECONDS = 0.1
-"""For a space in this process."""
+AT_A_GLANCE_SECONDS = 0.5
+"""For a space in this process: enough for a whole batch of a small backbone. Where there are few
+images in a step, each takes up to twice as long."""
 AT_MOST_SECONDS = 600.0
-GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +99,13 @@ def calibrate(
     )
     with phase("timing a few steps of every search space"):
         began = time.monotonic()
-        answer = _asked(question)
+        try:
+            told = answer_of(
+                timed_trials.__name__, pickle.dumps(question), at_most_seconds=AT_MOST_SECONDS
+            )
+        except NoAnswer as error:
+            return without_times(plan, str(error))
+    answer = Answer.from_json(told)
     if answer.failure is not None:
         return without_times(plan, answer.failure)
     found = dict(zip((id(trial.config) for _, trial in order), answer.timings, strict=False))
@@ -153,35 +152,3 @@ def _torch_as_it_was() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _asked(question: Question) -> Answer:
-    """The answer of the program."""
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", timed_trials.__name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(),
-            start_new_session=True,
-            preexec_fn=partial(end_with_parent, signal.SIGKILL),
-        )
-        try:
-            told, _ = process.communicate(
-                pickle.dumps(question), timeout=AT_MOST_SECONDS + GRACE_SECONDS
-            )
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if process.returncode == 0:
-            return Answer.from_json(told.decode().splitlines()[-1])
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
-        return Answer(failure=lines[-1] if lines else f"it ended with {process.returncode}")
-
-
-def _environment() -> dict[str, str]:
-    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -14,8 +14,8 @@ from orchestrator.record.curves import RecordedTrial, read_curves
 from orchestrator.run.calibration import Calibration, at_a_glance, calibrate, without_times
 from orchestrator.run.engine import Engine
 from orchestrator.run.forecast import Forecast, Recorded, forecast
+from orchestrator.run.trial_context import context_of
 from orchestrator.training.context import TrialContext
-from orchestrator.training.own_methods import planned_methods
 
 logger = logging.getLogger(__name__)
 
@@ -73,21 +73,7 @@ def _where(
     plan: SweepPlan, suite: Suite, engine: Engine, cache: ImageCache
 ) -> tuple[TrialContext, Slots]:
     """What its trials share, and where they run."""
-    slots = engine.slots
-    context = TrialContext.of(
-        plan.backbone,
-        suite.tasks,
-        fingerprints=plan.fingerprints,
-        metrics=plan.metrics,
-        cache=cache,
-        pruner=plan.pruner,
-        own_methods=planned_methods(plan.own_methods),
-        device=slots.device,
-        cpu_threads=slots.cpu_threads,
-        gpu_share=slots.gpu_share,
-        engine=plan.engine,
-    )
-    return context, slots
+    return context_of(plan, suite, engine.slots, cache), engine.slots
 
 
 def _tried(plan: SweepPlan, measure: Callable[[], Calibration]) -> Calibration:

@@ -22,14 +22,13 @@ from orchestrator.run.progress import Progress
 from orchestrator.run.queue import RunQueue
 from orchestrator.run.search_queue import Observer, SearchQueue
 from orchestrator.run.steering_watch import SteeringWatch
+from orchestrator.run.trial_context import context_of
 from orchestrator.support.phases import phase
 from orchestrator.support.stopping import ending_at_once, stop_requested
 from orchestrator.tracking.reconcile import reconcile, register_winners
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.trackers import tracker_at, tracking_uri
 from orchestrator.training.backbone import image_transform
-from orchestrator.training.context import TrialContext
-from orchestrator.training.own_methods import planned_methods
 
 logger = logging.getLogger(__name__)
 
@@ -67,19 +66,7 @@ def run_sweep(
     progress.paused_text = watch.steering.paused_text
     uri = tracking_uri(folder)
     tracker = Tracker(progress.plan, uri, folder=folder, earlier=record.each_trial())
-    context = TrialContext.of(
-        plan.backbone,
-        suite.tasks,
-        fingerprints=plan.fingerprints,
-        metrics=plan.metrics,
-        cache=cache,
-        pruner=plan.pruner,
-        own_methods=planned_methods(plan.own_methods),
-        device=engine.slots.device,
-        cpu_threads=engine.slots.cpu_threads,
-        gpu_share=engine.slots.gpu_share,
-        engine=plan.engine,
-    )
+    context = context_of(plan, suite, engine.slots, cache)
 
     def decoded() -> Mapping[str, Mapping[str, DecodedSplit]]:
         transform = image_transform(plan.backbone)

@@ -1,7 +1,7 @@
 """What a sweep may minimize beside the score that it maximizes: the second of two objectives.
 
-Each is made of facts that a worker tells of every trial. Peak memory is none of them: that of a
-warm worker is of all that it did and keeps, not of the trial.
+Each is made of facts that a worker tells of every trial. Peak memory is none of them: it holds what
+a warm worker keeps of other trials, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -221,11 +221,7 @@ def drawn_in(space: SearchSpace, config: Mapping[str, Value]) -> dict[str, Value
         if here != ran_with(name) and name not in LENGTH:
             return None
     drawn = space.searched(whole)
-    try:
-        space.check_drawn(drawn, source=space.name)
-    except ValueError:
-        return None
-    return drawn or None
+    return drawn if drawn and space.refused(drawn) is None else None
 
 
 def alike(space: SearchSpace, one: Mapping[str, Value], other: Mapping[str, Value]) -> bool:

@@ -220,8 +220,9 @@ def test_a_driver_in_another_process_heeds_it_and_says_so(sweep, drive):
     time.sleep(1)
     assert len(states(sweep)) == begun < 6, "nothing begins in a pause"
     assert any(line.startswith("paused by ") for line in state_lines(sweep))
+    sweep.set(trials="+2")  # before the stop, after which nothing may be left to do
     sweep.set(stop_study=SECOND)
-    sweep.set(trials="+2", go_on=True)
+    sweep.set(go_on=True)
     said, _ = driver.communicate()
     assert driver.returncode == 0, said
     assert f"{SECOND}: stopped" in said and "trials of each study: 5 instead of 3" in said

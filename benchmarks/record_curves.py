@@ -9,7 +9,7 @@ drawn once (a grid of a paper in an order of its own), those that the file below
 studies advance together, so that the work may be stopped at any time. Validation curves only.
 
 Two networks and tasks compare by their ranks, not by their numbers: images are 32 pixels wide and
-prompts stand in the last four of twelve blocks, so that a trial takes seconds on a CPU.
+prompts stand in the last two of twelve blocks, so that a trial takes seconds on a CPU.
 
 The result goes to `search_spaces/evidence/curves.parquet` (`--file`); what is there stays.
 `--collect` adds what a sweep that still runs has so far.
@@ -46,8 +46,8 @@ BACKBONE = "deit_tiny_patch16_224"
 IMAGE_SIZE = 32
 EPOCHS = 30
 NUM_CONFIGS = 40
-BLOCKS = [8, 11]
-SHORTEST = 50
+BLOCKS = [10, 11]
+LONGEST = 20
 """More prompts than this are left out: so small an image has four patches."""
 
 FIXED: Mapping[str, Mapping[str, Any]] = {
@@ -105,7 +105,7 @@ def recorded_space(name: str) -> SearchSpace:
     document = {**shipped.document, "fixed": {**shipped.fixed, **FIXED[name]}}
     lines = {key: line for key, line in document["search"].items() if key not in FIXED[name]}
     if "num_tokens" in lines:
-        choices = [count for count in lines["num_tokens"]["choices"] if count <= SHORTEST]
+        choices = [count for count in lines["num_tokens"]["choices"] if count <= LONGEST]
         lines["num_tokens"] = {"choices": choices}
     document["search"] = lines
     space = parse_space(document, name=name, source=name)

@@ -9,6 +9,9 @@ is trained. A study, one search space on one task, is searched by each policy wi
 is the best complete trial after so many whole trainings' worth of epochs? Its normalised regret is
 0 for the best configuration that was recorded and 1 for the median one.
 
+The last column is the share of its own compute after which the best value of a paper's grid was
+found, in the median task.
+
 Numbers are means over tasks, each over its spaces and seeds; the standard error is that over tasks,
 and of a difference that of the paired differences. A policy that starts with what other tasks
 taught has not seen the task that it is judged on.
@@ -28,6 +31,7 @@ from orchestrator import Sweep
 from orchestrator.plan.plan import StudyPlan
 from orchestrator.plan.portfolio import learn
 from orchestrator.plan.pruners.options import plan_pruner
+from orchestrator.plan.space import parse_space
 from orchestrator.plan.start_points import StartPoint
 from orchestrator.record.curves import Curves, curves_of, plan_on, read_curves
 from orchestrator.run.simulated import simulate
@@ -158,18 +162,34 @@ def studies_of(curves: Curves, least_trials: int) -> list[Study]:
     return found
 
 
-Regrets = Mapping[tuple[str, str], Mapping[float, float]]
-"""By task and space, the regret at each budget."""
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """How a search of a study went."""
+
+    study: Study
+    ends: Sequence[tuple[float, float]]
+    """Of its complete trials: after how many whole trainings' worth of epochs, and the regret."""
+
+    def regret(self, budget: float) -> float:
+        """Of the best trial that is complete after so many whole trainings; else of the worst."""
+        ended = [regret for spent, regret in self.ends if spent <= budget + SAME]
+        return min(ended, default=self.study.regret(self.study.worst))
+
+    @property
+    def share_until_best(self) -> float:
+        """The compute until the best value was found, as a share of that of all trials; infinite if
+        the search missed it."""
+        found = [spent for spent, regret in self.ends if regret <= SAME]
+        return min(found, default=math.inf) / self.study.num_trials
+
+
+Found = Mapping[tuple[str, str], Searched]
+"""By task and space."""
 
 
 def search(
-    policy: Policy,
-    curves: Curves,
-    studies: Sequence[Study],
-    budgets: Sequence[float],
-    seed: int,
-    warmup_share: float,
-) -> Regrets:
+    policy: Policy, curves: Curves, studies: Sequence[Study], seed: int, warmup_share: float
+) -> Found:
     """All studies, searched once."""
     epochs = min(study.epochs for study in studies)
     options = dict(policy.options)
@@ -195,15 +215,10 @@ def search(
         if end.trial.state == "complete" and end.trial.val_accuracy is not None:
             ends[end.trial.study].append((end.study_epochs, end.trial.val_accuracy))
     return {
-        (study.task, study.space): {
-            budget: study.regret(
-                max(
-                    (v for spent, v in ends[study.name] if spent <= budget * study.epochs),
-                    default=study.worst,
-                )
-            )
-            for budget in budgets
-        }
+        (study.task, study.space): Searched(
+            study=study,
+            ends=[(spent / study.epochs, study.regret(v)) for spent, v in ends[study.name]],
+        )
         for study in studies
     }
 
@@ -220,6 +235,8 @@ class Row:
     less: float
     """Than the control: the mean of the differences."""
     less_error: float
+    share_until_best: float | None
+    """Of the compute of a whole grid; None: no space is one."""
 
 
 def over_tasks(values: Mapping[tuple[str, str], float]) -> tuple[float, float]:
@@ -230,6 +247,18 @@ def over_tasks(values: Mapping[tuple[str, str], float]) -> tuple[float, float]:
     means = [statistics.mean(of_task) for of_task in by_task.values()]
     error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
     return statistics.mean(means), error
+
+
+def share_until_best(curves: Curves, runs: Sequence[Found]) -> float | None:
+    """Of the compute of a paper's grid, until its best value was found: in the median task, of the
+    median over its grids and the seeds. None where no space is a grid of which all was recorded."""
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        for (task, space), searched in run.items():
+            whole = parse_space(curves.spaces[space], name=space, source=space)
+            if whole.num_combinations() == searched.study.num_trials:
+                by_task[task].append(searched.share_until_best)
+    return statistics.median(map(statistics.median, by_task.values())) if by_task else None
 
 
 def measure(
@@ -246,20 +275,23 @@ def measure(
     tasks = {study.task for study in studies}
     print(
         f"{len(studies)} studies on {len(tasks)} tasks, {num_seeds} seeds; "
-        f"normalised regret after so many whole trainings of a study, less than {control}"
+        f"normalised regret after {', '.join(f'{b:g}' for b in budgets)} whole trainings of a "
+        "study, and the share of the compute until a grid's best"
     )
     found: dict[str, dict[tuple[str, str], dict[float, float]]] = {}
+    shares: dict[str, float | None] = {}
     for policy in chosen:
-        runs = [
-            search(policy, curves, studies, budgets, seed, warmup_share)
-            for seed in range(num_seeds)
-        ]
+        runs = [search(policy, curves, studies, seed, warmup_share) for seed in range(num_seeds)]
         found[policy.name] = {
-            study: {b: statistics.mean(run[study][b] for run in runs) for b in budgets}
+            study: {b: statistics.mean(run[study].regret(b) for run in runs) for b in budgets}
             for study in runs[0]
         }
+        shares[policy.name] = share_until_best(curves, runs)
         told = [over_tasks({s: r[b] for s, r in found[policy.name].items()}) for b in budgets]
-        print(f"| {policy.name} | " + " | ".join(f"{m:.3f} ± {e:.3f}" for m, e in told) + " |")
+        cells = [f"{mean:.3f} ± {error:.3f}" for mean, error in told]
+        share = shares[policy.name]
+        cells += ["" if share is None else f"{100 * share:.0f} %"]
+        print(f"| {policy.name} | {' | '.join(cells)} |", flush=True)
     rows = []
     for name, by_study in found.items():
         for budget in budgets:
@@ -276,8 +308,13 @@ def measure(
                     error=error,
                     less=less,
                     less_error=less_error,
+                    share_until_best=shares[name],
                 )
             )
+    print(f"less than {control}:")
+    for name in found:
+        cells = [f"{r.less:+.3f} ± {r.less_error:.3f}" for r in rows if r.policy == name]
+        print(f"| {name} | {' | '.join(cells)} |")
     return rows
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import search
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import SPACES, make_plan
@@ -209,3 +210,35 @@ def test_of_a_sweep_whole_curves_are_kept_and_cut_ones_are_not(tmp_path: Path):
     (kept,) = curves_of(plan, record.all_trials()).trials
     assert kept.val_accuracy == [0.1, 0.2, pytest.approx(0.3), 0.4]
     assert kept.config == plan.parsed_spaces["vpt_deep"].searched(record.trial(study, 0).config)
+
+
+def of_a_grid(num_points: int, tasks: Sequence[str]) -> Curves:
+    """The later a point of the grid, the better it is."""
+    curves = made_up(num_points, tasks)
+    rates = [10.0**-place for place in range(num_points)]
+    space = {**SPACE, "search": {"lr": {"choices": rates}}}
+    trials = [
+        dataclasses.replace(
+            trial, config={"lr": rates[place]}, val_accuracy=[place / num_points] * EPOCHS
+        )
+        for task in tasks
+        for place, trial in enumerate(curves.of(f"{task}.vpt_deep"))
+    ]
+    return Curves(spaces={"vpt_deep": space}, trials=trials)
+
+
+def test_the_search_benchmark_counts_compute_in_whole_trainings(capsys):
+    curves = of_a_grid(5, ("digits", "flowers"))
+    taught = search.Policy(name="taught", sampler="random", pruner="none", starts=search.learned(1))
+    chosen = [search.policies()["random"], taught]
+    rows = search.measure(
+        curves, chosen, budgets=(0.5, 1, 5), num_seeds=3, least_trials=3, control="random"
+    )
+    regrets = {(row.policy, row.budget): row.regret for row in rows}
+    assert regrets["random", 0.5] == regrets["taught", 0.5] == 2.0, "nothing is complete: the worst"
+    assert regrets["random", 1] > regrets["taught", 1] == 0.0, "the other task taught the best"
+    assert regrets["random", 5] == 0.0, "all is had"
+    shares = {row.policy: row.share_until_best for row in rows}
+    assert shares["taught"] == 1 / 5 and 1 / 5 < shares["random"] <= 1
+    assert all(row.less == regrets["random", row.budget] - row.regret for row in rows)
+    assert "| taught | 2.000 ± 0.000 | 0.000 ± 0.000 |" in capsys.readouterr().out

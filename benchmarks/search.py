@@ -14,7 +14,8 @@ found, in the median task.
 
 Numbers are means over tasks, each over its spaces and seeds; the standard error is that over tasks,
 and of a difference that of the paired differences. A policy that starts with what other tasks
-taught has not seen the task that it is judged on.
+taught has not seen the task that it is judged on; shared winners are of the same search, in which
+every task pays for what it finds.
 """
 
 import argparse
@@ -53,6 +54,7 @@ class Policy:
     pruner: str
     options: Mapping[str, Any] = field(default_factory=dict)
     starts: Starts = lambda curves, space, task: ()
+    share_winners: bool = False
 
 
 def learned(size: int) -> Starts:
@@ -83,12 +85,15 @@ def regrets_of(curves: Curves, space: str) -> dict[str, dict[str, float]]:
 
 
 def policies() -> dict[str, Policy]:
-    """By name; the first two are the controls."""
-    found = [
+    """By name; the first four are the controls."""
+    controls = [
         Policy(name="random", sampler="random", pruner="none"),
         Policy(name="tpe", sampler="tpe", pruner="none"),
         Policy(name="random, successive_halving", sampler="random", pruner="successive_halving"),
         Policy(name="tpe, successive_halving", sampler="tpe", pruner="successive_halving"),
+    ]
+    found = [
+        *controls,
         *(
             Policy(
                 name=f"tpe, successive_halving {rung}/{factor}",
@@ -109,6 +114,15 @@ def policies() -> dict[str, Policy]:
             for size in (3, 5, 10)
             for sampler in ("tpe", "random")
             for pruner in ("none", "successive_halving")
+        ),
+        *(
+            Policy(
+                name=f"{control.name}, shared winners",
+                sampler=control.sampler,
+                pruner=control.pruner,
+                share_winners=True,
+            )
+            for control in controls
         ),
         Policy(name="tpe, median", sampler="tpe", pruner="median"),
         Policy(name="tpe, hyperband", sampler="tpe", pruner="hyperband"),
@@ -209,7 +223,14 @@ def search(
         )
         for study in studies
     ]
-    plan = plan_on(curves, planned, pruner=pruner, sampler=policy.sampler, seed=seed)
+    plan = plan_on(
+        curves,
+        planned,
+        pruner=pruner,
+        sampler=policy.sampler,
+        seed=seed,
+        share_winners=policy.share_winners,
+    )
     ends: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for end in simulate(plan, curves):
         if end.trial.state == "complete" and end.trial.val_accuracy is not None:
@@ -332,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         budgets=options.budgets,
         num_seeds=options.seeds,
         least_trials=options.least_trials,
+        control=options.control,
     )
     if options.json:
         document = {**vars(options), "rows": [vars(row) for row in rows]}
@@ -349,6 +371,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--least-trials", type=int, default=5, help="of a study, or it is left out")
+    parser.add_argument("--control", choices=policies(), default="tpe", help="of the differences")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     return parser.parse_args(arguments)
 

@@ -47,6 +47,7 @@ def keywords_of_plan(
         "resize": backbone.resize,
         "sampler": plan.sampler,
         "also": plan.also and [f"{MINIMIZE}={plan.also.minimize}"],
+        "share_winners": plan.share_winners or None,
         "pruner": plan.pruner.name,
         "pruner_options": {
             name: value for name, value in vars(plan.pruner).items() if name in pruner_fields

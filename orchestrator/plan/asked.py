@@ -79,6 +79,8 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
     names = [task.name for task in suite.tasks]
     of_suite = metrics_of_suite(suite.root, names, all_tasks=request.tasks is None)
     metrics = metrics_by_task(request.metrics or (), names, of_suite=of_suite)
+    if request.share_winners:
+        _check_sharing(request, len(names))
     if request.final is not None:
         refuse_unsuited(suite.tasks, request.final)
     return Asked(suite=suite, metrics=metrics, rule=rule)
@@ -94,6 +96,19 @@ def methods_of(request: SweepRequest) -> Sequence[object]:
     if request.suite == "quickstart":
         return QUICKSTART_METHODS
     return [space.name for space in default_spaces()]  # the best of a task includes its method
+
+
+def _check_sharing(request: SweepRequest, num_tasks: int) -> None:
+    if num_tasks < 2:
+        raise ValueError(
+            "--share-winners: there is one task, and winners are those of the sweep's other tasks; "
+            "--warm-start SWEEP takes those of older sweeps"
+        )
+    if request.also:
+        raise ValueError(
+            "--share-winners: who wins is told by the score alone, and --also looks for what is "
+            "best in two; leave out one of them"
+        )
 
 
 def _say_unused_data(request: SweepRequest, suite: Suite, say: Callable[[str], None]) -> None:

@@ -55,7 +55,10 @@ def _starts(plan: SweepPlan) -> list[str]:
             point.origin for point in study.start_points if OF_SWEEP not in point.origin
         )
         told[study.space] = "; ".join(f"{n} of {origin}" for origin, n in origins.items())
-    return [f"first: {text}" for text in _by_space({s: t for s, t in told.items() if t}, told)]
+    lines = [f"first: {text}" for text in _by_space({s: t for s, t in told.items() if t}, told)]
+    if plan.share_winners:
+        lines.append("every third trial: what did best on the other tasks, if anything")
+    return lines
 
 
 def _also(also: Also) -> str:

@@ -152,6 +152,8 @@ class SweepPlan:
     """tpe or random."""
     also: Also | None = None
     """What is minimized beside the score; None: nothing."""
+    share_winners: bool = False
+    """Whether a study tries what did best in the others of its space."""
     pruner: Annotated[Pruner, OneOfKinds({name: PRUNERS[name] for name in pruner_choices()})]
     engine: Engine = field(default_factory=Engine)
     """How its trials are computed."""
@@ -262,6 +264,8 @@ def plan_document(plan: SweepPlan) -> dict[str, Any]:
         del document["gpu_share"]
     if plan.also is None:
         del document["also"]
+    if not plan.share_winners:
+        del document["share_winners"]
     for study in document["studies"]:
         if not study["start_points"]:
             del study["start_points"]

@@ -35,6 +35,7 @@ from orchestrator.plan.precision import PrecisionChooser, choose_precision
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.request import SweepRequest
+from orchestrator.plan.shared_winners import refuse_without_room
 from orchestrator.plan.space import (
     SearchSpace,
     Value,
@@ -112,6 +113,8 @@ def plan_sweep(
         for space in spaces
     )
     studies = warm_started(studies, older, tasks=tasks, spaces=spaces, backbone=backbone, say=say)
+    if request.share_winners:
+        refuse_without_room(studies)
     engine = choose(
         vit,
         _plan_engine(request, device, say),
@@ -138,6 +141,7 @@ def plan_sweep(
         split=rule.fractions,
         sampler=request.sampler,
         also=second_objective(request.also),
+        share_winners=request.share_winners,
         pruner=_plan_pruner(request, spaces),
         engine=engine,
         gpu_share=gpu_share,

@@ -227,6 +227,14 @@ class SweepRequest:
             commas=True,
         ),
     ] = None
+    share_winners: Annotated[
+        bool,
+        Option(
+            "Every third trial of a study tries what did best in the same space on the sweep's "
+            "other tasks, those first that order its configurations alike.",
+            "Search",
+        ),
+    ] = False
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         Option(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from orchestrator.plan.described import FEW
-from orchestrator.plan.nearness import apart
+from orchestrator.plan.nearness import ALIKE, apart
 from orchestrator.plan.plan import StudyPlan, TaskPlan
 from orchestrator.plan.space import SearchSpace, Value, default_of
 from orchestrator.plan.start_points import (
@@ -27,8 +27,6 @@ from orchestrator.training.config import hyperparameters
 
 MOST = 3
 """Start points that a study takes from older ones."""
-ALIKE = 0.05
-"""Values that differ by less than this share of their range count as one."""
 LENGTH = ("epochs", "warmup_epochs")
 """What may be fixed otherwise here and there: a shorter training is a guide to a longer one."""
 

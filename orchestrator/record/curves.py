@@ -195,6 +195,7 @@ def plan_on(
     pruner: Pruner,
     sampler: str = "tpe",
     seed: int = 0,
+    share_winners: bool = False,
 ) -> SweepPlan:
     """A plan of these studies on what was recorded, as `sweep` would have written it."""
     first = {trial.task: trial for trial in reversed(curves.trials)}
@@ -235,6 +236,7 @@ def plan_on(
         studies=tuple(studies),
         seed=seed,
         sampler=sampler,
+        share_winners=share_winners,
         pruner=pruner,
         versions={},
     )

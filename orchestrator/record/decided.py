@@ -1,19 +1,22 @@
-"""What a trial is to be and whether it goes on, decided by what stands in its study alone.
+"""What a trial is to be and whether it goes on, decided by what stands in its study alone, and
+where winners are shared by how far the others of its space are.
 
 The record writes what is said here, and `replay.py` asks for it again. Neither sampler nor pruner
 may know anything that is not in the storage: what a driver knew is gone when it is killed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.samplers import SeededByName
+from orchestrator.plan.shared_winners import others_of_space, shares_winners
 from orchestrator.plan.trial_sampler import sampler_of_trial
 from orchestrator.record.held_back import HeldBack, judged_with
+from orchestrator.record.others import Others, last_ends
 from orchestrator.record.seen_cost import SeeingCost
 from orchestrator.record.stopped import Comparison, compare
 from orchestrator.record.write_tables import Param
@@ -27,6 +30,8 @@ class Proposal:
     params: Mapping[str, Param]
     """Those that were not in the storage yet."""
     origin: str | None
+    saw: Mapping[str, int] | None = None
+    """How far the studies were whose winners it may be (`others.py`); None: it may be of none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +50,11 @@ class Decision:
 
 
 def propose(
-    plan: SweepPlan, name: str, study: optuna.Study, trial_id: int, number: int
+    plan: SweepPlan, name: str, study: optuna.Study, trial_id: int, number: int, others: Others
 ) -> Proposal:
     """What a trial of the study `name` is to be, by whatever the plan has draw it.
 
+    `others` is asked where it may be a winner of another study.
     Values already in the storage stay; a trial cut off while it was drawn gets the rest.
     """
     # Seeded anew for each trial it decides by the storage alone: after a crash the decisions are
@@ -57,8 +63,12 @@ def propose(
     search: optuna.samplers.BaseSampler = SeededByName(plan.sampler, seed)
     if plan.also is not None:
         search = SeeingCost(search, plan.also.cost)
-    by = sampler_of_trial(plan, name, number, study, otherwise=search)
-    return drawn_by(by.sampler, plan, name, study, trial_id, origin=by.origin)
+    planned = plan.study(name)
+    may_share = plan.share_winners and shares_winners(planned, number)
+    seen = others(others_of_space(plan, planned)) if may_share else {}
+    by = sampler_of_trial(plan, name, number, study, otherwise=search, others=seen)
+    drawn = drawn_by(by.sampler, plan, name, study, trial_id, origin=by.origin)
+    return replace(drawn, saw=last_ends(seen)) if may_share else drawn
 
 
 def drawn_by(

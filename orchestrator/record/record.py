@@ -23,6 +23,7 @@ from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import default_storage, id_of_trial, open_database
 from orchestrator.record.decided import Decision, Proposal, decide, propose
 from orchestrator.record.order import DRAWN, ENDED, Order
+from orchestrator.record.others import SAW, others_now
 from orchestrator.record.stopped import Stop
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.record.write_tables import write_trial
@@ -256,7 +257,8 @@ class Record:
             return
         if not isinstance(stored, Mapping):
             raise ValueError(f"study {name}: its plan in the storage is {shown(stored)}")
-        stored = {"metric": DEFAULT_METRIC, "also": None, **stored}
+        stored = {"metric": DEFAULT_METRIC, "also": None, "share_winners": False, **stored}
+        planned.setdefault("share_winners", False)
         known = {key: value for key, value in planned.items() if key in stored}
         if changes := list(differences(self._with_new_fields(stored), known)):
             raise ValueError(
@@ -296,13 +298,15 @@ class Record:
 
     def _proposed(self, study: str, trial_id: int, number: int) -> Proposal:
         """What the trial is to be, by whatever the plan has draw it; nothing is written."""
-        return propose(self.plan, study, self._studies[study], trial_id, number)
+        others = others_now(self._studies)
+        return propose(self.plan, study, self._studies[study], trial_id, number, others)
 
     def _write_proposal(self, study: str, trial_id: int, number: int, drawn: Proposal) -> None:
-        origin = {} if drawn.origin is None else {"origin": drawn.origin}
+        told = {"origin": drawn.origin, SAW: drawn.saw}
+        told = {name: value for name, value in told.items() if value is not None}
         seed = self.plan.trial_seed(study, number)
         with self._order.numbered(study) as event:
-            told = {DRAWN: event, **origin, "seed": seed}
+            told = {DRAWN: event, **told, "seed": seed}
             write_trial(self._database, trial_id, params=drawn.params, user_attrs=told)
 
     def _decide(self, study: str, trial_id: int, epoch: int, before: Decision) -> Decision:
@@ -468,4 +472,6 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
         "data_fingerprint": plan.task(study.task).fingerprint,
         "metric": plan.task(study.task).metric,
     }
+    if plan.share_winners:
+        document["share_winners"] = True
     return json.loads(json.dumps(document))

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.decided import Decision, decide, propose
 from orchestrator.record.order import decisions_of, drawn_at, ended_at
+from orchestrator.record.others import others_then
 from orchestrator.record.record import STATES, Record
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.support.document import read_as
@@ -62,8 +63,13 @@ class Replayed:
 def replayed(record: Record) -> list[Replayed]:
     """Every study, decided again. ValueError if none can be, or is as the record does not write."""
     plan = record.plan
+    studies = {study.name: record.optuna_study(study.name) for study in plan.studies}
+    for name, study in studies.items():
+        space = plan.parsed_spaces[plan.study(name).space]
+        for trial in study.get_trials(deepcopy=False):
+            refuse_other_facts(trial, space, source=f"study {name}")
     found = [
-        _replay_study(plan, study.name, record.optuna_study(study.name))
+        _replay_study(plan, study.name, studies)
         for study in each("deciding again, studies", plan.studies, len(plan.studies))
     ]
     if all(study.not_replayed for study in found):
@@ -71,11 +77,8 @@ def replayed(record: Record) -> list[Replayed]:
     return found
 
 
-def _replay_study(plan: SweepPlan, name: str, study: optuna.Study) -> Replayed:
-    trials = study.get_trials(deepcopy=False)
-    space = plan.parsed_spaces[plan.study(name).space]
-    for trial in trials:
-        refuse_other_facts(trial, space, source=f"study {name}")
+def _replay_study(plan: SweepPlan, name: str, studies: Mapping[str, optuna.Study]) -> Replayed:
+    trials = studies[name].get_trials(deepcopy=False)
     events = _in_order(name, [event for trial in trials for event in _events_of(plan, name, trial)])
     if events is None:
         return Replayed(
@@ -84,7 +87,7 @@ def _replay_study(plan: SweepPlan, name: str, study: optuna.Study) -> Replayed:
             not_replayed="its trials ran side by side under an older version, which did not keep "
             "their order",
         )
-    again = _Again(plan, name, study)
+    again = _Again(plan, name, studies)
     found = [again.happens(event) for event in events]
     return Replayed(
         study=name,
@@ -157,8 +160,9 @@ def _side_by_side(earlier: FrozenTrial, later: FrozenTrial) -> bool:
 class _Again:
     """A study in memory, to which happens what happened."""
 
-    def __init__(self, plan: SweepPlan, name: str, stored: optuna.Study) -> None:
+    def __init__(self, plan: SweepPlan, name: str, studies: Mapping[str, optuna.Study]) -> None:
         self._plan, self._name = plan, name
+        self._stored_studies, stored = studies, studies[name]
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
             storage=self._storage,
@@ -194,7 +198,8 @@ class _Again:
                 f"and #{new.number} was not drawn yet"
             )
         trial_id = self._ids[trial.number] = new._trial_id
-        proposal = propose(self._plan, self._name, self._study, trial_id, trial.number)
+        others = others_then(self._stored_studies, trial)
+        proposal = propose(self._plan, self._name, self._study, trial_id, trial.number, others)
         for name, distribution in trial.distributions.items():
             value = distribution.to_internal_repr(trial.params[name])
             self._storage.set_trial_param(trial_id, name, value, distribution)
@@ -202,7 +207,10 @@ class _Again:
             name: distribution.to_external_repr(value)
             for name, (value, distribution) in proposal.params.items()
         }
-        return _first_difference(trial.params, derived)
+        found = _first_difference(trial.params, derived)
+        if found is None and self._plan.share_winners:
+            found = _first_difference(trial.user_attrs.get("origin"), proposal.origin, "origin")
+        return found
 
     def _is_judged(self, event: _Event) -> "_Differs | None":
         trial, trial_id = event.trial, self._ids[event.trial.number]

@@ -8,7 +8,7 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.plan.nearness import distance
@@ -115,7 +115,8 @@ class SimulatedRecord(Record):
         self._taken[study, number] = nearest
         sampler = StartingAt(nearest.config, SeededByName("random", 0))  # nothing is left to draw
         seen = self.optuna_study(study)
-        return drawn_by(sampler, self.plan, study, seen, trial_id, origin=wanted.origin)
+        found = drawn_by(sampler, self.plan, study, seen, trial_id, origin=wanted.origin)
+        return replace(found, saw=wanted.saw)
 
 
 @dataclass

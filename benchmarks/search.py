@@ -96,6 +96,15 @@ def policies() -> dict[str, Policy]:
         *controls,
         *(
             Policy(
+                name=f"{sampler}, successive_halving, freeze",
+                sampler=sampler,
+                pruner="successive_halving",
+                options={"freeze": True},
+            )
+            for sampler in ("random", "tpe")
+        ),
+        *(
+            Policy(
                 name=f"tpe, successive_halving {rung}/{factor}",
                 sampler="tpe",
                 pruner="successive_halving",

@@ -88,6 +88,9 @@ class _Lines:
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
         """Too much for a log."""
 
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        say(self._progress.line(trial))
+
     def trial_ended(self, trial: TrialRecord) -> None:
         say(self._progress.line(trial))
 
@@ -101,6 +104,9 @@ class _Bar(_Lines):
     def __init__(self, progress: "Progress", bar: "tqdm[Any]") -> None:
         super().__init__(progress)
         self._bar = bar
+
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        """The bar counts what has ended."""
 
     def trial_ended(self, trial: TrialRecord) -> None:
         self._bar.update()

@@ -62,6 +62,9 @@ class LiveView:
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
         """Too much for a log."""
 
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        self.trial_ended(trial)
+
     def trial_ended(self, trial: TrialRecord) -> None:
         if not self._in_place:
             line = self._progress.line(trial)

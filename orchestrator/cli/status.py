@@ -83,6 +83,7 @@ def _progress_lines(found: "Sweep", state: "SweepState") -> list[str]:
     }
     ended = sum(counts.values())
     running = sum(len(trials) for trials in state.running.values())
+    counts["frozen"] = sum(row.frozen for row in rows)
     told = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
     numbers = f"{ended:,} of {counted(planned, 'trial')}{f': {told}' if told else ''}"
     ran = f"{duration(state.elapsed)} elapsed"

@@ -62,7 +62,7 @@ def _as_text(line: str) -> Text:
 def _totals(progress: Progress, elapsed: float, left: float | None) -> Iterator[str]:
     states = [
         f"{number:,} {state}"
-        for state in ("complete", "pruned", "failed")
+        for state in ("complete", "pruned", "failed", "frozen")
         if (number := getattr(progress, state))
     ]
     running = f"{progress.num_running:,} running"

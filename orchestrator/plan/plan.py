@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from orchestrator.data.split import SplitRule
 from orchestrator.plan.costs import Also
-from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry
+from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry, entry_of
 from orchestrator.plan.pruners.options import choices as pruner_choices
 from orchestrator.plan.samplers import SAMPLERS
 from orchestrator.plan.space import SearchSpace, outline_space, parse_space
@@ -266,6 +266,7 @@ def plan_document(plan: SweepPlan) -> dict[str, Any]:
         del document["also"]
     if not plan.share_winners:
         del document["share_winners"]
+    document["pruner"] = _plain(entry_of(plan.pruner))
     for study in document["studies"]:
         if not study["start_points"]:
             del study["start_points"]

@@ -15,6 +15,7 @@ from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.samplers import SeededByName
 from orchestrator.plan.shared_winners import others_of_space, shares_winners
 from orchestrator.plan.trial_sampler import sampler_of_trial
+from orchestrator.record.frozen import seen_by_samplers
 from orchestrator.record.held_back import HeldBack, judged_with
 from orchestrator.record.others import Others, last_ends
 from orchestrator.record.seen_cost import SeeingCost
@@ -66,7 +67,8 @@ def propose(
     planned = plan.study(name)
     may_share = plan.share_winners and shares_winners(planned, number)
     seen = others(others_of_space(plan, planned)) if may_share else {}
-    by = sampler_of_trial(plan, name, number, study, otherwise=search, others=seen)
+    stored = HeldBack(study, shown=seen_by_samplers(plan)).study(study)
+    by = sampler_of_trial(plan, name, number, stored, otherwise=search, others=seen)
     drawn = drawn_by(by.sampler, plan, name, study, trial_id, origin=by.origin)
     return replace(drawn, saw=last_ends(seen)) if may_share else drawn
 
@@ -81,7 +83,7 @@ def drawn_by(
     origin: str | None,
 ) -> Proposal:
     """What a trial of the study `name` is to be where this sampler proposes it."""
-    held_back = HeldBack(study)
+    held_back = HeldBack(study, shown=seen_by_samplers(plan))
     seen = held_back.study(study)
     seen.sampler = sampler
     space = plan.parsed_spaces[plan.study(name).space]

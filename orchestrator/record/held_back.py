@@ -5,12 +5,13 @@ so that a driver that is killed in between leaves no half of a decision.
 """
 
 import copy
+from collections.abc import Callable, Container
 from typing import Any
 
 import optuna
 from optuna import pruners
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.record.write_tables import Param
 
@@ -18,14 +19,27 @@ from orchestrator.record.write_tables import Param
 class HeldBack:
     """A storage whose reads are those of a study's own, and whose writes stay here."""
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(
+        self, study: optuna.Study, *, shown: Callable[[FrozenTrial], FrozenTrial] | None = None
+    ) -> None:
+        """`shown` says what each trial looks like, without changing it; None: as it is stored."""
         self._storage = study._storage
+        self._shown = shown
         self.attributes: dict[str, Any] = {}
         self.params: dict[str, Param] = {}
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         # Optuna notes in it what it draws; a storage in memory hands out the one that it keeps.
-        return copy.deepcopy(self._storage.get_trial(trial_id))
+        trial = copy.deepcopy(self._storage.get_trial(trial_id))
+        return trial if self._shown is None else self._shown(trial)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        if self._shown is None:
+            return self._storage.get_all_trials(study_id, deepcopy, states)
+        trials = map(self._shown, self._storage.get_all_trials(study_id, deepcopy))
+        return [trial for trial in trials if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self.attributes[key] = value

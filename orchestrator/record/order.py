@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.support.document import shown
 
@@ -18,6 +18,11 @@ DRAWN = "drawn_as_event"
 ENDED = "ended_as_event"
 """Attributes of a trial. Of one that has not ended the second says nothing: its driver was killed
 before it could tell the end."""
+
+FROZEN = "frozen_as_event"
+THAWED = "thawed_as_event"
+"""Of a trial that was frozen, and of one that went on: [epoch, number] each time, since it may
+happen at several rungs."""
 
 
 class Order:
@@ -40,7 +45,8 @@ class Order:
 
 def numbers_of(trial: FrozenTrial) -> list[int]:
     """Those of its events."""
-    judged = [number for _, number in decisions_of(trial)]
+    lists = decisions_of(trial), freezes_of(trial), thaws_of(trial)
+    judged = [number for events in lists for _, number in events]
     return [number for number in (drawn_at(trial), *judged, ended_at(trial)) if number is not None]
 
 
@@ -58,10 +64,29 @@ def decisions_of(trial: FrozenTrial) -> list[tuple[int, int]]:
     """Epoch and number of each decision on it, as far as they are numbered."""
     told = trial.user_attrs.get("decision", {})
     events = told.get("events", []) if isinstance(told, Mapping) else told
+    return _pairs(trial, events, "decision: events")
+
+
+def freezes_of(trial: FrozenTrial) -> list[tuple[int, int]]:
+    """Epoch and number of each time that it was frozen."""
+    return _pairs(trial, trial.user_attrs.get(FROZEN, []), FROZEN)
+
+
+def thaws_of(trial: FrozenTrial) -> list[tuple[int, int]]:
+    """Epoch, that after which it had been frozen, and number of each time that it went on."""
+    return _pairs(trial, trial.user_attrs.get(THAWED, []), THAWED)
+
+
+def is_frozen(trial: FrozenTrial) -> bool:
+    """Whether it waits. To Optuna it runs, since what has ended cannot go on there."""
+    is_open = trial.state is TrialState.RUNNING
+    return is_open and len(freezes_of(trial)) > len(thaws_of(trial))
+
+
+def _pairs(trial: FrozenTrial, events: Any, where: str) -> list[tuple[int, int]]:
     if not isinstance(events, list | tuple) or not all(map(_is_pair, events)):
         raise ValueError(
-            f"trial #{trial.number}: decision: events: expected epochs with numbers, "
-            f"found {shown(events)}"
+            f"trial #{trial.number}: {where}: expected epochs with numbers, found {shown(events)}"
         )
     return [(epoch, number) for epoch, number in events]
 

@@ -18,11 +18,21 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, TaskPlan
-from orchestrator.plan.pruners import current_entry
+from orchestrator.plan.pruners import current_entry, entry_of
 from orchestrator.record.columns import as_columns, as_rows
 from orchestrator.record.database import default_storage, id_of_trial, open_database
 from orchestrator.record.decided import Decision, Proposal, decide, propose
-from orchestrator.record.order import DRAWN, ENDED, Order
+from orchestrator.record.frozen import first_to_go_on, rung_of
+from orchestrator.record.order import (
+    DRAWN,
+    ENDED,
+    FROZEN,
+    THAWED,
+    Order,
+    freezes_of,
+    is_frozen,
+    thaws_of,
+)
 from orchestrator.record.others import SAW, others_now
 from orchestrator.record.stopped import Stop
 from orchestrator.record.stored_facts import refuse_other_facts
@@ -41,6 +51,8 @@ STATES = {
     TrialState.WAITING: "waiting",
 }
 FINISHED = ("complete", "pruned", "failed")
+FROZEN_STATE = "frozen"
+"""Of a trial that runs to Optuna, and waits (`frozen.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,7 @@ class TrialRecord:
     study: str
     number: int
     state: str
-    """running, complete, pruned, failed (or waiting)."""
+    """running, frozen, complete, pruned, failed (or waiting)."""
     config: Mapping[str, Any]
     """Drawn and fixed values together."""
     val_accuracy: float | None
@@ -65,7 +77,7 @@ class TrialRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """wall_seconds, images_per_second, num_tuned_parameters, device, ...: told by the worker."""
     stop: Stop | None = None
-    """How it was pruned, if it was."""
+    """How it was pruned, or frozen, if it was."""
     origin: str | None = None
     """Where its configuration comes from, if not from the plan's sampler alone."""
 
@@ -97,6 +109,8 @@ class Record:
         }
         self._trial_ids: dict[tuple[str, int], int] = {}
         self._reported: dict[int, _Reported] = {}
+        self._first_to_go_on: dict[str, int | None] = {}
+        """Its number, by study; known until the next decision there."""
         self._order = Order(self._studies)
         for name, study in self._studies.items():
             self._refuse_another_plan(name, study)
@@ -107,15 +121,19 @@ class Record:
         trial = self._studies[study].ask()
         commit_point("after ask")
         trial_id = self._trial_id(study, trial.number)
-        self._reported[trial_id] = _Reported(set(), Decision())
+        self._reported[trial_id] = _Reported(set(), Decision(), set())
         return self._draw(study, trial_id, trial.number)
 
     def interrupted(self) -> list[TrialConfig]:
-        """Trials that were running when their driver ended, to be run again under their number."""
+        """Trials that were running when their driver ended, to be run again under their number.
+
+        Those that were frozen wait on.
+        """
         running = [
             (name, trial)
             for name, study in self._studies.items()
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if not is_frozen(trial)
         ]
         for _, trial in running:
             self._reported_of(trial._trial_id)  # shows the rungs of a decision that was cut off
@@ -140,7 +158,7 @@ class Record:
             if "val_accuracy" not in row:
                 continue  # an epoch that was not validated
             epoch = int(row["epoch"])
-            if told.decision.stops and epoch == told.decision.epoch:
+            if told.is_stopped_after(epoch):
                 return epoch  # decided before, but the driver ended before tell
             if epoch not in told.epochs:
                 unwritten[epoch] = row["val_accuracy"]
@@ -176,6 +194,72 @@ class Record:
     ) -> None:
         """The pruner stopped the trial."""
         self._end(study, number, TrialState.PRUNED, curve, facts)
+
+    def can_wait(self, study: str, number: int) -> bool:
+        """Whether a trial that the pruner stopped is to be frozen. One without a score at its rung
+        would wait in vain."""
+        decision = self._reported_of(self._trial_id(study, number)).decision
+        return self.plan.pruner.freezes and decision.stops and bool(decision.rungs)
+
+    def freeze(
+        self, study: str, number: int, *, curve: Sequence[EpochRow], facts: Mapping[str, Any]
+    ) -> None:
+        """The pruner stopped the trial, and it waits for its rank to say otherwise."""
+        trial_id = self._trial_id(study, number)
+        epoch = self._reported_of(trial_id).decision.epoch
+        before = freezes_of(self._storage.get_trial(trial_id))
+        commit_point("before freeze")
+        with self._order.numbered(study) as event:
+            told = {"facts": dict(facts), "curve": as_columns(curve)}
+            told[FROZEN] = [*before, (epoch, event)]
+            write_trial(self._database, trial_id, user_attrs=told)
+        self._reported.pop(trial_id, None)
+        self._first_to_go_on.pop(study, None)
+        commit_point("after freeze")
+
+    def frozen(self, study: str) -> list[int]:
+        """The trials of a study that wait, by number."""
+        if not self.plan.pruner.freezes:
+            return []
+        return [trial.number for trial in self._running(study) if is_frozen(trial)]
+
+    def only_frozen_left(self, study: str) -> bool:
+        """Whether there are trials that wait, and none runs beside them."""
+        running = self._running(study)
+        return bool(running) and all(map(is_frozen, running))
+
+    def first_to_go_on(self, study: str) -> int | None:
+        """The trial that waits and that the pruner would let go on now; None: there is none."""
+        if not self.plan.pruner.freezes:
+            return None
+        if study not in self._first_to_go_on:
+            first = first_to_go_on(self._studies[study])
+            self._first_to_go_on[study] = None if first is None else first.number
+        return self._first_to_go_on[study]
+
+    def go_on(self, study: str, number: int) -> TrialConfig:
+        """The trial waits no longer: it is running again."""
+        trial_id = self._trial_id(study, number)
+        trial = self._storage.get_trial(trial_id)
+        commit_point("before go on")
+        with self._order.numbered(study) as event:
+            told = [*thaws_of(trial), (rung_of(trial), event)]
+            write_trial(self._database, trial_id, user_attrs={THAWED: told})
+        self._first_to_go_on.pop(study, None)
+        commit_point("after go on")
+        return self._draw(study, trial_id, number, is_drawn=True)
+
+    def seconds_before(self, study: str, number: int) -> float:
+        """That its workers had spent on a trial when it was frozen last; 0 if it never was."""
+        if not self.plan.pruner.freezes:
+            return 0.0
+        trial = self._storage.get_trial(self._trial_id(study, number))
+        return trial.user_attrs["facts"].get("wall_seconds", 0.0) if thaws_of(trial) else 0.0
+
+    def prune_frozen(self, study: str, number: int) -> None:
+        """The trial waited in vain: it is pruned as it was stopped."""
+        trial = self._as_record(study, self._storage.get_trial(self._trial_id(study, number)))
+        self._end(study, number, TrialState.PRUNED, trial.curve, trial.facts)
 
     def fail(
         self,
@@ -259,6 +343,7 @@ class Record:
             raise ValueError(f"study {name}: its plan in the storage is {shown(stored)}")
         stored = {"metric": DEFAULT_METRIC, "also": None, "share_winners": False, **stored}
         planned.setdefault("share_winners", False)
+        planned = self._with_new_fields(planned)
         known = {key: value for key, value in planned.items() if key in stored}
         if changes := list(differences(self._with_new_fields(stored), known)):
             raise ValueError(
@@ -281,6 +366,9 @@ class Record:
 
     def _stored(self, study: str) -> list[FrozenTrial]:
         return self._studies[study].get_trials(deepcopy=False)
+
+    def _running(self, study: str) -> list[FrozenTrial]:
+        return self._studies[study].get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _trial_id(self, study: str, number: int) -> int:
         key = (study, number)
@@ -317,6 +405,7 @@ class Record:
             self._storage.set_trial_user_attr(trial_id, "decision", asdict(decision))
         commit_point("half decision")
         self._show_rungs(trial_id, decision, {})
+        self._first_to_go_on.pop(study, None)
         commit_point("after decision")
         return decision
 
@@ -332,7 +421,8 @@ class Record:
             told = stored.user_attrs.get("decision", {})
             decision = read_as(Decision, told, source=f"the decision on trial #{stored.number}")
             self._show_rungs(trial_id, decision, stored.system_attrs)
-            self._reported[trial_id] = _Reported(set(stored.intermediate_values), decision)
+            went_on = {epoch for epoch, _ in thaws_of(stored)}
+            self._reported[trial_id] = _Reported(set(stored.intermediate_values), decision, went_on)
         return self._reported[trial_id]
 
     def _write_values(self, trial_id: int, values: Mapping[int, float]) -> None:
@@ -362,6 +452,7 @@ class Record:
             commit_point("half tell")
             self._storage.set_trial_state_values(trial_id, state, values)
         self._reported.pop(trial_id, None)
+        self._first_to_go_on.pop(study, None)
         commit_point("after tell")
 
     def _as_record(self, study: str, trial: FrozenTrial) -> TrialRecord:
@@ -369,7 +460,8 @@ class Record:
         refuse_other_facts(trial, space, source=f"study {study}")
         reported = trial.intermediate_values
         # What a driver wrote that died before it could tell the end does not count.
-        ended = trial.user_attrs if trial.state.is_finished() else {}
+        waits = is_frozen(trial)
+        ended = trial.user_attrs if trial.state.is_finished() or waits else {}
         curve = as_rows(ended.get("curve", {})) or [
             {"epoch": epoch, "val_accuracy": reported[epoch]} for epoch in sorted(reported)
         ]
@@ -378,7 +470,7 @@ class Record:
         return TrialRecord(
             study=study,
             number=trial.number,
-            state=STATES[trial.state],
+            state=FROZEN_STATE if waits else STATES[trial.state],
             config={**space.fixed, **trial.params},
             val_accuracy=trial.value if trial.state is TrialState.COMPLETE else last,
             curve=curve,
@@ -387,7 +479,7 @@ class Record:
             started=trial.datetime_start,
             finished=trial.datetime_complete,
             facts=ended.get("facts", {}),
-            stop=_stop_of(trial, study) if trial.state is TrialState.PRUNED else None,
+            stop=_stop_of(trial, study) if waits or trial.state is TrialState.PRUNED else None,
             origin=trial.user_attrs.get("origin"),
         )
 
@@ -415,6 +507,12 @@ class _Reported:
 
     epochs: set[int]
     decision: Decision
+    went_on: set[int]
+    """Epochs after which it was stopped, and let go on later."""
+
+    def is_stopped_after(self, epoch: int) -> bool:
+        decision = self.decision
+        return decision.stops and epoch == decision.epoch and epoch not in self.went_on
 
 
 def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -> Record:
@@ -466,7 +564,7 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
         "seed": plan.seed,
         "sampler": plan.sampler,
         "also": plan.also and asdict(plan.also),
-        "pruner": asdict(plan.pruner),
+        "pruner": entry_of(plan.pruner),
         "backbone": backbone,
         "engine": asdict(plan.engine),
         "data_fingerprint": plan.task(study.task).fingerprint,

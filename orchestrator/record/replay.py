@@ -17,7 +17,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.decided import Decision, decide, propose
-from orchestrator.record.order import decisions_of, drawn_at, ended_at
+from orchestrator.record.frozen import first_to_go_on
+from orchestrator.record.order import (
+    FROZEN,
+    THAWED,
+    decisions_of,
+    drawn_at,
+    ended_at,
+    freezes_of,
+    thaws_of,
+)
 from orchestrator.record.others import others_then
 from orchestrator.record.record import STATES, Record
 from orchestrator.record.stored_facts import refuse_other_facts
@@ -93,19 +102,19 @@ def _replay_study(plan: SweepPlan, name: str, studies: Mapping[str, optuna.Study
         study=name,
         trials=len(trials),
         suggestions=sum(event.kind == "drawn" for event in events),
-        decisions=sum(event.kind == "judged" for event in events),
+        decisions=sum(event.kind in ("judged", "thawed") for event in events),
         differences=tuple(difference for difference in found if difference is not None),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Event:
-    kind: Literal["drawn", "judged", "ended"]
+    kind: Literal["drawn", "judged", "frozen", "thawed", "ended"]
     trial: FrozenTrial
     number: int | None
     """None: an older version did not number it."""
     epoch: int = 0
-    """Of a decision."""
+    """Of a decision, or of the one before it was frozen."""
     decision: Decision = field(default_factory=Decision)
     """The last on the trial."""
 
@@ -128,6 +137,10 @@ def _events_of(plan: SweepPlan, name: str, trial: FrozenTrial) -> Iterator[_Even
     for epoch in (*unnumbered, *numbers):
         number = numbers.get(epoch)
         yield _Event(kind="judged", trial=trial, number=number, epoch=epoch, decision=decision)
+    for epoch, number in freezes_of(trial):
+        yield _Event(kind="frozen", trial=trial, number=number, epoch=epoch, decision=decision)
+    for epoch, number in thaws_of(trial):
+        yield _Event(kind="thawed", trial=trial, number=number, epoch=epoch, decision=decision)
     if trial.state.is_finished():
         yield _Event(kind="ended", trial=trial, number=ended_at(trial), decision=decision)
 
@@ -172,10 +185,18 @@ class _Again:
         )
         self._ids: dict[int, int] = {}
         self._reported: dict[int, int] = {}
+        self._rungs: dict[int, Mapping[str, Any]] = {}
+        """By trial, what the last decision on it left."""
 
     def happens(self, event: _Event) -> Difference | None:
         """What is stored of an event and does not follow from those before it."""
-        happen = {"drawn": self._is_drawn, "judged": self._is_judged, "ended": self._ends}
+        happen = {
+            "drawn": self._is_drawn,
+            "judged": self._is_judged,
+            "frozen": self._is_frozen,
+            "thawed": self._goes_on,
+            "ended": self._ends,
+        }
         found = happen[event.kind](event)
         if found is None:
             return None
@@ -210,6 +231,10 @@ class _Again:
         found = _first_difference(trial.params, derived)
         if found is None and self._plan.share_winners:
             found = _first_difference(trial.user_attrs.get("origin"), proposal.origin, "origin")
+        if found is None and self._plan.pruner.freezes:
+            # One that may go on comes before a new one.
+            passed_over = first_to_go_on(self._study)
+            found = passed_over and ("goes on", None, f"#{passed_over.number}")
         return found
 
     def _is_judged(self, event: _Event) -> "_Differs | None":
@@ -220,13 +245,33 @@ class _Again:
         shown = {name: rungs[name] for name in derived["rungs"] if name in rungs}
         for name, value in shown.items():
             self._storage.set_trial_system_attr(trial_id, name, value)
-        # Of earlier decisions nothing is stored but that the trial went on, and its rungs.
-        stored = {"stops": False, "rungs": shown}
+        self._rungs[trial.number] = shown
+        # Of earlier decisions nothing is stored but whether it stopped the trial, which then was
+        # frozen, and its rungs.
+        stopped = event.epoch in dict(freezes_of(trial))
+        stored = {"stops": stopped, "rungs": shown}
         if event.epoch == event.decision.epoch:
             told = trial.user_attrs["decision"]
             stored = {key: told[key] for key in ("stops", "rungs", "against") if key in told}
         derived = {key: derived[key] for key in stored}
         return _first_difference(stored, derived, f"decision after epoch {event.epoch}")
+
+    def _is_frozen(self, event: _Event) -> None:
+        trial_id, rungs = self._ids[event.trial.number], self._rungs[event.trial.number]
+        self._storage.set_trial_user_attr(trial_id, "decision", {"rungs": rungs})
+        self._happened(event, FROZEN)
+
+    def _goes_on(self, event: _Event) -> "_Differs | None":
+        first = first_to_go_on(self._study)
+        self._happened(event, THAWED)
+        derived = None if first is None else f"#{first.number}"
+        return _first_difference(f"#{event.trial.number}", derived, "goes on")
+
+    def _happened(self, event: _Event, attribute: str) -> None:
+        trial_id = self._ids[event.trial.number]
+        before = self._storage.get_trial(trial_id).user_attrs.get(attribute, [])
+        entry = (event.epoch, event.number)
+        self._storage.set_trial_user_attr(trial_id, attribute, [*before, entry])
 
     def _ends(self, event: _Event) -> "_Differs | None":
         trial = event.trial
@@ -237,7 +282,9 @@ class _Again:
         self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
         if trial.state is TrialState.FAIL:
             return None
-        by_decision = TrialState.PRUNED if event.decision.stops else TrialState.COMPLETE
+        went_on = event.decision.epoch in dict(thaws_of(trial))
+        is_stopped = event.decision.stops and not went_on
+        by_decision = TrialState.PRUNED if is_stopped else TrialState.COMPLETE
         return _first_difference(STATES[trial.state], STATES[by_decision], "state")
 
     def _report(self, trial: FrozenTrial, epoch: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.plan.space import SearchSpace, holds
+from orchestrator.record.order import is_frozen
 from orchestrator.support.document import INT64, is_number, shown
 from orchestrator.training.facts import TrialFacts, described
 from orchestrator.training.objective import BOUNDS, is_score
@@ -25,7 +26,7 @@ def refuse_other_facts(trial: FrozenTrial, space: SearchSpace, *, source: str) -
     """ValueError if this is no trial of the space that our workers have told the end of."""
     try:
         complaint = _of_params(trial, space) or complaint_about_values(trial)
-        if not complaint and trial.state.is_finished():
+        if not complaint and (trial.state.is_finished() or is_frozen(trial)):
             complaint = complaint_about_end(trial.user_attrs)
     except (ValueError, TypeError, OverflowError) as error:
         complaint = str(error)

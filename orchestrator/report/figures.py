@@ -8,7 +8,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from orchestrator.plan.space import Dimension
-from orchestrator.record.record import TrialRecord
+from orchestrator.record.record import FROZEN_STATE, TrialRecord
 from orchestrator.report.collect import StudyReport, learning_curve
 from orchestrator.report.convergence import what_would_help
 from orchestrator.report.figure import Figure
@@ -258,7 +258,7 @@ def against(study: StudyReport, dimension: Dimension) -> Figure:
     )
 
 
-_STATES = ("complete", "pruned", "failed", "running")
+_STATES = ("complete", "pruned", "failed", "running", "frozen")
 _ABSENT = object()
 
 
@@ -301,6 +301,8 @@ def _last(trial: TrialRecord) -> list[float]:
 
 
 def _kind(study: StudyReport, trial: TrialRecord) -> str:
+    if trial.state == FROZEN_STATE:
+        return "pruned"  # it looks like one; what it is called is told beside it
     return "best" if trial is study.best else trial.state
 
 

@@ -78,7 +78,7 @@ RESULTS_SCHEMA = pa.schema(
         _column("backbone_weights_sha256", pa.string(), "of its weights"),
         _column("metric", pa.string(), "what val_accuracy is: top1 or mean_per_class"),
         _column("number", pa.int32(), "of the trial in its study, from 0"),
-        _column("state", pa.string(), "running, complete, pruned or failed"),
+        _column("state", pa.string(), "running, frozen, complete, pruned or failed"),
         _column(
             "val_accuracy",
             pa.float64(),

@@ -26,6 +26,7 @@ class StudySummary:
     pruned: int
     failed: int
     running: int
+    frozen: int
     seconds: float
     """In workers, over all trials."""
     best_number: int | None
@@ -89,6 +90,7 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
         pruned=states["pruned"],
         failed=states["failed"],
         running=states["running"],
+        frozen=states["frozen"],
         seconds=sum(trial.facts.get("wall_seconds", 0.0) for trial in trials),
         best_number=best.number if best else None,
         best_val_accuracy=accuracy,

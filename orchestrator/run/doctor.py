@@ -20,7 +20,7 @@ from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.database import STORAGE_FILE, sqlite_uri
 from orchestrator.record.final_outcome import outcomes
 from orchestrator.record.finals import FinalRecord
-from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.record.record import FINISHED, FROZEN_STATE, Record, TrialRecord, best_of
 from orchestrator.report.final import FINAL_FILE, read_final_results
 from orchestrator.report.results import RESULTS_FILE, read_results, results_table, write_results
 from orchestrator.run.final_files import (
@@ -205,12 +205,13 @@ def _storage(plan: SweepPlan, record: Record, folder: Path) -> Iterator[tuple[bo
 def _trials(plan: SweepPlan, record: Record) -> Iterator[tuple[bool, str, str]]:
     for study in plan.studies:
         trials = record.trials(study.name)
-        interrupted = [trial.number for trial in trials if trial.state not in FINISHED]
+        frozen = sum(trial.state == FROZEN_STATE for trial in trials)
+        interrupted = [t.number for t in trials if t.state not in (*FINISHED, FROZEN_STATE)]
         left = study.num_trials - len(trials)
         yield (
-            not interrupted and not left,
+            not interrupted and not left and not frozen,
             f"{study.name}: {counted(len(interrupted), 'trial was', 'trials were')} interrupted, "
-            f"{left} not begun",
+            f"{left} not begun{f', {frozen} frozen' if frozen else ''}",
             "resume",
         )
         for trial in trials:
@@ -319,7 +320,7 @@ def _left_over(record: Record, folder: Path) -> Sequence[Path]:
     kept = {
         (trial.study, str(trial.number))
         for trial in record.all_trials()
-        if trial.state == "running"
+        if trial.state in ("running", FROZEN_STATE)
     }
     found = [
         path

@@ -35,6 +35,9 @@ class UntilTheFirstEpoch:
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
         self._phase.close()
 
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        self._phase.close()
+
     def trial_ended(self, trial: TrialRecord) -> None:
         self._phase.close()
 

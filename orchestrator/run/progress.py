@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.record.record import FINISHED, Record, TrialRecord, best_of
+from orchestrator.record.record import FINISHED, FROZEN_STATE, Record, TrialRecord, best_of
 from orchestrator.record.steering import Steering
 from orchestrator.report.time_left import Pace, Running, seconds_of
 from orchestrator.support.counted import counted
@@ -25,6 +25,8 @@ class StudyProgress:
     planned: int
     running: dict[int, int] = field(default_factory=dict)
     """Epochs done, by number of the trial."""
+    frozen: set[int] = field(default_factory=set)
+    """Numbers of the trials that wait."""
     complete: int = 0
     pruned: int = 0
     failed: int = 0
@@ -38,7 +40,7 @@ class StudyProgress:
 
     @property
     def not_begun(self) -> int:
-        return max(0, self.planned - self.finished - len(self.running))
+        return max(0, self.planned - self.finished - len(self.running) - len(self.frozen))
 
 
 class Progress:
@@ -66,6 +68,8 @@ class Progress:
         self._started = time.monotonic()
         self._first_trial_started: float | None = None
         for trial in record.each_trial():
+            if trial.state == FROZEN_STATE:
+                self.studies[trial.study].frozen.add(trial.number)
             self._count(trial)
         self._worker_seconds = 0.0
 
@@ -102,6 +106,10 @@ class Progress:
         return sum(len(study.running) for study in self.studies.values())
 
     @property
+    def frozen(self) -> int:
+        return sum(len(study.frozen) for study in self.studies.values())
+
+    @property
     def elapsed_seconds(self) -> float:
         return time.monotonic() - self._started
 
@@ -120,6 +128,7 @@ class Progress:
         with self.lock:
             if self._first_trial_started is None:
                 self._first_trial_started = time.monotonic()
+            self.studies[trial.study].frozen.discard(trial.number)
             self.studies[trial.study].running[trial.number] = 0
 
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
@@ -127,9 +136,15 @@ class Progress:
             if rows and number in self.studies[study].running:
                 self.studies[study].running[number] = int(rows[-1]["epoch"])
 
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        with self.lock:
+            self.studies[trial.study].running.pop(trial.number, None)
+            self.studies[trial.study].frozen.add(trial.number)
+
     def trial_ended(self, trial: TrialRecord) -> None:
         with self.lock:
             self.studies[trial.study].running.pop(trial.number, None)
+            self.studies[trial.study].frozen.discard(trial.number)
             self._count(trial)
 
     def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:

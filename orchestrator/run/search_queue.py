@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from orchestrator.plan.plan import StudyPlan
 from orchestrator.record.record import Record, TrialRecord
 from orchestrator.record.steering import Steering, unsteered
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Failed, Finished, Report, Run, rank
@@ -32,6 +33,10 @@ class Observer(Protocol):
     def trial_started(self, trial: TrialRecord) -> None: ...
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None: ...
     def trial_ended(self, trial: TrialRecord) -> None: ...
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        """It leaves its slot, and starts again if it may go on, or else ends."""
+        ...
+
     def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
         """People want something else of the sweep: so many trials of each study."""
         ...
@@ -40,6 +45,8 @@ class Observer(Protocol):
 @dataclass
 class _Running:
     config: TrialConfig
+    seconds_before: float
+    """That workers spent on it before it was frozen last."""
     curve: list[EpochRow] = field(default_factory=list)
     ended: bool = False
     reported_at: float = field(default_factory=time.monotonic)
@@ -77,11 +84,13 @@ class SearchQueue:
         """Why nothing more is handed out, if so."""
         self._asked = {study.name: record.num_asked(study.name) for study in record.plan.studies}
         self._steer(watch.steering if watch else unsteered(record.plan))
+        self._settle_frozen()
 
     @property
     def num_left(self) -> int:
         self._heed()
-        return len(self._interrupted) + sum(max(0, n) for n in self._to_ask.values())
+        to_ask = sum(max(0, n) for n in self._to_ask.values())
+        return len(self._interrupted) + len(self._to_go_on()) + to_ask
 
     @property
     def num_slots(self) -> int | None:
@@ -97,7 +106,8 @@ class SearchQueue:
         config = self._choose(held) if slots is None or running < slots else None
         if config is None:
             return None
-        self._running[run_id] = _Running(config)
+        before = self.record.seconds_before(config.study, config.number)
+        self._running[run_id] = _Running(config, before)
         self._tell("trial_started", self.record.trial(config.study, config.number))
         folder = self._trials_folder / config.study
         return Run(Trial, config, str(folder / str(config.number)))
@@ -111,6 +121,7 @@ class SearchQueue:
             if self.num_left:
                 return None
         self._settle_suspects()
+        self._settle_frozen()
         return "finished"
 
     def _heed(self) -> None:
@@ -118,6 +129,7 @@ class SearchQueue:
         if self._watch is not None and self._watch.steering is not self._steering:
             self._steer(self._watch.steering)
             self._tell("steered", self._steering, self._num_trials())
+            self._settle_frozen()
 
     def _steer(self, steering: Steering) -> None:
         self._steering = steering
@@ -132,14 +144,30 @@ class SearchQueue:
     def _choose(self, held: Sequence[str]) -> TrialConfig:
         if self._interrupted:
             return self._interrupted.popleft()
+        if to_go_on := self._to_go_on():
+            study = self._nearest([self.record.plan.study(name) for name in to_go_on], held)
+            return self.record.go_on(study.name, to_go_on[study.name])
         most = max(self._to_ask.values())
         # The studies with most left to do: all of them advance together.
         studies = [study for study in self.record.plan.studies if self._to_ask[study.name] == most]
-        on_task = Counter(running.config.task for running in self._running.values())
-        study = min(studies, key=lambda study: (rank(study.task, held), on_task[study.task]))
+        study = self._nearest(studies, held)
         self._to_ask[study.name] -= 1
         self._asked[study.name] += 1
         return self.record.ask(study.name)
+
+    def _nearest(self, studies: Sequence[StudyPlan], held: Sequence[str]) -> StudyPlan:
+        """The one that its worker begins soonest, then the one whose task fewest train."""
+        on_task = Counter(running.config.task for running in self._running.values())
+        return min(studies, key=lambda study: (rank(study.task, held), on_task[study.task]))
+
+    def _to_go_on(self) -> dict[str, int]:
+        """By study the first of the frozen trials that may go on, where there is one."""
+        first = {
+            study.name: self.record.first_to_go_on(study.name)
+            for study in self.record.plan.studies
+            if study.name not in self._steering.stopped
+        }
+        return {study: number for study, number in first.items() if number is not None}
 
     def reported(self, run_id: str, report: Report) -> bool:
         running = self._running[run_id]
@@ -155,9 +183,18 @@ class SearchQueue:
         running.curve += rows
         self._tell("trial_epochs", study, number, rows)
         facts = report.facts.stored()
+        if running.seconds_before:
+            facts["wall_seconds"] += running.seconds_before
         running.reported_at = time.monotonic()
         found = {"curve": running.curve, "facts": facts}
         match end:
+            case _ if stop_after is not None and self.record.can_wait(study, number):
+                self.record.freeze(study, number, **found)
+                running.ended = True
+                self._tell("trial_frozen", self.record.trial(study, number))
+                self._settle_suspects()
+                self._settle_frozen()
+                return True
             case _ if stop_after is not None:
                 self.record.prune(study, number, **found)
             case Failed(reason, "machine"):
@@ -176,6 +213,7 @@ class SearchQueue:
                 return False
         self._ended(running)
         self._settle_suspects()  # where one trial can end, the others' failures are their own
+        self._settle_frozen()
         return True
 
     def worker_died(self, run_id: str, reason: str) -> None:
@@ -203,6 +241,8 @@ class SearchQueue:
     def _remove_old_checkpoints(self) -> None:
         """Remove the checkpoints of trials that ended just before their driver did."""
         kept = {(config.study, str(config.number)) for config in self._interrupted}
+        for study in self.record.plan.studies:
+            kept |= {(study.name, str(number)) for number in self.record.frozen(study.name)}
         for study in self.record.plan.studies:
             for path in (self._trials_folder / study.name).glob("*"):
                 number = path.name.partition(".")[0]
@@ -238,13 +278,29 @@ class SearchQueue:
             )
             self._ended(running)
 
+    def _settle_frozen(self) -> None:
+        """Prune the frozen trials of studies in which none can go on any more: all others ended and
+        no rank will change, or people stopped the study."""
+        if not self.record.plan.pruner.freezes or self.stop_reason is not None:
+            return
+        for study in (study.name for study in self.record.plan.studies):
+            is_over = self._to_ask[study] <= 0 and self.record.only_frozen_left(study)
+            if study in self._steering.stopped or (
+                is_over and self.record.first_to_go_on(study) is None
+            ):
+                for number in self.record.frozen(study):
+                    self.record.prune_frozen(study, number)
+                    self._has_ended(study, number)
+
     def _ended(self, running: _Running) -> None:
         running.ended = True
-        config = running.config
-        for path in (self._trials_folder / config.study).glob(f"{config.number}.*"):
+        self._has_ended(running.config.study, running.config.number)
+
+    def _has_ended(self, study: str, number: int) -> None:
+        for path in (self._trials_folder / study).glob(f"{number}.*"):
             if path.suffix in OF_RUNNING_TRIALS:
                 path.unlink(missing_ok=True)
-        self._tell("trial_ended", self.record.trial(running.config.study, running.config.number))
+        self._tell("trial_ended", self.record.trial(study, number))
 
     def _keep_best(self, study: str) -> None:
         """Keep the tuned weights of a study's best trial and remove those of the others."""

@@ -7,7 +7,7 @@ imitated. So what a search would have found, and when, is known in a moment.
 import heapq
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from orchestrator.record.curves import Curves, RecordedTrial
 from orchestrator.record.database import IN_MEMORY
 from orchestrator.record.decided import Proposal, drawn_by
 from orchestrator.record.record import Record, TrialRecord
+from orchestrator.record.steering import Steering
 from orchestrator.run.queue import Failed, Finished, Report
 from orchestrator.run.search_queue import SearchQueue
 from orchestrator.training.config import TrialConfig
@@ -59,8 +60,11 @@ def simulate(
     becomes the nearest of them that its study has not had yet. ValueError where there are too few.
     """
     record = record or SimulatedRecord(plan, curves)
-    queue = SearchQueue(record, Path("/nowhere"), [])
+    ends = _Ends()
+    queue = SearchQueue(record, Path("/nowhere"), [ends])
     epochs: dict[str, int] = defaultdict(int)
+    trained: dict[tuple[str, int], int] = defaultdict(int)
+    idle = set(range(num_slots))
     waiting: list[tuple[float, int, _Running]] = []
     order = itertools.count()
 
@@ -69,22 +73,29 @@ def simulate(
         run = queue.next_run(run_id)
         if run is None or run == "finished":
             return
-        running = _Running(run_id, slot, run.config, record.recorded(run.config))
+        done = trained[run.config.study, run.config.number]
+        running = _Running(run_id, slot, run.config, record.recorded(run.config), epoch=done)
         heapq.heappush(waiting, (*running.until_next_report(plan, now, seconds), running))
+        idle.remove(slot)
 
     for slot in range(num_slots):
         begin(slot, 0.0)
     while waiting:
         now, _, running = heapq.heappop(waiting)
-        study, rows = running.config.study, running.next_rows
-        epochs[study] += len(rows)
-        if not queue.reported(running.run_id, running.report(rows)):
+        study, number, rows = running.config.study, running.config.number, running.next_rows
+        epochs[study] += sum(row["epoch"] > running.epoch for row in rows)
+        is_over = queue.reported(running.run_id, running.report(rows))
+        trained[study, number] = running.epoch
+        for trial in ends.taken():
+            yield SimulatedEnd(trial=trial, at_seconds=now, study_epochs=epochs[trial.study])
+        if is_over:
+            queue.forget(running.run_id)
+            idle.add(running.slot)
+        else:
             heapq.heappush(waiting, (*running.until_next_report(plan, now, seconds), running))
-            continue
-        queue.forget(running.run_id)
-        ended = record.trial(study, running.config.number)
-        yield SimulatedEnd(trial=ended, at_seconds=now, study_epochs=epochs[study])
-        begin(running.slot, now)
+        # The one that is free now first; what was reported may let others go on.
+        for slot in sorted(idle, key=lambda slot: (slot != running.slot, slot)):
+            begin(slot, now)
 
 
 class SimulatedRecord(Record):
@@ -108,15 +119,45 @@ class SimulatedRecord(Record):
 
     def _proposed(self, study: str, trial_id: int, number: int) -> Proposal:
         wanted = super()._proposed(study, trial_id, number)
-        space = self.plan.parsed_spaces[self.plan.study(study).space]
-        taken = {id(trial) for (of, _), trial in self._taken.items() if of == study}
-        free = [trial for trial in self._curves[study] if id(trial) not in taken]
-        nearest = min(free, key=lambda trial: distance(space, trial.config, wanted.config))
-        self._taken[study, number] = nearest
-        sampler = StartingAt(nearest.config, SeededByName("random", 0))  # nothing is left to draw
+        if (study, number) not in self._taken:
+            self._taken[study, number] = self._nearest(study, wanted)
+        recorded = self._taken[study, number]
+        sampler = StartingAt(recorded.config, SeededByName("random", 0))  # nothing is left to draw
         seen = self.optuna_study(study)
         found = drawn_by(sampler, self.plan, study, seen, trial_id, origin=wanted.origin)
         return replace(found, saw=wanted.saw)
+
+    def _nearest(self, study: str, wanted: Proposal) -> RecordedTrial:
+        space = self.plan.parsed_spaces[self.plan.study(study).space]
+        taken = {id(trial) for (of, _), trial in self._taken.items() if of == study}
+        free = [trial for trial in self._curves[study] if id(trial) not in taken]
+        return min(free, key=lambda trial: distance(space, trial.config, wanted.config))
+
+
+class _Ends:
+    """An observer of the queue that keeps what ended, until it is taken."""
+
+    def __init__(self) -> None:
+        self._trials: list[TrialRecord] = []
+
+    def taken(self) -> list[TrialRecord]:
+        trials, self._trials = self._trials, []
+        return trials
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        """Nothing has ended."""
+
+    def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
+        """Nor with its epochs."""
+
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        """It may go on."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        self._trials.append(trial)
+
+    def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
+        """Nobody steers it."""
 
 
 @dataclass
@@ -128,7 +169,9 @@ class _Running:
     config: TrialConfig
     recorded: RecordedTrial
     epoch: int = 0
-    """Until which it reported."""
+    """Until which it is trained."""
+    told: int = 0
+    """Until which it reported on this slot: a frozen trial that goes on begins with what it had."""
     next_epoch: int = 0
 
     def until_next_report(self, plan: SweepPlan, now: float, seconds: Seconds) -> tuple[float, int]:
@@ -151,11 +194,11 @@ class _Running:
                 "val_loss": trial.val_loss[epoch - 1],
                 "train_loss": trial.train_loss[epoch - 1],
             }
-            for epoch in range(self.epoch + 1, min(self.next_epoch, len(trial.val_accuracy)) + 1)
+            for epoch in range(self.told + 1, min(self.next_epoch, len(trial.val_accuracy)) + 1)
         ]
 
     def report(self, rows: Sequence[EpochRow]) -> Report:
-        self.epoch = self.next_epoch
+        self.epoch = self.told = self.next_epoch
         ends = self.epoch >= len(self.recorded.val_accuracy)
         end = None
         if ends and self.recorded.failure is not None:

@@ -6,11 +6,11 @@ computed: that lets `reconcile` compare, and a value be sent twice without being
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
-from orchestrator.record.record import FINISHED, TrialRecord, best_of
+from orchestrator.plan.pruners import entry_of
+from orchestrator.record.record import FINISHED, FROZEN_STATE, TrialRecord, best_of
 from orchestrator.report.cautions import cautions
 from orchestrator.support.counted import counted
 from orchestrator.support.foreign_text import markdown
@@ -28,7 +28,7 @@ CAUTION_TAG = "caution"
 """The tag of a study that says what a reader must know before the best of it is taken for a
 result."""
 
-STATES = ("running", *FINISHED)
+STATES = ("running", FROZEN_STATE, *FINISHED)
 """The states of the trials that are shown."""
 
 TOTALS = ("wall_seconds", "images_per_second", "num_tuned_parameters", "peak_memory_mib")
@@ -78,7 +78,11 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
         "kind": "study",
         "state": "complete" if ended else "running",
         "num_trials": str(study.num_trials),
-        **{f"num_{state}": str(sum(t.state == state for t in trials)) for state in STATES},
+        **{
+            f"num_{state}": str(sum(t.state == state for t in trials))
+            for state in STATES
+            if state != FROZEN_STATE or plan.pruner.freezes
+        },
     }
     if task.val_majority_share is not None:
         tags["val_majority_share"] = f"{task.val_majority_share:.6g}"
@@ -95,7 +99,7 @@ def study_content(plan: SweepPlan, study: StudyPlan, trials: Sequence[TrialRecor
     params = {
         "num_trials": study.num_trials,
         "sampler": plan.sampler,
-        **{f"pruner_{name}": value for name, value in asdict(plan.pruner).items()},
+        **{f"pruner_{name}": value for name, value in entry_of(plan.pruner).items()},
         "image_size": plan.backbone.image_size,
         "seed": plan.seed,
         **shared_params(plan, study.space),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.plan.plan import SweepPlan
-from orchestrator.record.record import FINISHED, Record
+from orchestrator.record.record import FINISHED, FROZEN_STATE, Record
 from orchestrator.report.collect import collect_study
 from orchestrator.support.addresses import reason_of, redacted
 from orchestrator.tracking.backend import Backend, ShownRun, TrackingError
@@ -85,7 +85,7 @@ def _reconcile(
         backend.write_run(content)
         for trial in trials:
             # The record keeps all metrics of an epoch only when the trial has ended.
-            curve = trial.curve if trial.state in FINISHED else ()
+            curve = trial.curve if trial.state in (*FINISHED, FROZEN_STATE) else ()
             done[backend.write_run(trial_content(plan, trial, curve))] += 1
         for files in space_and_best(plan, study.name, best_files(study.name)):
             backend.write_files(content.key, files)

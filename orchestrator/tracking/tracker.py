@@ -77,6 +77,11 @@ class Tracker:
             entry.curve += rows
             entry.changed = True
 
+    def trial_frozen(self, trial: TrialRecord) -> None:
+        with self._lock:
+            self._unsent[trial.study, trial.number] = _Unsent(trial, list(trial.curve))
+            self._count(trial)
+
     def trial_ended(self, trial: TrialRecord) -> None:
         with self._lock:
             self._unsent[trial.study, trial.number] = _Unsent(trial, list(trial.curve))

@@ -129,8 +129,12 @@ class Trial:
             yield from self.epochs()
             return
         yield from restored
+        rule = self.context.pruner
         for row in training.epochs():
             self._count(row)
+            if rule.freezes and rule.asked_at(int(row["epoch"])):
+                # Whoever hears of the epoch may freeze the trial, which then goes on from here.
+                self._save_checkpoint(training, always=True)
             yield row
             self._save_checkpoint(training)
 
@@ -159,8 +163,10 @@ class Trial:
             self._count(row)
         return list(training.rows)
 
-    def _save_checkpoint(self, training: Training) -> None:
-        if not self._checkpoint or time.monotonic() - self._saved < self.context.checkpoint_seconds:
+    def _save_checkpoint(self, training: Training, *, always: bool = False) -> None:
+        """Unless the last one is recent enough."""
+        is_recent = time.monotonic() - self._saved < self.context.checkpoint_seconds
+        if not self._checkpoint or (is_recent and not always):
             return
         try:
             save_checkpoint(training.state(), self._checkpoint, owner=self._owner)

@@ -5,7 +5,7 @@ epochs at which a trial is judged are all made from these dataclasses.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from orchestrator.plan.pruners.hyperband import Hyperband
@@ -28,7 +28,13 @@ _ALL: tuple[type[Pruner], ...] = (
 PRUNERS: dict[str, type[Pruner]] = {kind.name: kind for kind in _ALL}
 """By name, the default first."""
 
-__all__ = ["PRUNERS", "Pruner", "current_entry"]
+__all__ = ["PRUNERS", "Pruner", "current_entry", "entry_of"]
+
+
+def entry_of(pruner: Pruner) -> dict[str, Any]:
+    """What a plan says of its pruner; without `freeze` where it is off, as before there was one."""
+    entry = asdict(pruner)
+    return entry if pruner.freezes else {k: v for k, v in entry.items() if k != "freeze"}
 
 
 def current_entry(entry: Any) -> Any:

@@ -53,6 +53,11 @@ class Pruner(Protocol):
         """No trial is stopped before this epoch; None: no trial is stopped."""
         ...
 
+    @property
+    def freezes(self) -> bool:
+        """Whether a trial that it stops may go on later, if its rank says so then."""
+        return False
+
     def asked_at(self, epoch: int) -> bool:
         """Whether it may stop a trial after this epoch (1, 2, ...)."""
         return self.first_epoch is not None and epoch >= self.first_epoch

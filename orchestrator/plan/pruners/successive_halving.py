@@ -21,6 +21,13 @@ class SuccessiveHalving(Pruner):
     one before."""
     first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]
     """First epoch at which a trial may be stopped."""
+    freeze: Annotated[bool, Flag("--freeze")] = False
+    """Keep a trial that falls behind, with its checkpoint: it goes on as soon as its rank at that
+    rung says so, and is pruned when nothing else is left to do."""
+
+    @property
+    def freezes(self) -> bool:
+        return self.freeze
 
     @property
     def first_epoch(self) -> int:

@@ -13,7 +13,13 @@ from orchestrator.tracking.study_files import digest_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+STATUS = {
+    "running": "RUNNING",
+    "frozen": "SCHEDULED",
+    "complete": "FINISHED",
+    "pruned": "FINISHED",
+    "failed": "FAILED",
+}
 """MLflow's word for the state of a trial or a study. To have been pruned is no failure, and MLflow
 shows KILLED as one; the tag `state` and the note tell it from a complete trial."""
 

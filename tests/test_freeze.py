@@ -19,6 +19,7 @@ from test_simulated import made_up, planned
 
 import orchestrator.record.record as record_module
 from orchestrator.api.sweep import Sweep
+from orchestrator.plan.expected_epochs import epochs_of_trials
 from orchestrator.plan.plan import SweepPlan, plan_document, read_plan
 from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
@@ -447,3 +448,20 @@ def test_a_real_trial_that_was_frozen_ends_as_one_that_nothing_stopped(
 
 def _untimed(rows: Any) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4))
+@settings(deadline=None, max_examples=10)
+def test_the_forecast_counts_the_epochs_of_trials_that_go_on_later(seed: int, slots: int):
+    chance = Random(seed)
+    curves = [(chance.random(), chance.random()) for _ in range(20)]
+    asked: dict[str, Any] = {
+        "epochs": EPOCHS, "num_trials": 20, "side_by_side": slots, "eval_every": 1, "seed": seed,
+    }  # fmt: skip
+    stopped, found = (
+        epochs_of_trials(halving(freeze=freeze), curves, **asked) for freeze in (False, True)
+    )
+    assert set(found) <= {*RUNGS, EPOCHS}
+    assert sum(epochs > RUNGS[0] for epochs in found) >= len(found) // FACTOR
+    if slots == 1:
+        assert sum(e > RUNGS[0] for e in found) >= sum(e > RUNGS[0] for e in stopped)

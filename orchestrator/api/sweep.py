@@ -444,10 +444,10 @@ class Sweep:
     def table(self) -> "pandas.DataFrame":
         """A row for each trial, in the columns of `results.parquet`.
 
-        `state` is running, complete, pruned or failed; `val_accuracy` is what `metric` says, on
-        the validation images after the last epoch that ran, in [0, 1] (top1: the share that is
-        right); `param.<name>` is the value of a hyper-parameter, null where the space of the trial
-        has none; `curve` has a dictionary for each epoch. docs/python.md lists them all.
+        `state` is running, frozen, complete, pruned or failed; `val_accuracy` is what `metric`
+        says, on the validation images after the last epoch that ran, in [0, 1] (top1: the share
+        that is right); `param.<name>` is the value of a hyper-parameter, null where the space of
+        the trial has none; `curve` has a dictionary for each epoch. docs/python.md lists them all.
         """
         from orchestrator.report.results import results_table
 

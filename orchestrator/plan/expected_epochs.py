@@ -3,6 +3,7 @@
 import heapq
 import math
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 
 import optuna
@@ -48,15 +49,45 @@ def epochs_of_trials(
     )
     running: list[tuple[float, int, int, optuna.Trial, Curve]] = []
     """By the time of the next decision, in epochs: the place in the study, the epoch, the trial."""
+    rungs = _Rungs(pruner, side_by_side)
     for place in range(len(ends)):
         curve = chance.choice(curves) if curves else (chance.random(),)
         begins = 0.0
         while len(running) == side_by_side:
-            begins = _go_on(study, running, asked, epochs, ends)
+            begins = _go_on(study, running, asked, epochs, ends, rungs)
         heapq.heappush(running, (begins + asked[0], place, asked[0], study.ask(), curve))
     while running:
-        _go_on(study, running, asked, epochs, ends)
+        _go_on(study, running, asked, epochs, ends, rungs)
     return ends
+
+
+class _Rungs:
+    """Trials that wait at a rung, where the pruner freezes them."""
+
+    def __init__(self, pruner: Pruner, side_by_side: int) -> None:
+        self.pruner, self.side_by_side = pruner, side_by_side
+        self._scores: dict[int, list[float]] = defaultdict(list)
+        self._waiting: dict[int, list[tuple[float, int, optuna.Trial, Curve]]] = defaultdict(list)
+        """By epoch: score, place in the study, trial."""
+
+    def came(self, epoch: int, score: float) -> None:
+        self._scores[epoch].append(score)
+
+    def wait(self, epoch: int, score: float, place: int, trial: optuna.Trial, curve: Curve) -> None:
+        self._waiting[epoch].append((score, -place, trial, curve))
+
+    def first_to_go_on(self) -> tuple[int, int, optuna.Trial, Curve] | None:
+        """As the record has it: the latest rung, there the best; with epoch and place."""
+        for epoch in sorted(self._waiting, reverse=True):
+            best = max(self._waiting[epoch], key=lambda one: one[:2], default=None)
+            if best is None:
+                continue
+            others = list(self._scores[epoch])
+            others.remove(best[0])
+            if best[0] >= (self.pruner.needed(best[0], others) or 0.0):
+                self._waiting[epoch].remove(best)
+                return epoch, -best[1], best[2], best[3]
+        return None
 
 
 def _go_on(
@@ -65,17 +96,40 @@ def _go_on(
     asked: Sequence[int],
     epochs: int,
     ends: list[int],
+    rungs: _Rungs,
 ) -> float:
     """Decide about the trial whose turn it is; the time when it does."""
+    now = _decide(study, running, asked, epochs, ends, rungs)
+    while len(running) < rungs.side_by_side and (first := rungs.first_to_go_on()) is not None:
+        # It takes a slot before a new one does.
+        epoch, place, trial, curve = first
+        following = next((later for later in asked if later > epoch), epochs)
+        heapq.heappush(running, (now + following - epoch, place, following, trial, curve))
+    return now
+
+
+def _decide(
+    study: optuna.Study,
+    running: list[tuple[float, int, int, optuna.Trial, Curve]],
+    asked: Sequence[int],
+    epochs: int,
+    ends: list[int],
+    rungs: _Rungs,
+) -> float:
     now, place, epoch, trial, curve = heapq.heappop(running)
     score = score_at(curve, epoch, epochs)
     if epoch == epochs:
         study.tell(trial, score)
+        ends[place] = epochs
         return now
     trial.report(score, epoch)
+    rungs.came(epoch, score)
     if trial.should_prune():
-        study.tell(trial, state=TrialState.PRUNED)
         ends[place] = epoch
+        if rungs.pruner.freezes:
+            rungs.wait(epoch, score, place, trial, curve)
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
         return now
     following = next((later for later in asked if later > epoch), epochs)
     heapq.heappush(running, (now + following - epoch, place, following, trial, curve))

@@ -132,8 +132,9 @@ def differences(record: Record) -> list[Any]:
     return [difference for study in replayed(record) for difference in study.differences]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6), slots=st.integers(1, 4))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 def test_who_passes_the_first_rung_without_freezing_passes_it_with_it(seed: int, slots: int):
     """Whatever trials come there in whatever order; at the end the best third of every rung has
     passed it, and nothing is asked twice."""
@@ -200,9 +201,10 @@ class Killed(BaseException):
     """The driver is gone."""
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6), kills=st.lists(st.integers(1, 60), min_size=1, max_size=6))
 @example(seed=3, kills=[1] * 40)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 def test_a_search_that_was_killed_anywhere_ends_as_if_it_had_not_been(seed: int, kills: list[int]):
     """One slot; trials whose checkpoint is gone begin again, as all do here."""
     plan, score = searched(9), made(seed)
@@ -377,8 +379,9 @@ def test_only_successive_halving_has_it():
         plan_pruner("median", {"freeze": True})
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6), slots=st.integers(1, 4))
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 def test_a_simulated_trial_goes_on_after_the_epoch_in_which_it_was_frozen(seed: int, slots: int):
     curves = made_up(14, tasks=("digits", "flowers"), seed=seed)
     plan = replace(planned(curves), pruner=halving(first_rung_epochs=2))

@@ -79,8 +79,10 @@ def thaws_of(trial: FrozenTrial) -> list[tuple[int, int]]:
 
 def is_frozen(trial: FrozenTrial) -> bool:
     """Whether it waits. To Optuna it runs, since what has ended cannot go on there."""
-    is_open = trial.state is TrialState.RUNNING
-    return is_open and len(freezes_of(trial)) > len(thaws_of(trial))
+    if trial.state is not TrialState.RUNNING:
+        return False
+    frozen, thawed = freezes_of(trial), thaws_of(trial)
+    return bool(frozen) and (not thawed or frozen[-1][1] > thawed[-1][1])
 
 
 def _pairs(trial: FrozenTrial, events: Any, where: str) -> list[tuple[int, int]]:

@@ -275,11 +275,12 @@ def test_a_test_number_is_shown_with_how_it_came_about(folder):
     assert (row["num_test_openings"], row["final_round"]) == (2, 2)
     trials = {study.name: study.trials for study in load(folder).studies}
     outdated = replace(again, finalists=(99,), num_finalists=1)
-    lines = stage_lines([outdated], trials.__getitem__)
+    plan = load(folder).plan
+    lines = stage_lines([outdated], plan, trials.__getitem__)
     assert lines[0] == "last stage: 1 of 1 study tested"
     assert "round 2, after an earlier one" in lines[1]
     assert "out of date" in lines[2]
-    assert stage_lines([], trials.__getitem__) == []
+    assert stage_lines([], plan, trials.__getitem__) == []
 
 
 def test_a_final_result_of_another_sweep_is_refused(folder):

@@ -108,6 +108,11 @@ class Bundle:
     """What always answering one class gives; None: `majority` of `num_images`."""
     effective_images: Annotated[float, Between(1e-9, 10**9)] | None = None
     """As many images of a top-1 accuracy would tell as much; None: `num_images`."""
+    cross_validation: Score | None = None
+    """Of the final stage: its mean over folds of train and val and over their seeds, as the best of
+    the finalists; None in older bundles."""
+    cross_validation_interval: tuple[Score, Score] | None = None
+    """95 %, of that mean."""
     engine: Engine = field(default_factory=Engine)
     """How it was computed in training; predictions are computed in float32."""
     own_method: OwnMethod | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan.final_protocol import MEDIAN_SEED, times_opened
 from orchestrator.support.foreign_text import code, markdown
-from orchestrator.support.uncertainty import EXPLAINED, accuracy_text, seeds_text
+from orchestrator.support.uncertainty import EXPLAINED, accuracy_text, folds_text, seeds_text
 from orchestrator.support.yaml_io import dump_yaml
 from orchestrator.training.objective import DEFAULT_METRIC
 
@@ -140,8 +140,18 @@ def _accuracy(bundle: "Bundle") -> list[str]:
         f"last epoch).{_explained(told)}{_majority(bundle)} These are the "
         f"parameters of seed {bundle.trial.seed}, the "
         f"{markdown(bundle.seed_rule or MEDIAN_SEED)}, with {100 * own:.1f} %. "
-        f"{times_opened(bundle.num_openings)}",
+        f"{times_opened(bundle.num_openings)}{_on_folds(bundle)}",
     ]
+
+
+def _on_folds(bundle: "Bundle") -> str:
+    told = folds_text(bundle.cross_validation, bundle.cross_validation_interval)
+    if told is None:
+        return ""
+    return (
+        f" On validation, as the mean over folds of train and val that chose it among the "
+        f"finalists, it has {told} % (95 % interval)."
+    )
 
 
 def _share(bundle: "Bundle") -> str:

@@ -84,7 +84,7 @@ def _same_command(folder: Path, unfinished: bool) -> str:
 def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False) -> None:
     from orchestrator.report.cautions import collapsed_sentence, tested_sentence
     from orchestrator.report.final import caveats, read_final_results
-    from orchestrator.support.uncertainty import seeds_text
+    from orchestrator.support.uncertainty import folds_text, seeds_text
     from orchestrator.training.objective import DEFAULT_METRIC
 
     table = Table(box=None, pad_edge=False)
@@ -102,7 +102,7 @@ def _show(outcomes: "list[StudyOutcome]", folder: Path, unfinished: bool = False
             *([outcome.metric] if with_metric else []),
             seeds_text(accuracies, outcome.test_images) if accuracies else "none",
             f"{len(accuracies)}/{asked}" if outcome.failed_seeds else str(len(accuracies)),
-            "" if outcome.cross_validation is None else f"{100 * outcome.cross_validation:.1f}",
+            folds_text(outcome.cross_validation, outcome.cross_validation_interval) or "",
             "" if outcome.winner is None else f"#{outcome.winner}",
             "" if share is None else f"{100 * share:.1f}",
         )

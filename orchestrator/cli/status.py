@@ -162,7 +162,7 @@ def show_sweep(found: "Sweep") -> None:
         _show_summary(plan, record)
         # Of the newest round; the numbers are in the report.
         results = final_results(found.folder, plan, record)
-        for line in stage_lines(results, record.trials):
+        for line in stage_lines(results, plan, record.trials):
             console.say(line)
 
 

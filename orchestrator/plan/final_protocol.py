@@ -6,7 +6,8 @@ Only lists are looked at here: no image is opened, of the test split neither.
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from orchestrator.data.task import FINAL_SPLITS, SEARCH_SPLITS, DataError, Task
 
@@ -21,6 +22,9 @@ FIRST_SEED = "first seed of the protocol that completed"
 MEDIAN_SEED = "median on test"
 """What older versions chose; a bundle of theirs stays as it is."""
 
+MOST_REPEATS = 10
+"""From here on the labelled images themselves limit what folds can tell."""
+
 SHOWN = 5
 
 
@@ -31,14 +35,46 @@ class FinalProtocol:
     num_finalists: int = 3
     num_folds: int = 5
     seeds: tuple[int, ...] = SEEDS
+    most_finalists: int = 0
+    """Where more trials than `num_finalists` are within one standard error of the best on
+    validation, so many of them are compared; 0: never more than `num_finalists`."""
+    repeats: int = 0
+    """How often finalists that the folds cannot tell apart are trained again on the same folds,
+    each time with other seeds."""
 
     def __post_init__(self) -> None:
         if self.num_finalists < 1:
             raise ValueError(f"--finalists must be at least 1, found {self.num_finalists}")
         if self.num_folds < 2:
             raise ValueError(f"--folds must be at least 2, found {self.num_folds}")
+        if self.most_finalists and self.most_finalists < self.num_finalists:
+            raise ValueError(
+                f"--most-finalists must be at least --finalists, {self.num_finalists}, found "
+                f"{self.most_finalists}"
+            )
+        if not 0 <= self.repeats <= MOST_REPEATS:
+            raise ValueError(f"--repeats must be from 0 to {MOST_REPEATS}, found {self.repeats}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"--seeds must be different numbers, found {self.seeds}")
+
+    def stored(self) -> dict[str, Any]:
+        """As a storage keeps it: what older versions did not know is left out where unused."""
+        told = asdict(self)
+        unused = [name for name in ("most_finalists", "repeats") if not told[name]]
+        return {
+            **{name: value for name, value in told.items() if name not in unused},
+            "seeds": list(self.seeds),
+        }
+
+    def num_runs(self, num_finalists: int) -> int:
+        """Runs of so many finalists on their folds, if none is stopped and none can be told from
+        the best."""
+        return self.num_folds * num_finalists + self.num_possible(num_finalists)
+
+    def num_possible(self, num_finalists: int, repeats: int | None = None) -> int:
+        """Those of them that only near-ties cause, in all repeats or in so many."""
+        several = num_finalists if num_finalists > 1 else 0
+        return self.num_folds * several * (self.repeats if repeats is None else repeats)
 
 
 def refuse_unsuited(tasks: Sequence[Task], protocol: FinalProtocol) -> None:

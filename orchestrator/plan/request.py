@@ -293,8 +293,24 @@ class FinalRequest:
         int | None,
         Option("Compare the N best trials of each study by validation accuracy.", default="3"),
     ] = None
+    most_finalists: Annotated[
+        int | None,
+        Option(
+            "Where more trials are within one standard error of the best on validation, compare "
+            "up to N of them.",
+            default="no more than --finalists",
+        ),
+    ] = None
     folds: Annotated[
         int | None, Option("Compare them on N folds of all labelled images.", default="5")
+    ] = None
+    repeats: Annotated[
+        int | None,
+        Option(
+            "Where the folds cannot tell the leading finalists apart, train these again on the "
+            "same folds with other seeds, up to N times.",
+            default="0",
+        ),
     ] = None
     seeds: Annotated[
         Sequence[int] | None,
@@ -329,7 +345,9 @@ class FinalRequest:
         """Fields of `FinalProtocol` that were given; the others are as the stage was begun."""
         given = {
             "num_finalists": self.finalists,
+            "most_finalists": self.most_finalists,
             "num_folds": self.folds,
+            "repeats": self.repeats,
             "seeds": None if self.seeds is None else tuple(self.seeds),
         }
         return {name: value for name, value in given.items() if value is not None}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.plan.final_protocol import FIRST_SEED
 from orchestrator.plan.plan import StudyPlan, SweepPlan
+from orchestrator.record.finalists import repeat_sentence
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import FINISHED, Record, TrialRecord
 from orchestrator.support.counted import counted
@@ -25,7 +26,11 @@ class StudyOutcome:
     why: str
     """How the winner was chosen, or why there is none."""
     cross_validation: float | None
-    """The winner's mean accuracy over the folds."""
+    """The winner's mean accuracy over the folds, and over the seeds of each."""
+    cross_validation_interval: tuple[float, float] | None = None
+    """95 %, of that mean, for the folds and their seeds; it was the best of the finalists'."""
+    num_seeds_on_folds: int = 1
+    """With how many seeds the winner was trained on each fold."""
     test_accuracies: Mapping[int, float]
     """By seed, after the last epoch."""
     failed_seeds: Mapping[int, str]
@@ -59,6 +64,10 @@ class StudyOutcome:
     """Numbers in the search, the best of it first."""
     num_finalists: int = 0
     """How many were to be compared: there may have been fewer complete trials."""
+    most_finalists: int = 0
+    """How many, where more were within one standard error of the best; 0: `num_finalists`."""
+    num_left_out: int = 0
+    """Trials within one standard error of the best on validation that were not compared."""
     num_trials_at_choice: int = 0
     """How many trials of the search had ended when the finalists were chosen."""
     num_openings: int = 0
@@ -135,8 +144,12 @@ def _of_round(
         why = why_no_finalist(ended)
     elif finalists and all(finalist.state == "failed" for finalist in finalists):
         why = "all finalists failed: " + "; ".join(f"#{f.number} {f.failure}" for f in finalists)
+    elif reasons := finals.reasons(name, round):
+        why = repeat_sentence(reasons)
     else:
         why = "the finalists are still being compared"
+    won = finals.finalist(name, winner.number, round) if winner else None
+    protocol = finals.protocol(name, round)
     runs = finals.final_runs(name, round)
     complete = [run for run in runs if run.state == "complete"]
     facts = complete[0].facts if complete else {}
@@ -150,7 +163,9 @@ def _of_round(
         _nothing(study, ended),
         winner=winner.number if winner else None,
         why=why,
-        cross_validation=(finals.finalist(name, winner.number, round).accuracy if winner else None),
+        cross_validation=won.accuracy if won else None,
+        cross_validation_interval=won.interval(finals.num_labelled(name)) if won else None,
+        num_seeds_on_folds=len(won.passes) if won else 1,
         test_accuracies={run.seed: run.test_accuracy or 0.0 for run in complete},
         num_test=facts.get("num_test"),
         test_majority=facts.get("test_majority"),
@@ -171,7 +186,9 @@ def _of_round(
         seed_rule=FIRST_SEED if complete and not left else "",
         round=round,
         finalists=tuple(finals.chosen(name, round)),
-        num_finalists=finals.protocol(name, round).num_finalists,
+        num_finalists=protocol.num_finalists,
+        most_finalists=protocol.most_finalists,
+        num_left_out=finals.num_left_out(name, round),
         num_trials_at_choice=finals.num_trials_at_choice(name, round),
         num_openings=finals.num_openings(name, round),
     )

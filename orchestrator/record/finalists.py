@@ -2,19 +2,28 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import fmean
 from typing import Any
 
+from orchestrator.plan.final_protocol import FinalProtocol
+from orchestrator.plan.plan import TaskPlan
 from orchestrator.record.record import TrialRecord
 from orchestrator.support.collapsed import collapsed_text
-from orchestrator.support.uncertainty import clear_from, paired_error
+from orchestrator.support.counted import counted
+from orchestrator.support.uncertainty import (
+    clear_from,
+    interval_over_folds,
+    paired_error,
+    standard_error,
+)
 from orchestrator.training.facts import EpochRow
 from orchestrator.training.objective import together
 
 CLEARLY_WORSE = 0.1
 """A finalist is stopped when Wilcoxon's signed-rank test, paired by fold, has a smaller p."""
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +40,8 @@ class Finalist:
     failure: str | None
     started: datetime | None
     finished: datetime | None
+    repeats: Sequence["Finalist"] = ()
+    """How it did on the same folds with other seeds, where it was trained again."""
 
     @property
     def number(self) -> int:
@@ -38,8 +49,25 @@ class Finalist:
 
     @property
     def accuracy(self) -> float:
-        """Mean over the folds so far."""
-        return fmean(self.fold_accuracies.values()) if self.fold_accuracies else math.nan
+        """Mean over the folds so far, of all its repeats."""
+        found = [accuracy for one in self.passes for accuracy in one.values()]
+        return fmean(found) if found else math.nan
+
+    @property
+    def passes(self) -> Sequence[Mapping[int, float]]:
+        """Accuracy by fold, of the first seeds and of each repeat."""
+        return (self.fold_accuracies, *(one.fold_accuracies for one in self.repeats))
+
+    def done(self, repeat: int) -> Mapping[int, float]:
+        """Accuracy by fold in a repeat, or with the first seeds (0)."""
+        return self.passes[repeat] if repeat < len(self.passes) else {}
+
+    def interval(self, labelled: int) -> tuple[float, float]:
+        """95 %, of its mean over folds of the `labelled` images and over repeats."""
+        by_fold = [
+            fmean(one[fold] for one in self.passes if fold in one) for fold in self.fold_accuracies
+        ]
+        return interval_over_folds(by_fold, self.num_images(labelled))
 
     def num_images(self, labelled: int) -> float:
         """What the mean over all folds is as sure as an accuracy on: all of the `labelled` images,
@@ -72,25 +100,125 @@ def choose_finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRec
     return chosen
 
 
-def choose_winner(
-    finalists: Sequence[Finalist], num_folds: int, num_images: int, unit: str = "%"
-) -> Winner | None:
-    """The complete finalist with the highest mean over the folds of `num_images` images.
+def near_ties(trials: Sequence[TrialRecord], task: TaskPlan) -> list[TrialRecord]:
+    """The best complete trials, of different configurations, that lie within one standard error of
+    the best on validation; the best first.
 
-    `unit` is what stands behind its number, in words.
+    Breiman et al. 1984, "Classification and Regression Trees", 3.4.3: below it, rank is luck.
+    """
+    ranked = choose_finalists(trials, len(trials))
+    if not ranked:
+        return []
+    best = ranked[0].val_accuracy or 0.0
+    least = best - standard_error(best, ranked[0].val_images(task)) - ROUNDING
+    return [trial for trial in ranked if (trial.val_accuracy or 0.0) >= least]
 
-    Ties go to the better in the search, then to the smaller learning rate and the earlier trial.
+
+def finalists_by(
+    trials: Sequence[TrialRecord], task: TaskPlan, *, num_finalists: int, most_finalists: int
+) -> list[TrialRecord]:
+    """The trials that are compared: `num_finalists`, or as many near-ties as there are up to
+    `most_finalists`."""
+    near = len(near_ties(trials, task)) if most_finalists > num_finalists else 0
+    return choose_finalists(trials, max(num_finalists, min(near, most_finalists)))
+
+
+def finalists_of(
+    trials: Sequence[TrialRecord], task: TaskPlan, protocol: FinalProtocol
+) -> list[TrialRecord]:
+    return finalists_by(
+        trials,
+        task,
+        num_finalists=protocol.num_finalists,
+        most_finalists=protocol.most_finalists,
+    )
+
+
+def num_left_out(
+    trials: Sequence[TrialRecord], task: TaskPlan, chosen: Sequence[TrialRecord]
+) -> int:
+    """Near-ties of the best that are not among the finalists."""
+    return max(0, len(near_ties(trials, task)) - len(chosen))
+
+
+def again(finalist: Finalist, repeat: Finalist | None) -> Finalist:
+    """The finalist with what it reached in one repeat more; None: it was not begun yet."""
+    if repeat is None:
+        return replace(finalist, state="running", finished=None)
+    return replace(
+        finalist,
+        state=repeat.state,
+        failure=repeat.failure,
+        finished=repeat.finished,
+        repeats=(*finalist.repeats, repeat),
+    )
+
+
+def contenders(finalists: Sequence[Finalist], num_images: int) -> list[Finalist]:
+    """The best of the complete finalists, and those that cannot be told from it.
+
+    Of those that were trained again only: the others were told from the best before.
     """
     complete = [f for f in finalists if f.state == "complete"]
     if not complete:
+        return []
+    most = max(len(f.repeats) for f in complete)
+    ranked = sorted((f for f in complete if len(f.repeats) == most), key=_rank)
+    best = ranked[0]
+    return [f for f in ranked if f is best or not _Lead.of(best, f, num_images).is_clear]
+
+
+def lead_text(leading: Sequence[Finalist], num_images: int) -> str:
+    """`#9 from #4 (0.4 ± 1.1 points behind)`: what the folds do not tell apart, the best first."""
+    best, *others = leading
+    told = [
+        f"#{other.number} ({_Lead.of(best, other, num_images)} points behind)" for other in others
+    ]
+    listed = " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+    return f"#{best.number} from {listed}"
+
+
+def repeat_sentence(reasons: Sequence[str]) -> str:
+    """What is being done, while the newest of these repeats is."""
+    return (
+        f"the leading finalists are trained with {_nth(len(reasons))} on the same folds, since "
+        f"these do not tell {reasons[-1]} so far"
+    )
+
+
+def choose_winner(
+    finalists: Sequence[Finalist],
+    num_folds: int,
+    num_images: int,
+    unit: str = "%",
+    reasons: Sequence[str] = (),
+) -> Winner | None:
+    """The complete finalist with the highest mean over the folds of `num_images` images.
+
+    Where some were trained again it is one of these, by the mean over all their repeats;
+    `reasons` says of each repeat why it was done. `unit` is what stands behind its number, in
+    words.
+
+    Ties go to the better in the search, then to the smaller learning rate and the earlier trial.
+    """
+    leading = contenders(finalists, num_images)
+    if not leading:
         return None
-    best = min(complete, key=lambda f: (-round(f.accuracy, 9), *_search_rank(f.trial)))
-    parts = [f"trial #{best.number} has {100 * best.accuracy:.1f} {unit} over {num_folds} folds"]
+    best = leading[0]
+    seeds = f" with {len(best.passes)} seeds each" if best.repeats else ""
+    parts = [
+        f"trial #{best.number} has {100 * best.accuracy:.1f} {unit} over {num_folds} folds{seeds}"
+    ]
     parts += [_against(best, other, num_images) for other in finalists if other is not best]
     if len(finalists) == 1:
         parts.append("it was the only finalist")
+    for repeat, reason in enumerate(reasons, start=1):
+        parts.append(
+            f"{_nth(repeat)} was trained on the same folds, since until then these did not tell "
+            f"{reason}"
+        )
     for finalist in finalists:
-        if fell := collapsed_text(finalist.fold_accuracies, "folds"):
+        if fell := _fell(finalist):
             parts.append(f"#{finalist.number} {fell}")
     return Winner(number=best.number, why="; ".join(parts))
 
@@ -99,28 +227,84 @@ def _against(best: Finalist, other: Finalist, num_images: int) -> str:
     name = f"#{other.number}"
     if other.state == "failed":
         return f"{name} failed: {other.failure}"
-    shared = sorted(best.fold_accuracies.keys() & other.fold_accuracies.keys())
-    differences = [best.fold_accuracies[k] - other.fold_accuracies[k] for k in shared]
-    lead = fmean(differences)
+    lead = _Lead.of(best, other, num_images)
     if other.state == "pruned":
         return (
-            f"{name} was stopped after {len(shared)} folds, {100 * lead:.1f} points behind "
+            f"{name} was stopped after {lead.num_folds} folds, {100 * lead.mean:.1f} points behind "
             f"(Wilcoxon, p < {CLEARLY_WORSE})"
         )
-    if round(lead, 9) == 0:
+    if lead.is_none:
         return (
             f"{name} has the same, and the tie went by the search "
             f"(on validation {_percent(best.trial.val_accuracy)} against "
             f"{_percent(other.trial.val_accuracy)}), "
             "then by the smaller learning rate and the earlier trial"
         )
-    error = paired_error(differences, best.num_images(num_images))
-    is_clear = lead >= clear_from(len(differences) - 1) * error
-    told = "" if is_clear else ", which the folds cannot tell apart"
-    return (
-        f"{name} has {_percent(other.accuracy)}, "
-        f"{100 * lead:.1f} ± {100 * error:.1f} points less{told}"
-    )
+    told = "" if lead.is_clear else ", which the folds cannot tell apart"
+    fewer = len(other.passes) < len(best.passes)
+    seeds = f" with {counted(len(other.passes), 'seed')}" if fewer else ""
+    return f"{name} has {_percent(other.accuracy)}{seeds}, {lead} points less{told}"
+
+
+@dataclass(frozen=True)
+class _Lead:
+    """By how much the mean of one finalist is higher than that of another, on the same folds with
+    the same seeds."""
+
+    mean: float
+    error: float
+    num_folds: int
+
+    @classmethod
+    def of(cls, best: Finalist, other: Finalist, num_images: int) -> "_Lead":
+        """Repeats of a fold are one measurement of it: other seeds make no other images."""
+        pairs = list(zip(best.passes, other.passes, strict=False))
+        folds = sorted({fold for mine, theirs in pairs for fold in mine.keys() & theirs.keys()})
+        by_fold = [
+            fmean(
+                mine[fold] - theirs[fold]
+                for mine, theirs in pairs
+                if fold in mine and fold in theirs
+            )
+            for fold in folds
+        ]
+        error = math.nan
+        if len(by_fold) > 1:
+            error = paired_error(by_fold, best.num_images(num_images))
+        return cls(fmean(by_fold), error, len(by_fold))
+
+    @property
+    def is_none(self) -> bool:
+        return abs(self.mean) < ROUNDING
+
+    @property
+    def is_clear(self) -> bool:
+        """Shown by the folds; NaN is not."""
+        return not self.is_none and self.mean >= clear_from(self.num_folds - 1) * self.error
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} ± {100 * self.error:.1f}"
+
+
+def _fell(finalist: Finalist) -> str | None:
+    """On which folds and with which of its seeds it collapsed."""
+    if not finalist.repeats:
+        return collapsed_text(finalist.fold_accuracies, "folds")
+    runs = {
+        f"{fold} with seed {number} of {len(finalist.passes)}": accuracy
+        for number, one in enumerate(finalist.passes, start=1)
+        for fold, accuracy in one.items()
+    }
+    return collapsed_text(runs, "runs on folds")
+
+
+def _nth(repeat: int) -> str:
+    """Which seed a repeat is."""
+    return {1: "a second seed", 2: "a third seed"}.get(repeat, f"seed {repeat + 1}")
+
+
+def _rank(finalist: Finalist) -> tuple[float, float, float, int]:
+    return (-round(finalist.accuracy, 9), *_search_rank(finalist.trial))
 
 
 def _search_rank(trial: TrialRecord) -> tuple[float, float, int]:

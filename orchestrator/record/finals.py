@@ -2,12 +2,13 @@
 
 Two studies for each study of the sweep: `.../finalists`, whose trials are the finalists, with the
 score on each fold as intermediate value, and `.../final`, whose trials are the seeds of the
-winner, with the test score as value. A last stage that is done again is a round of its own,
-`.../finalists-2` and `.../final-2`: nothing of an earlier round is ever changed.
+winner, with the test score as value. Finalists that the folds cannot tell apart may be trained
+again: `.../finalists/repeat-1` has these, and why. A last stage that is done again is a round of
+its own, `.../finalists-2` and `.../final-2`: nothing of an earlier round is ever changed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from statistics import fmean
 from typing import Any
@@ -24,11 +25,15 @@ from orchestrator.record.finalists import (
     CLEARLY_WORSE,
     Finalist,
     Winner,
-    choose_finalists,
+    again,
     choose_winner,
+    contenders,
+    finalists_of,
+    lead_text,
+    num_left_out,
 )
-from orchestrator.record.record import FINISHED, STATES, Record, TrialRecord
-from orchestrator.record.stored_final import refuse_other_round
+from orchestrator.record.record import FINISHED, STATES, Record
+from orchestrator.record.stored_final import refuse_other_repeat, refuse_other_round
 from orchestrator.training.facts import EpochRow
 from orchestrator.training.objective import DIRECTION
 
@@ -56,6 +61,7 @@ class _Round:
 
     finalists: optuna.Study
     final: optuna.Study
+    repeats: list[optuna.Study] = field(default_factory=list)
 
 
 class FinalRecord:
@@ -88,30 +94,31 @@ class FinalRecord:
             rounds.append(self._make_round(study, len(rounds) + 1))
         stored = rounds[-1].finalists
         trials = self._record.trials(study)
+        task = self.plan.task(self.plan.study(study).task)
+        chosen = finalists_of(trials, task, protocol)
+        left_out = num_left_out(trials, task, chosen)
         stored.set_user_attr(
             "search",
             {
                 "finished": sum(trial.state in FINISHED for trial in trials),
                 "planned": self.plan.study(study).num_trials,
+                **({"num_left_out": left_out} if left_out else {}),
             },
         )
-        told = {**asdict(protocol), "seeds": list(protocol.seeds), "data_fingerprint": fingerprint}
-        stored.set_user_attr("protocol", told)
+        stored.set_user_attr("protocol", {**protocol.stored(), "data_fingerprint": fingerprint})
         # The last of them: before it, the round does not count as begun.
-        chosen = choose_finalists(trials, protocol.num_finalists)
         stored.set_user_attr("chosen", [trial.number for trial in chosen])
         self.go_on(study)
 
     def go_on(self, study: str) -> None:
-        """See to it that all finalists that were chosen are there: a driver may have been killed
-        before it had written them."""
+        """See to it that all finalists that were chosen are there, also those that are trained
+        again: a driver may have been killed before it had written them."""
         if not self._rounds[study]:
             return
-        stored = self._rounds[study][-1].finalists
-        present = {t.user_attrs["trial"] for t in stored.get_trials(deepcopy=False)}
-        for number in self.chosen(study):
-            if number not in present:
-                self._add_finalist(stored, self._record.trial(study, number))
+        newest = self._rounds[study][-1]
+        for stored in (newest.finalists, *newest.repeats):
+            self._add_finalists(study, stored)
+        self._repeat_if_due(study)
 
     def num_rounds(self, study: str) -> int:
         """How often the last stage was begun; the newest round has this number."""
@@ -141,6 +148,21 @@ class FinalRecord:
         ended = [trial.finished for trial in self._record.trials(study) if trial.finished]
         return sum(end <= min(added) for end in ended) if added else 0
 
+    def num_left_out(self, study: str, round: int | None = None) -> int:
+        """Trials that were within one standard error of the best, and were not compared; 0 where
+        an older version chose."""
+        return (
+            self._round(study, round).finalists.user_attrs.get("search", {}).get("num_left_out", 0)
+        )
+
+    def reasons(self, study: str, round: int | None = None) -> list[str]:
+        """Why finalists were trained again on the same folds: of each repeat that was begun."""
+        return [one.user_attrs["reason"] for one in self._round(study, round).repeats]
+
+    def num_repeats(self, study: str, round: int | None = None) -> int:
+        """How often finalists were trained again, so far."""
+        return len(self._round(study, round).repeats)
+
     def num_openings(self, study: str, round: int | None = None) -> int:
         """In how many rounds, up to this one, a winner was given the test split."""
         upto = self._rounds[study][: round or self.num_rounds(study)]
@@ -150,9 +172,17 @@ class FinalRecord:
         """The best of the search first; none before the stage was begun."""
         if not self._rounds[study]:
             return []
-        stored = self._round(study, round).finalists
+        one = self._round(study, round)
+        stored = one.finalists
         ranks = {number: rank for rank, number in enumerate(stored.user_attrs["chosen"])}
         found = [self._as_finalist(study, t) for t in stored.get_trials(deepcopy=False)]
+        for repeat in one.repeats:
+            trials = (self._as_finalist(study, t) for t in repeat.get_trials(deepcopy=False))
+            trained = {finalist.number: finalist for finalist in trials}
+            found = [
+                again(f, trained.get(f.number)) if f.number in repeat.user_attrs["chosen"] else f
+                for f in found
+            ]
         return sorted(found, key=lambda finalist: ranks[finalist.number])
 
     def finalist(self, study: str, number: int, round: int | None = None) -> Finalist:
@@ -166,21 +196,28 @@ class FinalRecord:
         *,
         curve: Sequence[EpochRow],
         facts: Mapping[str, Any],
+        repeat: int = 0,
     ) -> None:
-        """Write what the finalist reached on a fold; after it, it may be complete or stopped."""
-        trial_id = self._finalist_id(study, number)
+        """Write what the finalist reached on a fold; after it, it may be complete or stopped.
+
+        Where that was the last of all, and the best cannot be told apart, these are to be trained
+        again from here on. `repeat` is 0 with the first seeds.
+        """
+        trial_id = self._finalist_id(study, number, repeat)
         if self._storage.get_trial(trial_id).state.is_finished():
             return  # stopped while this fold was running
         told = {"curve": as_columns(curve), "facts": dict(facts)}
         self._storage.set_trial_user_attr(trial_id, f"fold {fold}", told)
         self._storage.set_trial_intermediate_value(trial_id, fold, curve[-1]["val_accuracy"])
-        self._judge(study, trial_id)
+        self._judge(study, trial_id, repeat)
+        self._repeat_if_due(study)
 
-    def finalist_failed(self, study: str, number: int, reason: str) -> None:
-        trial_id = self._finalist_id(study, number)
+    def finalist_failed(self, study: str, number: int, reason: str, repeat: int = 0) -> None:
+        trial_id = self._finalist_id(study, number, repeat)
         if not self._storage.get_trial(trial_id).state.is_finished():
             self._storage.set_trial_user_attr(trial_id, "failure", reason)
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            self._repeat_if_due(study)
 
     def winner(self, study: str, round: int | None = None) -> Winner | None:
         """The winner of a study whose finalists have all ended; None before, or if all of them
@@ -190,16 +227,14 @@ class FinalRecord:
         final = self._round(study, round).final
         stored = final.user_attrs.get("winner")
         if stored is None:
-            finalists = self.finalists(study, round)
-            all_there = len(finalists) == len(self.chosen(study, round))
-            if not all_there or any(finalist.state == "running" for finalist in finalists):
+            if not self._are_compared(study, round) or self._to_be_repeated(study, round):
                 return None
-            task = self.plan.task(self.plan.study(study).task)
             found = choose_winner(
-                finalists,
+                self.finalists(study, round),
                 self.protocol(study, round).num_folds,
-                task.num_train + task.num_val,
-                task.objective.unit,
+                self.num_labelled(study),
+                self.plan.objective(study).unit,
+                self.reasons(study, round),
             )
             if found is None:
                 return None
@@ -253,12 +288,40 @@ class FinalRecord:
         not_there = len(self.chosen(study, round)) - len(finalists)
         if not not_there and all(finalist.state == "failed" for finalist in finalists):
             return 0
+        repeat = self.num_repeats(study, round)
         folds = sum(
-            protocol.num_folds - len(finalist.fold_accuracies)
+            protocol.num_folds - len(finalist.done(repeat))
             for finalist in finalists
             if finalist.state == "running"
         )
-        return folds + not_there * protocol.num_folds + len(self.seeds_left(study, round))
+        possible = self.num_possible(study, round)
+        return (
+            folds + not_there * protocol.num_folds + possible + len(self.seeds_left(study, round))
+        )
+
+    def num_possible(self, study: str, round: int | None = None) -> int:
+        """Those of them that only finalists cause which the folds do not tell apart, at most."""
+        if not self._rounds[study]:
+            return 0
+        protocol, begun = self.protocol(study, round), self.num_repeats(study, round)
+        if begun >= protocol.repeats:
+            return 0
+        if self._are_compared(study, round):
+            possible = len(self._to_be_repeated(study, round))
+        else:
+            finalists = self.finalists(study, round)
+            not_there = len(self.chosen(study, round)) - len(finalists)
+            possible = not_there + sum(
+                len(f.passes) > begun or f.state == "running"
+                for f in finalists
+                if f.state in ("running", "complete")
+            )
+        return protocol.num_possible(possible, protocol.repeats - begun)
+
+    def num_labelled(self, study: str) -> int:
+        """Images of train and val, which the folds are made of."""
+        task = self.plan.task(self.plan.study(study).task)
+        return task.num_train + task.num_val
 
     def seeds_left(self, study: str, round: int | None = None) -> list[int]:
         """Those whose run has not ended."""
@@ -277,34 +340,80 @@ class FinalRecord:
                 break  # its driver was killed before the finalists were chosen
             trials = {trial.number for trial in self._record.trials(study)}
             refuse_other_round(one.finalists, one.final, trials=trials)
+            while _repeat_name(one.finalists, len(one.repeats) + 1) in names:
+                repeat = self._make_study(_repeat_name(one.finalists, len(one.repeats) + 1))
+                if not {"chosen", "reason"} <= repeat.user_attrs.keys():
+                    break  # likewise
+                refuse_other_repeat(repeat, finalists=one.finalists.user_attrs["chosen"])
+                one.repeats.append(repeat)
             found.append(one)
         return found
 
     def _make_round(self, study: str, number: int) -> _Round:
         """The studies of a round, made where they are not there."""
         finalists, final = (
-            optuna.create_study(
-                study_name=_name_in_storage(self.plan, study, kind, number),
-                storage=self._storage,
-                direction=DIRECTION,
-                pruner=Wilcoxon(p_threshold=CLEARLY_WORSE).make(),
-                load_if_exists=True,
-            )
+            self._make_study(_name_in_storage(self.plan, study, kind, number))
             for kind in ("finalists", "final")
         )
         return _Round(finalists, final)
 
-    def _add_finalist(self, stored: optuna.Study, trial: TrialRecord) -> None:
-        told = {"trial": trial.number, "config": dict(trial.config)}
-        stored.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=told))
+    def _make_study(self, name: str) -> optuna.Study:
+        return optuna.create_study(
+            study_name=name,
+            storage=self._storage,
+            direction=DIRECTION,
+            pruner=Wilcoxon(p_threshold=CLEARLY_WORSE).make(),
+            load_if_exists=True,
+        )
 
-    def _judge(self, study: str, trial_id: int) -> None:
+    def _add_finalists(self, study: str, stored: optuna.Study) -> None:
+        """Those that were chosen and are not there yet."""
+        present = {t.user_attrs["trial"] for t in stored.get_trials(deepcopy=False)}
+        for number in stored.user_attrs["chosen"]:
+            if number not in present:
+                trial = self._record.trial(study, number)
+                told = {"trial": trial.number, "config": dict(trial.config)}
+                new = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=told)
+                stored.add_trial(new)
+
+    def _are_compared(self, study: str, round: int | None = None) -> bool:
+        """All finalists have ended, with the seeds of the newest repeat, too."""
+        finalists = self.finalists(study, round)
+        all_there = len(finalists) == len(self.chosen(study, round))
+        return all_there and not any(finalist.state == "running" for finalist in finalists)
+
+    def _to_be_repeated(self, study: str, round: int | None = None) -> list[Finalist]:
+        """Finalists that are to be trained with other seeds before there is a winner, the best
+        first; all of them have ended."""
+        one, begun = self._round(study, round), self.num_repeats(study, round)
+        if begun >= self.protocol(study, round).repeats or "winner" in one.final.user_attrs:
+            return []
+        leading = contenders(self.finalists(study, round), self.num_labelled(study))
+        are_paired = all(len(finalist.repeats) == begun for finalist in leading)
+        return leading if len(leading) > 1 and are_paired else []
+
+    def _repeat_if_due(self, study: str) -> None:
+        if self.num_repeats(study) >= self.protocol(study).repeats or not self._are_compared(study):
+            return
+        leading = self._to_be_repeated(study)
+        if not leading:
+            return
+        one = self._round(study)
+        repeat = self._make_study(_repeat_name(one.finalists, len(one.repeats) + 1))
+        reason = lead_text(leading, self.num_labelled(study))
+        repeat.set_user_attr("reason", reason)
+        # The last of them: before it, the repeat does not count as begun.
+        repeat.set_user_attr("chosen", [finalist.number for finalist in leading])
+        one.repeats.append(repeat)
+        self._add_finalists(study, repeat)
+
+    def _judge(self, study: str, trial_id: int, repeat: int) -> None:
         trial = self._storage.get_trial(trial_id)
         values, finalists = trial.intermediate_values, self._round(study).finalists
         if len(values) == self.protocol(study).num_folds:
             mean = fmean(values.values())
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [mean])
-        elif finalists.pruner.prune(finalists, trial):
+        elif not repeat and finalists.pruner.prune(finalists, trial):
             mean = fmean(values.values())
             self._storage.set_trial_state_values(trial_id, TrialState.PRUNED, [mean])
 
@@ -321,8 +430,9 @@ class FinalRecord:
             finished=stored.datetime_complete,
         )
 
-    def _finalist_id(self, study: str, number: int) -> int:
-        finalists = self._round(study).finalists
+    def _finalist_id(self, study: str, number: int, repeat: int) -> int:
+        one = self._round(study)
+        finalists = one.repeats[repeat - 1] if repeat else one.finalists
         trials = finalists.get_trials(deepcopy=False)
         stored = next(t.number for t in trials if t.user_attrs["trial"] == number)
         return id_of_trial(self._storage, finalists, stored)
@@ -336,6 +446,10 @@ class FinalRecord:
 
 def _name_in_storage(plan: SweepPlan, study: str, kind: str, round: int) -> str:
     return f"{plan.name}/{study}/{kind}{'' if round == 1 else f'-{round}'}"
+
+
+def _repeat_name(finalists: optuna.Study, number: int) -> str:
+    return f"{finalists.study_name}/repeat-{number}"
 
 
 def _as_final_run(study: str, trial: FrozenTrial) -> FinalRun:

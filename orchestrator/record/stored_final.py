@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from orchestrator.plan.final_protocol import MOST_REPEATS
 from orchestrator.record.finalists import Winner
 from orchestrator.record.stored_facts import complaint_about_end, complaint_about_values
 from orchestrator.support.document import Between, Entries, read_as, shown
@@ -20,6 +21,8 @@ class _Protocol:
     num_folds: Annotated[int, Between(2, 10**6)]
     seeds: Annotated[tuple[int, ...], Entries(1)]
     data_fingerprint: str
+    most_finalists: Annotated[int, Between(1, 10**6)] = 0
+    repeats: Annotated[int, Between(0, MOST_REPEATS)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,13 @@ class _Chosen:
 class _Search:
     finished: _Number
     planned: _Number
+    num_left_out: _Number = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Repeat:
+    chosen: Annotated[tuple[_Number, ...], Entries(2)]
+    reason: str
 
 
 def refuse_other_round(
@@ -53,6 +63,18 @@ def refuse_other_round(
             raise ValueError(f"{final.study_name}: winner: #{winner.number} was no finalist")
     for trial in final.get_trials(deepcopy=False):
         _refuse(final.study_name, trial, _of_final_run(trial, chosen, protocol.seeds))
+
+
+def refuse_other_repeat(repeat: optuna.Study, *, finalists: Collection[int]) -> None:
+    """ValueError if in this study none of these `finalists` were trained again."""
+    source, told = repeat.study_name, repeat.user_attrs
+    entry = {"chosen": told["chosen"], "reason": told["reason"]}
+    chosen = read_as(_Repeat, entry, source=source).chosen
+    for number in chosen:
+        if number not in finalists:
+            raise ValueError(f"{source}: chosen: #{number} was no finalist")
+    for trial in repeat.get_trials(deepcopy=False):
+        _refuse(source, trial, _of_finalist(trial, chosen))
 
 
 def _refuse(source: str, trial: FrozenTrial, complaint: str | None) -> None:

@@ -91,7 +91,7 @@ class StudyReport:
     @property
     def final_is_current(self) -> bool:
         """No test number, or one of the finalists that the search has now."""
-        return self.final is None or is_current(self.final, self.trials)
+        return self.final is None or is_current(self.final, self.trials, self.task)
 
     @property
     def standing(self) -> tuple[bool, float] | None:

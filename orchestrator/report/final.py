@@ -13,13 +13,15 @@ from statistics import fmean
 from typing import Annotated, Any
 
 from orchestrator.plan.final_protocol import times_opened
-from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.plan import SweepPlan, TaskPlan
 from orchestrator.record.final_outcome import outcomes
-from orchestrator.record.finalists import choose_finalists
+from orchestrator.record.finalists import finalists_by
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import Record, TrialRecord
+from orchestrator.support.counted import counted
 from orchestrator.support.document import Between, read_as, shown
 from orchestrator.support.regular_file import read_regular
+from orchestrator.support.uncertainty import folds_text
 from orchestrator.training.objective import DEFAULT_METRIC, MetricName, Score
 
 FINAL_FILE = "final.json"
@@ -43,7 +45,11 @@ class FinalResult:
     why: str = ""
     """How the winner was chosen."""
     cross_validation: Score | None = None
-    """The winner's mean accuracy over folds of all labelled images."""
+    """The winner's mean accuracy over folds of all labelled images, and over the seeds of each."""
+    cross_validation_interval: tuple[Score, Score] | None = None
+    """95 %, of that mean; None where an older version wrote the file."""
+    num_seeds_on_folds: Annotated[int, Between(1, 10**6)] = 1
+    """With how many seeds the winner was trained on each fold."""
     num_test: Count | None = None
     """Test images; None where a version before wrote the file, as all below."""
     test_majority: Count | None = None
@@ -63,6 +69,10 @@ class FinalResult:
     """Numbers of the trials that were compared; empty where an older version wrote the file."""
     num_finalists: Count = 0
     """How many were to be compared."""
+    most_finalists: Count = 0
+    """How many, where more were within one standard error of the best; 0: `num_finalists`."""
+    num_left_out: Count = 0
+    """Trials within one standard error of the best on validation that were not compared."""
     num_trials_at_choice: Count | None = None
     """How many trials of the search had ended when the finalists were chosen."""
     num_planned_trials: Count | None = None
@@ -72,6 +82,11 @@ class FinalResult:
     """In how many rounds the test split was opened."""
     earlier: tuple["FinalResult", ...] = ()
     """The rounds before this one."""
+
+    @property
+    def folds_text(self) -> str | None:
+        """`81.2 (79.1–83.2)`: its mean over folds and their seeds, with the 95 % interval."""
+        return folds_text(self.cross_validation, self.cross_validation_interval)
 
     @property
     def test_majority_share(self) -> float | None:
@@ -92,9 +107,14 @@ class FinalResult:
         return chosen is not None and planned is not None and chosen < planned
 
 
-def is_current(result: FinalResult, trials: Sequence[TrialRecord]) -> bool:
+def is_current(result: FinalResult, trials: Sequence[TrialRecord], task: TaskPlan) -> bool:
     """Its finalists would be chosen now too; False: the search went on and has better ones."""
-    now = choose_finalists(trials, result.num_finalists)
+    now = finalists_by(
+        trials,
+        task,
+        num_finalists=result.num_finalists,
+        most_finalists=result.most_finalists,
+    )
     return not result.finalists or tuple(trial.number for trial in now) == result.finalists
 
 
@@ -105,6 +125,12 @@ def caveats(result: FinalResult) -> Iterator[str]:
         yield (
             f"Its finalists were chosen when {result.num_trials_at_choice} of {planned} trials of "
             "the search had ended."
+        )
+    if result.num_left_out:
+        yield (
+            f"{counted(result.num_left_out, 'more trial')} of the search within one standard error "
+            f"of its best on validation {'was' if result.num_left_out == 1 else 'were'} not "
+            "compared: finalize --most-finalists."
         )
     for earlier in result.earlier:
         winner = "no winner" if earlier.winner is None else f"trial #{earlier.winner}"

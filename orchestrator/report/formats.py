@@ -88,6 +88,8 @@ def _study_row(study: StudyReport) -> dict[str, Any]:
     mean, deviation = study.test_mean_and_deviation
     run, planned = study.epochs_run_and_planned
     val_interval, test_interval = study.val_interval, study.test_interval
+    final = study.final
+    folds_interval = final.cross_validation_interval if final else None
     return {
         "task": study.plan.task,
         "group": study.task.group,
@@ -102,6 +104,9 @@ def _study_row(study: StudyReport) -> dict[str, Any]:
         "val_interval_high": val_interval and val_interval[1],
         "num_val": study.task.num_val,
         "val_majority_share": study.task.val_majority_share,
+        "folds_accuracy": final.cross_validation if final else None,
+        "folds_interval_low": folds_interval and folds_interval[0],
+        "folds_interval_high": folds_interval and folds_interval[1],
         "test_accuracy_mean": mean,
         "test_accuracy_deviation": deviation,
         "num_test_seeds": len(study.final.test_accuracies) if study.final else 0,

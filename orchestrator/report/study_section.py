@@ -99,6 +99,14 @@ def _final_sentence(study: StudyReport) -> Iterator[str]:
         return
     if study.final.why:
         yield f"Finalists: {study.final.why}."
+    if study.final.cross_validation_interval is not None:
+        low, high = study.final.cross_validation_interval
+        yield (
+            f"The 95 % interval of its mean over folds, "
+            f"{percent(study.final.cross_validation)} {study.task.objective.unit}, is "
+            f"{percent(low)} to {percent(high)} %; as the best of "
+            f"{counted(len(study.final.finalists), 'finalist')} it may be a little high."
+        )
     runs = study.final.test_accuracies
     if runs:
         each = ", ".join(f"{percent(value)} (seed {seed})" for seed, value in runs.items())

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import TrialRecord
 from orchestrator.report.collect import StudyReport
 from orchestrator.report.final import FinalResult, is_current
@@ -39,7 +40,9 @@ def cautions_on_test(studies: Sequence[StudyReport]) -> list[str]:
 
 
 def stage_lines(
-    results: Sequence[FinalResult], trials_of: Callable[[str], Sequence[TrialRecord]]
+    results: Sequence[FinalResult],
+    plan: SweepPlan,
+    trials_of: Callable[[str], Sequence[TrialRecord]],
 ) -> list[str]:
     """How far the last stage is, and what of it is out of date; nothing before it was begun."""
     if not any(result.finalists or result.test_accuracies for result in results):
@@ -50,7 +53,9 @@ def stage_lines(
         study = f"{result.task}.{result.space}"
         if result.round > 1:
             lines.append(f"last stage of {study}: round {result.round}, after an earlier one")
-        if not is_current(result, trials_of(study)):
+        if result.winner is None and result.finalists and result.why:
+            lines.append(f"last stage of {study}: {result.why}")
+        if not is_current(result, trials_of(study), plan.task(result.task)):
             lines.append(
                 f"last stage of {study}: out of date, the search has other finalists now; "
                 "`orchestrator finalize --again` compares these"

@@ -49,6 +49,11 @@ FINAL_SCHEMA = pa.schema(
         pa.field("metric", pa.string(), metadata={"description": "what the accuracies are"}),
         pa.field("trial", pa.int32(), metadata={"description": "number in the search"}),
         pa.field("fold", pa.int32(), metadata={"description": "held out; null in final runs"}),
+        pa.field(
+            "repeat",
+            pa.int32(),
+            metadata={"description": "0: first seeds; 1 and more: the same fold with others"},
+        ),
         pa.field("seed", pa.int64()),
         pa.field("state", pa.string(), metadata={"description": "of the finalist or the run"}),
         pa.field("fold_accuracy", pa.float64()),
@@ -186,6 +191,8 @@ def final_bundle(
         num_images=outcome.num_test,
         majority=outcome.test_majority,
         baseline=outcome.test_baseline,
+        cross_validation=outcome.cross_validation,
+        cross_validation_interval=outcome.cross_validation_interval,
         effective_images=outcome.test_effective_images,
         seed_rule=outcome.seed_rule,
         round=outcome.round,
@@ -263,15 +270,17 @@ def _rows(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[dict[s
                 "stage": "finalist",
                 "trial": finalist.number,
                 "fold": fold,
+                "repeat": repeat,
                 "state": finalist.state,
                 "fold_accuracy": accuracy,
                 "failure": finalist.failure,
-                "epochs_run": len(finalist.fold_curves[fold]),
-                "wall_seconds": finalist.fold_facts[fold].get("wall_seconds"),
+                "epochs_run": len(one.fold_curves[fold]),
+                "wall_seconds": one.fold_facts[fold].get("wall_seconds"),
                 "config": configs[finalist.number],
             }
             for finalist in finalists
-            for fold, accuracy in finalist.fold_accuracies.items()
+            for repeat, one in enumerate((finalist, *finalist.repeats))
+            for fold, accuracy in one.fold_accuracies.items()
         ]
         rows += [
             {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.plan.plan import StudyPlan, SweepPlan
-from orchestrator.record.finalists import Finalist
+from orchestrator.record.finalists import Finalist, repeat_sentence
 from orchestrator.record.finals import FinalRecord
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Failed, Finished, Report, Run, rank
 from orchestrator.support.durations import duration_text
@@ -26,6 +26,8 @@ class _Running:
     fold: int | None
     seed: int
     run: Run
+    repeat: int = 0
+    """0: of a fold with the first seeds."""
     curve: list[EpochRow] = field(default_factory=list)
 
 
@@ -115,11 +117,12 @@ class FinalQueue:
             return []
         winner = self._finals.winner(name)
         if winner is None:
-            handed = {(running.number, running.fold) for running in busy}
+            repeat = self._finals.num_repeats(name)
+            handed = {(running.number, running.fold, running.repeat) for running in busy}
             return [
-                self._fold_run(study, finalist, fold)
+                self._fold_run(study, finalist, fold, repeat)
                 for finalist, fold in _folds_left(self._finals, name)
-                if (finalist.number, fold) not in handed
+                if (finalist.number, fold, repeat) not in handed
             ]
         handed_seeds = {running.seed for running in busy}
         config = self._finals.finalist(name, winner.number).trial.config
@@ -129,9 +132,11 @@ class FinalQueue:
             if seed not in handed_seeds
         ]
 
-    def _fold_run(self, study: StudyPlan, finalist: Finalist, fold: int) -> _Running:
-        # Paired: all finalists of a task have the same folds, and on each fold the same seed.
-        seed = zlib.crc32(f"{self._plan.seed}/{study.name}/fold {fold}".encode())
+    def _fold_run(self, study: StudyPlan, finalist: Finalist, fold: int, repeat: int) -> _Running:
+        # Paired: all finalists of a task have the same folds, and on each fold of a repeat the
+        # same seed.
+        which = f"fold {fold}" + (f"/repeat {repeat}" if repeat else "")
+        seed = zlib.crc32(f"{self._plan.seed}/{study.name}/{which}".encode())
         trained = self._plan.trial_config(
             study.name, finalist.number, finalist.trial.config, seed=seed
         )
@@ -142,9 +147,10 @@ class FinalQueue:
             fold_seed=self._plan.seed,
         )
         folder = files_of_round(self.runs_folder, study.name, self._finals.num_rounds(study.name))
-        files = folder / f"trial-{finalist.number}-fold-{fold}"
+        again = f"-repeat-{repeat}" if repeat else ""
+        files = folder / f"trial-{finalist.number}-fold-{fold}{again}"
         run = Run(FoldTrial, config, str(files))
-        return _Running(study.name, finalist.number, fold, seed, run)
+        return _Running(study.name, finalist.number, fold, seed, run, repeat)
 
     def _final_run(
         self, study: StudyPlan, number: int, config: Mapping[str, Any], seed: int
@@ -170,16 +176,17 @@ class FinalQueue:
             accuracy = facts.test_accuracy
             self._tell(f"{study} seed {running.seed}: test {100 * accuracy:.1f} {unit}")
             return
-        self._finals.fold_done(study, number, running.fold, **ended)
+        before = self._finals.num_repeats(study)
+        self._finals.fold_done(study, number, running.fold, **ended, repeat=running.repeat)
         accuracy = running.curve[-1]["val_accuracy"]
         finalist = self._finals.finalist(study, number)
         stopped = ", stopped: clearly worse than the best" if finalist.state == "pruned" else ""
         num_folds = self._finals.protocol(study).num_folds
         self._tell(
-            f"{study} #{number} fold {running.fold + 1} of {num_folds}: "
+            f"{study} #{number} fold {running.fold + 1} of {num_folds}{_seed_text(running)}: "
             f"{100 * accuracy:.1f} {unit}{stopped}"
         )
-        self._say_winner(study)
+        self._say_what_follows(study, before)
 
     def _failed(self, running: _Running, reason: str) -> None:
         study, number = running.study, running.number
@@ -187,10 +194,11 @@ class FinalQueue:
             self._finals.final_failed(study, running.seed, reason, curve=running.curve)
             self._tell(f"{study} seed {running.seed}: failed: {reason}")
             return
-        where = f"fold {running.fold + 1}"
-        self._finals.finalist_failed(study, number, f"{where}: {reason}")
+        where = f"fold {running.fold + 1}{_seed_text(running)}"
+        before = self._finals.num_repeats(study)
+        self._finals.finalist_failed(study, number, f"{where}: {reason}", running.repeat)
         self._tell(f"{study} #{number} {where}: failed: {reason}")
-        self._say_winner(study)
+        self._say_what_follows(study, before)
 
     def _tell(self, line: str) -> None:
         """How a run ended, with how many have ended of how many."""
@@ -201,10 +209,19 @@ class FinalQueue:
         about = f", about {duration_text(left)} left" if left else ""
         self._say(f"[{self.progress.done}/{self.progress.total}] {line}{about}")
 
-    def _say_winner(self, study: str) -> None:
+    def _say_what_follows(self, study: str, repeats_before: int) -> None:
+        """Who won; or which finalists are trained again, and why."""
+        reasons = self._finals.reasons(study)
+        if len(reasons) > repeats_before:
+            self._say(f"{study}: {repeat_sentence(reasons)}")
         winner = self._finals.winner(study)
         if winner is not None:
             self._say(f"{study}: {winner.why}")
+
+
+def _seed_text(running: _Running) -> str:
+    """Behind a fold: with which seed it is trained again."""
+    return f" with seed {running.repeat + 1}" if running.repeat else ""
 
 
 def files_of_round(runs_folder: Path, study: str, round: int) -> Path:
@@ -213,13 +230,17 @@ def files_of_round(runs_folder: Path, study: str, round: int) -> Path:
 
 
 def _folds_left(finals: FinalRecord, study: str) -> list[tuple[Finalist, int]]:
-    """All folds of the best of the search, whom the others are measured against; then by fold."""
+    """All folds of the best of the search, whom the others are measured against; then by fold.
+
+    In a repeat by fold alone: none is stopped.
+    """
+    repeat = finals.num_repeats(study)
     left = [
         (finalist, fold, rank)
         for rank, finalist in enumerate(finals.finalists(study))
         if finalist.state == "running"
         for fold in range(finals.protocol(study).num_folds)
-        if fold not in finalist.fold_accuracies
+        if fold not in finalist.done(repeat)
     ]
-    left.sort(key=lambda item: (item[2] > 0, item[1], item[2]))
+    left.sort(key=lambda item: (not repeat and item[2] > 0, item[1], item[2]))
     return [(finalist, fold) for finalist, fold, _ in left]

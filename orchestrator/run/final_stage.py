@@ -4,7 +4,7 @@ The test images of a study are to be opened once, when its search is over. Whoev
 otherwise says so, and it is recorded.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.cluster.slots import Slots
 from orchestrator.plan.final_protocol import FinalProtocol
 from orchestrator.plan.plan import StudyPlan, SweepPlan, TaskPlan
-from orchestrator.record.finalists import choose_finalists
+from orchestrator.record.finalists import finalists_of, num_left_out
 from orchestrator.record.finals import FinalRecord
 from orchestrator.record.record import FINISHED, Record, TrialRecord
 from orchestrator.support.aligned import aligned
@@ -38,6 +38,10 @@ class StudyStage:
     """Numbers in the search, the best of it first."""
     num_left: int
     """Runs, if no finalist is stopped."""
+    num_possible: int = 0
+    """Those of them that only finalists cause which the folds cannot tell apart."""
+    num_left_out: int = 0
+    """Trials within one standard error of the best on validation that are not compared."""
     epochs: Sequence[int]
     """The epochs that the finalists were trained for."""
     num_trials: int
@@ -141,6 +145,8 @@ def sentences(stages: Sequence[StudyStage], *, slots: Slots | None = None) -> li
                     "folds",
                     [f"the best {finalists} of each study on {folds} folds of train and val"],
                 ),
+                *_left_out(at_work),
+                *_repeats(at_work),
                 (
                     "test",
                     [f"each winner, trained on both with seeds {seeds}, tested once per seed"],
@@ -149,6 +155,33 @@ def sentences(stages: Sequence[StudyStage], *, slots: Slots | None = None) -> li
             ]
         ),
     ]
+
+
+def _left_out(stages: Sequence[StudyStage]) -> Iterator[tuple[str, list[str]]]:
+    found = [stage for stage in stages if stage.num_left_out]
+    if not found:
+        return
+    most = max(len(stage.finalists) + stage.num_left_out for stage in found)
+    yield (
+        "left out",
+        [
+            f"{counted(sum(stage.num_left_out for stage in found), 'more trial')} of "
+            f"{counted(len(found), 'study')} within one standard error of the best on validation; "
+            f"--most-finalists {most} compares them, too"
+        ],
+    )
+
+
+def _repeats(stages: Sequence[StudyStage]) -> Iterator[tuple[str, list[str]]]:
+    possible = sum(stage.num_possible for stage in stages)
+    if possible:
+        yield (
+            "repeats",
+            [
+                f"up to {possible:,} of these runs: finalists that the folds cannot tell apart, "
+                "with other seeds on the same folds"
+            ],
+        )
 
 
 def _about(stages: Sequence[StudyStage], slots: Slots | None) -> str:
@@ -178,10 +211,13 @@ def study_sentences(stages: Sequence[StudyStage]) -> list[str]:
         protocol = stage.protocol
         seeds = ",".join(map(str, protocol.seeds))
         finalists = " ".join(f"#{number}" for number in stage.finalists)
+        near = counted(stage.num_left_out, "near-tie")
         lines.append(
             f"{stage.plan.name}: finalists {finalists} of {counted(stage.num_trials, 'trial')}, "
             f"{protocol.num_folds} folds, seeds {seeds}, "
             f"{_range_text(stage.epochs)} epochs"
+            + (f", {near} left out" if stage.num_left_out else "")
+            + (f", up to {counted(protocol.repeats, 'repeat')}" if protocol.repeats else "")
             + (f", round {stage.round}" if stage.round > 1 else "")
             + ("" if stage.begins else f", {counted(stage.num_left, 'run')} left")
         )
@@ -202,11 +238,16 @@ def _standing_of(
     chosen = finals.chosen(study.name) if round else []
     begun = finals.protocol(study.name) if round else FinalProtocol()
     protocol = replace(begun, **asked)
-    now = choose_finalists(trials, protocol.num_finalists)
+    task = plan.task(study.task)
+    now = finalists_of(trials, task, protocol)
+    left_out = num_left_out(trials, task, now)
     if not chosen:
-        return _stage(plan, study, protocol, now, round=max(1, round), num_trials=ended)
+        return replace(
+            _stage(plan, study, protocol, now, round=max(1, round), num_trials=ended),
+            num_left_out=left_out,
+        )
     outdated = []
-    best = [trial.number for trial in choose_finalists(trials, begun.num_finalists)]
+    best = [trial.number for trial in finalists_of(trials, task, begun)]
     if best != chosen:
         outdated.append(
             f"its finalists were {_numbers(chosen)} when "
@@ -224,6 +265,8 @@ def _standing_of(
         _stage(plan, study, protocol, finalists, round=round, num_trials=ended),
         begins=False,
         num_left=left,
+        num_possible=finals.num_possible(study.name),
+        num_left_out=left_out if outdated else finals.num_left_out(study.name),
         outdated=outdated,
     )
 
@@ -254,7 +297,8 @@ def _stage(
         round=round,
         begins=True,
         finalists=[trial.number for trial in finalists],
-        num_left=len(finalists) * protocol.num_folds + num_seeds,
+        num_left=protocol.num_runs(len(finalists)) + num_seeds,
+        num_possible=protocol.num_possible(len(finalists)),
         epochs=epochs,
         num_trials=num_trials,
         run_seconds=_run_seconds(plan.task(study.task), finalists, epochs),
@@ -280,7 +324,8 @@ def _begun_anew(stage: StudyStage, finals: FinalRecord) -> StudyStage:
         stage,
         round=finals.num_rounds(stage.plan.name) + 1,
         begins=True,
-        num_left=len(stage.finalists) * protocol.num_folds + len(protocol.seeds),
+        num_left=protocol.num_runs(len(stage.finalists)) + len(protocol.seeds),
+        num_possible=protocol.num_possible(len(stage.finalists)),
         outdated=(),
     )
 

@@ -7,6 +7,9 @@ may have that one.
 
 import statistics
 from collections.abc import Mapping
+from typing import TypeVar
+
+Run = TypeVar("Run")
 
 LEAST_RUNS = 3
 """Of two runs nobody can say which of them is the odd one."""
@@ -17,7 +20,7 @@ POINTS = 0.1
 configuration differ by a few points, on few images by some more."""
 
 
-def collapsed(scores: Mapping[int, float]) -> dict[int, float]:
+def collapsed(scores: Mapping[Run, float]) -> dict[Run, float]:
     """Of runs by fold or seed those that collapsed, with their scores."""
     if len(scores) < LEAST_RUNS:
         return {}
@@ -26,7 +29,7 @@ def collapsed(scores: Mapping[int, float]) -> dict[int, float]:
     return {run: score for run, score in scores.items() if score < least}
 
 
-def collapsed_text(scores: Mapping[int, float], kind: str) -> str | None:
+def collapsed_text(scores: Mapping[Run, float], kind: str) -> str | None:
     """`collapsed for 1 of 5 seeds (82: 12.0, median 94.2)`; None where none did."""
     found = collapsed(scores)
     if not found:

@@ -83,13 +83,20 @@ def _of_round(
     finalists = {finalist.number: finalist for finalist in finals.finalists(study.name, round)}
     for finalist in finalists.values():
         is_winner = winner is not None and finalist.number == winner.number
-        yield _finalist(plan, study, finalist, round, is_winner=is_winner)
+        num_folds = finals.protocol(study.name, round).num_folds
+        yield _finalist(plan, study, finalist, round, num_folds, is_winner=is_winner)
     for run in finals.final_runs(study.name, round):
         yield _final(plan, study, finalists[run.trial].trial, run, round)
 
 
 def _finalist(
-    plan: SweepPlan, study: StudyPlan, finalist: Finalist, round: int, *, is_winner: bool
+    plan: SweepPlan,
+    study: StudyPlan,
+    finalist: Finalist,
+    round: int,
+    num_folds: int,
+    *,
+    is_winner: bool,
 ) -> RunContent:
     fold_key = f"fold_{plan.objective(study.name).key}"
     number, name = f"finalist {finalist.number}", f"finalist #{finalist.number}"
@@ -98,8 +105,10 @@ def _finalist(
         content,
         tags={**content.tags, "winner": str(is_winner).lower()},
         points=[
-            Point(step=fold, timestamp=content.start + fold, values={fold_key: accuracy})
-            for fold, accuracy in finalist.fold_accuracies.items()
+            Point(step=step, timestamp=content.start + step, values={fold_key: accuracy})
+            for repeat, one in enumerate(finalist.passes)
+            for fold, accuracy in one.items()
+            for step in [repeat * num_folds + fold]
         ],
         leading=fold_key,
         totals={f"mean_{fold_key}": finalist.accuracy} if finalist.fold_accuracies else {},

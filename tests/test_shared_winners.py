@@ -42,6 +42,17 @@ from orchestrator.record.replay import Difference, replayed
 
 TASKS = ("caltech101", "dtd", "svhn")
 SPACE = SearchSpace.of(SPACES["vpt_deep"], name="vpt_deep")
+OF_ALL_KINDS = SearchSpace.of(
+    {
+        **SPACES["vpt_deep"],
+        "search": {
+            **SPACES["vpt_deep"]["search"],
+            "blocks": {"choices": [None, [0, 1], [2, 5], [8, 11]]},
+            "batch_size": {"low": 16, "high": 64, "step": 16},
+        },
+    },
+    name="of_all_kinds",
+)
 EPOCHS = 4
 
 
@@ -210,17 +221,17 @@ def test_standings_have_the_mean_of_a_half_and_a_better_value_never_stands_lower
 @settings(deadline=None)
 def test_distances_of_many_are_those_of_each(seeds: list[int], other: int):
     ones, others = [_drawn(seed) for seed in seeds], [_drawn(other), _drawn(other + 1)]
-    found = all_apart(SPACE, ones, others)
+    found = all_apart(OF_ALL_KINDS, ones, others)
     for i, one in enumerate(ones):
         for j, two in enumerate(others):
-            gaps = apart(SPACE, one, two)
-            expected = [gaps.get(dimension.name, 0.0) for dimension in SPACE.dimensions]
+            gaps = apart(OF_ALL_KINDS, one, two)
+            expected = [gaps.get(dimension.name, 0.0) for dimension in OF_ALL_KINDS.dimensions]
             assert found[i, j] == pytest.approx(expected)
 
 
 def _drawn(seed: int) -> dict[str, Any]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    return SPACE.searched(SPACE.draw(study.ask()))
+    return OF_ALL_KINDS.searched(OF_ALL_KINDS.draw(study.ask()))
 
 
 # When

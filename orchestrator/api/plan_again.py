@@ -39,6 +39,7 @@ def keywords_of_plan(
         "methods": [SearchSpace.of(space, name=name) for name, space in plan.spaces.items()],
         "metrics": [f"{task}={metric}" for task, metric in plan.metrics.items() if task in tasks],
         "trials": max(study.num_trials for study in plan.studies),
+        "allocation": plan.allocation,
         "epochs": _epochs(plan),
         "seed": plan.seed,
         "split": plan.split and "/".join(f"{100 * part:.12g}" for part in plan.split if part),

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.api.requests import SetRequest
+from orchestrator.plan.allocation import GAIN
 from orchestrator.plan.plan import MOST_TRIALS, SweepPlan
 from orchestrator.record.record import Record
 from orchestrator.record.requests import Request, Wish, ask, requests, shown_time
-from orchestrator.record.steering import plan_now, sentences, steering_of
+from orchestrator.record.steering import plan_now, sentences, shared, steering_of, unsteered
 from orchestrator.support.counted import counted
 from orchestrator.support.did_you_mean import unknown
 
@@ -89,6 +90,8 @@ def _trials(text: str | None) -> dict[str, int]:
 def refuse_over(plan: SweepPlan, record: Record) -> None:
     """ValueError if the search came to its planned end. One that was cut short can go on."""
     now = {study.name: study.num_trials for study in plan_now(plan, record).studies}
+    if plan.allocation == GAIN:
+        plan = shared(plan, record, unsteered(plan))  # studies may have ended with less
     finished = {study.name: record.num_finished(study.name) for study in plan.studies}
     if all(
         finished[study.name] >= max(study.num_trials, now[study.name]) for study in plan.studies

@@ -70,3 +70,8 @@ def _show(found: "Sequence[Replayed]") -> None:
             f"{counted(drawn, 'suggestion')} and {counted(judged, 'decision')} of the pruner "
             "follow from what the storage held then"
         )
+        if found[0].choices is not None:
+            console.say(
+                f"so do {counted(found[0].choices, 'choice')} of a study for the next trial, or of "
+                "one that ends"
+            )

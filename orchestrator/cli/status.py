@@ -175,6 +175,9 @@ def _show_summary(plan: "SweepPlan", record: "Record") -> None:
     for row in rows:
         if row.config_text:
             console.say(f"best of {row.study}: {row.config_text}")
+    for row in rows:
+        if row.ended:
+            console.say(f"{row.study}: {row.ended}")
     for study in plan.studies:
         for caution in cautions(plan.task(study.task), record.trials(study.name)):
             console.say(f"{study.name}: {caution}")

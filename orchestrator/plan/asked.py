@@ -13,6 +13,7 @@ from methods.weights.kinds import refuse_absent
 from orchestrator.data.forms import NAMING_IMAGES
 from orchestrator.data.split import SplitRule, split_rule
 from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
+from orchestrator.plan.allocation import ALLOCATIONS, GAIN, LEAST_TRIALS
 from orchestrator.plan.backbone_arguments import check_arguments, parse_arguments
 from orchestrator.plan.costs import second_objective
 from orchestrator.plan.final_protocol import refuse_unsuited
@@ -52,6 +53,7 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
         raise ValueError(unknown("value of --sampler", request.sampler, SAMPLERS))
     plan_pruner(request.pruner, request.pruner_options)
     second_objective(request.also)
+    _check_allocation(request)
     spaces = [
         entry if isinstance(entry, SearchSpace) else load_space(str(entry), parse=outline_space)
         for entry in methods_of(request)
@@ -71,6 +73,7 @@ def look_at(request: SweepRequest, *, name: str, say: Callable[[str], None]) -> 
     _say_unused_data(request, suite, say)
     _say_unused_rule(request, suite, say)
     _check_names(name, suite, spaces)
+    _check_shares(request, len(suite.tasks) * len(spaces))
     if (request.backbone or suite.default_backbone) is None:
         raise ValueError(
             f"suite {request.suite!r} needs --backbone, the name of a network of timm "
@@ -123,6 +126,34 @@ def _say_unused_rule(request: SweepRequest, suite: Suite, say: Callable[[str], N
     if (request.split or request.split_seed) and not any(task.split_rule for task in suite.tasks):
         given = {task.split_source or "as they lie in the folder" for task in suite.tasks}
         say(f"--split and --split-seed change nothing: all splits are {' or '.join(sorted(given))}")
+
+
+def _check_allocation(request: SweepRequest) -> None:
+    if request.allocation not in ALLOCATIONS:
+        raise ValueError(unknown("value of --allocation", request.allocation, ALLOCATIONS))
+    if request.allocation == GAIN and request.also:
+        raise ValueError(
+            "--allocation gain looks at the score alone, and would end studies whose Pareto front "
+            "still grows: leave out --also, or take --allocation equal"
+        )
+    if request.allocation == GAIN and (trials := num_trials_of(request)) <= LEAST_TRIALS:
+        raise ValueError(
+            f"--allocation gain: every study gets {LEAST_TRIALS} trials, so that of --trials "
+            f"{trials} nothing is left to share: take more, or --allocation equal"
+        )
+
+
+def _check_shares(request: SweepRequest, num_studies: int) -> None:
+    if request.allocation == GAIN and num_studies == 1:
+        raise ValueError(
+            "--allocation gain shares trials between studies, and this sweep has one (a search "
+            "space on a task): name more tasks or methods, or take --allocation equal"
+        )
+
+
+def num_trials_of(request: SweepRequest) -> int:
+    """Of each study, if its space has so many configurations."""
+    return request.trials or (8 if request.suite == "quickstart" else 30)
 
 
 def _check_names(sweep: str, suite: Suite, spaces: Sequence[SearchSpace]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from orchestrator.data.suites import Suite
 from orchestrator.data.task import Task
+from orchestrator.plan.allocation import GAIN
 from orchestrator.plan.costs import Also
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.pruners.decisions import decisions
@@ -40,6 +41,8 @@ def plan_lines(plan: SweepPlan, suite: Suite, *, slots: str) -> list[str]:
 
 def _studies(plan: SweepPlan) -> str:
     trials = _by_space({s.space: f"{counted(s.num_trials, 'trial')} each" for s in plan.studies})
+    if plan.allocation == GAIN:
+        trials = [f"{text} on average, shared by what more of them gain" for text in trials]
     return (
         f"{counted(len(plan.tasks), 'task')} x {counted(len(plan.spaces), 'search space')} "
         f"({', '.join(plan.spaces)}); {'; '.join(trials)}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.data.split import SplitRule
+from orchestrator.plan.allocation import ALLOCATIONS, EQUAL
 from orchestrator.plan.costs import Also
 from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry, entry_of
 from orchestrator.plan.pruners.options import choices as pruner_choices
@@ -121,6 +122,8 @@ class StudyPlan:
     num_trials: Annotated[int, Between(1, MOST_TRIALS)]
     start_points: tuple[StartPoint, ...] = ()
     """What its first trials are, before the sampler proposes any."""
+    ended: str = ""
+    """Why it gets no more trials, in a plan as it is now; never stored with it."""
 
     @property
     def name(self) -> str:
@@ -150,6 +153,8 @@ class SweepPlan:
     """Fractions of train, val and test that the user chose for them."""
     sampler: Annotated[str, OneOf(tuple(SAMPLERS))]
     """tpe or random."""
+    allocation: Annotated[str, OneOf(ALLOCATIONS)] = EQUAL
+    """How its studies share their trials: equal or gain."""
     also: Also | None = None
     """What is minimized beside the score; None: nothing."""
     share_winners: bool = False
@@ -267,7 +272,10 @@ def plan_document(plan: SweepPlan) -> dict[str, Any]:
     if not plan.share_winners:
         del document["share_winners"]
     document["pruner"] = _plain(entry_of(plan.pruner))
+    if plan.allocation == EQUAL:
+        del document["allocation"]
     for study in document["studies"]:
+        del study["ended"]
         if not study["start_points"]:
             del study["start_points"]
     return document

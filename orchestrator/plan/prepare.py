@@ -22,7 +22,7 @@ from orchestrator.data.suites import PUBLISHED_SUITES, Suite, load_suite
 from orchestrator.data.summary import describe
 from orchestrator.data.task import Task
 from orchestrator.data.transform import ImageTransform
-from orchestrator.plan.asked import Asked, look_at, methods_of
+from orchestrator.plan.asked import Asked, look_at, methods_of, num_trials_of
 from orchestrator.plan.backbone_arguments import parse_arguments
 from orchestrator.plan.costs import second_objective
 from orchestrator.plan.described import FEW
@@ -140,6 +140,7 @@ def plan_sweep(
         split_seed=rule.seed,
         split=rule.fractions,
         sampler=request.sampler,
+        allocation=request.allocation,
         also=second_objective(request.also),
         share_winners=request.share_winners,
         pruner=_plan_pruner(request, spaces),
@@ -199,8 +200,7 @@ def _epochs(request: SweepRequest) -> int | None:
 
 
 def _num_trials(request: SweepRequest, space: SearchSpace) -> int:
-    wanted = request.trials or (8 if request.suite == "quickstart" else 30)
-    return int(min(wanted, space.num_combinations()))
+    return int(min(num_trials_of(request), space.num_combinations()))
 
 
 def _start_points(

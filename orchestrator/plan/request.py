@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from orchestrator.plan.allocation import ALLOCATIONS, EQUAL
 from orchestrator.plan.final_protocol import FinalProtocol
 from orchestrator.plan.names import space_names, suite_names
 from orchestrator.plan.pruners.options import DEFAULT, choices
@@ -94,6 +95,16 @@ class SweepRequest:
             at_most=10_000_000,
         ),
     ] = None
+    allocation: Annotated[
+        str,
+        Option(
+            "How studies share the trials. equal: --trials each. gain: as many together, from half "
+            "to twice of that each, first where more are expected to gain most; a study ends when "
+            "they are expected to gain little against the noise of its validation split.",
+            "Search",
+            choices=ALLOCATIONS,
+        ),
+    ] = EQUAL
     epochs: Annotated[
         int | None,
         Option(

@@ -16,8 +16,11 @@ from orchestrator.support.document import shown
 
 DRAWN = "drawn_as_event"
 ENDED = "ended_as_event"
+DRAWN_IN_SWEEP = "drawn_as_event_of_sweep"
+ENDED_IN_SWEEP = "ended_as_event_of_sweep"
 """Attributes of a trial. Of one that has not ended the second says nothing: its driver was killed
-before it could tell the end."""
+before it could tell the end. The others are kept where one study's trials depend on another's, and
+number these two kinds of events over all studies."""
 
 FROZEN = "frozen_as_event"
 THAWED = "thawed_as_event"
@@ -28,19 +31,51 @@ happen at several rungs."""
 class Order:
     """Numbers the events of studies, one writer for each."""
 
-    def __init__(self, studies: Mapping[str, optuna.Study]) -> None:
+    def __init__(self, studies: Mapping[str, optuna.Study], *, over_all: bool = False) -> None:
         self._studies = studies
+        self._over_all = over_all
         self._next: dict[str, int] = {}
+        self._next_of_all: int | None = None
 
     @contextmanager
     def numbered(self, study: str) -> Iterator[int]:
         """The number of an event that is written meanwhile; what could not be written has none."""
+        number = self.num_events(study)
+        yield number
+        self._next[study] = number + 1
+
+    @contextmanager
+    def numbered_over_all(self, study: str, kind: str, of_all: str) -> Iterator[Mapping[str, int]]:
+        """The attributes of a trial with the number of an event that is written meanwhile, and with
+        its number over all studies where these are kept."""
+        with self.numbered(study) as event:
+            if not self._over_all:
+                yield {kind: event}
+                return
+            number = self.num_events_of_all()
+            yield {kind: event, of_all: number}
+            self._next_of_all = number + 1
+
+    def num_events(self, study: str) -> int:
+        """So far."""
         if study not in self._next:
             trials = self._studies[study].get_trials(deepcopy=False)
             last = max((number for trial in trials for number in numbers_of(trial)), default=-1)
             self._next[study] = last + 1
-        yield self._next[study]
-        self._next[study] += 1
+        return self._next[study]
+
+    def num_events_of_all(self) -> int:
+        """Drawings and ends of all studies, so far."""
+        if self._next_of_all is None:
+            told = [
+                number
+                for study in self._studies.values()
+                for trial in study.get_trials(deepcopy=False)
+                for number in (drawn_in_sweep(trial), ended_in_sweep(trial))
+                if number is not None
+            ]
+            self._next_of_all = max(told, default=-1) + 1
+        return self._next_of_all
 
 
 def numbers_of(trial: FrozenTrial) -> list[int]:
@@ -58,6 +93,16 @@ def drawn_at(trial: FrozenTrial) -> int | None:
 def ended_at(trial: FrozenTrial) -> int | None:
     """The number of its end; None: it has not ended, or an older version ended it."""
     return _number(trial, ENDED) if trial.state.is_finished() else None
+
+
+def drawn_in_sweep(trial: FrozenTrial) -> int | None:
+    """The number of its drawing over all studies, where it is kept."""
+    return _number(trial, DRAWN_IN_SWEEP)
+
+
+def ended_in_sweep(trial: FrozenTrial) -> int | None:
+    """The number of its end over all studies, where it is kept and the trial has ended."""
+    return _number(trial, ENDED_IN_SWEEP) if trial.state.is_finished() else None
 
 
 def decisions_of(trial: FrozenTrial) -> list[tuple[int, int]]:

@@ -17,6 +17,14 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.plan.allocation import (
+    EQUAL,
+    GAIN,
+    EndedEarly,
+    Evidence,
+    StudyShare,
+    evidence_of,
+)
 from orchestrator.plan.plan import PLAN_FILE, SweepPlan, TaskPlan
 from orchestrator.plan.pruners import current_entry, entry_of
 from orchestrator.record.columns import as_columns, as_rows
@@ -25,7 +33,9 @@ from orchestrator.record.decided import Decision, Proposal, decide, propose
 from orchestrator.record.frozen import first_to_go_on, rung_of
 from orchestrator.record.order import (
     DRAWN,
+    DRAWN_IN_SWEEP,
     ENDED,
+    ENDED_IN_SWEEP,
     FROZEN,
     THAWED,
     Order,
@@ -39,6 +49,7 @@ from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.record.write_tables import write_trial
 from orchestrator.support.commit_points import commit_point
 from orchestrator.support.document import read_as, shown
+from orchestrator.support.uncertainty import standard_error
 from orchestrator.training.config import TrialConfig
 from orchestrator.training.facts import EpochRow
 from orchestrator.training.objective import DEFAULT_METRIC, DIRECTION, is_score
@@ -50,6 +61,10 @@ STATES = {
     TrialState.FAIL: "failed",
     TrialState.WAITING: "waiting",
 }
+REQUESTS_FOLLOWED = "requests_followed"
+"""Attribute of a trial."""
+ENDED_EARLY = "ended_early"
+"""Attribute of a study."""
 FINISHED = ("complete", "pruned", "failed")
 FROZEN_STATE = "frozen"
 """Of a trial that runs to Optuna, and waits (`frozen.py`)."""
@@ -111,18 +126,21 @@ class Record:
         self._reported: dict[int, _Reported] = {}
         self._first_to_go_on: dict[str, int | None] = {}
         """Its number, by study; known until the next decision there."""
-        self._order = Order(self._studies)
+        self._order = Order(self._studies, over_all=plan.allocation == GAIN)
         for name, study in self._studies.items():
             self._refuse_another_plan(name, study)
 
-    def ask(self, study: str) -> TrialConfig:
-        """A new trial of `study`, drawn by the plan's sampler and written as running."""
+    def ask(self, study: str, *, num_requests: int | None = None) -> TrialConfig:
+        """A new trial of `study`, drawn by the plan's sampler and written as running.
+
+        `num_requests`: of people, that the choice of the study followed; kept if it is given.
+        """
         commit_point("before ask")
         trial = self._studies[study].ask()
         commit_point("after ask")
         trial_id = self._trial_id(study, trial.number)
         self._reported[trial_id] = _Reported(set(), Decision(), set())
-        return self._draw(study, trial_id, trial.number)
+        return self._draw(study, trial_id, trial.number, num_requests=num_requests)
 
     def interrupted(self) -> list[TrialConfig]:
         """Trials that were running when their driver ended, to be run again under their number.
@@ -306,6 +324,41 @@ class Record:
         )
         return best and self._as_record(study, best)
 
+    def evidence(self, study: str) -> Evidence:
+        """What the trials of a study that ended say of those to come."""
+        ended = [trial for trial in self._stored(study) if trial.state.is_finished()]
+        return evidence_of_trials(self.plan.task(self.plan.study(study).task), ended)
+
+    def ended_early(self, study: str) -> EndedEarly | None:
+        """Why a study gets no more trials, as it was decided last; None: it was not."""
+        ends = self.ends_early(study)
+        return ends[-1] if ends else None
+
+    def ends_early(self, study: str) -> list[EndedEarly]:
+        """In their order: of a study that people gave more to, there may be several."""
+        told = self._studies[study].user_attrs.get(ENDED_EARLY, [])
+        source = f"study {study}: {ENDED_EARLY}"
+        if not isinstance(told, list):
+            raise ValueError(f"{source}: expected a list, found {shown(told)}")
+        return [read_as(EndedEarly, one, source=source) for one in told]
+
+    def end_early(self, share: StudyShare, *, num_requests: int = 0) -> EndedEarly:
+        """Write down that a study gets no more trials; people's requests that this followed."""
+        study = share.name
+        ended = EndedEarly(
+            num_asked=share.num_asked,
+            num_complete=share.evidence.num_complete,
+            ceiling=share.ceiling,
+            gain=share.gain_left,
+            error=share.evidence.error,
+            after_event=self._order.num_events(study),
+            after_event_in_sweep=self._order.num_events_of_all(),
+            num_requests=num_requests,
+        )
+        told = self._studies[study].user_attrs.get(ENDED_EARLY, [])
+        self._studies[study].set_user_attr(ENDED_EARLY, [*told, asdict(ended)])
+        return ended
+
     def accepted_versions(self) -> Mapping[str, str] | None:
         """The versions of the software that were accepted last; None: those of the plan."""
         study = next(iter(self._studies.values()))
@@ -341,8 +394,9 @@ class Record:
             return
         if not isinstance(stored, Mapping):
             raise ValueError(f"study {name}: its plan in the storage is {shown(stored)}")
-        stored = {"metric": DEFAULT_METRIC, "also": None, "share_winners": False, **stored}
-        planned.setdefault("share_winners", False)
+        later: dict[str, Any] = {"share_winners": False, "allocation": EQUAL}
+        stored = {"metric": DEFAULT_METRIC, "also": None, **later, **stored}
+        planned = {**later, **planned}
         planned = self._with_new_fields(planned)
         known = {key: value for key, value in planned.items() if key in stored}
         if changes := list(differences(self._with_new_fields(stored), known)):
@@ -377,11 +431,18 @@ class Record:
         return self._trial_ids[key]
 
     def _draw(
-        self, study: str, trial_id: int, number: int, *, is_drawn: bool = False
+        self,
+        study: str,
+        trial_id: int,
+        number: int,
+        *,
+        is_drawn: bool = False,
+        num_requests: int | None = None,
     ) -> TrialConfig:
         proposal = self._proposed(study, trial_id, number)
         if not is_drawn:
-            self._write_proposal(study, trial_id, number, proposal)
+            followed = {} if num_requests is None else {REQUESTS_FOLLOWED: num_requests}
+            self._write_proposal(study, trial_id, number, proposal, followed)
         return self.plan.trial_config(study, number, proposal.config)
 
     def _proposed(self, study: str, trial_id: int, number: int) -> Proposal:
@@ -389,12 +450,19 @@ class Record:
         others = others_now(self._studies)
         return propose(self.plan, study, self._studies[study], trial_id, number, others)
 
-    def _write_proposal(self, study: str, trial_id: int, number: int, drawn: Proposal) -> None:
+    def _write_proposal(
+        self,
+        study: str,
+        trial_id: int,
+        number: int,
+        drawn: Proposal,
+        followed: Mapping[str, Any],
+    ) -> None:
         told = {"origin": drawn.origin, SAW: drawn.saw}
         told = {name: value for name, value in told.items() if value is not None}
         seed = self.plan.trial_seed(study, number)
-        with self._order.numbered(study) as event:
-            told = {DRAWN: event, **told, "seed": seed}
+        with self._order.numbered_over_all(study, DRAWN, DRAWN_IN_SWEEP) as event:
+            told = {**event, **followed, **told, "seed": seed}
             write_trial(self._database, trial_id, params=drawn.params, user_attrs=told)
 
     def _decide(self, study: str, trial_id: int, epoch: int, before: Decision) -> Decision:
@@ -447,8 +515,8 @@ class Record:
         if state is TrialState.PRUNED:
             value = curve[-1]["val_accuracy"]
         values = None if value is None else [value]
-        with self._order.numbered(study) as event:
-            write_trial(self._database, trial_id, user_attrs={**told, ENDED: event})
+        with self._order.numbered_over_all(study, ENDED, ENDED_IN_SWEEP) as event:
+            write_trial(self._database, trial_id, user_attrs={**told, **event})
             commit_point("half tell")
             self._storage.set_trial_state_values(trial_id, state, values)
         self._reported.pop(trial_id, None)
@@ -520,6 +588,20 @@ def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -
     return Record(plan, storage_url or default_storage(folder))
 
 
+def evidence_of_trials(task: TaskPlan, ended: Sequence[FrozenTrial]) -> Evidence:
+    """`ended` are trials of one study on the task."""
+    complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]
+    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    images = task.val_images
+    if best is not None:
+        images = best.user_attrs.get("facts", {}).get("val_effective_images", images)
+    return evidence_of(
+        [trial.value or 0.0 for trial in complete],
+        len(ended),
+        standard_error(0.5 if best is None else best.value or 0.0, images),
+    )
+
+
 def best_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the highest last-epoch score.
 
@@ -572,4 +654,6 @@ def _what_decides(plan: SweepPlan, name: str) -> dict[str, Any]:
     }
     if plan.share_winners:
         document["share_winners"] = True
+    if plan.allocation != EQUAL:
+        document["allocation"] = plan.allocation
     return json.loads(json.dumps(document))

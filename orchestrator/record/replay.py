@@ -15,8 +15,10 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.plan.allocation import GAIN
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.decided import Decision, decide, propose
+from orchestrator.record.difference import Difference
 from orchestrator.record.frozen import first_to_go_on
 from orchestrator.record.order import (
     FROZEN,
@@ -29,28 +31,13 @@ from orchestrator.record.order import (
 )
 from orchestrator.record.others import others_then
 from orchestrator.record.record import STATES, Record
+from orchestrator.record.shared_again import choices_again
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.support.document import read_as
 from orchestrator.support.phases import each
 
 ROUNDING = 1e-9
 """Numbers so near are one: another processor may round the last digits otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A value that is stored and does not follow from what stood in the storage then."""
-
-    study: str
-    trial: int
-    event: int
-    """Its number in the order of the study."""
-    what: str
-    """A hyper-parameter, or what was decided."""
-    stored: Any
-    """None: it is not stored."""
-    derived: Any
-    """None: it was not derived."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +50,9 @@ class Replayed:
     """Configurations that were drawn again."""
     decisions: int = 0
     """Times that the pruner was asked again."""
+    choices: int | None = None
+    """Of the sweep: times that it was decided again which study gets a trial, or that one ends;
+    None where studies do not share their trials."""
     differences: Sequence[Difference] = ()
     """The first of each event at which there is any."""
     not_replayed: str | None = None
@@ -83,7 +73,19 @@ def replayed(record: Record) -> list[Replayed]:
     ]
     if all(study.not_replayed for study in found):
         raise ValueError(f"sweep {plan.name} cannot be replayed: {found[0].not_replayed}")
-    return found
+    return _with_choices(record, found) if plan.allocation == GAIN else found
+
+
+def _with_choices(record: Record, found: Sequence[Replayed]) -> list[Replayed]:
+    choices = list(choices_again(record))
+    return [
+        replace(
+            study,
+            choices=len(choices),
+            differences=(*study.differences, *(c for c in choices if c and c.study == study.study)),
+        )
+        for study in found
+    ]
 
 
 def _replay_study(plan: SweepPlan, name: str, studies: Mapping[str, optuna.Study]) -> Replayed:

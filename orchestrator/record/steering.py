@@ -7,6 +7,7 @@ it is now, which differs from it in these numbers alone.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.plan.allocation import GAIN, Shares, StudyShare
 from orchestrator.plan.plan import MOST_TRIALS, SweepPlan
 from orchestrator.record.record import Record
 from orchestrator.record.requests import Request, requests, shown_time
@@ -28,6 +29,10 @@ class Steering:
     """The request that paused it, while it is."""
     stopped: Mapping[str, Request]
     """By study: what stopped it."""
+    go_on: Sequence[str] = ()
+    """Studies that people want to go on, whatever the sweep decided of them."""
+    num_requests: int = 0
+    """That it is made of."""
 
     def num_trials(self, study: str, num_asked: int) -> int:
         """How many trials a study is to have: those that were handed out stay."""
@@ -53,6 +58,12 @@ class Steering:
             slots_asked=self.slots_asked if wish.slots is None else request,
             paused={None: self.paused, True: request, False: None}[wish.pause],
             stopped=stopped,
+            go_on=tuple(
+                study
+                for study in self.trials
+                if study in wish.go_on or (study in self.go_on and study not in wish.stop)
+            ),
+            num_requests=self.num_requests + 1,
         )
 
     @property
@@ -86,10 +97,39 @@ def with_trials(plan: SweepPlan, num_trials: Callable[[str], int]) -> SweepPlan:
 def plan_now(plan: SweepPlan, record: Record) -> SweepPlan:
     """The plan with the trials that each study is to have now."""
     asked = requests(record)
+    if plan.allocation == GAIN:
+        return shared(plan, record, steering_of(plan, asked))
     if not asked:
         return plan
     steering = steering_of(plan, asked)
     return with_trials(plan, lambda study: steering.num_trials(study, record.num_asked(study)))
+
+
+def shared(plan: SweepPlan, record: Record, steering: Steering) -> SweepPlan:
+    """The plan with the trials that each study has if none ends any more, and why some ended."""
+    shares = Shares([share_of(plan, record, steering, study.name) for study in plan.studies])
+    ended = {
+        share.name: share.ended.sentence
+        for share in shares.studies
+        if share.ended is not None and share.stays_ended and not share.is_stopped
+    }
+    plan = with_trials(plan, shares.num_trials().__getitem__)
+    studies = tuple(replace(study, ended=ended.get(study.name, "")) for study in plan.studies)
+    return replace(plan, studies=studies)
+
+
+def share_of(plan: SweepPlan, record: Record, steering: Steering, study: str) -> StudyShare:
+    """A study of a sweep with `--allocation gain`, by what is stored."""
+    return StudyShare(
+        name=study,
+        share=steering.trials[study],
+        most=most_trials(plan, study),
+        num_asked=record.num_asked(study),
+        evidence=record.evidence(study),
+        is_stopped=study in steering.stopped,
+        must_go_on=study in steering.go_on,
+        ended=record.ended_early(study),
+    )
 
 
 def most_trials(plan: SweepPlan, study: str) -> int:

@@ -59,6 +59,12 @@ def convergence(study: StudyReport) -> Convergence:
             sentence=f"The search is not over ({ended} of {counted(planned, 'trial')}); so far "
             f"{where}.",
         )
+    if study.plan.ended:
+        return Convergence(
+            verdict="converged",
+            short="yes: little left to gain",
+            sentence=f"{study.plan.ended[:1].upper()}{study.plan.ended[1:]}: {where}.",
+        )
     if ended < MIN_TRIALS:
         return Convergence(
             verdict="too few",

@@ -22,6 +22,8 @@ class StudySummary:
     metric: str
     """What its accuracies are."""
     planned: int
+    ended: str | None
+    """Why it gets no more trials, where the sweep decided so."""
     complete: int
     pruned: int
     failed: int
@@ -86,6 +88,7 @@ def _summary(plan: SweepPlan, name: str, trials: Sequence[TrialRecord]) -> Study
         space=study.space,
         metric=task.metric,
         planned=study.num_trials,
+        ended=study.ended or None,
         complete=states["complete"],
         pruned=states["pruned"],
         failed=states["failed"],

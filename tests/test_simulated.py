@@ -158,7 +158,7 @@ def test_fewer_curves_than_trials_are_refused():
     study = StudyPlan(task="digits", space="vpt_deep", num_trials=4)
     plan = plan_on(curves, [study], pruner=plan_pruner("none", {}))
     with pytest.raises(
-        ValueError, match=r"digits\.vpt_deep: 3 trials were recorded, 4 are planned"
+        ValueError, match=r"digits\.vpt_deep: 3 trials were recorded, 4 may be asked for"
     ):
         next(iter(simulate(plan, curves)))
 

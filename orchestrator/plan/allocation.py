@@ -1,8 +1,8 @@
 """How the trials of a sweep are shared between its studies.
 
 `equal`: each study has the number that was planned for it. `gain`: the same total goes where
-another trial is expected to gain most, and a study ends when all that it may still get is expected
-to gain little against the noise of its validation split.
+another trial is expected to gain most, and a study ends when as many trials again are expected to
+gain little against the noise of its validation split.
 
 **Expected gain.** The best of m draws from a distribution with an exponential tail of scale b grows
 as b (1 + 1/2 + ... + 1/m) = b H(m), so that k trials after n gain b (H(n + k) - H(n)). The scale is
@@ -15,9 +15,10 @@ that were pruned or failed are draws that are not among the best; their values a
 Accuracies are bounded, so that an exponential tail promises too much rather than too little.
 
 **When a study ends.** With 200 validation images one standard error is 2 to 3.5 points, more than
-one trial gains after a handful: judged by the next trial, every study would end at once. So the
-horizon is all that the study may still get, up to its ceiling. That what is left to gain is
-compared with the error of the estimate follows Makarova et al. 2022,
+one trial gains after a handful: judged by the next trial, every study would end at once. Judged by
+all that it may still get, every study would end near its ceiling. So the horizon is as many trials
+again as its equal share (no more than its space has configurations left). That what is left to gain
+is compared with the error of the estimate follows Makarova et al. 2022,
 https://arxiv.org/abs/2104.08166.
 """
 
@@ -58,10 +59,12 @@ class EndedEarly:
 
     num_asked: int
     num_complete: int
+    num_more: int
+    """Trials that were expected to gain little."""
     ceiling: int
     """What it could have got: where people give it more, it is judged again."""
     gain: float
-    """Expected of all that it could still have got, in [0, 1]."""
+    """Expected of those, in [0, 1]."""
     error: Annotated[float, Between(1e-12, 1)]
     after_event: int
     """Events of the study before it (`order.py`)."""
@@ -78,7 +81,7 @@ class EndedEarly:
             complete = "none" if self.num_complete == 0 else "only one"
             return f"{ended}{complete} of them complete, what more would gain cannot be told"
         return (
-            f"{ended}{self.ceiling - self.num_asked} more are expected to gain "
+            f"{ended}{self.num_more} more are expected to gain "
             f"{100 * self.gain:.1f} points, small against the noise of its validation split "
             f"(± {100 * self.error:.1f})"
         )
@@ -121,9 +124,14 @@ class StudyShare:
         return ended is not None and not self.must_go_on and self.ceiling <= ended.ceiling
 
     @property
-    def gain_left(self) -> float:
-        """Expected of all that it may still get."""
-        return expected_gain(self.evidence.scale, self.num_asked, self.ceiling - self.num_asked)
+    def num_more(self) -> int:
+        """As many trials again as its share; it is judged by what they are expected to gain."""
+        return max(0, min(self.share, self.most - self.num_asked))
+
+    @property
+    def gain_of_more(self) -> float:
+        """Expected of these."""
+        return expected_gain(self.evidence.scale, self.num_asked, self.num_more)
 
     @property
     def next_gain(self) -> float:
@@ -132,12 +140,12 @@ class StudyShare:
 
     @property
     def ends_now(self) -> bool:
-        """Whether all that it may still get is expected to gain little."""
+        """Whether as many trials again are expected to gain little."""
         return (
             self.is_open
             and not self.must_go_on
             and min(self.num_asked, self.evidence.num_ended) >= self.floor
-            and self.gain_left < SMALL * self.evidence.error
+            and self.gain_of_more < SMALL * self.evidence.error
         )
 
 

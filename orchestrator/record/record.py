@@ -348,8 +348,9 @@ class Record:
         ended = EndedEarly(
             num_asked=share.num_asked,
             num_complete=share.evidence.num_complete,
+            num_more=share.num_more,
             ceiling=share.ceiling,
-            gain=share.gain_left,
+            gain=share.gain_of_more,
             error=share.evidence.error,
             after_event=self._order.num_events(study),
             after_event_in_sweep=self._order.num_events_of_all(),

@@ -114,11 +114,19 @@ class _Again:
         derived = {
             "trials": share.num_asked,
             "complete trials": share.evidence.num_complete,
+            "trials more": share.num_more,
             "its most trials": share.ceiling,
-            "expected gain": share.gain_left,
+            "expected gain": share.gain_of_more,
             "noise": share.evidence.error,
         }
-        stored = (ended.num_asked, ended.num_complete, ended.ceiling, ended.gain, ended.error)
+        stored = (
+            ended.num_asked,
+            ended.num_complete,
+            ended.num_more,
+            ended.ceiling,
+            ended.gain,
+            ended.error,
+        )
         for told, (what, value) in zip(stored, derived.items(), strict=True):
             if abs(told - value) > ROUNDING:
                 return self._differs(study, trial, event, f"{_ENDS}: {what}", told, value)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.plan.allocation import GAIN, StudyShare
 from orchestrator.plan.nearness import distance
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.samplers import SeededByName
@@ -19,7 +20,7 @@ from orchestrator.record.curves import Curves, RecordedTrial
 from orchestrator.record.database import IN_MEMORY
 from orchestrator.record.decided import Proposal, drawn_by
 from orchestrator.record.record import Record, TrialRecord
-from orchestrator.record.steering import Steering
+from orchestrator.record.steering import Steering, most_trials
 from orchestrator.run.queue import Failed, Finished, Report
 from orchestrator.run.search_queue import SearchQueue
 from orchestrator.training.config import TrialConfig
@@ -107,9 +108,13 @@ class SimulatedRecord(Record):
             self._curves[trial.study].append(trial)
         self._taken: dict[tuple[str, int], RecordedTrial] = {}
         for study in plan.studies:
-            if (have := len(self._curves[study.name])) < study.num_trials:
+            needed = study.num_trials
+            if plan.allocation == GAIN:
+                most = most_trials(plan, study.name)
+                needed = StudyShare(name=study.name, share=needed, most=most, num_asked=0).ceiling
+            if (have := len(self._curves[study.name])) < needed:
                 raise ValueError(
-                    f"{study.name}: {have} trials were recorded, {study.num_trials} are planned"
+                    f"{study.name}: {have} trials were recorded, {needed} may be asked for"
                 )
         super().__init__(plan, IN_MEMORY)
 

@@ -349,6 +349,7 @@ def test_equal_shares_leave_no_trace(tmp_path):
     [
         ({"allocation": "most"}, "unknown value of --allocation 'most'"),
         ({"also": ["minimize=trained_parameters"]}, "leave out --also"),
+        ({"pruner_options": {"freeze": True}}, "leave out --freeze"),
         ({"trials": LEAST_TRIALS}, "nothing is left to share"),
         ({"methods": ["linear"]}, "this sweep has one"),
     ],

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import allocation
 import numpy as np
 import optuna
 import pytest
@@ -242,3 +243,12 @@ def test_the_search_benchmark_counts_compute_in_whole_trainings(capsys):
     assert shares["taught"] == 1 / 5 and 1 / 5 < shares["random"] <= 1
     assert all(row.less == regrets["random", row.budget] - row.regret for row in rows)
     assert "| taught | 2.000 ± 0.000 | 0.000 ± 0.000 |" in capsys.readouterr().out
+
+
+def test_the_allocation_benchmark_shares_one_total_and_says_where_too_little_was_recorded():
+    curves = made_up(14, tasks=("digits", "flowers"))
+    row = allocation.compare(curves, 7, sampler="random", num_seeds=1)
+    assert row is not None and row.studies == 2
+    assert row.trials <= 1 and row.least <= 7 <= row.most <= 14
+    assert row.less == pytest.approx(row.equal - row.gain)
+    assert allocation.compare(curves, 8, sampler="random", num_seeds=1) is None

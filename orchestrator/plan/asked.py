@@ -136,6 +136,11 @@ def _check_allocation(request: SweepRequest) -> None:
             "--allocation gain looks at the score alone, and would end studies whose Pareto front "
             "still grows: leave out --also, or take --allocation equal"
         )
+    if request.allocation == GAIN and request.pruner_options.get("freeze"):
+        raise ValueError(
+            "--allocation gain judges a study by trials that ended, and with --freeze they wait "
+            "until no other is left: leave out --freeze, or take --allocation equal"
+        )
     if request.allocation == GAIN and (trials := num_trials_of(request)) <= LEAST_TRIALS:
         raise ValueError(
             f"--allocation gain: every study gets {LEAST_TRIALS} trials, so that of --trials "

@@ -90,8 +90,11 @@ class Tracker:
 
     def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
         with self._lock:
+            before = {study.name: study.num_trials for study in self._plan.studies}
             self._plan = with_trials(self._plan, num_trials.__getitem__)
-            self._changed_studies |= dict.fromkeys(self._studies)
+            # Studies that share their trials change a few numbers with every trial.
+            changed = (study for study in self._studies if num_trials[study] != before[study])
+            self._changed_studies |= dict.fromkeys(changed)
 
     def close(self, timeout_seconds: float) -> bool:
         """Send what is left and stop. True: the tracker answers and has all that was kept for it.

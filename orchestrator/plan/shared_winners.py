@@ -107,9 +107,9 @@ def winner_of(
     expected = _expected(space, asked, known, places, standing)
     here = _expected(space, asked, ended, np.zeros(len(ended), dtype=int), own_standing, num=1)
     all_weights = np.append(weights, 1.0)
-    scores = np.hstack([expected, here]) @ all_weights / all_weights.sum()
-    # Equal but for their last digits, which another processor may round otherwise: the first.
-    best = int(np.argmax(np.round(scores, 9)))
+    # Another processor may round the last digits otherwise, and replay must choose the same.
+    scores = np.round(np.hstack([expected, here]) @ all_weights / all_weights.sum(), 9)
+    best = int(np.argmax(scores))
     if not weights.any() or scores[best] <= NEUTRAL:
         return None
     trial = asked[best]

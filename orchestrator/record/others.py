@@ -19,29 +19,31 @@ Others = Callable[[Sequence[str]], Mapping[str, Sequence[FrozenTrial]]]
 """By study those trials of the named ones that have ended, in the order of their numbers."""
 
 
+Ended = Callable[[str], Sequence[tuple[FrozenTrial, int]]]
+"""Of the study of this name those trials that have ended, each with the number of its end."""
+
+
 def others_now(studies: Mapping[str, optuna.Study]) -> Others:
     """As they stand in the storage."""
-    return lambda names: {
-        name: [trial for trial, _ in _ended(studies[name].get_trials(deepcopy=False))]
-        for name in names
-    }
+    return lambda names: {name: [trial for trial, _ in ended_in(studies[name])] for name in names}
 
 
-def others_then(studies: Mapping[str, optuna.Study], drawn: FrozenTrial) -> Others:
-    """As they stood when a trial was drawn."""
+def others_then(ended: Ended, drawn: FrozenTrial) -> Others:
+    """As they stood when a trial was drawn. ValueError if what it saw is not as we write it."""
     saw = drawn.user_attrs.get(SAW, {})
     if not isinstance(saw, Mapping) or any(type(last) is not int for last in saw.values()):
         raise ValueError(
             f"trial #{drawn.number}: {SAW}: expected studies with numbers, found {shown(saw)}"
         )
     return lambda names: {
-        name: [
-            trial
-            for trial, event in _ended(studies[name].get_trials(deepcopy=False))
-            if event <= saw.get(name, -1)
-        ]
+        name: [trial for trial, event in ended(name) if event <= saw.get(name, -1)]
         for name in names
     }
+
+
+def ended_in(study: optuna.Study) -> list[tuple[FrozenTrial, int]]:
+    """The trials that have ended, each with the number of its end."""
+    return _ended(study.get_trials(deepcopy=False))
 
 
 def last_ends(others: Mapping[str, Sequence[FrozenTrial]]) -> dict[str, int]:
@@ -52,5 +54,4 @@ def last_ends(others: Mapping[str, Sequence[FrozenTrial]]) -> dict[str, int]:
 
 
 def _ended(trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, int]]:
-    """With the number of their end."""
     return [(trial, event) for trial in trials if (event := ended_at(trial)) is not None]

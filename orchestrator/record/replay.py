@@ -8,6 +8,7 @@ stored; then what is stored goes in, so that one difference does not bring about
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from orchestrator.record.order import (
     freezes_of,
     thaws_of,
 )
-from orchestrator.record.others import others_then
+from orchestrator.record.others import Ended, ended_in, others_then
 from orchestrator.record.record import STATES, Record
 from orchestrator.record.shared_again import choices_again
 from orchestrator.record.stored_facts import refuse_other_facts
@@ -67,8 +68,14 @@ def replayed(record: Record) -> list[Replayed]:
         space = plan.parsed_spaces[plan.study(name).space]
         for trial in study.get_trials(deepcopy=False):
             refuse_other_facts(trial, space, source=f"study {name}")
+
+    # Every shared winner asks for all studies of its space, as they were when it was drawn.
+    @cache
+    def ended(name: str) -> Sequence[tuple[FrozenTrial, int]]:
+        return ended_in(studies[name])
+
     found = [
-        _replay_study(plan, study.name, studies)
+        _replay_study(plan, study.name, studies[study.name], ended)
         for study in each("deciding again, studies", plan.studies, len(plan.studies))
     ]
     if all(study.not_replayed for study in found):
@@ -88,8 +95,8 @@ def _with_choices(record: Record, found: Sequence[Replayed]) -> list[Replayed]:
     ]
 
 
-def _replay_study(plan: SweepPlan, name: str, studies: Mapping[str, optuna.Study]) -> Replayed:
-    trials = studies[name].get_trials(deepcopy=False)
+def _replay_study(plan: SweepPlan, name: str, stored: optuna.Study, ended: Ended) -> Replayed:
+    trials = stored.get_trials(deepcopy=False)
     events = _in_order(name, [event for trial in trials for event in _events_of(plan, name, trial)])
     if events is None:
         return Replayed(
@@ -98,7 +105,7 @@ def _replay_study(plan: SweepPlan, name: str, studies: Mapping[str, optuna.Study
             not_replayed="its trials ran side by side under an older version, which did not keep "
             "their order",
         )
-    again = _Again(plan, name, studies)
+    again = _Again(plan, name, stored, ended)
     found = [again.happens(event) for event in events]
     return Replayed(
         study=name,
@@ -175,9 +182,8 @@ def _side_by_side(earlier: FrozenTrial, later: FrozenTrial) -> bool:
 class _Again:
     """A study in memory, to which happens what happened."""
 
-    def __init__(self, plan: SweepPlan, name: str, studies: Mapping[str, optuna.Study]) -> None:
-        self._plan, self._name = plan, name
-        self._stored_studies, stored = studies, studies[name]
+    def __init__(self, plan: SweepPlan, name: str, stored: optuna.Study, ended: Ended) -> None:
+        self._plan, self._name, self._ended_of_others = plan, name, ended
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
             storage=self._storage,
@@ -221,7 +227,7 @@ class _Again:
                 f"and #{new.number} was not drawn yet"
             )
         trial_id = self._ids[trial.number] = new._trial_id
-        others = others_then(self._stored_studies, trial)
+        others = others_then(self._ended_of_others, trial)
         proposal = propose(self._plan, self._name, self._study, trial_id, trial.number, others)
         for name, distribution in trial.distributions.items():
             value = distribution.to_internal_repr(trial.params[name])

@@ -331,6 +331,23 @@ def test_where_convergence_cannot_be_told_the_reason_and_a_way_stand(tmp_path):
     assert "`--trials 30`" in importance.caption
 
 
+@pytest.mark.parametrize("num_trials", [6, 12])
+def test_a_study_that_ended_early_counts_as_converged_only_where_that_can_be_told(
+    tmp_path, num_trials: int
+):
+    plan = make_plan(num_trials=num_trials)
+    record = make_record(plan, tmp_path)
+    for index in range(num_trials):
+        run_trial(record, plan.studies[0].name, accuracy=0.6 if index == 2 else 0.5)
+    study = collect(plan, record).studies[0]
+    found = convergence(replace(study, plan=replace(study.plan, ended="ended after some trials")))
+    assert found.sentence.startswith("Ended after some trials")
+    if num_trials < 10:
+        assert (found.verdict, found.converged) == ("too few", None)
+    else:
+        assert found.verdict == "converged" and found.short == "yes: little left to gain"
+
+
 def test_more_trials_are_not_advised_where_all_failed(tmp_path):
     plan = make_plan(num_trials=3)
     record = make_record(plan, tmp_path)

@@ -59,18 +59,18 @@ def convergence(study: StudyReport) -> Convergence:
             sentence=f"The search is not over ({ended} of {counted(planned, 'trial')}); so far "
             f"{where}.",
         )
-    if study.plan.ended:
-        return Convergence(
-            verdict="converged",
-            short="yes: little left to gain",
-            sentence=f"{study.plan.ended[:1].upper()}{study.plan.ended[1:]}: {where}.",
-        )
+    why = f"{study.plan.ended[:1].upper()}{study.plan.ended[1:]}"
     if ended < MIN_TRIALS:
         return Convergence(
             verdict="too few",
             short=f"cannot say: {counted(ended, 'trial')}, {MIN_TRIALS} needed",
-            sentence=f"Too few trials to say whether the search has converged: {ended} ended, at "
+            sentence=f"{why}{'. ' if why else ''}"
+            f"Too few trials to say whether the search has converged: {ended} ended, at "
             f"least {MIN_TRIALS} are needed; {what_would_help(study, ended=MIN_TRIALS)}.",
+        )
+    if why:
+        return Convergence(
+            verdict="converged", short="yes: little left to gain", sentence=f"{why}; {where}."
         )
     quiet = (ended - found_at) / ended
     if quiet >= QUIET_SHARE:

@@ -12,6 +12,13 @@ counts a flat study like any other, points do not. Nothing is pruned unless `--p
 then trials, not epochs, are shared, and the share of the epochs that were trained stands beside.
 
 A study needs twice the budget of recorded trials, which is what it may get at most.
+
+    python benchmarks/allocation.py --ends                   # drawn numbers, no curves
+
+How often a study ends although more trials are still worth it: searches of `SHARE` trials whose
+scores have an exponential tail, so wide that at the floor as many trials again gain on average so
+many standard errors. A study is judged after each trial, until it ends or has its ceiling. Complete
+are trials that were among the best share of those before them, as under successive halving.
 """
 
 import argparse
@@ -21,10 +28,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 from search import Study, over_tasks, studies_of
 
-from orchestrator.plan.allocation import ALLOCATIONS, CEILING, EQUAL, GAIN
+from orchestrator.plan.allocation import (
+    ALLOCATIONS,
+    CEILING,
+    EQUAL,
+    GAIN,
+    SMALL,
+    StudyShare,
+    evidence_of,
+    expected_gain,
+)
 from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.plan.pruners.options import choices as pruner_choices
 from orchestrator.plan.pruners.options import plan_pruner
@@ -33,6 +50,9 @@ from orchestrator.run.simulated import simulate
 
 BUDGETS = (5, 10, 20)
 """Trials of a study, on average."""
+SHARE = 20
+NOISE = 0.03
+"""One standard error of a validation accuracy."""
 
 Values = dict[tuple[str, str], float]
 """By task and space."""
@@ -157,8 +177,72 @@ def compare(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """How searches ended of which more was worth something at first."""
+
+    early: float
+    """Share of them that ended while as many trials again gained more than is called small."""
+    gain_left: float
+    """Of as many trials again in these, on average, in standard errors; 0 if there are none."""
+    ended: float
+    """Share of them that ended before their ceiling."""
+    trials: float
+    """Of a search, on average."""
+
+
+def ends(gain_at_floor: float, share_complete: float, *, num_searches: int, seed: int = 0) -> Ends:
+    """`gain_at_floor` is the true one of as many trials again, in standard errors."""
+    chance, ended, trials = Random(seed), 0, 0
+    early: list[float] = []
+    empty = StudyShare(name="drawn", share=SHARE, most=10 * SHARE, num_asked=0)
+    scale = gain_at_floor * NOISE / expected_gain(1.0, empty.floor, SHARE)
+    for _ in range(num_searches):
+        drawn: list[float] = []
+        complete: list[float] = []
+        study = empty
+        while study.is_open and not study.ends_now:
+            score = chance.expovariate(1 / scale) if scale else 0.0
+            better = sum(other > score for other in drawn)
+            drawn.append(score)
+            if better < max(1.0, share_complete * len(drawn)):
+                complete.append(score)
+            evidence = evidence_of(complete, len(drawn), NOISE)
+            study = replace(study, num_asked=len(drawn), evidence=evidence)
+        trials += study.num_asked
+        ended += study.ends_now
+        left = expected_gain(scale, study.num_asked, study.num_more) / NOISE
+        if study.ends_now and left >= SMALL:
+            early.append(left)
+    return Ends(
+        early=len(early) / num_searches,
+        gain_left=statistics.mean(early) if early else 0.0,
+        ended=ended / num_searches,
+        trials=trials / num_searches,
+    )
+
+
+def print_ends(num_searches: int) -> None:
+    print(
+        "| gain at first, in standard errors | complete | ended too early | gain left then "
+        "| ended | trials |"
+    )
+    for gain_at_floor in (0.0, 0.6, 1.0, 2.0):
+        for share_complete in (1.0, 1 / 3, 1 / 6):
+            found = ends(gain_at_floor, share_complete, num_searches=num_searches)
+            print(
+                f"| {gain_at_floor} | {100 * share_complete:.0f} % | {100 * found.early:.0f} % "
+                f"| {found.gain_left:.2f} "
+                f"| {100 * found.ended:.0f} % | {found.trials:.0f} |",
+                flush=True,
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     options = _parse(arguments)
+    if options.ends:
+        print_ends(options.ends)
+        return []
     curves = read_curves(options.file)
     print(
         "| sampler | trials of a study | studies | regret, equal | gain | less | points less "
@@ -197,6 +281,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samplers", nargs="+", choices=("tpe", "random"), default=["tpe"])
     parser.add_argument("--pruner", choices=pruner_choices(), default="none")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--ends",
+        type=int,
+        nargs="?",
+        const=1000,
+        default=0,
+        metavar="SEARCHES",
+        help="how often studies end too early, in so many drawn searches (1000)",
+    )
     parser.add_argument("--json", type=Path, help="write everything to this file")
     return parser.parse_args(arguments)
 

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optuna.trial import create_trial
 from plans import SPACES, curve_to, make_plan, make_record, trial_facts
 from suites import write_pictures
 
 from orchestrator.api.steering import refuse_over
 from orchestrator.plan.allocation import (
     CEILING,
+    LEAST_COMPLETE,
     LEAST_TRIALS,
+    EndedEarly,
     Evidence,
     Shares,
     StudyShare,
@@ -29,7 +32,12 @@ from orchestrator.plan.plan import SweepPlan, plan_document, read_plan
 from orchestrator.plan.request import SweepRequest
 from orchestrator.record.database import IN_MEMORY
 from orchestrator.record.order import DRAWN_IN_SWEEP
-from orchestrator.record.record import ENDED_EARLY, REQUESTS_FOLLOWED, Record
+from orchestrator.record.record import (
+    ENDED_EARLY,
+    REQUESTS_FOLLOWED,
+    Record,
+    evidence_of_trials,
+)
 from orchestrator.record.replay import replayed
 from orchestrator.record.requests import Wish, ask
 from orchestrator.record.steering import plan_now
@@ -138,6 +146,111 @@ def test_every_study_gets_its_floor_none_more_than_its_ceiling_and_all_together_
     assert all(study.num_asked <= study.most for study in studies.values())
 
 
+def of(name: str, num_asked: int, scores: list[float] | None = None, **others) -> StudyShare:
+    """A study with a share of 20 all of whose trials are complete, or those with `scores` alone."""
+    scores = [0.5] * num_asked if scores is None else scores
+    evidence = evidence_of(scores, num_asked, 0.03)
+    told = {"share": 20, "most": 1000, "evidence": evidence, **others}
+    return StudyShare(name=name, num_asked=num_asked, **told)
+
+
+def an_end(ceiling: int = 40) -> EndedEarly:
+    return EndedEarly(
+        num_asked=10,
+        num_complete=10,
+        num_more=20,
+        ceiling=ceiling,
+        gain=0.0,
+        gain_error=0.0,
+        error=0.03,
+        after_event=20,
+        after_event_in_sweep=40,
+    )
+
+
+@pytest.mark.parametrize("num_complete", range(LEAST_COMPLETE))
+def test_a_study_with_few_complete_trials_neither_ends_nor_starves_nor_gets_beyond_its_share(
+    num_complete: int,
+):
+    few = of("few", 15, [0.5] * num_complete)
+    assert not few.ends_now and of("enough", 15, [0.5] * LEAST_COMPLETE).ends_now
+    improves = of("improves", 18, [i / 100 for i in range(18)])
+    flat = of("flat", 16)
+    assert Shares([few, improves]).next_studies() == [few], "it is an average one, with fewer"
+    assert Shares([few, flat, improves]).next_gain(few) > 0
+    assert not of("few", 20, [0.5] * num_complete).is_open
+    assert of("enough", 20, [0.5, 0.6, 0.7, 0.8]).is_open
+
+
+def test_a_study_ends_by_what_its_error_leaves_small():
+    step, steps = 0.01, range(4)
+    scores = [0.5 + step * i for i in steps]
+    study = of("some", 12, scores)
+    evidence = replace(study.evidence, error=3 * study.gain_of_more)
+    assert 2 * study.gain_of_more < evidence.error, "what is expected is small by itself"
+    assert not replace(study, evidence=evidence).ends_now, "with its error it is not"
+    assert replace(study, evidence=replace(evidence, error=4 * study.gain_of_more)).ends_now
+
+
+def test_a_study_that_is_to_go_on_gets_its_share_though_the_others_had_it():
+    other = of("other", 30, [i / 100 for i in range(30)])
+    ended = of("ended", 10, ended=an_end())
+    assert Shares([other, ended]).num_left == 0
+    goes_on = replace(ended, must_go_on=True)
+    while (shares := Shares([other, goes_on])).num_left:
+        assert shares.num_trials() == {"other": 30, "ended": 20}
+        assert shares.next_studies() == [goes_on]
+        goes_on = replace(goes_on, num_asked=goes_on.num_asked + 1)
+    assert goes_on.num_asked == 20
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.booleans(), st.booleans(), st.booleans()),
+        min_size=2,
+        max_size=5,
+    ),
+    st.data(),
+)
+def test_a_stop_never_enlarges_what_is_left_and_takes_nothing_back_from_others(
+    told: list[tuple[int, bool, bool, bool]], data: st.DataObject
+):
+    studies = [
+        of(
+            str(place),
+            num_asked,
+            ended=an_end() if has_ended else None,
+            must_go_on=must_go_on and not is_stopped,  # the request that came last holds
+            is_stopped=is_stopped,
+        )
+        for place, (num_asked, has_ended, must_go_on, is_stopped) in enumerate(told)
+    ]
+    place = data.draw(st.integers(0, len(studies) - 1))
+    before, study = Shares(studies), studies[place]
+    stop = replace(study, is_stopped=True, must_go_on=False)
+    after = Shares([*studies[:place], stop, *studies[place + 1 :]])
+    assert after.total <= before.total and after.num_left <= before.num_left
+    if study.stays_ended and not study.is_stopped:
+        assert after.total == before.total and after.num_left == before.num_left
+    planned = after.num_trials()
+    assert sum(planned.values()) == after.num_left + sum(s.num_asked for s in after.studies)
+
+
+def test_of_tied_trials_the_images_of_the_earliest_count_in_whatever_order_they_ended():
+    plan = shared_plan()
+    task = plan.task("svhn")
+
+    def trial(number: int, images: int):
+        found = create_trial(value=0.5, user_attrs={"facts": {"val_effective_images": images}})
+        found.number = number
+        return found
+
+    tied = [trial(0, 50), trial(1, 200), trial(2, 100)]
+    expected = evidence_of_trials(task, tied)
+    assert evidence_of_trials(task, tied[::-1]) == expected
+    assert expected.error == pytest.approx(evidence_of_trials(task, tied[:1]).error)
+
+
 def shared_plan(num_trials: int = NUM_TRIALS, pruner: str = "none") -> SweepPlan:
     plan = make_plan(
         tasks=("caltech101", "svhn", "eurosat"),
@@ -204,7 +317,7 @@ def test_a_flat_study_ends_and_its_trials_go_to_one_that_improves(caplog):
     assert NUM_TRIALS < numbers[IMPROVES] <= CEILING * NUM_TRIALS
     assert sum(numbers.values()) <= 3 * NUM_TRIALS
     told = (
-        "ended after 6 trials: 12 more are expected to gain 0.0 points, "
+        "ended after 6 trials: 12 more are expected to gain 0.0 ± 0.0 points, "
         "small against the noise of its validation split (± 3.5)"
     )
     assert f"{FLAT}: {told}" in caplog.messages
@@ -283,6 +396,43 @@ def test_a_trial_that_another_study_should_have_got_is_told():
     (found,) = [one for study in replayed(search.record) for one in study.differences]
     assert (found.study, found.trial, found.stored) == (FLAT, config.number, FLAT)
     assert found.derived == IMPROVES
+
+
+def test_a_choice_that_kept_no_requests_is_not_counted_among_those_that_follow():
+    search = Search(shared_plan(), IN_MEMORY)
+    for _ in range(5):
+        search.step()
+    record = search.record
+    assert replayed(record)[0].choices == 5
+    run = search.begin()
+    assert run is not None
+    storage, trial = record._storage, record.optuna_study(run.config.study).trials[-1]
+    assert trial.user_attrs[REQUESTS_FOLLOWED] == 0
+    storage.set_trial_user_attr(trial._trial_id, REQUESTS_FOLLOWED, None)
+    (choices,) = {one.choices for one in replayed(record)}
+    assert choices == 5
+    for wrong in ("0", -1, True, 1.0):
+        storage.set_trial_user_attr(trial._trial_id, REQUESTS_FOLLOWED, wrong)
+        with pytest.raises(ValueError, match=f"{REQUESTS_FOLLOWED}: expected a number"):
+            replayed(record)
+
+
+def test_a_plan_that_shares_by_gain_and_freezes_is_refused_where_it_is_read():
+    document = plan_document(shared_plan(pruner="successive_halving"))
+    assert read_plan(document, source="a plan").allocation == "gain"
+    document["pruner"]["freeze"] = True
+    with pytest.raises(ValueError, match="a plan: allocation: gain judges"):
+        read_plan(document, source="a plan")
+
+
+def test_a_study_that_is_to_go_on_gets_its_share_without_another_being_stopped(tmp_path):
+    search = Search(shared_plan(), url_of(tmp_path), steered=True)
+    search.run()
+    assert search.watch is not None and search.numbers[FLAT] == NUM_TRIALS // 2
+    ask(search.record, Wish(go_on=(FLAT,)))
+    search.watch.look()
+    assert search.run()[FLAT] == NUM_TRIALS
+    assert not any(study.differences for study in replayed(search.record))
 
 
 def test_what_people_want_goes_first(tmp_path):

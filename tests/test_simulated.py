@@ -252,3 +252,15 @@ def test_the_allocation_benchmark_shares_one_total_and_says_where_too_little_was
     assert row.trials <= 1 and row.least <= 7 <= row.most <= 14
     assert row.less == pytest.approx(row.equal - row.gain)
     assert allocation.compare(curves, 8, sampler="random", num_seeds=1) is None
+
+
+@pytest.mark.parametrize("share_complete", [1.0, 1 / 3, 1 / 6])
+def test_few_drawn_searches_end_while_much_is_left_to_gain_and_flat_ones_at_their_floor(
+    share_complete: float,
+):
+    much = allocation.ends(2.0, share_complete, num_searches=100)
+    assert much.early <= 0.06
+    some = allocation.ends(1.0, share_complete, num_searches=100)
+    assert some.early <= 0.4 and some.gain_left < 0.8
+    flat = allocation.ends(0.0, share_complete, num_searches=1)
+    assert (flat.ended, flat.early, flat.trials) == (1.0, 0.0, allocation.SHARE / 2)

@@ -20,6 +20,16 @@ all that it may still get, every study would end near its ceiling. So the horizo
 again as its equal share (no more than its space has configurations left). That what is left to gain
 is compared with the error of the estimate follows Makarova et al. 2022,
 https://arxiv.org/abs/2104.08166.
+
+**How sure that is.** Of m excesses the scale has a standard error of scale / sqrt(m), and a study
+is judged again after each of its trials, where one low estimate of many would end it. Hence it ends
+where the expected gain and its standard error are small together, and never on fewer complete
+trials than `LEAST_COMPLETE`, which may be ties. Of drawn searches with a share of 20 whose 20 more
+trials after the floor gain one standard error of the best score, still 29 % end while as many again
+gain more than the half that is small, 0.7 on average (13 % where a third of the trials is
+complete); of those that gain two, 2 % (`benchmarks/allocation.py --ends`). A study with fewer
+complete trials is taken for an average one of the others, and gets no more than its equal share:
+its trials may all fail.
 """
 
 import math
@@ -37,6 +47,8 @@ FLOOR, CEILING = 0.5, 2.0
 """Of its equal share, what every study gets at least and at most."""
 LEAST_TRIALS = 6
 """Every study gets so many, if its equal share has them: of fewer no tail is told."""
+LEAST_COMPLETE = 4
+"""Complete trials of a study, before it may end or get more than its equal share."""
 SMALL = 0.5
 """What is left to gain is small below so many standard errors."""
 
@@ -52,6 +64,16 @@ class Evidence:
     error: float = 0.5
     """The standard error of its best score."""
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is enough of it to judge by."""
+        return self.num_complete >= LEAST_COMPLETE
+
+    @property
+    def scale_error(self) -> float:
+        """The standard error of the scale: the mean of so many exponential excesses."""
+        return self.scale / math.sqrt(max(1, _num_above(self.num_ended, self.num_complete)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class EndedEarly:
@@ -65,6 +87,8 @@ class EndedEarly:
     """What it could have got: where people give it more, it is judged again."""
     gain: float
     """Expected of those, in [0, 1]."""
+    gain_error: float
+    """The standard error of that."""
     error: Annotated[float, Between(1e-12, 1)]
     after_event: int
     """Events of the study before it (`order.py`)."""
@@ -76,14 +100,10 @@ class EndedEarly:
     @property
     def sentence(self) -> str:
         """`ended after 14 trials: 46 more are expected to gain 0.4 points, ...`."""
-        ended = f"ended after {counted(self.num_asked, 'trial')}: "
-        if self.num_complete < 2:
-            complete = "none" if self.num_complete == 0 else "only one"
-            return f"{ended}{complete} of them complete, what more would gain cannot be told"
         return (
-            f"{ended}{self.num_more} more are expected to gain "
-            f"{100 * self.gain:.1f} points, small against the noise of its validation split "
-            f"(± {100 * self.error:.1f})"
+            f"ended after {counted(self.num_asked, 'trial')}: {self.num_more} more are expected to "
+            f"gain {100 * self.gain:.1f} ± {100 * self.gain_error:.1f} points, small against the "
+            f"noise of its validation split (± {100 * self.error:.1f})"
         )
 
 
@@ -101,7 +121,7 @@ class StudyShare:
     is_stopped: bool = False
     """People want no more of it."""
     must_go_on: bool = False
-    """People want it to go on, whatever more is expected to gain: it gets its share."""
+    """People want it to go on, whatever more is expected to gain: it gets its share at least."""
     ended: EndedEarly | None = None
 
     @property
@@ -112,11 +132,21 @@ class StudyShare:
 
     @property
     def ceiling(self) -> int:
-        return max(self.share, min(self.most, int(CEILING * self.share)))
+        return ceiling(self.share, self.most)
+
+    @property
+    def limit(self) -> int:
+        """What it may get by what is known of it now."""
+        return self.ceiling if self.evidence.tells else self.share
 
     @property
     def is_open(self) -> bool:
-        return not (self.is_stopped or self.num_asked >= self.ceiling or self.stays_ended)
+        return not (self.is_stopped or self.num_asked >= self.limit or self.stays_ended)
+
+    @property
+    def num_owed(self) -> int:
+        """Trials that people want it to have, whatever the others got meanwhile."""
+        return max(0, self.share - self.num_asked) if self.must_go_on and self.is_open else 0
 
     @property
     def stays_ended(self) -> bool:
@@ -134,9 +164,9 @@ class StudyShare:
         return expected_gain(self.evidence.scale, self.num_asked, self.num_more)
 
     @property
-    def next_gain(self) -> float:
-        """Expected of its next trial, in standard errors of its best score."""
-        return expected_gain(self.evidence.scale, self.num_asked, 1) / self.evidence.error
+    def gain_error(self) -> float:
+        """The standard error of that."""
+        return expected_gain(self.evidence.scale_error, self.num_asked, self.num_more)
 
     @property
     def ends_now(self) -> bool:
@@ -144,8 +174,9 @@ class StudyShare:
         return (
             self.is_open
             and not self.must_go_on
+            and self.evidence.tells
             and min(self.num_asked, self.evidence.num_ended) >= self.floor
-            and self.gain_of_more < SMALL * self.evidence.error
+            and self.gain_of_more + self.gain_error < SMALL * self.evidence.error
         )
 
 
@@ -157,15 +188,23 @@ class Shares:
 
     @property
     def total(self) -> int:
-        """Of those that people stopped what they had, of the others the equal shares."""
-        return sum(study.num_asked if study.is_stopped else study.share for study in self.studies)
+        """The equal shares, less what those lack that people stopped before they ended: nobody gets
+        that. A stop makes it no larger, whatever the study had."""
+        return sum(
+            min(study.num_asked, study.share)
+            if study.is_stopped and not study.stays_ended
+            else study.share
+            for study in self.studies
+        )
 
     @property
     def num_left(self) -> int:
-        """Trials that will be handed out unless a study ends meanwhile."""
-        room = sum(study.ceiling - study.num_asked for study in self.studies if study.is_open)
+        """Trials that will be handed out unless a study ends meanwhile: of the total, or more where
+        people want a study to go on whose trials the others have had."""
+        room = sum(study.limit - study.num_asked for study in self.studies if study.is_open)
         asked = sum(study.num_asked for study in self.studies)
-        return max(0, min(room, self.total - asked))
+        owed = sum(study.num_owed for study in self.studies)
+        return max(0, min(room, max(self.total - asked, owed)))
 
     def next_studies(self) -> list[StudyShare]:
         """Any of these may get the next trial; several only up to the floor, to which all advance
@@ -178,16 +217,29 @@ class Shares:
         if below:
             most = max(study.floor - study.num_asked for study in below)
             return [study for study in below if study.floor - study.num_asked == most]
-        return [min(studies, key=lambda study: (-study.next_gain, study.num_asked))]
+        return [min(studies, key=lambda study: (-self.next_gain(study), study.num_asked))]
+
+    def next_gain(self, study: StudyShare) -> float:
+        """Expected of its next trial, in standard errors of its best score."""
+        scale = study.evidence.scale if study.evidence.tells else self._mean_scale
+        return expected_gain(scale, study.num_asked, 1) / study.evidence.error
+
+    @property
+    def _mean_scale(self) -> float:
+        """Of the studies that tell theirs; 0 if none does."""
+        told = [study.evidence.scale for study in self.studies if study.evidence.tells]
+        return math.fsum(told) / len(told) if told else 0.0
 
     def num_trials(self) -> dict[str, int]:
-        """By study, if none ended any more and what is left went to those with the fewest."""
-        found = {study.name: study.num_asked for study in self.studies}
+        """By study, if none ended any more and what is left went to those that people want to go
+        on, then to those with the fewest."""
+        found = {study.name: study.num_asked + study.num_owed for study in self.studies}
         studies = [study for study in self.studies if study.is_open]
-        left, low, high = self.num_left, 0, max((s.ceiling for s in studies), default=0)
+        left = self.num_left - sum(study.num_owed for study in studies)
+        low, high = 0, max((study.limit for study in studies), default=0)
 
         def missing(level: int) -> dict[str, int]:
-            return {s.name: max(0, min(s.ceiling, level) - s.num_asked) for s in studies}
+            return {s.name: max(0, min(s.limit, level) - found[s.name]) for s in studies}
 
         while low < high:
             middle = (low + high + 1) // 2
@@ -199,10 +251,15 @@ class Shares:
             found[name] += more
             left -= more
         for study in studies:
-            if left and found[study.name] == low < study.ceiling:
+            if left and found[study.name] == low < study.limit:
                 found[study.name] += 1
                 left -= 1
         return found
+
+
+def ceiling(share: int, most: int) -> int:
+    """What a study gets at most: of its equal share, and of the configurations of its space."""
+    return max(share, min(most, int(CEILING * share)))
 
 
 def evidence_of(scores: Sequence[float], num_ended: int, error: float) -> Evidence:
@@ -218,11 +275,16 @@ def evidence_of(scores: Sequence[float], num_ended: int, error: float) -> Eviden
 def tail_scale(scores: Sequence[float], num_ended: int) -> float:
     """The mean by which the best half of the trials exceed the next one below; 0 where fewer than
     two are complete."""
-    above = min(max(1, num_ended // 2), len(scores) - 1)
+    above = _num_above(num_ended, len(scores))
     if above < 1:
         return 0.0
     best = sorted(scores, reverse=True)
     return max(0.0, sum(score - best[above] for score in best[:above]) / above)
+
+
+def _num_above(num_ended: int, num_complete: int) -> int:
+    """Excesses that the tail is told by."""
+    return min(max(1, num_ended // 2), num_complete - 1)
 
 
 def expected_gain(scale: float, num_before: int, num_more: int) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.data.split import SplitRule
-from orchestrator.plan.allocation import ALLOCATIONS, EQUAL
+from orchestrator.plan.allocation import ALLOCATIONS, EQUAL, GAIN
 from orchestrator.plan.costs import Also
 from orchestrator.plan.pruners import PRUNERS, Pruner, current_entry, entry_of
 from orchestrator.plan.pruners.options import choices as pruner_choices
@@ -302,6 +302,11 @@ def _check_consistent(plan: SweepPlan, source: str) -> None:
             f"{source}: created: expected a time such as 2026-01-31T12:00:00+00:00, found "
             f"{shown(plan.created)}"
         ) from None
+    if plan.allocation == GAIN and plan.pruner.freezes:
+        raise ValueError(
+            f"{source}: allocation: gain judges a study by trials that ended, and with "
+            "`freeze: true` of its pruner they wait: take one of both"
+        )
     tasks = [task.name for task in plan.tasks]
     studies = [study.name for study in plan.studies]
     for kind, names in (("tasks", tasks), ("studies", studies)):

@@ -87,22 +87,32 @@ def numbers_of(trial: FrozenTrial) -> list[int]:
 
 def drawn_at(trial: FrozenTrial) -> int | None:
     """The number of its drawing; None: it was not drawn yet, or by an older version."""
-    return _number(trial, DRAWN)
+    return number_of(trial, DRAWN)
 
 
 def ended_at(trial: FrozenTrial) -> int | None:
     """The number of its end; None: it has not ended, or an older version ended it."""
-    return _number(trial, ENDED) if trial.state.is_finished() else None
+    return number_of(trial, ENDED) if trial.state.is_finished() else None
 
 
 def drawn_in_sweep(trial: FrozenTrial) -> int | None:
     """The number of its drawing over all studies, where it is kept."""
-    return _number(trial, DRAWN_IN_SWEEP)
+    return number_of(trial, DRAWN_IN_SWEEP)
 
 
 def ended_in_sweep(trial: FrozenTrial) -> int | None:
     """The number of its end over all studies, where it is kept and the trial has ended."""
-    return _number(trial, ENDED_IN_SWEEP) if trial.state.is_finished() else None
+    return number_of(trial, ENDED_IN_SWEEP) if trial.state.is_finished() else None
+
+
+def number_of(trial: FrozenTrial, attribute: str) -> int | None:
+    """A number that is kept with it; None: none is. ValueError if something else is."""
+    value = trial.user_attrs.get(attribute)
+    if value is not None and not _is_count(value):
+        raise ValueError(
+            f"trial #{trial.number}: {attribute}: expected a number, found {shown(value)}"
+        )
+    return value
 
 
 def decisions_of(trial: FrozenTrial) -> list[tuple[int, int]]:
@@ -136,15 +146,6 @@ def _pairs(trial: FrozenTrial, events: Any, where: str) -> list[tuple[int, int]]
             f"trial #{trial.number}: {where}: expected epochs with numbers, found {shown(events)}"
         )
     return [(epoch, number) for epoch, number in events]
-
-
-def _number(trial: FrozenTrial, attribute: str) -> int | None:
-    value = trial.user_attrs.get(attribute)
-    if value is not None and not _is_count(value):
-        raise ValueError(
-            f"trial #{trial.number}: {attribute}: expected a number, found {shown(value)}"
-        )
-    return value
 
 
 def _is_count(value: Any) -> bool:

@@ -351,6 +351,7 @@ class Record:
             num_more=share.num_more,
             ceiling=share.ceiling,
             gain=share.gain_of_more,
+            gain_error=share.gain_error,
             error=share.evidence.error,
             after_event=self._order.num_events(study),
             after_event_in_sweep=self._order.num_events_of_all(),
@@ -592,7 +593,8 @@ def open_record(plan: SweepPlan, folder: Path, storage_url: str | None = None) -
 def evidence_of_trials(task: TaskPlan, ended: Sequence[FrozenTrial]) -> Evidence:
     """`ended` are trials of one study on the task."""
     complete = [trial for trial in ended if trial.state is TrialState.COMPLETE]
-    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    # Of ties the earliest: `ended` may be in any order, and their images may differ.
+    best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
     images = task.val_images
     if best is not None:
         images = best.user_attrs.get("facts", {}).get("val_effective_images", images)

@@ -5,7 +5,6 @@ functions are asked that the record asked (`decided.py`), and what they say is c
 stored; then what is stored goes in, so that one difference does not bring about others.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -19,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.plan.allocation import GAIN
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.decided import Decision, decide, propose
-from orchestrator.record.difference import Difference
+from orchestrator.record.difference import Difference, is_same
 from orchestrator.record.frozen import first_to_go_on
 from orchestrator.record.order import (
     FROZEN,
@@ -36,9 +35,6 @@ from orchestrator.record.shared_again import choices_again
 from orchestrator.record.stored_facts import refuse_other_facts
 from orchestrator.support.document import read_as
 from orchestrator.support.phases import each
-
-ROUNDING = 1e-9
-"""Numbers so near are one: another processor may round the last digits otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,16 +305,9 @@ _Differs = tuple[str, Any, Any]
 
 def _first_difference(stored: Any, derived: Any, what: str = "") -> _Differs | None:
     if not (isinstance(stored, Mapping) and isinstance(derived, Mapping)):
-        return None if _same(stored, derived) else (what, stored, derived)
+        return None if is_same(stored, derived) else (what, stored, derived)
     for key in dict.fromkeys([*derived, *stored]):
         below = f"{what}: {key}" if what else str(key)
         if found := _first_difference(stored.get(key), derived.get(key), below):
             return found
     return None
-
-
-def _same(stored: Any, derived: Any) -> bool:
-    if isinstance(stored, float) and isinstance(derived, float):
-        both_nan = math.isnan(stored) and math.isnan(derived)
-        return both_nan or math.isclose(stored, derived, rel_tol=ROUNDING)
-    return stored == derived

@@ -11,13 +11,11 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 
 from orchestrator.plan.allocation import EndedEarly, Evidence, Shares, StudyShare
-from orchestrator.record.difference import Difference
-from orchestrator.record.order import drawn_at, drawn_in_sweep, ended_in_sweep
+from orchestrator.record.difference import Difference, is_same
+from orchestrator.record.order import drawn_at, drawn_in_sweep, ended_in_sweep, number_of
 from orchestrator.record.record import REQUESTS_FOLLOWED, Record, evidence_of_trials
 from orchestrator.record.requests import Request, requests
 from orchestrator.record.steering import most_trials, steering_of
-
-ROUNDING = 1e-9
 
 _ENDS = "that it ends"
 
@@ -25,6 +23,7 @@ _ENDS = "that it ends"
 def choices_again(record: Record) -> Iterator[Difference | None]:
     """One for every trial that a study got and every study that ended; None: it follows.
 
+    None of a trial whose driver was killed before it could write what the choice followed.
     ValueError where the order of the events has a gap.
     """
     events = _in_order(record)
@@ -41,7 +40,10 @@ def choices_again(record: Record) -> Iterator[Difference | None]:
         while ends and ends[0][0].after_event_in_sweep <= number:
             yield again.ends(*ends.pop(0))
         if is_drawn:
-            yield again.is_drawn(study, trial)
+            followed = number_of(trial, REQUESTS_FOLLOWED)
+            if followed is not None:
+                yield again.is_chosen(study, trial, followed)
+            again.is_drawn(study)
         else:
             again.trial_ends(study, trial)
     for ended, study in ends:
@@ -83,22 +85,21 @@ class _Again:
             for study in self._plan.studies
         }
 
-    def is_drawn(self, study: str, trial: FrozenTrial) -> Difference | None:
-        followed = trial.user_attrs.get(REQUESTS_FOLLOWED)
-        found = None
-        if isinstance(followed, int):  # else its driver was killed before it could write it
-            self._follow(followed)
-            late = [share for share in self._shares.values() if share.ends_now]
-            names = [share.name for share in Shares([*self._shares.values()]).next_studies()]
-            event = drawn_at(trial) or 0
-            if late:
-                found = self._differs(late[0].name, trial.number, event, _ENDS, None, True)
-            elif study not in names:
-                what = "the study that gets a trial"
-                found = self._differs(study, trial.number, event, what, study, " or ".join(names))
+    def is_chosen(self, study: str, trial: FrozenTrial, num_requests: int) -> Difference | None:
+        self._follow(num_requests)
+        event = drawn_at(trial) or 0
+        late = [share for share in self._shares.values() if share.ends_now]
+        if late:
+            return self._differs(late[0].name, trial.number, event, _ENDS, None, True)
+        names = [share.name for share in Shares([*self._shares.values()]).next_studies()]
+        if study in names:
+            return None
+        what = "the study that gets a trial"
+        return self._differs(study, trial.number, event, what, study, " or ".join(names))
+
+    def is_drawn(self, study: str) -> None:
         share = self._shares[study]
         self._shares[study] = replace(share, num_asked=share.num_asked + 1)
-        return found
 
     def trial_ends(self, study: str, trial: FrozenTrial) -> None:
         self._ended[study].append(trial)
@@ -111,25 +112,18 @@ class _Again:
         trial, event = ended.num_asked - 1, ended.after_event
         if not share.ends_now:
             return self._differs(study, trial, event, _ENDS, True, None)
-        derived = {
-            "trials": share.num_asked,
-            "complete trials": share.evidence.num_complete,
-            "trials more": share.num_more,
-            "its most trials": share.ceiling,
-            "expected gain": share.gain_of_more,
-            "noise": share.evidence.error,
-        }
-        stored = (
-            ended.num_asked,
-            ended.num_complete,
-            ended.num_more,
-            ended.ceiling,
-            ended.gain,
-            ended.error,
-        )
-        for told, (what, value) in zip(stored, derived.items(), strict=True):
-            if abs(told - value) > ROUNDING:
-                return self._differs(study, trial, event, f"{_ENDS}: {what}", told, value)
+        compared = [
+            ("trials", ended.num_asked, share.num_asked),
+            ("complete trials", ended.num_complete, share.evidence.num_complete),
+            ("trials more", ended.num_more, share.num_more),
+            ("its most trials", ended.ceiling, share.ceiling),
+            ("expected gain", ended.gain, share.gain_of_more),
+            ("error of the expected gain", ended.gain_error, share.gain_error),
+            ("noise", ended.error, share.evidence.error),
+        ]
+        for what, stored, derived in compared:
+            if not is_same(stored, derived):
+                return self._differs(study, trial, event, f"{_ENDS}: {what}", stored, derived)
         return None
 
     def _follow(self, num_requests: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.plan.allocation import GAIN, StudyShare
+from orchestrator.plan.allocation import GAIN, ceiling
 from orchestrator.plan.nearness import distance
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.samplers import SeededByName
@@ -110,8 +110,7 @@ class SimulatedRecord(Record):
         for study in plan.studies:
             needed = study.num_trials
             if plan.allocation == GAIN:
-                most = most_trials(plan, study.name)
-                needed = StudyShare(name=study.name, share=needed, most=most, num_asked=0).ceiling
+                needed = ceiling(needed, most_trials(plan, study.name))
             if (have := len(self._curves[study.name])) < needed:
                 raise ValueError(
                     f"{study.name}: {have} trials were recorded, {needed} may be asked for"

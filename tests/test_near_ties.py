@@ -73,10 +73,10 @@ def through(
     killed: bool = False,
     slots: int = 1,
     most: int = 200,
-    fails: tuple[int, int] | None = None,
+    fails: tuple[int | None, int] | None = None,
 ) -> list[Run]:
     """Do what is left, `most` runs at most, and list it. `killed`: before every run all drivers
-    die, with what they had begun; `fails`: the trial that fails in the repeat."""
+    die, with what they had begun; `fails`: the trial that fails in the repeat (None: all do)."""
     plan, *_ = searched
     ended: list[Run] = []
     while True:
@@ -97,7 +97,7 @@ def through(
             ended.append(run)
             number, seed = run.config.number, run.config.seed
             end, repeat = Finished(), repeat_of(run)
-            if fails == (number, repeat) and run.kind is FoldTrial:
+            if fails in ((number, repeat), (None, repeat)) and run.kind is FoldTrial:
                 end = Failed("loss is nan", "config")
             is_fold = run.kind is FoldTrial
             accuracy = reached(number, fold_of(run) if is_fold else -1, repeat)
@@ -181,11 +181,19 @@ def test_near_ties_that_are_left_out_are_told_before_and_after(tmp_path):
     assert "left out" not in " ".join(sentences([all_of_them]))
 
     begin(searched)
+    begun = " ".join(" ".join(sentences([stage()])).split())
+    assert "left out 2 more trials of 1 study within one standard error of the best" in begun
+    assert "--most-finalists" not in begun, "it would be refused"
+    again = " ".join(" ".join(sentences([replace(three, round=2)])).split())
+    assert "left out 2 more" in again and "--most-finalists" not in again
     outcome = outcome_of(searched)
     assert (outcome.num_left_out, outcome.num_finalists, outcome.most_finalists) == (2, 3, 0)
     (tmp_path / "final.json").write_text(json.dumps([asdict(outcome)]))
     (result,) = read_final_results(tmp_path)
     assert any("2 more trials of the search within one standard" in c for c in caveats(result))
+    assert not any("--most-finalists" in c for c in caveats(result)), "test numbers are known"
+    lines = stage_lines([result], plan, record.trials)
+    assert lines == ["last stage: 0 of 1 study tested"]
     run_trial(record, STUDY, accuracy=0.695)
     trials = record.trials(STUDY)
     assert not is_current(result, trials, plan.tasks[0])
@@ -209,7 +217,11 @@ def test_a_new_near_tie_makes_finalists_that_were_near_ties_out_of_date(tmp_path
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"most_finalists": 2}, "--most-finalists must be at least --finalists, 3, found 2"),
+        (
+            {"finalists": 3, "most_finalists": 2},
+            "--most-finalists must be at least --finalists, 3, found 2",
+        ),
+        ({"most_finalists": -1}, "--most-finalists must be at least --finalists, 1, found -1"),
         ({"repeats": 11}, "--repeats must be from 0 to 10, found 11"),
         ({"repeats": -1}, "--repeats must be from 0 to 10, found -1"),
     ],
@@ -217,6 +229,25 @@ def test_a_new_near_tie_makes_finalists_that_were_near_ties_out_of_date(tmp_path
 def test_what_no_stage_can_do_is_refused(asked, message):
     with pytest.raises(ValueError, match=message):
         FinalRequest(**asked).check()
+
+
+def test_most_finalists_are_held_against_the_finalists_that_the_stage_was_begun_with(tmp_path):
+    asked = FinalRequest(most_finalists=2)
+    asked.check()
+    searched = search(tmp_path, (0.70, 0.69, 0.69))
+    plan, record, _ = searched
+
+    def stage():
+        finals = FinalRecord(*searched)
+        return plan_stage(
+            plan, record, finals, asked.protocol, Path("s"), unfinished=False, again=False
+        )
+
+    with pytest.raises(ValueError, match="must be at least --finalists, 3, found 2"):
+        stage()
+    begin(searched, num_finalists=1, most_finalists=2)
+    (found,) = stage()
+    assert (len(found.finalists), found.begins) == (2, False)
 
 
 def test_a_stage_without_these_options_is_stored_as_before(tmp_path):
@@ -367,6 +398,53 @@ def test_a_kill_while_a_repeat_is_written_down_loses_nothing(tmp_path):
     assert winner is not None and winner.number == 2
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("repeat", [0, 1])
+def test_a_kill_after_the_last_fold_of_a_finalist_leaves_it_complete(tmp_path, monkeypatch, repeat):
+    """Written was what it reached, but not yet that it is complete."""
+    ends, judge = [], FinalRecord._judge
+
+    def die(self: FinalRecord, study: str, trial_id: int, which: int) -> None:
+        folds = self._storage.get_trial(trial_id).intermediate_values
+        if (len(folds), which) == (3, repeat):
+            raise Killed
+        judge(self, study, trial_id, which)
+
+    for name in ("whole", "killed"):
+        place = tmp_path / name
+        place.mkdir()
+        searched = search(place, TIED)
+        begin(searched, repeats=1, num_folds=3)
+        if name == "killed":
+            with monkeypatch.context() as patched, pytest.raises(Killed):
+                patched.setattr(FinalRecord, "_judge", die)
+                through(searched, seeds_decide)
+            left = FinalRecord(*searched)
+            assert left.winner(STUDY) is None and left.num_left(STUDY) > 0
+        through(searched, seeds_decide)
+        finals = FinalRecord(*searched)
+        passes = {n: finals.finalist(STUDY, n).passes for n in range(3)}
+        ends.append((passes, finals.reasons(STUDY), outcome_of(searched)))
+    assert ends[0] == ends[1]
+    assert ends[0][2].num_left == 0 and len(ends[0][1]) == 1
+
+
+def test_to_go_on_stops_nobody_before_its_next_fold(tmp_path, monkeypatch):
+    searched = search(tmp_path, TIED)
+    begin(searched)
+    with monkeypatch.context() as patched:
+        patched.setattr(FinalRecord, "_judge", lambda *_: None)
+        through(searched, seeds_decide, most=5 + 2 * 4)  # 4 folds of #0, which is far behind
+    FinalRecord(*searched).go_on(STUDY)
+    finals = FinalRecord(*searched)
+    states = {f.number: f.state for f in finals.finalists(STUDY)}
+    assert states == {0: "running", 1: "complete", 2: "running"}
+    assert len(finals.finalist(STUDY, 0).fold_accuracies) == 4
+
+
 def test_repeats_end_at_their_bound_and_a_tie_goes_by_the_search(tmp_path):
     searched = search(tmp_path, TIED)
     begin(searched, repeats=2, num_finalists=2)
@@ -397,6 +475,111 @@ def test_a_finalist_that_fails_with_another_seed_cannot_win(tmp_path, failing, e
     assert winner is not None and winner.number == expected
     assert f"#{failing} failed: fold 1 with seed 2: loss is nan" in winner.why
     assert finals.num_repeats(STUDY) == 1, "nobody is left to be told from the best"
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_repeat_that_nobody_completed_counts_for_nobody(tmp_path, repeat):
+    """Not for #0 either, which was told from the best before it."""
+    ends = []
+    for repeats in (repeat - 1, 3):
+        place = tmp_path / str(repeats)
+        place.mkdir()
+        searched = search(place, TIED)
+        begin(searched, repeats=repeats, num_folds=3)  # too few for Wilcoxon's test to stop #0
+        through(searched, near_for_good, fails=(None, repeat))
+        finals = FinalRecord(*searched)
+        assert finals.finalist(STUDY, 0).state == "complete"
+        ends.append((finals, outcome_of(searched)))
+    (_, without), (finals, outcome) = ends
+    assert outcome.winner == without.winner == 1
+    assert outcome.cross_validation == without.cross_validation
+    assert outcome.test_accuracies == without.test_accuracies
+    assert outcome.num_seeds_on_folds == without.num_seeds_on_folds == repeat
+    assert finals.num_repeats(STUDY) == repeat, "no further one begins"
+    seed = repeat + 1
+    failed = f"fold 1 with seed {seed}: loss is nan"
+    void = f"it counts for nobody, since all failed with it: #1 {failed}, #2 {failed}"
+    assert void in outcome.why
+    assert stage_of_all(searched).is_over
+    plan, record, _ = searched
+    write_final(plan, lambda: None, finals, [replace(outcome, bundle_seed=None)], tmp_path)  # type: ignore[arg-type]
+    rows = pq.read_table(tmp_path / FINAL_TABLE).to_pylist()
+    told = [
+        (r["trial"], r["fold"], r["state"], r["failure"]) for r in rows if r["repeat"] == repeat
+    ]
+    assert told == [(1, None, "failed", failed), (2, None, "failed", failed)]
+    assert all(r["state"] == "complete" for r in rows if r["repeat"] != repeat)
+    (again,) = plan_stage(plan, record, finals, {}, Path("s"), unfinished=False, again=True)
+    assert (again.begins, again.round) == (True, 2), "the failures may be seen to, and it is redone"
+
+
+def near_for_good(number: int, fold: int, repeat: int) -> float:
+    """#1 and #2 are not told apart, whatever the seeds; #0 is far behind, and collapses nowhere."""
+    return {0: 0.6, 1: 0.7, 2: 0.69 + 0.03 * (fold - 1)}.get(number, 0.5)
+
+
+@pytest.mark.parametrize(("of_0", "expected"), [(0.6, 2), (0.688, 2), (0.692, 0)])
+def test_who_was_told_only_from_a_finalist_that_failed_is_compared_again(tmp_path, of_0, expected):
+    """#0 is clearly behind #1, not behind #2; #1 fails with the second seeds, where #2 is best."""
+    searched = search(tmp_path, TIED)
+    begin(searched, repeats=2, num_folds=3)
+
+    def reached(number: int, fold: int, repeat: int) -> float:
+        # #1 and #0 always differ alike, #2 wavers.
+        first = {0: of_0, 1: 0.75, 2: 0.69 + 0.09 * (fold - 1)}[number]
+        return first - 0.2 * (repeat > 0)
+
+    through(searched, reached, fails=(1, 1))
+    finals = FinalRecord(*searched)
+    assert finals.reasons(STUDY) == ["#1 from #2 (6.0 ± 5.2 points behind)"]
+    winner = finals.winner(STUDY)
+    assert winner is not None and winner.number == expected
+    assert "#1 failed: fold 1 with seed 2: loss is nan" in winner.why
+    if expected == 0:
+        assert winner.why.startswith("trial #0 has 69.2 % over 3 folds; ")
+        assert "#2 has 59.0 % with 2 seeds, over the seeds that both have 0.2 ± 5.2" in winner.why
+    else:
+        assert f"#0 has {100 * of_0:.1f} % with 1 seed, " in winner.why
+        assert "which the folds cannot tell apart" in winner.why
+
+
+def test_a_near_tie_is_not_stopped_before_its_repeat(tmp_path):
+    """Half a point behind on each of four folds: Wilcoxon's p is 1/16, but no lead is clear."""
+    states = {}
+    for repeats in (0, 1):
+        place = tmp_path / str(repeats)
+        place.mkdir()
+        searched = search(place, TIED)
+        begin(searched, repeats=repeats)
+        through(
+            searched,
+            lambda number, fold, repeat: {0: 0.5, 1: 0.70, 2: 0.695}[number] + 0.01 * fold,
+            most=5 + 2 * 5 if repeats else 200,
+        )
+        finals = FinalRecord(*searched)
+        states[repeats] = {f.number: f.state for f in finals.finalists(STUDY)}
+        assert len(finals.finalist(STUDY, 0).fold_accuracies) == 4, "stopped with and without"
+    assert states[0] == {0: "pruned", 1: "complete", 2: "pruned"}
+    assert states[1] == {0: "pruned", 1: "running", 2: "running"}
+
+
+def test_who_was_told_from_another_best_is_said_to_be_out_and_not_behind(tmp_path):
+    """#0 was told from #1 with the first seeds; #2, which wins with the second ones, was behind."""
+    searched = search(tmp_path, TIED)
+    begin(searched, repeats=1, num_folds=3)
+
+    def reached(number: int, fold: int, repeat: int) -> float:
+        first = {0: 0.70, 1: 0.75, 2: 0.69 + 0.09 * (fold - 1)}[number]
+        return first + 0.2 * (repeat > 0 and number == 2)
+
+    through(searched, reached)
+    winner = FinalRecord(*searched).winner(STUDY)
+    assert winner is not None and winner.number == 2
+    assert (
+        "#0 has 70.0 % with 1 seed: it was told from the best then, and was not trained again"
+        in winner.why
+    )
+    assert "-" not in winner.why
 
 
 def test_who_was_told_from_the_best_before_does_not_win_by_being_left_out(tmp_path):
@@ -479,6 +662,35 @@ def test_repeats_are_in_status_table_tracking_and_outcome(tmp_path):
     contents = {c.tags["trial"]: c for c in final_contents(plan, plan.studies[0], finals)
                 if c.tags["stage"] == "finalist"}  # fmt: skip
     assert [point.step for point in contents["2"].points] == list(range(10))
+
+
+def test_what_a_finalist_reached_before_it_failed_with_other_seeds_is_kept_apart(tmp_path):
+    searched = search(tmp_path, TIED)
+    plan, *_ = searched
+    begin(searched, repeats=1)
+    # Fold 0 of both with the second seeds; then #1 fails.
+    first = 5 + 5 + 4
+    through(searched, lambda n, f, r: seeds_decide(n, f, r) - 0.3 * (r > 0), most=first + 2)
+    through(searched, seeds_decide, fails=(1, 1))
+    finals = FinalRecord(*searched)
+    assert (finals.finalist(STUDY, 1).state, finals.finalist(STUDY, 2).state) == (
+        "failed", "complete",
+    )  # fmt: skip
+    outcome = replace(outcome_of(searched), bundle_seed=None)
+    write_final(plan, lambda: None, finals, [outcome], tmp_path)  # type: ignore[arg-type]
+    rows = pq.read_table(tmp_path / FINAL_TABLE).to_pylist()
+    told = {(r["repeat"], r["state"], r["failure"]) for r in rows
+            if (r["trial"], r["stage"]) == (1, "finalist")}  # fmt: skip
+    assert told == {
+        (0, "complete", None), (1, "failed", "fold 2 with seed 2: loss is nan"),
+    }  # fmt: skip
+    (content,) = [
+        c for c in final_contents(plan, plan.studies[0], finals)
+        if (c.tags["trial"], c.tags["stage"]) == ("1", "finalist")
+    ]  # fmt: skip
+    assert [point.step for point in content.points] == list(range(6))
+    mean = fmean(seeds_decide(1, fold, 0) for fold in range(5))
+    assert list(content.totals.values()) == [pytest.approx(mean)]
 
 
 def test_a_repeat_of_no_finalist_is_refused_in_one_line(tmp_path):

@@ -150,7 +150,8 @@ def _on_folds(bundle: "Bundle") -> str:
         return ""
     return (
         f" On validation, as the mean over folds of train and val that chose it among the "
-        f"finalists, it has {told} % (95 % interval)."
+        f"finalists, it has {told} % (95 % interval). That may be a little high: the finalists are "
+        "the best of the search on validation images that are part of the folds."
     )
 
 

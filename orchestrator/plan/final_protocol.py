@@ -23,7 +23,8 @@ MEDIAN_SEED = "median on test"
 """What older versions chose; a bundle of theirs stays as it is."""
 
 MOST_REPEATS = 10
-"""From here on the labelled images themselves limit what folds can tell."""
+"""A bound against typing errors, not a measured one: where more seeds stop to help was not
+looked at."""
 
 SHOWN = 5
 

@@ -368,4 +368,6 @@ class FinalRequest:
         for seed in self.seeds or ():
             if not 0 <= seed <= MOST_SEED:
                 raise ValueError(f"--seeds: each must be from 0 to {MOST_SEED:,}, found {seed}")
-        FinalProtocol(**self.protocol)
+        # Where --finalists is not given, --most-finalists is held against that which the stage was
+        # begun with, when that is known.
+        FinalProtocol(**{"num_finalists": 1, **self.protocol})

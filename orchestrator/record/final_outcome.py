@@ -12,6 +12,8 @@ from orchestrator.record.record import FINISHED, Record, TrialRecord
 from orchestrator.support.counted import counted
 from orchestrator.training.objective import DEFAULT_METRIC, together
 
+BEING_COMPARED = "the finalists are still being compared"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOutcome:
@@ -147,7 +149,7 @@ def _of_round(
     elif reasons := finals.reasons(name, round):
         why = repeat_sentence(reasons)
     else:
-        why = "the finalists are still being compared"
+        why = BEING_COMPARED
     won = finals.finalist(name, winner.number, round) if winner else None
     protocol = finals.protocol(name, round)
     runs = finals.final_runs(name, round)

@@ -42,6 +42,10 @@ class Finalist:
     finished: datetime | None
     repeats: Sequence["Finalist"] = ()
     """How it did on the same folds with other seeds, where it was trained again."""
+    first: "Finalist | None" = None
+    """How it ended with the first seeds, where it was trained again."""
+    void: "Finalist | None" = None
+    """How it failed in a repeat that nobody completed, and that counts for nobody."""
 
     @property
     def number(self) -> int:
@@ -49,14 +53,26 @@ class Finalist:
 
     @property
     def accuracy(self) -> float:
-        """Mean over the folds so far, of all its repeats."""
-        found = [accuracy for one in self.passes for accuracy in one.values()]
+        """Mean over the folds, with the first seeds and in all repeats that it completed; before
+        it completed any, over the folds so far."""
+        ended = [
+            one.fold_accuracies
+            for one in (self.first or self, *self.repeats)
+            if one.state == "complete"
+        ]
+        found = [accuracy for one in ended or self.passes for accuracy in one.values()]
         return fmean(found) if found else math.nan
 
     @property
     def passes(self) -> Sequence[Mapping[int, float]]:
         """Accuracy by fold, of the first seeds and of each repeat."""
         return (self.fold_accuracies, *(one.fold_accuracies for one in self.repeats))
+
+    @property
+    def trainings(self) -> Sequence["Finalist"]:
+        """How it did with the first seeds, and in each repeat that was begun, with states and
+        failures of their own; also where it counts for nobody."""
+        return (self.first or self, *self.repeats, *([self.void] if self.void else []))
 
     def done(self, repeat: int) -> Mapping[int, float]:
         """Accuracy by fold in a repeat, or with the first seeds (0)."""
@@ -143,10 +159,12 @@ def num_left_out(
 
 def again(finalist: Finalist, repeat: Finalist | None) -> Finalist:
     """The finalist with what it reached in one repeat more; None: it was not begun yet."""
+    first = finalist.first or finalist
     if repeat is None:
-        return replace(finalist, state="running", finished=None)
+        return replace(finalist, state="running", finished=None, first=first)
     return replace(
         finalist,
+        first=first,
         state=repeat.state,
         failure=repeat.failure,
         finished=repeat.finished,
@@ -155,17 +173,32 @@ def again(finalist: Finalist, repeat: Finalist | None) -> Finalist:
 
 
 def contenders(finalists: Sequence[Finalist], num_images: int) -> list[Finalist]:
-    """The best of the complete finalists, and those that cannot be told from it.
+    """The best of the complete finalists, and those that cannot be told from it; the best first.
 
-    Of those that were trained again only: the others were told from the best before.
+    Of those that were trained again only: the others were told from the best before. Unless only
+    one that failed since was clearly ahead of them: then they are compared with the best of the
+    others, over the seeds that both have.
     """
     complete = [f for f in finalists if f.state == "complete"]
-    if not complete:
-        return []
-    most = max(len(f.repeats) for f in complete)
-    ranked = sorted((f for f in complete if len(f.repeats) == most), key=_rank)
-    best = ranked[0]
-    return [f for f in ranked if f is best or not _Lead.of(best, f, num_images).is_clear]
+    leading: list[Finalist] = []
+    for repeats in sorted({len(f.repeats) for f in complete}, reverse=True):
+        ranked = sorted(
+            (f for f in complete if len(f.repeats) >= repeats), key=lambda f: _rank(f, repeats)
+        )
+        untold = [
+            f
+            for f in ranked
+            if len(f.repeats) == repeats
+            and (f is ranked[0] or not is_told(ranked[0], f, num_images))
+        ]
+        ahead = [f for f in untold if not leading or _rank(f, repeats) < _rank(leading[0], repeats)]
+        leading = [*ahead, *leading, *(f for f in untold if f not in ahead)]
+    return leading
+
+
+def is_told(best: Finalist, other: Finalist, num_images: int) -> bool:
+    """Whether the folds that both were trained on show that the first is better."""
+    return _Lead.of(best, other, num_images).is_clear
 
 
 def lead_text(leading: Sequence[Finalist], num_images: int) -> str:
@@ -195,9 +228,9 @@ def choose_winner(
 ) -> Winner | None:
     """The complete finalist with the highest mean over the folds of `num_images` images.
 
-    Where some were trained again it is one of these, by the mean over all their repeats;
-    `reasons` says of each repeat why it was done. `unit` is what stands behind its number, in
-    words.
+    Where some were trained again it is one of these, by the mean over all their repeats, unless
+    `contenders` has others; `reasons` says of each repeat why it was done. `unit` is what stands
+    behind its number, in words.
 
     Ties go to the better in the search, then to the smaller learning rate and the earlier trial.
     """
@@ -209,21 +242,29 @@ def choose_winner(
     parts = [
         f"trial #{best.number} has {100 * best.accuracy:.1f} {unit} over {num_folds} folds{seeds}"
     ]
-    parts += [_against(best, other, num_images) for other in finalists if other is not best]
+    parts += [
+        _against(best, other, num_images, is_out=other not in leading)
+        for other in finalists
+        if other is not best
+    ]
     if len(finalists) == 1:
         parts.append("it was the only finalist")
+    void = [f"#{f.number} {f.void.failure}" for f in finalists if f.void]
     for repeat, reason in enumerate(reasons, start=1):
         parts.append(
             f"{_nth(repeat)} was trained on the same folds, since until then these did not tell "
             f"{reason}"
         )
+        if void and repeat == len(reasons):
+            parts[-1] += f"; it counts for nobody, since all failed with it: {', '.join(void)}"
     for finalist in finalists:
         if fell := _fell(finalist):
             parts.append(f"#{finalist.number} {fell}")
     return Winner(number=best.number, why="; ".join(parts))
 
 
-def _against(best: Finalist, other: Finalist, num_images: int) -> str:
+def _against(best: Finalist, other: Finalist, num_images: int, *, is_out: bool) -> str:
+    """`is_out`: it was told from the best, then or now."""
     name = f"#{other.number}"
     if other.state == "failed":
         return f"{name} failed: {other.failure}"
@@ -233,6 +274,14 @@ def _against(best: Finalist, other: Finalist, num_images: int) -> str:
             f"{name} was stopped after {lead.num_folds} folds, {100 * lead.mean:.1f} points behind "
             f"(Wilcoxon, p < {CLEARLY_WORSE})"
         )
+    fewer, more = (sign * (len(best.passes) - len(other.passes)) > 0 for sign in (1, -1))
+    seeds = f" with {counted(len(other.passes), 'seed')}" if fewer or more else ""
+    if fewer and is_out and not lead.is_clear:
+        # Of another best than that of now; over the seeds that both have it may even be ahead.
+        return (
+            f"{name} has {_percent(other.accuracy)}{seeds}: it was told from the best then, and "
+            "was not trained again"
+        )
     if lead.is_none:
         return (
             f"{name} has the same, and the tie went by the search "
@@ -241,9 +290,8 @@ def _against(best: Finalist, other: Finalist, num_images: int) -> str:
             "then by the smaller learning rate and the earlier trial"
         )
     told = "" if lead.is_clear else ", which the folds cannot tell apart"
-    fewer = len(other.passes) < len(best.passes)
-    seeds = f" with {counted(len(other.passes), 'seed')}" if fewer else ""
-    return f"{name} has {_percent(other.accuracy)}{seeds}, {lead} points less{told}"
+    shared = "over the seeds that both have " if more else ""
+    return f"{name} has {_percent(other.accuracy)}{seeds}, {shared}{lead} points less{told}"
 
 
 @dataclass(frozen=True)
@@ -270,7 +318,8 @@ class _Lead:
         ]
         error = math.nan
         if len(by_fold) > 1:
-            error = paired_error(by_fold, best.num_images(num_images))
+            share = len(by_fold) / len(best.fold_accuracies)
+            error = paired_error(by_fold, best.num_images(num_images) * share)
         return cls(fmean(by_fold), error, len(by_fold))
 
     @property
@@ -303,8 +352,10 @@ def _nth(repeat: int) -> str:
     return {1: "a second seed", 2: "a third seed"}.get(repeat, f"seed {repeat + 1}")
 
 
-def _rank(finalist: Finalist) -> tuple[float, float, float, int]:
-    return (-round(finalist.accuracy, 9), *_search_rank(finalist.trial))
+def _rank(finalist: Finalist, repeats: int) -> tuple[float, float, float, int]:
+    """By what it reached with the first seeds and in so many repeats."""
+    found = [accuracy for one in finalist.passes[: repeats + 1] for accuracy in one.values()]
+    return (-round(fmean(found), 9), *_search_rank(finalist.trial))
 
 
 def _search_rank(trial: TrialRecord) -> tuple[float, float, int]:

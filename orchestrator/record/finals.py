@@ -8,7 +8,7 @@ its own, `.../finalists-2` and `.../final-2`: nothing of an earlier round is eve
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from statistics import fmean
 from typing import Any
@@ -29,6 +29,7 @@ from orchestrator.record.finalists import (
     choose_winner,
     contenders,
     finalists_of,
+    is_told,
     lead_text,
     num_left_out,
 )
@@ -112,12 +113,17 @@ class FinalRecord:
 
     def go_on(self, study: str) -> None:
         """See to it that all finalists that were chosen are there, also those that are trained
-        again: a driver may have been killed before it had written them."""
+        again, and that none is held to be running that was measured on all folds: a driver may have
+        been killed before it had written it."""
         if not self._rounds[study]:
             return
         newest = self._rounds[study][-1]
-        for stored in (newest.finalists, *newest.repeats):
+        for repeat, stored in enumerate((newest.finalists, *newest.repeats)):
             self._add_finalists(study, stored)
+            for trial in stored.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                # Not of fewer folds: to go on stops nobody.
+                if len(trial.intermediate_values) == self.protocol(study).num_folds:
+                    self._judge(study, id_of_trial(self._storage, stored, trial.number), repeat)
         self._repeat_if_due(study)
 
     def num_rounds(self, study: str) -> int:
@@ -169,7 +175,11 @@ class FinalRecord:
         return sum(bool(one.final.get_trials(deepcopy=False)) for one in upto)
 
     def finalists(self, study: str, round: int | None = None) -> list[Finalist]:
-        """The best of the search first; none before the stage was begun."""
+        """The best of the search first; none before the stage was begun.
+
+        Where all that were to be trained again failed, they are as they were before: what is wrong
+        then, say a machine, tells nothing of them.
+        """
         if not self._rounds[study]:
             return []
         one = self._round(study, round)
@@ -179,8 +189,14 @@ class FinalRecord:
         for repeat in one.repeats:
             trials = (self._as_finalist(study, t) for t in repeat.get_trials(deepcopy=False))
             trained = {finalist.number: finalist for finalist in trials}
+            chosen = repeat.user_attrs["chosen"]
+            is_void = all(n in trained and trained[n].state == "failed" for n in chosen)
             found = [
-                again(f, trained.get(f.number)) if f.number in repeat.user_attrs["chosen"] else f
+                f
+                if f.number not in chosen
+                else replace(f, void=trained[f.number])
+                if is_void
+                else again(f, trained.get(f.number))
                 for f in found
             ]
         return sorted(found, key=lambda finalist: ranks[finalist.number])
@@ -389,8 +405,8 @@ class FinalRecord:
         if begun >= self.protocol(study, round).repeats or "winner" in one.final.user_attrs:
             return []
         leading = contenders(self.finalists(study, round), self.num_labelled(study))
-        are_paired = all(len(finalist.repeats) == begun for finalist in leading)
-        return leading if len(leading) > 1 and are_paired else []
+        paired = [finalist for finalist in leading if len(finalist.repeats) == begun]
+        return paired if len(paired) > 1 else []
 
     def _repeat_if_due(self, study: str) -> None:
         if self.num_repeats(study) >= self.protocol(study).repeats or not self._are_compared(study):
@@ -413,9 +429,21 @@ class FinalRecord:
         if len(values) == self.protocol(study).num_folds:
             mean = fmean(values.values())
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [mean])
-        elif not repeat and finalists.pruner.prune(finalists, trial):
+        elif (
+            not repeat
+            and finalists.pruner.prune(finalists, trial)
+            and self._may_be_stopped(study, trial)
+        ):
             mean = fmean(values.values())
             self._storage.set_trial_state_values(trial_id, TrialState.PRUNED, [mean])
+
+    def _may_be_stopped(self, study: str, trial: FrozenTrial) -> bool:
+        """Not where the folds so far leave a near-tie that repeats are meant to resolve: the test
+        by ranks takes few folds that all differ a little for a clear case."""
+        if not self.protocol(study).repeats:
+            return True
+        best = self._as_finalist(study, self._round(study).finalists.best_trial)
+        return is_told(best, self._as_finalist(study, trial), self.num_labelled(study))
 
     def _as_finalist(self, study: str, stored: FrozenTrial) -> Finalist:
         told = {fold: stored.user_attrs[f"fold {fold}"] for fold in stored.intermediate_values}

@@ -130,7 +130,7 @@ def caveats(result: FinalResult) -> Iterator[str]:
         yield (
             f"{counted(result.num_left_out, 'more trial')} of the search within one standard error "
             f"of its best on validation {'was' if result.num_left_out == 1 else 'were'} not "
-            "compared: finalize --most-finalists."
+            "compared."
         )
     for earlier in result.earlier:
         winner = "no winner" if earlier.winner is None else f"trial #{earlier.winner}"

@@ -101,11 +101,14 @@ def _final_sentence(study: StudyReport) -> Iterator[str]:
         yield f"Finalists: {study.final.why}."
     if study.final.cross_validation_interval is not None:
         low, high = study.final.cross_validation_interval
+        finalists = counted(len(study.final.finalists), "finalist")
+        trials = counted(study.final.num_trials_at_choice or len(study.trials), "trial")
         yield (
             f"The 95 % interval of its mean over folds, "
             f"{percent(study.final.cross_validation)} {study.task.objective.unit}, is "
-            f"{percent(low)} to {percent(high)} %; as the best of "
-            f"{counted(len(study.final.finalists), 'finalist')} it may be a little high."
+            f"{percent(low)} to {percent(high)} %. The mean may be a little high: it chose the "
+            f"winner among {finalists}, and these are the best of {trials} on validation images "
+            "that are part of the folds."
         )
     runs = study.final.test_accuracies
     if runs:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from orchestrator.plan.plan import SweepPlan
+from orchestrator.record.final_outcome import BEING_COMPARED
 from orchestrator.record.record import TrialRecord
 from orchestrator.report.collect import StudyReport
 from orchestrator.report.final import FinalResult, is_current
@@ -53,7 +54,7 @@ def stage_lines(
         study = f"{result.task}.{result.space}"
         if result.round > 1:
             lines.append(f"last stage of {study}: round {result.round}, after an earlier one")
-        if result.winner is None and result.finalists and result.why:
+        if result.winner is None and result.finalists and result.why not in ("", BEING_COMPARED):
             lines.append(f"last stage of {study}: {result.why}")
         if not is_current(result, trials_of(study), plan.task(result.task)):
             lines.append(

@@ -27,6 +27,7 @@ from orchestrator.data.suites import Suite
 from orchestrator.plan.final_protocol import MEDIAN_SEED
 from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.record.final_outcome import StudyOutcome
+from orchestrator.record.finalists import Finalist
 from orchestrator.record.finals import FinalRecord, FinalRun
 from orchestrator.report.final import FINAL_FILE
 from orchestrator.run.final_queue import files_of_round
@@ -48,14 +49,22 @@ FINAL_SCHEMA = pa.schema(
         pa.field("stage", pa.string(), metadata={"description": "finalist or final"}),
         pa.field("metric", pa.string(), metadata={"description": "what the accuracies are"}),
         pa.field("trial", pa.int32(), metadata={"description": "number in the search"}),
-        pa.field("fold", pa.int32(), metadata={"description": "held out; null in final runs"}),
+        pa.field(
+            "fold",
+            pa.int32(),
+            metadata={"description": "held out; null in final runs, and of a repeat that had none"},
+        ),
         pa.field(
             "repeat",
             pa.int32(),
             metadata={"description": "0: first seeds; 1 and more: the same fold with others"},
         ),
         pa.field("seed", pa.int64()),
-        pa.field("state", pa.string(), metadata={"description": "of the finalist or the run"}),
+        pa.field(
+            "state",
+            pa.string(),
+            metadata={"description": "of the finalist in this repeat, or of the run"},
+        ),
         pa.field("fold_accuracy", pa.float64()),
         pa.field("test_accuracy", pa.float64()),
         pa.field("failure", pa.string()),
@@ -269,18 +278,15 @@ def _rows(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[dict[s
                 **common,
                 "stage": "finalist",
                 "trial": finalist.number,
-                "fold": fold,
+                **measured,
                 "repeat": repeat,
-                "state": finalist.state,
-                "fold_accuracy": accuracy,
-                "failure": finalist.failure,
-                "epochs_run": len(one.fold_curves[fold]),
-                "wall_seconds": one.fold_facts[fold].get("wall_seconds"),
+                "state": one.state,
+                "failure": one.failure,
                 "config": configs[finalist.number],
             }
             for finalist in finalists
-            for repeat, one in enumerate((finalist, *finalist.repeats))
-            for fold, accuracy in one.fold_accuracies.items()
+            for repeat, one in enumerate(finalist.trainings)
+            for measured in _by_fold(one, repeat)
         ]
         rows += [
             {
@@ -298,3 +304,18 @@ def _rows(plan: SweepPlan, study: StudyPlan, finals: FinalRecord) -> list[dict[s
             for run in finals.final_runs(study.name, number)
         ]
     return rows
+
+
+def _by_fold(finalist: Finalist, repeat: int) -> list[dict[str, Any]]:
+    """What it reached; where a repeat failed before it had a fold, one entry without any."""
+    if repeat and finalist.state == "failed" and not finalist.fold_accuracies:
+        return [{}]
+    return [
+        {
+            "fold": fold,
+            "fold_accuracy": accuracy,
+            "epochs_run": len(finalist.fold_curves[fold]),
+            "wall_seconds": finalist.fold_facts[fold].get("wall_seconds"),
+        }
+        for fold, accuracy in finalist.fold_accuracies.items()
+    ]

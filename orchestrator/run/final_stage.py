@@ -161,13 +161,14 @@ def _left_out(stages: Sequence[StudyStage]) -> Iterator[tuple[str, list[str]]]:
     found = [stage for stage in stages if stage.num_left_out]
     if not found:
         return
-    most = max(len(stage.finalists) + stage.num_left_out for stage in found)
+    # Not of a stage that has begun, which would refuse it, nor when test numbers may be known.
+    free = [len(s.finalists) + s.num_left_out for s in found if s.begins and s.round == 1]
     yield (
         "left out",
         [
             f"{counted(sum(stage.num_left_out for stage in found), 'more trial')} of "
-            f"{counted(len(found), 'study')} within one standard error of the best on validation; "
-            f"--most-finalists {most} compares them, too"
+            f"{counted(len(found), 'study')} within one standard error of the best on validation"
+            + (f"; --most-finalists {max(free)} compares them, too" if free else "")
         ],
     )
 
@@ -273,7 +274,11 @@ def _standing_of(
 
 def _failed(finals: FinalRecord, study: str) -> list[str]:
     """What of the newest round did not end well."""
-    finalists = [f"finalist #{f.number}" for f in finals.finalists(study) if f.state == "failed"]
+    finalists = [
+        f"finalist #{f.number}{f' with seed {len(f.trainings)}' if f.void else ''}"
+        for f in finals.finalists(study)
+        if f.state == "failed" or f.void
+    ]
     seeds = [f"seed {run.seed}" for run in finals.final_runs(study) if run.state == "failed"]
     return finalists + seeds
 

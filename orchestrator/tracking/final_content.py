@@ -106,8 +106,8 @@ def _finalist(
         tags={**content.tags, "winner": str(is_winner).lower()},
         points=[
             Point(step=step, timestamp=content.start + step, values={fold_key: accuracy})
-            for repeat, one in enumerate(finalist.passes)
-            for fold, accuracy in one.items()
+            for repeat, one in enumerate(finalist.trainings)
+            for fold, accuracy in one.fold_accuracies.items()
             for step in [repeat * num_folds + fold]
         ],
         leading=fold_key,

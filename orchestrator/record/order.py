@@ -7,6 +7,7 @@ one transaction with it, and numbers go on after those that are there, so that t
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -26,6 +27,9 @@ FROZEN = "frozen_as_event"
 THAWED = "thawed_as_event"
 """Of a trial that was frozen, and of one that went on: [epoch, number] each time, since it may
 happen at several rungs."""
+FREEZES_AND_THAWS_AT = "frozen_and_thawed_at"
+"""When that happened, in turn: it was frozen, went on, was frozen again. By the clock of its
+driver, without a time zone, as Optuna keeps its start and its end."""
 
 
 class Order:
@@ -132,10 +136,35 @@ def thaws_of(trial: FrozenTrial) -> list[tuple[int, int]]:
     return _pairs(trial, trial.user_attrs.get(THAWED, []), THAWED)
 
 
+def freezes_and_thaws_at(trial: FrozenTrial) -> list[datetime]:
+    """When it was frozen and went on, in turn; empty where that is not known of each time."""
+    told = trial.user_attrs.get(FREEZES_AND_THAWS_AT, [])
+    try:
+        moments = [datetime.fromisoformat(moment) for moment in told]
+    except (TypeError, ValueError):
+        moments = None
+    if moments is None or any(moment.tzinfo is not None for moment in moments):
+        raise ValueError(
+            f"trial #{trial.number}: {FREEZES_AND_THAWS_AT}: expected moments, found {shown(told)}"
+        )
+    return moments if len(moments) == len(freezes_of(trial)) + len(thaws_of(trial)) else []
+
+
 def is_frozen(trial: FrozenTrial) -> bool:
     """Whether it waits. To Optuna it runs, since what has ended cannot go on there."""
-    if trial.state is not TrialState.RUNNING:
-        return False
+    return trial.state is TrialState.RUNNING and _was_frozen_last(trial)
+
+
+def trained_until(trial: FrozenTrial) -> int | None:
+    """The event after which it trained no more: its end, or if it waited until then its last
+    freeze. None as of `ended_at`."""
+    if trial.state is TrialState.PRUNED and _was_frozen_last(trial):
+        return freezes_of(trial)[-1][1]
+    return ended_at(trial)
+
+
+def _was_frozen_last(trial: FrozenTrial) -> bool:
+    """And did not go on since."""
     frozen, thawed = freezes_of(trial), thaws_of(trial)
     return bool(frozen) and (not thawed or frozen[-1][1] > thawed[-1][1])
 

@@ -36,12 +36,15 @@ from orchestrator.record.order import (
     DRAWN_IN_SWEEP,
     ENDED,
     ENDED_IN_SWEEP,
+    FREEZES_AND_THAWS_AT,
     FROZEN,
     THAWED,
     Order,
+    freezes_and_thaws_at,
     freezes_of,
     is_frozen,
     thaws_of,
+    trained_until,
 )
 from orchestrator.record.others import SAW, others_now
 from orchestrator.record.stopped import Stop
@@ -95,6 +98,20 @@ class TrialRecord:
     """How it was pruned, or frozen, if it was."""
     origin: str | None = None
     """Where its configuration comes from, if not from the plan's sampler alone."""
+    trained_until: int | None = None
+    """Where trials are frozen, of one that ended: the event of its study after which it trained no
+    more. Those that wait in vain end together, long after."""
+    freezes_and_thaws: Sequence[datetime] = ()
+    """When it was frozen and went on, in turn, as far as that is known."""
+
+    @property
+    def in_work(self) -> list[tuple[datetime, datetime | None]]:
+        """From when to when a worker had it; None: it still has."""
+        if self.started is None:
+            return []
+        moments = [self.started, *self.freezes_and_thaws]
+        ends = [*moments[1::2], self.finished] if len(moments) % 2 else moments[1::2]
+        return list(zip(moments[::2], ends, strict=True))
 
     def val_images(self, task: TaskPlan) -> float:
         """On as many images an accuracy equal to the score is as sure."""
@@ -225,11 +242,11 @@ class Record:
         """The pruner stopped the trial, and it waits for its rank to say otherwise."""
         trial_id = self._trial_id(study, number)
         epoch = self._reported_of(trial_id).decision.epoch
-        before = freezes_of(self._storage.get_trial(trial_id))
+        trial = self._storage.get_trial(trial_id)
         commit_point("before freeze")
         with self._order.numbered(study) as event:
-            told = {"facts": dict(facts), "curve": as_columns(curve)}
-            told[FROZEN] = [*before, (epoch, event)]
+            told = {"facts": dict(facts), "curve": as_columns(curve), **_now_too(trial)}
+            told[FROZEN] = [*freezes_of(trial), (epoch, event)]
             write_trial(self._database, trial_id, user_attrs=told)
         self._reported.pop(trial_id, None)
         self._first_to_go_on.pop(study, None)
@@ -262,7 +279,7 @@ class Record:
         commit_point("before go on")
         with self._order.numbered(study) as event:
             told = [*thaws_of(trial), (rung_of(trial), event)]
-            write_trial(self._database, trial_id, user_attrs={THAWED: told})
+            write_trial(self._database, trial_id, user_attrs={THAWED: told, **_now_too(trial)})
         self._first_to_go_on.pop(study, None)
         commit_point("after go on")
         return self._draw(study, trial_id, number, is_drawn=True)
@@ -273,6 +290,13 @@ class Record:
             return 0.0
         trial = self._storage.get_trial(self._trial_id(study, number))
         return trial.user_attrs["facts"].get("wall_seconds", 0.0) if thaws_of(trial) else 0.0
+
+    def went_on_after(self, study: str, number: int) -> int:
+        """The epoch after which it was frozen when it went on last; 0 if it never was."""
+        if not self.plan.pruner.freezes:
+            return 0
+        thaws = thaws_of(self._storage.get_trial(self._trial_id(study, number)))
+        return thaws[-1][0] if thaws else 0
 
     def prune_frozen(self, study: str, number: int) -> None:
         """The trial waited in vain: it is pruned as it was stopped."""
@@ -551,6 +575,8 @@ class Record:
             facts=ended.get("facts", {}),
             stop=_stop_of(trial, study) if waits or trial.state is TrialState.PRUNED else None,
             origin=trial.user_attrs.get("origin"),
+            trained_until=trained_until(trial) if self.plan.pruner.freezes else None,
+            freezes_and_thaws=freezes_and_thaws_at(trial),
         )
 
 
@@ -560,6 +586,12 @@ def _name_values(study: optuna.Study, name: str) -> None:
         # It is marked experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([name])
+
+
+def _now_too(trial: FrozenTrial) -> dict[str, Any]:
+    """The moments at which a trial was frozen and went on, and this one."""
+    before = trial.user_attrs.get(FREEZES_AND_THAWS_AT, [])
+    return {FREEZES_AND_THAWS_AT: [*before, datetime.now().isoformat()]}
 
 
 def _stop_of(trial: FrozenTrial, study: str) -> Stop | None:

@@ -160,8 +160,11 @@ class StudyReport:
 
     @cached_property
     def finished(self) -> list[TrialRecord]:
-        """In the order in which they ended."""
+        """In the order in which they ended, or were frozen for the last time."""
         ended = [trial for trial in self.trials if trial.state in FINISHED]
+        events = {trial.number: trial.trained_until for trial in ended}
+        if None not in events.values():
+            return sorted(ended, key=lambda t: events[t.number] or 0)
         return sorted(ended, key=lambda t: (t.finished or datetime.max, t.number))
 
     def searched(self, trial: TrialRecord) -> dict[str, Any]:
@@ -246,7 +249,7 @@ class SweepReport:
         """From the first start to the last end."""
         trials = [trial for study in self.studies for trial in study.trials]
         starts = [trial.started for trial in trials if trial.started]
-        ends = [trial.finished for trial in trials if trial.finished]
+        ends = [end for trial in trials for _, end in trial.in_work if end]
         return (min(starts), max(ends)) if starts and ends else None
 
     @cached_property
@@ -257,9 +260,10 @@ class SweepReport:
         changes: Counter[float] = Counter()
         for study in self.studies:
             for trial in study.trials:
-                if trial.started and trial.finished:
-                    changes[(trial.started - self.span[0]).total_seconds()] += 1
-                    changes[(trial.finished - self.span[0]).total_seconds()] -= 1
+                for begin, end in trial.in_work:
+                    if end is not None:
+                        changes[(begin - self.span[0]).total_seconds()] += 1
+                        changes[(end - self.span[0]).total_seconds()] -= 1
         running, steps = 0, []
         for moment in sorted(changes):
             running += changes[moment]

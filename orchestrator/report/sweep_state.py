@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.owner import Driver
-from orchestrator.record.record import FINISHED, TrialRecord
+from orchestrator.record.record import FINISHED, FROZEN_STATE, TrialRecord
 from orchestrator.record.requests import Request
 from orchestrator.record.steering import Steering, steering_of
 from orchestrator.report.time_left import Pace, Running, seconds_of
@@ -82,8 +82,8 @@ def sweep_state(
             if trial.state == "running":
                 epochs = int(trial.curve[-1]["epoch"]) if trial.curve else 0
                 running.setdefault(trial.study, {})[trial.number] = epochs
-                begins += [trial.started] if trial.started else []
-    blocks = _blocks(ended, begins)
+                begins += [begin for begin, _ in trial.in_work[-1:]]
+    blocks = _blocks(trials, begins)
     elapsed = sum((end - begin).total_seconds() for begin, end in blocks)
     left, steering = None, steering_of(plan, asked)
     if state == "running" and driver is not None:
@@ -92,7 +92,7 @@ def sweep_state(
         if running and blocks and not steering.paused:
             begin, end = blocks[-1]
             in_seconds = (end - begin).total_seconds() + since
-            left = _seconds_left(plan, ended, running, begin=begin, in_seconds=in_seconds)
+            left = _seconds_left(plan, trials, running, begin=begin, in_seconds=in_seconds)
     return SweepState(
         state=state,
         driver=driver.who if driver else None,
@@ -106,7 +106,7 @@ def sweep_state(
 
 def _seconds_left(
     plan: SweepPlan,
-    ended: Sequence[TrialRecord],
+    trials: Sequence[TrialRecord],
     running: Running,
     *,
     begin: datetime,
@@ -114,31 +114,34 @@ def _seconds_left(
 ) -> float | None:
     """By what was trained in the time up to now since `begin`, in which it was not stopped."""
     pace = Pace(plan)
-    for trial in ended:
-        pace.trial_ended(trial)
     begun = {study.name: len(running.get(study.name, ())) for study in plan.studies}
-    for trial in ended:
+    worker_seconds = 0.0
+    for trial in trials:
+        if trial.state not in (*FINISHED, FROZEN_STATE):
+            continue
+        seconds = pace.trial_ended(trial)
         begun[trial.study] += 1
+        if any(end is not None and end > begin for _, end in trial.in_work):
+            worker_seconds += seconds
     return pace.seconds_left(
         running,
         {study.name: study.num_trials - begun[study.name] for study in plan.studies},
-        worker_seconds=sum(
-            seconds_of(trial) for trial in ended if trial.finished and trial.finished > begin
-        ),
+        worker_seconds=worker_seconds,
         in_seconds=in_seconds,
     )
 
 
 def _blocks(
-    ended: Sequence[TrialRecord], begins: Sequence[datetime]
+    trials: Sequence[TrialRecord], begins: Sequence[datetime]
 ) -> list[tuple[datetime, datetime]]:
     """When trials ran, without the pauses; by the clock of whoever ran them."""
     spans = [(begin, begin) for begin in begins]
-    for trial in ended:
-        if trial.finished is not None and trial.started is not None:
-            # A trial that was begun before a pause ran at its end at least.
-            ran = timedelta(seconds=seconds_of(trial)) + PAUSE
-            spans.append((max(trial.started, trial.finished - ran), trial.finished))
+    for trial in trials:
+        for begin, end in trial.in_work:
+            if end is not None:
+                # A trial that was begun before a pause ran at its end at least.
+                ran = timedelta(seconds=seconds_of(trial)) + PAUSE if trial.facts else end - begin
+                spans.append((max(begin, end - ran), end))
     blocks: list[tuple[datetime, datetime]] = []
     for begin, end in sorted(spans):
         if blocks and begin - blocks[-1][1] <= PAUSE:

@@ -2,7 +2,8 @@
 
 A study is known by its own trials, or else by those of its search space on other tasks. How far
 trials get before they are pruned is the Kaplan-Meier estimate over all that began, those that still
-run included: the first trials to end are the pruned ones, and would promise too much alone.
+run included: the first trials to end are the pruned ones, and would promise too much alone. One
+that was frozen counts as ended until it goes on.
 """
 
 from collections import Counter, defaultdict
@@ -12,7 +13,7 @@ from statistics import median
 
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.space import SearchSpace, default_of, extremes
-from orchestrator.record.record import FINISHED, TrialRecord
+from orchestrator.record.record import FINISHED, FROZEN_STATE, TrialRecord
 
 Running = Mapping[str, Mapping[int, int]]
 """By study: epochs done, by number of the trial."""
@@ -52,17 +53,38 @@ class Pace:
         """By study and by space."""
         self._ends: dict[str, Counter[int]] = defaultdict(Counter)
         """By space: how many trials ended after so many epochs."""
+        self._frozen_after: dict[tuple[str, int], int] = {}
+        """Epochs of the trials that wait."""
+        self._before: dict[tuple[str, int], tuple[float, int]] = {}
+        """Seconds and epochs of a trial when it was frozen last."""
 
-    def trial_ended(self, trial: TrialRecord) -> None:
-        if trial.state not in FINISHED or not trial.curve:
-            return
+    def trial_started(self, study: str, number: int) -> int:
+        """The epochs that it has; 0 unless it was frozen and goes on."""
+        epochs = self._frozen_after.pop((study, number), 0)
+        if epochs:
+            self._ends[self._spaces[study]][epochs] -= 1
+        return epochs
+
+    def trial_ended(self, trial: TrialRecord) -> float:
+        """Or was frozen; the seconds that it took since it was frozen last."""
+        key = trial.study, trial.number
+        seconds_before, epochs_before = self._before.get(key, (0.0, 0))
+        seconds = max(0.0, seconds_of(trial) - seconds_before)
+        is_frozen = trial.state == FROZEN_STATE
+        if not (is_frozen or trial.state in FINISHED) or not trial.curve:
+            return seconds
+        self.trial_started(*key)  # one that waited in vain has been counted
         space = self._spaces[trial.study]
         epochs = int(trial.curve[-1]["epoch"])
         self._ends[space][epochs] += 1
-        seconds = seconds_of(trial)
-        setup = min(seconds, trial.facts.get("setup_seconds", 0.0))
-        for name in (f"study {trial.study}", f"space {space}"):
-            self._costs[name].add(setup, seconds - setup, epochs)
+        if is_frozen:
+            self._frozen_after[key] = epochs
+            self._before[key] = seconds_of(trial), epochs
+        if seconds or epochs > epochs_before:
+            setup = min(seconds, trial.facts.get("setup_seconds", 0.0))
+            for name in (f"study {trial.study}", f"space {space}"):
+                self._costs[name].add(setup, seconds - setup, max(0, epochs - epochs_before))
+        return seconds
 
     def seconds_left(
         self,
@@ -75,8 +97,8 @@ class Pace:
         """Until the last trial has ended, if as much is trained at a time as so far.
 
         `worker_seconds` were spent by the trials that ended within the last `in_seconds`, in which
-        the running ones began. None where it cannot be known: of a method that something is left
-        of, no trial has ended yet.
+        the running ones began or went on. None where it cannot be known: of a method that something
+        is left of, no trial has ended yet.
         """
         still, longest, spent = 0.0, 0.0, worker_seconds
         going_on = self._shares_that_begin(running)
@@ -89,10 +111,11 @@ class Pace:
                 return None
             shares = going_on[space]
             still += waiting * (cost.setup + cost.per_epoch * sum(shares))
-            for epochs in trials.values():
+            for number, epochs in trials.items():
                 seconds = cost.per_epoch * _mean_left(shares, epochs)
-                if epochs:
-                    spent += cost.setup + cost.per_epoch * epochs
+                _, before = self._before.get((study, number), (0.0, 0))
+                if epochs > before:
+                    spent += cost.setup + cost.per_epoch * (epochs - before)
                 else:
                     seconds += cost.setup
                 still, longest = still + seconds, max(longest, seconds)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from orchestrator.plan.plan import SweepPlan
 from orchestrator.record.record import FINISHED, FROZEN_STATE, Record, TrialRecord, best_of
 from orchestrator.record.steering import Steering
-from orchestrator.report.time_left import Pace, Running, seconds_of
+from orchestrator.report.time_left import Pace, Running
 from orchestrator.support.counted import counted
 from orchestrator.support.durations import duration
 from orchestrator.support.shown_values import config_text
@@ -63,13 +63,13 @@ class Progress:
         """The most memory that a trial took of a GPU; 0 where none ran on one."""
         self._pace = Pace(plan)
         self._worker_seconds = 0.0
-        """Of trials that ended since we watch."""
+        """Of trials that ended or were frozen since we watch."""
         self._ends = 0
         self._started = time.monotonic()
         self._first_trial_started: float | None = None
         for trial in record.each_trial():
             if trial.state == FROZEN_STATE:
-                self.studies[trial.study].frozen.add(trial.number)
+                self._wait(trial)
             self._count(trial)
         self._worker_seconds = 0.0
 
@@ -128,8 +128,9 @@ class Progress:
         with self.lock:
             if self._first_trial_started is None:
                 self._first_trial_started = time.monotonic()
-            self.studies[trial.study].frozen.discard(trial.number)
-            self.studies[trial.study].running[trial.number] = 0
+            study = self.studies[trial.study]
+            study.frozen.discard(trial.number)
+            study.running[trial.number] = self._pace.trial_started(trial.study, trial.number)
 
     def trial_epochs(self, study: str, number: int, rows: Sequence[EpochRow]) -> None:
         with self.lock:
@@ -139,7 +140,7 @@ class Progress:
     def trial_frozen(self, trial: TrialRecord) -> None:
         with self.lock:
             self.studies[trial.study].running.pop(trial.number, None)
-            self.studies[trial.study].frozen.add(trial.number)
+            self._wait(trial)
 
     def trial_ended(self, trial: TrialRecord) -> None:
         with self.lock:
@@ -178,6 +179,16 @@ class Progress:
         space = self.plan.parsed_spaces[self.studies[trial.study].space]
         return config_text(space.searched(trial.config)) or "nothing is searched"
 
+    def _wait(self, trial: TrialRecord) -> None:
+        self.studies[trial.study].frozen.add(trial.number)
+        self._count_work(trial)
+
+    def _count_work(self, trial: TrialRecord) -> None:
+        """What a trial that leaves its slot took."""
+        self._worker_seconds += self._pace.trial_ended(trial)
+        if trial.facts.get("device", "cpu") != "cpu":
+            self.peak_gpu_mib = max(self.peak_gpu_mib, trial.facts.get("peak_memory_mib", 0.0))
+
     def _count(self, trial: TrialRecord) -> None:
         if trial.state not in FINISHED:
             return
@@ -185,10 +196,7 @@ class Progress:
         setattr(study, trial.state, getattr(study, trial.state) + 1)
         self._ends += 1
         study.newest = self._ends
-        self._pace.trial_ended(trial)
-        self._worker_seconds += seconds_of(trial)
-        if trial.facts.get("device", "cpu") != "cpu":
-            self.peak_gpu_mib = max(self.peak_gpu_mib, trial.facts.get("peak_memory_mib", 0.0))
+        self._count_work(trial)
         before = study.best
         study.best = best_of([t for t in (before, trial) if t is not None])
         if study.best is not before:

@@ -29,6 +29,8 @@ class Run:
     memory_share: float = 1.0
     """The share of what a worker may keep in memory; halved whenever the run died for want of
     it."""
+    goes_on_after: int = 0
+    """The epoch after which it had been frozen, with a checkpoint; 0 if it was not."""
 
     @property
     def checkpoint(self) -> Path:

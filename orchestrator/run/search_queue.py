@@ -100,7 +100,7 @@ class SearchQueue:
             to_ask = self._shared().num_left
         else:
             to_ask = sum(max(0, n) for n in self._to_ask.values())
-        return len(self._interrupted) + len(self._to_go_on()) + to_ask
+        return len(self._interrupted) + self._num_that_may_go_on() + to_ask
 
     @property
     def num_slots(self) -> int | None:
@@ -116,11 +116,14 @@ class SearchQueue:
         config = self._choose(held) if slots is None or running < slots else None
         if config is None:
             return None
-        before = self.record.seconds_before(config.study, config.number)
+        study, number = config.study, config.number
+        before = self.record.seconds_before(study, number)
         self._running[run_id] = _Running(config, before)
-        self._tell("trial_started", self.record.trial(config.study, config.number))
-        folder = self._trials_folder / config.study
-        return Run(Trial, config, str(folder / str(config.number)))
+        if epoch := self.record.went_on_after(study, number):
+            logger.info("%s #%d goes on after epoch %d", study, number, epoch)
+        self._tell("trial_started", self.record.trial(study, number))
+        files = str(self._trials_folder / study / str(number))
+        return Run(Trial, config, files, goes_on_after=epoch)
 
     def _nothing_left(self) -> Literal["finished"] | None:
         """While trials run, more may be asked for."""
@@ -132,7 +135,7 @@ class SearchQueue:
                 return None
         self._settle_suspects()
         self._settle_frozen()
-        return "finished"
+        return None if self.num_left else "finished"
 
     def _heed(self) -> None:
         """Do from now on what people asked for meanwhile."""
@@ -185,7 +188,7 @@ class SearchQueue:
         asked = self._asked.items()
         return {study: self._steering.num_trials(study, number) for study, number in asked}
 
-    def _choose(self, held: Sequence[str]) -> TrialConfig:
+    def _choose(self, held: Sequence[str]) -> TrialConfig | None:
         if self._interrupted:
             return self._interrupted.popleft()
         if to_go_on := self._to_go_on():
@@ -197,6 +200,8 @@ class SearchQueue:
             num_requests = self._steering.num_requests
         else:
             most = max(self._to_ask.values())
+            if most <= 0:
+                return None  # frozen trials wait for what those that run will say
             # The studies with most left to do: all of them advance together.
             names = {name for name, left in self._to_ask.items() if left == most}
         studies = [study for study in self.record.plan.studies if study.name in names]
@@ -221,6 +226,16 @@ class SearchQueue:
             if study.name not in self._steering.stopped
         }
         return {study: number for study, number in first.items() if number is not None}
+
+    def _num_that_may_go_on(self) -> int:
+        """The frozen trials of studies in which one may, or in which ranks may still change."""
+        if not self.record.plan.pruner.freezes:
+            return 0
+        change = {run.config.study for run in self._running.values() if not run.ended}
+        change |= {config.study for config in self._interrupted}
+        change |= {study for study, left in self._to_ask.items() if left > 0}
+        change |= self._to_go_on().keys()
+        return sum(len(self.record.frozen(study)) for study in change - {*self._steering.stopped})
 
     def reported(self, run_id: str, report: Report) -> bool:
         running = self._running[run_id]

@@ -47,6 +47,14 @@ class WorkerLoop:
         self._run = run
         self._cache.max_bytes = int(run.memory_share * self._max_bytes)
         self._trial = run.kind(run.config, self._context, self._cache, checkpoint=run.checkpoint)
+        if run.goes_on_after and not self._trial.has_checkpoint:
+            logger.warning(
+                "%s #%d: its checkpoint is gone, the trial begins again instead of going on after "
+                "epoch %d",
+                run.config.study,
+                run.config.number,
+                run.goes_on_after,
+            )
         self._epochs = self._trial.epochs()
 
     def step(self) -> Report:

@@ -63,6 +63,8 @@ class DriverFiles:
         self._weights = weights
         self._sweep = sweep
         self._checkpoint: Path | None = None
+        self._known: tuple[int, int] | None = None
+        """What its file was when this worker took it over or wrote it last."""
 
     def splits(
         self, task: str, names: Sequence[str], transform: ImageTransform
@@ -84,11 +86,21 @@ class DriverFiles:
     def checkpoint(self, path: Path) -> Path:
         """Where on this node the checkpoint is that would be at `path` on the driver's."""
         here = ImageCache().root / CHECKPOINTS_FOLDER / self._sweep / path.parent.name / path.name
-        if self._checkpoint not in (None, here):
-            # The worker is given another trial: the one before has ended, or runs elsewhere.
-            self._checkpoint.unlink(missing_ok=True)
+        before = self._checkpoint
+        if before not in (None, here) and self._known == _version(before):
+            # The worker is given another trial: the one before has ended, or waits, or begins again
+            # elsewhere. Another worker of this node that goes on with it has touched the file.
+            before.unlink(missing_ok=True)
         self._checkpoint = here
+        if here.exists():
+            here.touch()
+        self.checkpoint_written()
         return here
+
+    def checkpoint_written(self) -> None:
+        """The worker has written that of its trial."""
+        assert self._checkpoint is not None
+        self._known = _version(self._checkpoint)
 
     def keep(self, path: Path, content: bytes) -> None:
         self._carrier.keep(str(path), content)
@@ -124,6 +136,15 @@ def store_weights(plan: BackbonePlan, cache_root: Path) -> str:
 
     found_or_made(path, lambda: _if_there(path), made)
     return name
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Another after every write; None: there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _if_there(path: Path) -> Path | None:

@@ -93,6 +93,11 @@ class Trial:
         self.model: TunedViT | None = None
         self.setup_seconds = 0.0
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Of an earlier run, where this one runs."""
+        return self._checkpoint is not None and self._checkpoint.exists()
+
     def epochs(self) -> Generator[EpochRow, None, None]:
         """Train, one row of metrics per epoch. Raises TrialFailed or ValueError."""
         torch.set_num_threads(self.context.cpu_threads)
@@ -170,6 +175,8 @@ class Trial:
             return
         try:
             save_checkpoint(training.state(), self._checkpoint, owner=self._owner)
+            if self.context.driver_files is not None:
+                self.context.driver_files.checkpoint_written()
         except OSError as error:
             # A full disk costs the way back, not the trial.
             logger.warning("%s: no checkpoint was written: %s", self._checkpoint, error)

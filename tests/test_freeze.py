@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -25,14 +26,19 @@ from orchestrator.plan.pruners import Pruner
 from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.space import SearchSpace
 from orchestrator.record.database import IN_MEMORY, MemoryDatabase
-from orchestrator.record.order import THAWED, freezes_of, thaws_of
+from orchestrator.record.order import FREEZES_AND_THAWS_AT, THAWED, freezes_of, thaws_of
+from orchestrator.record.owner import Driver
 from orchestrator.record.record import Record
 from orchestrator.record.replay import replayed
 from orchestrator.record.requests import Request, Wish
-from orchestrator.record.steering import unsteered
+from orchestrator.record.steering import sentences, unsteered
+from orchestrator.report.collect import collect
+from orchestrator.report.convergence import convergence
+from orchestrator.report.sweep_state import sweep_state
+from orchestrator.report.time_left import Pace
 from orchestrator.run.doctor import _left_over
 from orchestrator.run.progress import Progress
-from orchestrator.run.queue import Finished, Report, Run
+from orchestrator.run.queue import Failed, Finished, Report, Run
 from orchestrator.run.search_queue import SearchQueue
 from orchestrator.run.simulated import simulate
 
@@ -307,6 +313,196 @@ def test_a_study_that_people_stop_has_its_frozen_trials_pruned():
     workers.run()
     assert {t.state for t in record.all_trials()} <= {"complete", "pruned"}
     assert record.num_finished(second) == 6
+
+
+def test_a_stop_prunes_a_frozen_trial_that_could_go_on():
+    """At the moment in which #1 may go on, and before it is handed out."""
+    scores = [0.9, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    plan = searched(len(scores))
+    study = plan.studies[0].name
+    watch: Any = SimpleNamespace(steering=unsteered(plan), look=lambda: None)
+    record = Record(plan, IN_MEMORY)
+    workers = Workers(SearchQueue(record, Path("/nowhere"), [], watch), lambda n, _: scores[n])
+    while record.first_to_go_on(study) is None:
+        assert workers.step()
+    assert record.first_to_go_on(study) == 1
+    request = Request(
+        number=1, wish=Wish(stop=(study,)), asked_by="anna on node-1",
+        asked_at="2026-11-27T10:00:00+00:00",
+    )  # fmt: skip
+    (line,) = sentences(plan, watch.steering, request)
+    assert "those that are frozen are pruned for good" in line
+    assert "frozen" not in sentences(searched(freeze=False), watch.steering, request)[0]
+    watch.steering = watch.steering.after(plan, request)
+    assert workers.queue.num_left == 0
+    assert record.frozen(study) == []
+    assert record.trial(study, 1).state == "pruned"
+
+
+def test_who_goes_on_next_is_asked_again_after_every_decision():
+    """The sixth decision makes #1 one of the best two of six."""
+    record = Record(searched(6), IN_MEMORY)
+    study = record.plan.studies[0].name
+    for number, score in enumerate([0.9, 0.8, 0.1, 0.2, 0.3, 0.4]):
+        record.ask(study)
+        assert record.first_to_go_on(study) is None
+        rows = [{"epoch": 1, "val_accuracy": score}]
+        if record.report(study, number, rows, finished=False) and number < 5:
+            record.freeze(study, number, curve=rows, facts={})
+    assert record.first_to_go_on(study) == 1
+
+
+def test_what_is_left_are_all_frozen_trials_as_long_as_some_may_go_on():
+    scores = [0.9, 0.8, 0.1, 0.2, 0.3, 0.4]
+    plan = searched(len(scores))
+    study = plan.studies[0].name
+    queue = queue_of(Record(plan, IN_MEMORY))
+    workers = Workers(queue, lambda n, _: scores[n])
+    left = [queue.num_left]
+    while workers.step():
+        waiting, asked = queue.record.frozen(study), queue.record.num_asked(study)
+        left.append(queue.num_left)
+        assert left[-1] == len(waiting) + len(scores) - asked
+    # The sixth lets #1 go on: five wait, and any of them may be next; at last none is left.
+    assert max(len(left) - 1 - left[::-1].index(n) for n in left if n == 5) > 6
+    assert left[-1] == 0 and queue.next_run("last") == "finished"
+
+
+@pytest.mark.parametrize("end", [Finished(), Failed("a surprise", "unexpected")])
+def test_a_slot_waits_while_another_trains_what_frozen_trials_wait_for_and_not_longer(
+    end: Finished | Failed,
+):
+    scores = [0.9, 0.8, 0.7]
+    plan = searched(len(scores))
+    queue = queue_of(Record(plan, IN_MEMORY))
+
+    def report(number: int, first: int, last: int) -> bool:
+        rows: Any = [
+            {"epoch": e, "val_accuracy": scores[number], "train_seconds": 1.0, "eval_seconds": 0.0}
+            for e in range(first, last + 1)
+        ]
+        told = Report(rows=rows, facts=trial_facts(rows), end=end if last == EPOCHS else None)
+        return queue.reported(str(number), told)
+
+    assert all(isinstance(queue.next_run(str(number)), Run) for number in range(3))
+    assert [report(number, 1, 1) for number in range(3)] == [False, True, True]
+    for number in (1, 2):
+        queue.forget(str(number))
+    assert queue.num_left == 2 and queue.next_run("idle") is None
+    assert report(0, 2, EPOCHS)
+    assert queue.num_left == 0 and queue.next_run("idle") == "finished"
+    assert [trial.state for trial in queue.record.all_trials()][1:] == ["pruned", "pruned"]
+
+
+LOSERS = [0.9, *(0.1 + number / 1000 for number in range(11))]
+"""The first is the best of all, and no other goes on before the last."""
+
+
+def test_losers_that_wait_in_vain_end_for_the_report_when_they_are_frozen():
+    plan = searched(len(LOSERS))
+    record = search(plan, lambda n, _: LOSERS[n] if n < 6 else LOSERS[n] - 0.05).queue.record
+    (study,) = collect(plan, record).studies
+    # By their ends all that were pruned while they waited come last.
+    events = [trial.trained_until for trial in study.finished]
+    assert None not in events and events == sorted(event for event in events if event is not None)
+    assert study.finished[0].number == 0
+    late = search(plan, lambda n, _: 0.95 if n == 11 else LOSERS[n]).queue.record
+    (study,) = collect(plan, late).studies
+    assert study.best is not None and study.best.number == 11
+    found = convergence(study)
+    assert (found.verdict, found.short) == ("not converged", "no")
+
+
+def test_for_the_report_a_trial_that_waits_is_not_in_work():
+    plan = searched(len(LOSERS))
+    record = search(plan, lambda n, _: LOSERS[n]).queue.record
+    report = collect(plan, record)
+    assert report.num_slots == 1
+    for trial in record.all_trials():
+        stored = record.optuna_study(trial.study).get_trials()[trial.number]
+        moments = [moment for begin, end in trial.in_work for moment in (begin, end)]
+        assert None not in moments and moments == sorted(m for m in moments if m)
+        assert len(trial.in_work) == 1 + len(thaws_of(stored))
+    _change(record, 1, FREEZES_AND_THAWS_AT, ["yesterday"])
+    with pytest.raises(ValueError, match=r"#1: frozen_and_thawed_at: expected moments"):
+        record.trial(plan.studies[0].name, 1)
+
+
+def test_the_time_left_counts_a_frozen_trial_as_one_that_was_stopped():
+    """Until it goes on; then as one that runs, and what it took before is not counted twice."""
+    plan = searched(20)
+    study = plan.studies[0].name
+    progress = Progress(plan, Record(plan, IN_MEMORY))
+    scores = [0.9, 0.8, 0.1, 0.2, 0.3, 0.4, *[0.05] * 14]
+    queue = queue_of(Record(plan, IN_MEMORY), Path("/nowhere"), progress)
+    workers = Workers(queue, lambda n, _: scores[n])
+    while len(queue.record.frozen(study)) < 4:
+        assert workers.step()
+
+    def left(pace: Pace, seconds: float) -> float | None:
+        running, begin = {study: {5: 0}}, {study: 14}
+        return pace.seconds_left(running, begin, worker_seconds=seconds, in_seconds=100)
+
+    pace, seconds = Pace(plan), 0.0
+    for trial in queue.record.all_trials():
+        state = "pruned" if trial.state == "frozen" else trial.state
+        seconds += pace.trial_ended(replace(trial, state=state))
+    expected = left(pace, seconds)
+    assert expected and left(progress._pace, progress._worker_seconds) == expected
+    resumed = Progress(plan, queue.record)._pace
+    assert left(resumed, seconds) == expected
+
+    while queue.record.frozen(study):
+        assert workers.step()
+    assert workers.begun.count(1) == 3  # it went on at both rungs
+    trials = queue.record.all_trials()
+    assert progress._worker_seconds == sum(t.facts["wall_seconds"] for t in trials)
+    whole = Pace(plan)
+    for trial in trials:
+        whole.trial_ended(trial)
+    assert progress._pace._ends["vpt_deep"] - whole._ends["vpt_deep"] == Counter()
+    for name, cost in whole._costs.items():
+        assert progress._pace._costs[name].epochs == cost.epochs
+
+
+def test_status_and_driver_agree_on_what_has_not_begun_and_on_the_time_left(monkeypatch):
+    plan = searched(30)
+    record = Record(plan, IN_MEMORY)
+    study = plan.studies[0].name
+    workers = Workers(queue_of(record), lambda n, _: 0.9 - n / 100)
+    while len(record.frozen(study)) < 8 or workers.at:
+        assert workers.step()
+    begun: list[Any] = []
+    left = Pace.seconds_left
+
+    def heard(pace: Pace, running: Any, not_begun: Any, **times: Any) -> float | None:
+        begun.append((dict(not_begun), times["worker_seconds"]))
+        return left(pace, running, not_begun, **times)
+
+    monkeypatch.setattr(Pace, "seconds_left", heard)
+    assert isinstance(workers.queue.next_run("next"), Run)
+    driver = Driver(who="process 7", since=datetime.now(UTC))
+    state = sweep_state(plan, record.all_trials(), driver, sees_driver=True)
+    progress = Progress(plan, record)
+    ((not_begun, seconds),) = begun
+    assert state.left is not None
+    shown = progress.studies[study]
+    shown.running.update(state.running[study])
+    assert not_begun == {study: shown.not_begun}
+    ran = [t.facts["wall_seconds"] for t in record.all_trials() if t.state != "running"]
+    assert seconds == sum(ran)
+
+
+def test_that_a_trial_goes_on_is_said_and_to_its_worker_too(caplog):
+    scores = [0.9, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5]
+    plan = searched(len(scores))
+    with caplog.at_level(logging.INFO):
+        workers = Workers(queue_of(Record(plan, IN_MEMORY)), lambda n, _: scores[n])
+        runs = []
+        while workers.step():
+            runs += [run for run, _ in workers.at.values() if run.goes_on_after]
+    assert {(run.config.number, run.goes_on_after) for run in runs} == {(1, 1)}
+    assert f"{plan.studies[0].name} #1 goes on after epoch 1" in caplog.text
 
 
 def test_a_trial_without_a_score_at_its_rung_is_pruned_at_once():

@@ -154,9 +154,10 @@ def sentences(
     elif wish.pause is not None:
         lines.append("goes on" if before.paused else "goes on: it was not paused")
     if wish.stop:
+        frozen = ", those that are frozen are pruned for good" if plan.pruner.freezes else ""
         lines.append(
             f"{_named(wish.stop)}: stopped, no trial of it begins, those that run go on to their "
-            "end"
+            f"end{frozen}"
         )
     if wish.go_on:
         lines.append(f"{_named(wish.go_on)}: goes on")

@@ -1,8 +1,10 @@
 """A worker without the driver's disk trains the same trial: what it needs comes once per node."""
 
+import copy
 import hashlib
 import multiprocessing
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,9 @@ from trials import context_of, trial_config
 
 from orchestrator.data.cache import ImageCache, open_search_splits
 from orchestrator.data.vtab import read_vtab_task
+from orchestrator.run.queue import Run
 from orchestrator.run.ray.files import _Files
+from orchestrator.run.worker_loop import WorkerLoop
 from orchestrator.support.whole_file import write_whole
 from orchestrator.training.backbone import image_transform
 from orchestrator.training.context import TrialContext
@@ -104,6 +108,48 @@ def test_checkpoints_stay_on_the_node_and_go_with_their_trial(
         kept = [path.name for path in (tmp_path / "node" / "checkpoints").rglob("*.checkpoint")]
         assert kept == [f"{number}.checkpoint"]
     assert not list((tmp_path / "trials").rglob("*.checkpoint"))
+
+
+def test_a_worker_leaves_the_checkpoint_that_another_of_its_node_goes_on_with(
+    elsewhere: TrialContext, tmp_path: Path
+):
+    """A frozen trial goes on in any worker of the node; then the first gets another one."""
+    first, second = copy.copy(elsewhere.driver_files), copy.copy(elsewhere.driver_files)
+    assert first is not None and second is not None
+    asked = [tmp_path / "trials" / "study" / f"{number}.checkpoint" for number in range(3)]
+    here = first.checkpoint(asked[0])
+    write_whole(here, b"epoch 1")
+    first.checkpoint_written()
+    time.sleep(0.02)  # file systems count in some milliseconds
+    assert second.checkpoint(asked[0]) == here
+    first.checkpoint(asked[1])
+    assert here.read_bytes() == b"epoch 1"
+    write_whole(here, b"epoch 2")
+    second.checkpoint_written()
+    second.checkpoint(asked[2])
+    assert not here.exists()
+
+
+def test_a_frozen_trial_whose_checkpoint_is_gone_does_not_begin_again_without_a_word(
+    elsewhere: TrialContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (task,) = elsewhere.tasks
+    config = trial_config(task, "vpt", number=3, num_tokens=2, epochs=2, warmup_epochs=1)
+    run = Run(Trial, config, str(tmp_path / "trials" / config.study / "3"), goes_on_after=1)
+    files = elsewhere.driver_files
+    assert files is not None
+    loop = WorkerLoop(elsewhere)
+    write_whole(files.checkpoint(run.checkpoint), b"epoch 1")
+    loop.begin(run)
+    assert not caplog.records
+    files.checkpoint(run.checkpoint).unlink()
+    loop.begin(replace(run, goes_on_after=0))
+    assert not caplog.records
+    loop.begin(run)
+    assert (
+        "#3: its checkpoint is gone, the trial begins again instead of going on after epoch 1"
+        in caplog.text
+    )
 
 
 def test_what_arrives_damaged_or_is_damaged_later_is_fetched_again(

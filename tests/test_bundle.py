@@ -269,6 +269,17 @@ def test_the_card_says_what_a_hub_and_a_reader_want_to_know(gated):
             ("100.0 (≥ 99.6) % of the 1,000 test images", "class gives 40.0 % of them"),
         ),
         ({"test_accuracies": {7: 0.94, 8: 0.96}}, ("95.0 ± 1.4 % of the test images",)),
+        (
+            {
+                "test_accuracies": {7: 0.94, 8: 0.96},
+                "cross_validation": 0.95,
+                "cross_validation_interval": (0.93, 0.97),
+            },
+            (
+                "it has 95.0 (93.0–97.0) % (95 % interval). That may be a little high: the "
+                "finalists are the best of the search on validation images",
+            ),
+        ),
     ],
 )
 def test_the_card_says_what_an_accuracy_is_worth(gated, told, expected):

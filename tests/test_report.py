@@ -213,6 +213,9 @@ def test_the_winner_of_the_finalists_is_shown_not_the_luckiest_of_the_search(fol
         winner=other.number,
         why="it won",
         cross_validation=0.6,
+        cross_validation_interval=(0.5, 0.7),
+        finalists=(other.number, before.best.number),
+        num_trials_at_choice=9,
     )
     after = load(folder, [won])
     row = result_tables(after)[0].rows[0]
@@ -221,6 +224,10 @@ def test_the_winner_of_the_finalists_is_shown_not_the_luckiest_of_the_search(fol
     assert texts[2].startswith(percent(other.val_accuracy)) and texts[3] == "62.0 ± 1.4"
     assert f"#{other.number}" in texts
     assert "Finalists: it won." in page(after)
+    assert (
+        "is 50.0 to 70.0 %. The mean may be a little high: it chose the winner among 2 finalists, "
+        "and these are the best of 9 trials on validation images that are part of the folds."
+    ) in page(after)
     assert "62.0 ± 1.4 %, by seed 61.0 (seed 42), 63.0 (seed 44)." in page(after)
 
 

@@ -250,6 +250,7 @@ def test_killed_before_it_was_heeded_it_is_heeded_by_the_next_driver(sweep, driv
     ask(record, Wish(trials=1, slots=2))
     driver.kill()
     driver.wait()
+    begun = len(states(sweep))
     (request,) = requests(record)
     assert request.heeded_at is None
     assert any(
@@ -260,7 +261,8 @@ def test_killed_before_it_was_heeded_it_is_heeded_by_the_next_driver(sweep, driv
     assert again.returncode == 0 and "slots: 2 instead of 1, asked by " in said
     (request,) = requests(record)
     assert request.heeded_by is not None and request.heeded_by.startswith(f"process {again.pid} on")
-    assert states(sweep) == ["complete"] * 2
+    # One of each study, or what the first driver had begun.
+    assert states(sweep) == ["complete"] * max(2, begun)
     third = drive("--engine", "local", "--seconds", 0)
     said, _ = third.communicate()
     assert requests(record) == [request], "another driver knows it, and heeds nothing anew"

@@ -164,7 +164,8 @@ def test_a_plan_is_the_same_search_again(tmp_path):
     assert told["trials"] == max(study.num_trials for study in plan.studies)
     assert told["precision"] == plan.engine.precision
     assert told["pruner"] == "successive_halving"
-    assert told["pruner_options"] == {"first_rung_epochs": 2, "reduction_factor": 3}
+    expected = {"first_rung_epochs": 2, "reduction_factor": 3, "freeze": False}
+    assert told["pruner_options"] == expected
     other = with_file({"suite": str(tmp_path / "sweep.yaml"), "backbone": "b", "trials": 1})
     assert other["trials"] == 1
     assert not {"weights", "image_size", "normalization"} & other.keys()

@@ -764,15 +764,15 @@ def test_a_sweep_can_be_told_to_finalize(finalized, tmp):
 @pytest.mark.slow
 def test_a_search_that_was_stopped_is_not_finalized(tmp):
     folder, suite = tmp / "stopped", write_task(tmp / "stopped-suite" / "colours").parent
-    options = ("--method", "linear", "--trials", 30, "--epochs", 200, *ONE_SLOT, "--finalize")
+    options = ("--method", "linear", "--trials", 30, "--epochs", 200, *ONE_SLOT, "--finalize",
+               "--most-finalists", 6, "--repeats", 1)  # fmt: skip
     told = run(
         "sweep", suite, "--backbone", "vit_quickstart", *options, "--max-hours", 0,
         "--out", folder, tmp=tmp, code=130,
     )  # fmt: skip
     assert f"orchestrator resume {folder}" in told
-    assert (
-        f"the test split stays closed until then; after it: orchestrator finalize {folder}" in told
-    )
+    after = f"orchestrator finalize {folder} --most-finalists 6 --repeats 1"
+    assert f"the test split stays closed until then; after it: {after}" in told
     assert not (folder / "final.json").exists()
 
 

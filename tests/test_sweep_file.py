@@ -215,3 +215,17 @@ def test_the_example_is_planned_as_it_stands(tmp_path, monkeypatch, capsys):
     assert "2 studies, 4 trials" in told
     assert "digits: 10 classes" in told
     assert not list(tmp_path.iterdir())  # nothing was started
+
+
+def test_what_is_spent_on_near_ties_goes_with_the_last_stage_alone():
+    final = StartRequest(finalize=True, most_finalists=6, repeats=1).final
+    assert final is not None and final.protocol == {"most_finalists": 6, "repeats": 1}
+    plain = StartRequest(finalize=True).final
+    assert plain is not None and plain.protocol == {}
+    assert StartRequest().final is None
+    with pytest.raises(ValueError, match=r"--repeats is of the last stage: .* --finalize"):
+        _ = StartRequest(repeats=1).final
+    with pytest.raises(ValueError, match=r"--most-finalists must be at least --finalists, 3"):
+        _ = StartRequest(finalize=True, most_finalists=2).final
+    with pytest.raises(ValueError, match=r"--repeats must be from 0 to 10, found 11"):
+        _ = StartRequest(finalize=True, repeats=11).final

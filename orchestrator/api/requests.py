@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from orchestrator.plan.request import FinalRequest, SweepRequest
+from orchestrator.plan.final_protocol import FinalProtocol
+from orchestrator.plan.request import FinalRequest, NearTiesRequest, SweepRequest
 from orchestrator.run.request import RunRequest
 from orchestrator.support.options import Option
 
@@ -54,7 +55,7 @@ class ForecastRequest(PriceRequest, RunRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartRequest:
+class StartRequest(NearTiesRequest):
     """What `orchestrator sweep` does with the plan."""
 
     finalize: Annotated[
@@ -86,6 +87,23 @@ class StartRequest:
             flag="--yes",
         ),
     ] = False
+
+    @property
+    def final(self) -> FinalRequest | None:
+        """What the last stage that follows is to do; None: none follows.
+
+        ValueError names what no last stage can be done with, before anything is searched.
+        """
+        if self.finalize:
+            FinalProtocol(**self.protocol)
+            return FinalRequest(most_finalists=self.most_finalists, repeats=self.repeats)
+        if self.protocol:
+            flag = f"--{next(iter(self.protocol)).replace('_', '-')}"
+            raise ValueError(
+                f"{flag} is of the last stage: it goes with --finalize, or later with "
+                "`orchestrator finalize`"
+            )
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

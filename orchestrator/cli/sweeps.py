@@ -22,7 +22,6 @@ from orchestrator.cli.options import (
 from orchestrator.cli.pruner_options import with_pruner_options
 from orchestrator.cli.status import show_sweep
 from orchestrator.cli.terminal import Terminal
-from orchestrator.plan.request import FinalRequest
 from orchestrator.run.request import RunRequest, hours_until
 from orchestrator.support.counted import counted
 from orchestrator.support.near import near, typed
@@ -51,6 +50,7 @@ def sweep(
     `orchestrator resume` goes on. A .yaml file has every option below as a key, by the same word
     (trials: 40); what is typed beside it goes before.
     """
+    final = start.final
     if start.detach:
         _detach(request, where)
         return
@@ -63,7 +63,7 @@ def sweep(
     # Before the plan, which may wait for a machine to measure on.
     deadline = where.deadline()
     planned = Sweep.planned(
-        replace(request, final=FinalProtocol() if start.finalize else None),
+        replace(request, final=FinalProtocol(**final.protocol) if final else None),
         where,
         deadline=deadline,
         dry_run=start.dry_run,
@@ -85,16 +85,17 @@ def sweep(
     planned.save()
     console.say(f"sweep folder {near(planned.folder)}")
     exit_code = _run(planned, replace(where, max_hours=hours_until(deadline)), planned.engine)
-    if start.finalize and exit_code != INTERRUPTED:
+    if final and exit_code != INTERRUPTED:
         from orchestrator.cli.finalize import test_winners
 
-        test_winners(
-            planned, FinalRequest(), replace(where, max_hours=hours_until(deadline)), as_json=False
+        test_winners(planned, final, replace(where, max_hours=hours_until(deadline)), as_json=False)
+    elif final:
+        asked = "".join(
+            f" --{name.replace('_', '-')} {value}" for name, value in final.protocol.items()
         )
-    elif start.finalize:
         console.say(
             "the test split stays closed until then; after it: "
-            f"orchestrator finalize {typed(planned.folder)}"
+            f"orchestrator finalize {typed(planned.folder)}{asked}"
         )
     _leave(exit_code)
 

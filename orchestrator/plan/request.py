@@ -294,7 +294,36 @@ class SweepRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinalRequest:
+class NearTiesRequest:
+    """What the last stage is to spend on near-ties: options of `finalize`, and of `sweep
+    --finalize`."""
+
+    most_finalists: Annotated[
+        int | None,
+        Option(
+            "Where more trials are within one standard error of the best on validation, compare "
+            "up to N of them.",
+            default="the number of finalists",
+        ),
+    ] = None
+    repeats: Annotated[
+        int | None,
+        Option(
+            "Where the folds cannot tell the leading finalists apart, train these again on the "
+            "same folds with other seeds, up to N times.",
+            default="0",
+        ),
+    ] = None
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Fields of `FinalProtocol` that were given."""
+        given = {"most_finalists": self.most_finalists, "repeats": self.repeats}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRequest(NearTiesRequest):
     """What the last stage is to do: the options of `orchestrator finalize` that decide it.
 
     None: as the stage was begun, or as `FinalProtocol` has it.
@@ -304,24 +333,8 @@ class FinalRequest:
         int | None,
         Option("Compare the N best trials of each study by validation accuracy.", default="3"),
     ] = None
-    most_finalists: Annotated[
-        int | None,
-        Option(
-            "Where more trials are within one standard error of the best on validation, compare "
-            "up to N of them.",
-            default="no more than --finalists",
-        ),
-    ] = None
     folds: Annotated[
         int | None, Option("Compare them on N folds of all labelled images.", default="5")
-    ] = None
-    repeats: Annotated[
-        int | None,
-        Option(
-            "Where the folds cannot tell the leading finalists apart, train these again on the "
-            "same folds with other seeds, up to N times.",
-            default="0",
-        ),
     ] = None
     seeds: Annotated[
         Sequence[int] | None,
@@ -356,10 +369,9 @@ class FinalRequest:
         """Fields of `FinalProtocol` that were given; the others are as the stage was begun."""
         given = {
             "num_finalists": self.finalists,
-            "most_finalists": self.most_finalists,
             "num_folds": self.folds,
-            "repeats": self.repeats,
             "seeds": None if self.seeds is None else tuple(self.seeds),
+            **super().protocol,
         }
         return {name: value for name, value in given.items() if value is not None}
 

@@ -5,14 +5,14 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from orchestrator.plan.allocation import GAIN, Shares, StudyShare
 from orchestrator.plan.plan import StudyPlan
 from orchestrator.record.record import Record, TrialRecord
-from orchestrator.record.steering import Steering, share_of, unsteered
+from orchestrator.record.steering import Steering, unsteered
+from orchestrator.run.allocation import allocation_of
 from orchestrator.run.queue import WORKER_DEATHS_ALLOWED, Failed, Finished, Report, Run, rank
 from orchestrator.run.steering_watch import SteeringWatch
 from orchestrator.training.config import TrialConfig
@@ -39,7 +39,8 @@ class Observer(Protocol):
         ...
 
     def steered(self, steering: Steering, num_trials: Mapping[str, int]) -> None:
-        """People want something else of the sweep: so many trials of each study."""
+        """People want something else of the sweep, or studies share its trials otherwise: so many
+        trials of each."""
         ...
 
 
@@ -83,23 +84,15 @@ class SearchQueue:
         self._suspects: list[_Suspect] = []
         self.stop_reason: str | None = None
         """Why nothing more is handed out, if so."""
-        self._shares: dict[str, StudyShare] | None = {} if record.plan.allocation == GAIN else None
-        """What is known of studies that share their trials; None: they do not."""
-        self._told: Mapping[str, int] = {}
-        self._asked = {study.name: record.num_asked(study.name) for study in record.plan.studies}
-        self._steer(watch.steering if watch else unsteered(record.plan))
-        if self._shares is not None:
-            # A study may end that a driver was killed before it could end.
-            self._tell("steered", self._steering, self._told)
+        self._steering = watch.steering if watch else unsteered(record.plan)
+        self._allocation = allocation_of(record, self._steering)
+        self._tell_news()
         self._settle_frozen()
 
     @property
     def num_left(self) -> int:
         self._heed()
-        if self._shares is not None:
-            to_ask = self._shared().num_left
-        else:
-            to_ask = sum(max(0, n) for n in self._to_ask.values())
+        to_ask = sum(self._allocation.to_ask.values())
         return len(self._interrupted) + self._num_that_may_go_on() + to_ask
 
     @property
@@ -140,53 +133,10 @@ class SearchQueue:
     def _heed(self) -> None:
         """Do from now on what people asked for meanwhile."""
         if self._watch is not None and self._watch.steering is not self._steering:
-            self._steer(self._watch.steering)
-            self._tell("steered", self._steering, self._num_trials())
+            self._steering = self._watch.steering
+            self._allocation.steer(self._steering)
+            self._tell("steered", self._steering, self._allocation.num_trials)
             self._settle_frozen()
-
-    def _steer(self, steering: Steering) -> None:
-        self._steering = steering
-        if self._shares is not None:
-            self._shares.clear()
-            self._told = self._shared().num_trials()
-            return
-        self._to_ask = {
-            study: number - self._asked[study] for study, number in self._num_trials().items()
-        }
-
-    def _shared(self) -> Shares:
-        """How studies share the trials that are left; those that end by now are told of."""
-        known = self._shares
-        assert known is not None
-        plan, record = self.record.plan, self.record
-        for study in plan.studies:
-            if study.name in known:
-                continue
-            share = share_of(plan, record, self._steering, study.name)
-            if share.ends_now:
-                share = replace(
-                    share, ended=record.end_early(share, num_requests=self._steering.num_requests)
-                )
-                assert share.ended is not None
-                logger.warning("%s: %s", study.name, share.ended.sentence)
-            known[study.name] = share
-        return Shares([known[study.name] for study in plan.studies])
-
-    def _learn(self, study: str) -> None:
-        """Something happened in a study that may change how all share what is left."""
-        if self._shares is None:
-            return
-        self._shares.pop(study, None)
-        told = self._shared().num_trials()
-        if told != self._told:
-            self._told = told
-            self._tell("steered", self._steering, told)
-
-    def _num_trials(self) -> dict[str, int]:
-        if self._shares is not None:
-            return self._shared().num_trials()
-        asked = self._asked.items()
-        return {study: self._steering.num_trials(study, number) for study, number in asked}
 
     def _choose(self, held: Sequence[str]) -> TrialConfig | None:
         if self._interrupted:
@@ -194,24 +144,12 @@ class SearchQueue:
         if to_go_on := self._to_go_on():
             study = self._nearest([self.record.plan.study(name) for name in to_go_on], held)
             return self.record.go_on(study.name, to_go_on[study.name])
-        num_requests = None
-        if self._shares is not None:
-            names = {share.name for share in self._shared().next_studies()}
-            num_requests = self._steering.num_requests
-        else:
-            most = max(self._to_ask.values())
-            if most <= 0:
-                return None  # frozen trials wait for what those that run will say
-            # The studies with most left to do: all of them advance together.
-            names = {name for name, left in self._to_ask.items() if left == most}
-        studies = [study for study in self.record.plan.studies if study.name in names]
-        study = self._nearest(studies, held)
-        if self._shares is None:
-            self._to_ask[study.name] -= 1
-        self._asked[study.name] += 1
-        asked = self.record.ask(study.name, num_requests=num_requests)
-        self._learn(study.name)
-        return asked
+        studies = self._allocation.next_studies()
+        if not studies:
+            return None  # frozen trials wait for what those that run will say
+        config = self._allocation.ask(self._nearest(studies, held).name)
+        self._tell_news()
+        return config
 
     def _nearest(self, studies: Sequence[StudyPlan], held: Sequence[str]) -> StudyPlan:
         """The one that its worker begins soonest, then the one whose task fewest train."""
@@ -233,7 +171,7 @@ class SearchQueue:
             return 0
         change = {run.config.study for run in self._running.values() if not run.ended}
         change |= {config.study for config in self._interrupted}
-        change |= {study for study, left in self._to_ask.items() if left > 0}
+        change |= {study for study, left in self._allocation.to_ask.items() if left > 0}
         change |= self._to_go_on().keys()
         return sum(len(self.record.frozen(study)) for study in change - {*self._steering.stopped})
 
@@ -352,7 +290,7 @@ class SearchQueue:
         if not self.record.plan.pruner.freezes or self.stop_reason is not None:
             return
         for study in (study.name for study in self.record.plan.studies):
-            is_over = self._to_ask[study] <= 0 and self.record.only_frozen_left(study)
+            is_over = self._allocation.to_ask[study] <= 0 and self.record.only_frozen_left(study)
             if study in self._steering.stopped or (
                 is_over and self.record.first_to_go_on(study) is None
             ):
@@ -369,7 +307,8 @@ class SearchQueue:
             if path.suffix in OF_RUNNING_TRIALS:
                 path.unlink(missing_ok=True)
         self._tell("trial_ended", self.record.trial(study, number))
-        self._learn(study)
+        self._allocation.learn(study)
+        self._tell_news()
 
     def _keep_best(self, study: str) -> None:
         """Keep the tuned weights of a study's best trial and remove those of the others."""
@@ -379,6 +318,11 @@ class SearchQueue:
             number = int(path.stem)
             if (best is None or number != best.number) and number not in running:
                 path.unlink()
+
+    def _tell_news(self) -> None:
+        """What came of trials may change how many each study is to have."""
+        if (num_trials := self._allocation.news()) is not None:
+            self._tell("steered", self._steering, num_trials)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for observer in self._observers:

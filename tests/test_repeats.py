@@ -1,8 +1,7 @@
-"""Near-ties of a search: who is compared, who is trained again, who wins, and how sure that is."""
+"""Finalists that the folds cannot tell apart are trained again: who, who wins, at what cost."""
 
 import json
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,262 +9,27 @@ from statistics import fmean
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from plans import EPOCHS, curve_to, make_plan, make_record, run_trial, trial_facts
+from last_stages import (
+    STUDY,
+    TIED,
+    begin,
+    fold_of,
+    outcome_of,
+    repeat_of,
+    search,
+    seeds_decide,
+    stage_of_all,
+    through,
+)
 
-from orchestrator.plan.final_protocol import FinalProtocol
-from orchestrator.plan.plan import SweepPlan
 from orchestrator.plan.request import FinalRequest
-from orchestrator.record.final_outcome import StudyOutcome, outcomes
-from orchestrator.record.finalists import choose_finalists, finalists_of, near_ties, num_left_out
 from orchestrator.record.finals import FinalRecord
-from orchestrator.record.record import Record, TrialRecord
-from orchestrator.report.final import caveats, is_current, read_final_results
+from orchestrator.report.final import read_final_results
 from orchestrator.report.tested import stage_lines
 from orchestrator.run.final_files import FINAL_TABLE, write_final
-from orchestrator.run.final_queue import FinalQueue
-from orchestrator.run.final_stage import plan_stage, sentences, study_sentences
-from orchestrator.run.queue import Failed, Finished, Report, Run
-from orchestrator.support.uncertainty import interval, interval_over_folds, standard_error
+from orchestrator.run.final_stage import plan_stage, sentences
 from orchestrator.tracking.final_content import final_contents
-from orchestrator.training.facts import FinalFacts
 from orchestrator.training.final_trial import FoldTrial
-
-STUDY = "caltech101.vpt_deep"
-Searched = tuple[SweepPlan, Record, str]
-Reached = Callable[[int, int, int], float]
-"""Accuracy of a trial on a fold (-1: on test) in a repeat."""
-
-
-def search(tmp_path: Path, accuracies) -> Searched:
-    plan = make_plan(num_trials=len(accuracies))
-    record = make_record(plan, tmp_path)
-    for accuracy in accuracies:
-        run_trial(record, STUDY, accuracy=accuracy)
-    return plan, record, f"sqlite:///{tmp_path / 'studies.db'}"
-
-
-def begin(searched: Searched, **protocol) -> FinalRecord:
-    finals = FinalRecord(*searched)
-    finals.begin(STUDY, FinalProtocol(seeds=(1, 2), **protocol), "f")
-    return finals
-
-
-def outcome_of(searched: Searched) -> StudyOutcome:
-    plan, record, _ = searched
-    (outcome,) = outcomes(plan, record, FinalRecord(*searched))
-    return outcome
-
-
-def fold_of(run: Run) -> int:
-    return vars(run.config)["fold"]
-
-
-def repeat_of(run: Run) -> int:
-    return int(run.files.rpartition("-repeat-")[2]) if "-repeat-" in run.files else 0
-
-
-def through(
-    searched: Searched,
-    reached: Reached,
-    *,
-    killed: bool = False,
-    slots: int = 1,
-    most: int = 200,
-    fails: tuple[int | None, int] | None = None,
-) -> list[Run]:
-    """Do what is left, `most` runs at most, and list it. `killed`: before every run all drivers
-    die, with what they had begun; `fails`: the trial that fails in the repeat (None: all do)."""
-    plan, *_ = searched
-    ended: list[Run] = []
-    while True:
-        finals = FinalRecord(*searched)
-        finals.go_on(STUDY)
-        queue = FinalQueue(plan, finals, Path("runs"), lambda line: None)
-        running: dict[str, Run] = {}
-        while True:
-            while len(running) < slots and len(ended) < most:
-                run_id = f"{len(ended)}.{len(running)}"
-                run = queue.next_run(run_id)
-                if run is None or run == "finished":
-                    break
-                running[run_id] = run
-            if not running:
-                return ended
-            run_id, run = running.popitem()
-            ended.append(run)
-            number, seed = run.config.number, run.config.seed
-            end, repeat = Finished(), repeat_of(run)
-            if fails in ((number, repeat), (None, repeat)) and run.kind is FoldTrial:
-                end = Failed("loss is nan", "config")
-            is_fold = run.kind is FoldTrial
-            accuracy = reached(number, fold_of(run) if is_fold else -1, repeat)
-            rows = curve_to(accuracy, EPOCHS)
-            facts = trial_facts(rows)
-            if not is_fold:
-                facts = FinalFacts(**vars(facts), test_accuracy=accuracy + seed / 1000, num_test=10)
-            queue.reported(run_id, Report(rows=rows, facts=facts, end=end))
-            queue.forget(run_id)
-            if killed:
-                break
-
-
-def seeds_decide(number: int, fold: int, repeat: int) -> float:
-    """#1 is half a point ahead with the first seeds, #2 by more with the second ones; #0 is far
-    behind."""
-    base = {0: 0.60, 1: 0.705, 2: 0.70}.get(number, 0.5)
-    noise = 0.02 * ((3 * number + 5 * fold) % 4 - 1.5)
-    return base + noise + (0.03 if number == 2 and repeat else 0.0)
-
-
-TIED = (0.65, 0.70, 0.69)
-
-
-# Who is compared
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory) -> tuple[SweepPlan, TrialRecord]:
-    plan = make_plan(num_trials=1)
-    return plan, run_trial(make_record(plan, tmp_path_factory.mktemp("one")), STUDY)
-
-
-def trials_with(trial: TrialRecord, accuracies) -> list[TrialRecord]:
-    return [
-        replace(trial, number=n, val_accuracy=a, config={**trial.config, "lr": 0.1 + n})
-        for n, a in enumerate(accuracies)
-    ]
-
-
-@given(
-    right=st.lists(st.integers(0, 200), min_size=1, max_size=25),
-    num_finalists=st.integers(1, 5),
-    more=st.integers(0, 10),
-)
-def test_near_ties_are_compared_up_to_a_bound_and_others_by_rank(one, right, num_finalists, more):
-    plan, trial = one
-    task, trials = plan.tasks[0], trials_with(trial, [n / 200 for n in right])
-    protocol = FinalProtocol(num_finalists=num_finalists, most_finalists=num_finalists + more)
-    found, near = finalists_of(trials, task, protocol), near_ties(trials, task)
-    best = max(right) / 200
-    within = [t for t in trials if best - (t.val_accuracy or 0) <= standard_error(best, 200) + 1e-9]
-    assert {t.number for t in near} == {t.number for t in within}
-    wanted = min(max(num_finalists, min(len(near), num_finalists + more)), len(trials))
-    assert found == choose_finalists(trials, wanted)
-    assert num_left_out(trials, task, found) == len(
-        {t.number for t in near} - {t.number for t in found}
-    )
-    fixed = finalists_of(trials, task, FinalProtocol(num_finalists=num_finalists))
-    assert fixed == choose_finalists(trials, num_finalists)
-
-
-def test_near_ties_that_are_left_out_are_told_before_and_after(tmp_path):
-    searched = search(tmp_path, (0.5, 0.70, 0.69, 0.69, 0.68, 0.68))
-    plan, record, _ = searched
-
-    def stage(**asked):
-        finals = FinalRecord(*searched)
-        (found,) = plan_stage(plan, record, finals, asked, Path("s"), unfinished=False, again=False)
-        return found
-
-    three = stage()
-    assert (len(three.finalists), three.num_left_out) == (3, 2)
-    text = " ".join(" ".join(sentences([three])).split())
-    assert "left out 2 more trials of 1 study within one standard error of the best" in text
-    assert "--most-finalists 5 compares them, too" in text
-    assert ", 2 near-ties left out" in study_sentences([three])[0]
-    assert (len(stage(most_finalists=4).finalists), stage(most_finalists=4).num_left_out) == (4, 1)
-    all_of_them = stage(most_finalists=9)
-    assert (len(all_of_them.finalists), all_of_them.num_left_out) == (5, 0)
-    assert "left out" not in " ".join(sentences([all_of_them]))
-
-    begin(searched)
-    begun = " ".join(" ".join(sentences([stage()])).split())
-    assert "left out 2 more trials of 1 study within one standard error of the best" in begun
-    assert "--most-finalists" not in begun, "it would be refused"
-    again = " ".join(" ".join(sentences([replace(three, round=2)])).split())
-    assert "left out 2 more" in again and "--most-finalists" not in again
-    outcome = outcome_of(searched)
-    assert (outcome.num_left_out, outcome.num_finalists, outcome.most_finalists) == (2, 3, 0)
-    (tmp_path / "final.json").write_text(json.dumps([asdict(outcome)]))
-    (result,) = read_final_results(tmp_path)
-    assert any("2 more trials of the search within one standard" in c for c in caveats(result))
-    assert not any("--most-finalists" in c for c in caveats(result)), "test numbers are known"
-    lines = stage_lines([result], plan, record.trials)
-    assert lines == ["last stage: 0 of 1 study tested"]
-    run_trial(record, STUDY, accuracy=0.695)
-    trials = record.trials(STUDY)
-    assert not is_current(result, trials, plan.tasks[0])
-
-
-def test_a_new_near_tie_makes_finalists_that_were_near_ties_out_of_date(tmp_path):
-    searched = search(tmp_path, (0.70, 0.69, 0.69))
-    plan, record, _ = searched
-    begin(searched, num_finalists=1, most_finalists=4)
-    outcome = outcome_of(searched)
-    (tmp_path / "final.json").write_text(json.dumps([asdict(outcome)]))
-    (result,) = read_final_results(tmp_path)
-    assert len(result.finalists) == 3
-    assert is_current(result, record.trials(STUDY), plan.tasks[0])
-    run_trial(record, STUDY, accuracy=0.4)
-    assert is_current(result, record.trials(STUDY), plan.tasks[0])
-    run_trial(record, STUDY, accuracy=0.68)
-    assert not is_current(result, record.trials(STUDY), plan.tasks[0])
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        (
-            {"finalists": 3, "most_finalists": 2},
-            "--most-finalists must be at least --finalists, 3, found 2",
-        ),
-        ({"most_finalists": -1}, "--most-finalists must be at least --finalists, 1, found -1"),
-        ({"repeats": 11}, "--repeats must be from 0 to 10, found 11"),
-        ({"repeats": -1}, "--repeats must be from 0 to 10, found -1"),
-    ],
-)
-def test_what_no_stage_can_do_is_refused(asked, message):
-    with pytest.raises(ValueError, match=message):
-        FinalRequest(**asked).check()
-
-
-def test_most_finalists_are_held_against_the_finalists_that_the_stage_was_begun_with(tmp_path):
-    asked = FinalRequest(most_finalists=2)
-    asked.check()
-    searched = search(tmp_path, (0.70, 0.69, 0.69))
-    plan, record, _ = searched
-
-    def stage():
-        finals = FinalRecord(*searched)
-        return plan_stage(
-            plan, record, finals, asked.protocol, Path("s"), unfinished=False, again=False
-        )
-
-    with pytest.raises(ValueError, match="must be at least --finalists, 3, found 2"):
-        stage()
-    begin(searched, num_finalists=1, most_finalists=2)
-    (found,) = stage()
-    assert (len(found.finalists), found.begins) == (2, False)
-
-
-def test_a_stage_without_these_options_is_stored_as_before(tmp_path):
-    searched = search(tmp_path, (0.5, 0.70, 0.58))
-    begin(searched)
-    through(searched, lambda *_: 0.5)
-    with closing(sqlite3.connect(tmp_path / "studies.db")) as database:
-        told = dict(database.execute("SELECT key, value_json FROM study_user_attributes"))
-        names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
-    assert json.loads(told["protocol"]).keys() == {
-        "num_finalists", "num_folds", "seeds", "data_fingerprint"
-    }  # fmt: skip
-    assert json.loads(told["search"]).keys() == {"finished", "planned"}
-    assert not any("repeat" in name for name in names)
-    assert outcome_of(searched).num_left == 0
-
-
-# Who is trained again, and who wins
 
 
 def test_near_ties_after_the_folds_are_trained_again_with_other_seeds_on_the_same_folds(tmp_path):
@@ -305,14 +69,6 @@ def test_near_ties_after_the_folds_are_trained_again_with_other_seeds_on_the_sam
     outcome = outcome_of(searched)
     assert (outcome.num_left, outcome.num_seeds_on_folds) == (0, 2)
     assert said.num_left >= len(runs), "what was forecast is the most"
-
-
-def stage_of_all(searched: Searched):
-    plan, record, _ = searched
-    (stage,) = plan_stage(
-        plan, record, FinalRecord(*searched), {}, Path("s"), unfinished=False, again=False
-    )
-    return stage
 
 
 def test_the_forecast_says_what_repeats_may_cost_before_and_while_it_is_spent(tmp_path):
@@ -398,53 +154,6 @@ def test_a_kill_while_a_repeat_is_written_down_loses_nothing(tmp_path):
     assert winner is not None and winner.number == 2
 
 
-class Killed(Exception):
-    pass
-
-
-@pytest.mark.parametrize("repeat", [0, 1])
-def test_a_kill_after_the_last_fold_of_a_finalist_leaves_it_complete(tmp_path, monkeypatch, repeat):
-    """Written was what it reached, but not yet that it is complete."""
-    ends, judge = [], FinalRecord._judge
-
-    def die(self: FinalRecord, study: str, trial_id: int, which: int) -> None:
-        folds = self._storage.get_trial(trial_id).intermediate_values
-        if (len(folds), which) == (3, repeat):
-            raise Killed
-        judge(self, study, trial_id, which)
-
-    for name in ("whole", "killed"):
-        place = tmp_path / name
-        place.mkdir()
-        searched = search(place, TIED)
-        begin(searched, repeats=1, num_folds=3)
-        if name == "killed":
-            with monkeypatch.context() as patched, pytest.raises(Killed):
-                patched.setattr(FinalRecord, "_judge", die)
-                through(searched, seeds_decide)
-            left = FinalRecord(*searched)
-            assert left.winner(STUDY) is None and left.num_left(STUDY) > 0
-        through(searched, seeds_decide)
-        finals = FinalRecord(*searched)
-        passes = {n: finals.finalist(STUDY, n).passes for n in range(3)}
-        ends.append((passes, finals.reasons(STUDY), outcome_of(searched)))
-    assert ends[0] == ends[1]
-    assert ends[0][2].num_left == 0 and len(ends[0][1]) == 1
-
-
-def test_to_go_on_stops_nobody_before_its_next_fold(tmp_path, monkeypatch):
-    searched = search(tmp_path, TIED)
-    begin(searched)
-    with monkeypatch.context() as patched:
-        patched.setattr(FinalRecord, "_judge", lambda *_: None)
-        through(searched, seeds_decide, most=5 + 2 * 4)  # 4 folds of #0, which is far behind
-    FinalRecord(*searched).go_on(STUDY)
-    finals = FinalRecord(*searched)
-    states = {f.number: f.state for f in finals.finalists(STUDY)}
-    assert states == {0: "running", 1: "complete", 2: "running"}
-    assert len(finals.finalist(STUDY, 0).fold_accuracies) == 4
-
-
 def test_repeats_end_at_their_bound_and_a_tie_goes_by_the_search(tmp_path):
     searched = search(tmp_path, TIED)
     begin(searched, repeats=2, num_finalists=2)
@@ -513,6 +222,12 @@ def test_a_repeat_that_nobody_completed_counts_for_nobody(tmp_path, repeat):
     assert (again.begins, again.round) == (True, 2), "the failures may be seen to, and it is redone"
 
 
+@pytest.mark.parametrize("number", [-1, 11])
+def test_more_repeats_than_there_may_be_are_refused(number: int):
+    with pytest.raises(ValueError, match=f"--repeats must be from 0 to 10, found {number}"):
+        FinalRequest(repeats=number).check()
+
+
 def near_for_good(number: int, fold: int, repeat: int) -> float:
     """#1 and #2 are not told apart, whatever the seeds; #0 is far behind, and collapses nowhere."""
     return {0: 0.6, 1: 0.7, 2: 0.69 + 0.03 * (fold - 1)}.get(number, 0.5)
@@ -541,26 +256,6 @@ def test_who_was_told_only_from_a_finalist_that_failed_is_compared_again(tmp_pat
     else:
         assert f"#0 has {100 * of_0:.1f} % with 1 seed, " in winner.why
         assert "which the folds cannot tell apart" in winner.why
-
-
-def test_a_near_tie_is_not_stopped_before_its_repeat(tmp_path):
-    """Half a point behind on each of four folds: Wilcoxon's p is 1/16, but no lead is clear."""
-    states = {}
-    for repeats in (0, 1):
-        place = tmp_path / str(repeats)
-        place.mkdir()
-        searched = search(place, TIED)
-        begin(searched, repeats=repeats)
-        through(
-            searched,
-            lambda number, fold, repeat: {0: 0.5, 1: 0.70, 2: 0.695}[number] + 0.01 * fold,
-            most=5 + 2 * 5 if repeats else 200,
-        )
-        finals = FinalRecord(*searched)
-        states[repeats] = {f.number: f.state for f in finals.finalists(STUDY)}
-        assert len(finals.finalist(STUDY, 0).fold_accuracies) == 4, "stopped with and without"
-    assert states[0] == {0: "pruned", 1: "complete", 2: "pruned"}
-    assert states[1] == {0: "pruned", 1: "running", 2: "running"}
 
 
 def test_who_was_told_from_another_best_is_said_to_be_out_and_not_behind(tmp_path):
@@ -613,20 +308,6 @@ def test_a_collapse_with_one_seed_of_a_repeat_is_told(tmp_path):
     assert winner is not None and winner.number == 1
     told = "#2 collapsed for 1 of 10 runs on folds (3 with seed 2 of 2: 10.0, median"
     assert told in winner.why
-
-
-# How sure it is, and where that is said
-
-
-@given(
-    by_fold=st.lists(st.floats(0, 1), min_size=1, max_size=10),
-    images=st.floats(2, 5000),
-)
-def test_the_interval_over_folds_holds_the_mean_and_is_no_surer_than_its_images(by_fold, images):
-    low, high = interval_over_folds(by_fold, images)
-    mean = fmean(by_fold)
-    least, most = interval(mean, images)
-    assert 0 <= low <= least <= mean + 1e-9 and mean - 1e-9 <= most <= high <= 1
 
 
 def test_repeats_are_in_status_table_tracking_and_outcome(tmp_path):

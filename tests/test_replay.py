@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kills import killed_at
 from plans import make_plan
 from typer.testing import CliRunner
 
-import orchestrator.record.record as record_module
 from orchestrator.api.sweep import Sweep
 from orchestrator.cli import app
 from orchestrator.plan.plan import SweepPlan, save_plan
 from orchestrator.plan.pruners.options import choices
 from orchestrator.plan.samplers import SAMPLERS
 from orchestrator.plan.start_points import StartPoint
-from orchestrator.record.database import IN_MEMORY, MemoryDatabase
+from orchestrator.record.database import IN_MEMORY
 from orchestrator.record.order import DRAWN, ENDED
 from orchestrator.record.record import Record, open_record
 from orchestrator.record.replay import Difference, replayed
@@ -139,39 +139,10 @@ POINTS = (
 )
 
 
-class _Killed(Exception):
-    pass
-
-
-def killer(point: str, every: int) -> Callable[[str], None]:
-    passed = 0
-
-    def commit_point(name: str) -> None:
-        nonlocal passed
-        passed += name == point
-        if name == point and passed % every == 0:
-            raise _Killed
-
-    return commit_point
-
-
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
-def test_a_search_that_was_killed_and_resumed_is_derived_again(
-    point: str, pruner: str, monkeypatch
-):
-    database = MemoryDatabase()  # which every driver opens
-    monkeypatch.setattr(record_module, "open_database", lambda _: database)
-    search = Search(searched(pruner), IN_MEMORY, 1)
-    monkeypatch.setattr(record_module, "commit_point", killer(point, every=4))
-    times_killed, goes_on = 0, True
-    while goes_on:
-        try:
-            goes_on = search.step()
-        except _Killed:
-            times_killed += 1
-            search.resume()
-    assert times_killed >= 3
+def test_a_search_that_was_killed_and_resumed_is_derived_again(point: str, pruner: str):
+    search = killed_at(point, lambda: Search(searched(pruner), IN_MEMORY, 1))
     assert differences(search.record) == []
 
 

@@ -14,11 +14,11 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kills import killed_at
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from plans import SPACES, make_plan
 from suites import write_suite
 
-import orchestrator.record.record as record_module
 from orchestrator.api.plan_again import keywords_of_plan
 from orchestrator.data.suites import load_suite
 from orchestrator.plan.asked import look_at
@@ -35,7 +35,7 @@ from orchestrator.plan.shared_winners import (
 )
 from orchestrator.plan.space import SearchSpace
 from orchestrator.plan.start_points import FROM_SPACE, StartPoint
-from orchestrator.record.database import IN_MEMORY, MemoryDatabase
+from orchestrator.record.database import IN_MEMORY
 from orchestrator.record.others import SAW
 from orchestrator.record.record import Record
 from orchestrator.record.replay import Difference, replayed
@@ -80,9 +80,9 @@ class Search:
     def __init__(self, plan: SweepPlan, url: str = IN_MEMORY, *, slots: int = 1, seed: int = 0):
         self.plan, self.url, self.slots = plan, url, slots
         self.chance = Random(seed)
-        self.open()
+        self.resume()
 
-    def open(self) -> None:
+    def resume(self) -> None:
         self.record = Record(self.plan, self.url)
         self.running = {(one.study, one.number): one for one in self.record.interrupted()}
 
@@ -285,41 +285,17 @@ def test_in_whatever_order_trials_answer_all_is_derived_again(seed: int, slots: 
     assert differences(search.run().record) == []
 
 
-class _Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "point", ["before ask", "after ask", "half decision", "before tell", "half tell", "after tell"]
 )
 @pytest.mark.parametrize("slots", [1, 3])
 def test_killed_and_resumed_it_is_derived_again_and_with_one_slot_as_undisturbed(
-    point: str, slots: int, monkeypatch
+    point: str, slots: int
 ):
-    undisturbed = Search(sharing()).run()
-    database = MemoryDatabase()  # which every driver opens
-    monkeypatch.setattr(record_module, "open_database", lambda _: database)
-    passed = 0
-
-    def commit_point(name: str) -> None:
-        nonlocal passed
-        passed += name == point
-        if name == point and passed % 4 == 0:
-            raise _Killed
-
-    monkeypatch.setattr(record_module, "commit_point", commit_point)
-    search = Search(sharing(), slots=slots, seed=1)
-    times_killed, goes_on = 0, True
-    while goes_on:
-        try:
-            goes_on = search.step()
-        except _Killed:
-            times_killed += 1
-            search.open()
-    assert times_killed >= 3
+    search = killed_at(point, lambda: Search(sharing(), slots=slots, seed=1))
     assert differences(search.record) == []
     if slots == 1:
-        assert search.told() == undisturbed.told()
+        assert search.told() == Search(sharing()).run().told()
 
 
 @pytest.fixture(scope="module")

@@ -21,19 +21,22 @@ every task pays for what it finds.
 import argparse
 import json
 import math
+import random
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import Sweep
-from orchestrator.plan.plan import StudyPlan
+from orchestrator.api.warm_start import KEPT
+from orchestrator.plan.plan import StudyPlan, SweepPlan
 from orchestrator.plan.portfolio import learn
 from orchestrator.plan.pruners.options import plan_pruner
 from orchestrator.plan.space import parse_space
 from orchestrator.plan.start_points import StartPoint
+from orchestrator.plan.warm_start import OlderStudy, OlderTrial, warm_started
 from orchestrator.record.curves import Curves, curves_of, plan_on, read_curves
 from orchestrator.run.simulated import simulate
 
@@ -41,8 +44,11 @@ BUDGETS = (2, 5, 10, 20, 30)
 """In whole trainings of a study."""
 SAME = 1e-9
 
-Starts = Callable[[Curves, str, str], Sequence[StartPoint]]
-"""From the curves of other tasks, the space, and the task that is searched."""
+NUM_OLDER = 20
+"""Trials of a study of an older sweep, drawn by chance from those that were recorded."""
+
+Starts = Callable[[Curves, StudyPlan, SweepPlan, int], Sequence[StartPoint]]
+"""From the curves of other tasks, the study that is searched, the sweep it is of, and a seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +59,62 @@ class Policy:
     sampler: str
     pruner: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    starts: Starts = lambda curves, space, task: ()
+    starts: Starts = lambda others, study, plan, seed: ()
     share_winners: bool = False
 
 
 def learned(size: int) -> Starts:
     """The portfolio that the other tasks teach."""
 
-    def starts(others: Curves, space: str, task: str) -> Sequence[StartPoint]:
+    def starts(
+        others: Curves, study: StudyPlan, plan: SweepPlan, seed: int
+    ) -> Sequence[StartPoint]:
         return [
             StartPoint(config=json.loads(config), origin="portfolio")
-            for config, _ in learn(regrets_of(others, space), size)
+            for config, _ in learn(regrets_of(others, study.space), size)
         ]
 
     return starts
+
+
+def of_an_older_sweep(
+    others: Curves, study: StudyPlan, plan: SweepPlan, seed: int
+) -> Sequence[StartPoint]:
+    """What `--warm-start` takes from a random search over the other tasks."""
+    older_studies = [replace(study, task=task) for task in others.tasks]
+    tasks = plan_on(others, older_studies, pruner=plan.pruner).tasks
+    older = []
+    for task in tasks:
+        trials = [t for t in others.of(f"{task.name}.{study.space}") if t.failure is None]
+        random.Random(f"{seed}/{task.name}/{study.space}").shuffle(trials)
+        best = sorted(trials[:NUM_OLDER], key=lambda trial: -trial.val_accuracy[-1])[:KEPT]
+        older.append(
+            OlderStudy(
+                sweep="older",
+                name=f"{task.name}.{study.space}",
+                task=task,
+                method=best[0].method,
+                backbone=plan.backbone,
+                best=[
+                    OlderTrial(
+                        number=number,
+                        config={**trial.fixed, **trial.config},
+                        val_accuracy=trial.val_accuracy[-1],
+                    )
+                    for number, trial in enumerate(best)
+                ],
+            )
+        )
+    space = plan.parsed_spaces[study.space]
+    (begun,) = warm_started(
+        [study],
+        older,
+        tasks=plan.tasks,
+        spaces=[space],
+        backbone=plan.backbone,
+        say=lambda line: None,
+    )
+    return begun.start_points
 
 
 def regrets_of(curves: Curves, space: str) -> dict[str, dict[str, float]]:
@@ -110,19 +158,37 @@ def policies() -> dict[str, Policy]:
                 pruner="successive_halving",
                 options={"first_rung_epochs": rung, "reduction_factor": factor},
             )
-            for rung in (1, 2, 4, 8)
+            for rung in (2, 4, 8, 15)
             for factor in (2, 3, 4)
         ),
         *(
             Policy(
-                name=f"portfolio of {size}, {sampler}, {pruner}",
-                sampler=sampler,
-                pruner=pruner,
+                name=f"portfolio of {size}, {control.name}",
+                sampler=control.sampler,
+                pruner=control.pruner,
                 starts=learned(size),
             )
             for size in (3, 5, 10)
-            for sampler in ("tpe", "random")
-            for pruner in ("none", "successive_halving")
+            for control in controls
+        ),
+        *(
+            Policy(
+                name=f"portfolio of 10, tpe, successive_halving {rung}/{factor}",
+                sampler="tpe",
+                pruner="successive_halving",
+                options={"first_rung_epochs": rung, "reduction_factor": factor},
+                starts=learned(10),
+            )
+            for rung, factor in ((8, 2), (15, 2), (15, 4))
+        ),
+        *(
+            Policy(
+                name=f"{control.name}, warm start",
+                sampler=control.sampler,
+                pruner=control.pruner,
+                starts=of_an_older_sweep,
+            )
+            for control in controls
         ),
         *(
             Policy(
@@ -224,12 +290,7 @@ def search(
         for task in {study.task for study in studies}
     }
     planned = [
-        StudyPlan(
-            task=study.task,
-            space=study.space,
-            num_trials=study.num_trials,
-            start_points=tuple(policy.starts(others[study.task], study.space, study.task)),
-        )
+        StudyPlan(task=study.task, space=study.space, num_trials=study.num_trials)
         for study in studies
     ]
     plan = plan_on(
@@ -240,6 +301,11 @@ def search(
         seed=seed,
         share_winners=policy.share_winners,
     )
+    begun = [
+        replace(one, start_points=tuple(policy.starts(others[one.task], one, plan, seed)))
+        for one in planned
+    ]
+    plan = replace(plan, studies=tuple(begun))
     ends: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for end in simulate(plan, curves):
         if end.trial.state == "complete" and end.trial.val_accuracy is not None:

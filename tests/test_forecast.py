@@ -28,6 +28,7 @@ from orchestrator.run.calibration import Calibration, without_times
 from orchestrator.run.forecast import Forecast, forecast
 from orchestrator.run.request import RunRequest
 from orchestrator.run.timed_trials import Timing
+from orchestrator.support.resident_memory import begin_peak, peak_anonymous_mib, resident_mib
 
 TIMING = Timing(
     step_seconds=0.0,
@@ -252,6 +253,30 @@ def _typed(words: Sequence[object], tmp: Path, answer: bytes) -> str:
     os.close(ours)
     assert process.returncode == 0, screen.text
     return screen.text
+
+
+def test_the_memory_of_a_worker_is_that_of_its_libraries_and_of_its_largest_trial():
+    plan = make_plan(num_trials=2)
+    drawn = without_times(plan, "").drawn
+    larger = dataclasses.replace(TIMING, peak_memory_mib=700.0)
+    calibration = Calibration(
+        drawn=drawn,
+        timings=dict.fromkeys(plan.spaces, (TIMING, larger)),
+        base_memory_mib=800.0,
+        in_workers=True,
+    )
+    slots = Slots(num_slots=1, cpu_threads=1, gpus_per_trial=0.0)
+    assert forecast(plan, slots, calibration, {}, with_ray=False).worker_memory_mib == 1500
+
+
+def test_the_peak_of_memory_is_counted_anew():
+    begin_peak()
+    before = peak_anonymous_mib()
+    large = torch.ones(64, 2**20)  # 256 MiB
+    assert peak_anonymous_mib() - before > 200 and resident_mib() > 256
+    del large
+    begin_peak()
+    assert peak_anonymous_mib() - before < 100
 
 
 def test_json_has_what_is_shown(tmp_path):

@@ -33,6 +33,8 @@ AT_A_GLANCE_SECONDS = 0.5
 """For a space in this process: enough for a whole batch of a small backbone. Where there are few
 images in a step, each takes up to twice as long."""
 AT_MOST_SECONDS = 600.0
+RAY_WORKER = "orchestrator.run.ray.worker"
+"""Imported to see what memory Ray adds to a worker; nothing of it is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Calibration:
     """Each for as large a share of the trials of a space; empty where nothing could be measured."""
     start_seconds: float = 0.0
     """Until a process has loaded what it needs, and its backbone."""
+    base_memory_mib: float = 0.0
+    """Of a worker before its first trial."""
     in_workers: bool = False
     """They were measured in processes like those of workers, which keep what workers keep."""
     why_not: str = ""
@@ -73,7 +77,12 @@ def at_a_glance(plan: SweepPlan, context: TrialContext) -> Calibration:
 
 
 def calibrate(
-    plan: SweepPlan, context: TrialContext, slots: Slots, *, seconds: float = SECONDS
+    plan: SweepPlan,
+    context: TrialContext,
+    slots: Slots,
+    *,
+    with_ray: bool = False,
+    seconds: float = SECONDS,
 ) -> Calibration:
     """In processes of their own, as many as work at the same time on the processors or the GPU."""
     drawn = {name: _drawn(plan, name, NUM_CONFIGS) for name in plan.spaces}
@@ -96,6 +105,7 @@ def calibrate(
         seconds=seconds,
         num_certain=len(drawn),
         deadline=time.monotonic() + AT_MOST_SECONDS,
+        worker_module=RAY_WORKER if with_ray else "",
     )
     with phase("timing a few steps of every search space"):
         began = time.monotonic()
@@ -116,6 +126,7 @@ def calibrate(
             for name, of_space in trials.items()
         },
         start_seconds=answer.ready_at - began,
+        base_memory_mib=answer.base_memory_mib,
         in_workers=True,
     )
 

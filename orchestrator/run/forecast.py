@@ -78,7 +78,8 @@ class Forecast:
     interval: Interval | None = None
     """In hours; 80 % of the layouts lie within."""
     worker_memory_mib: float | None = None
-    """Of a trial in its worker, on its device: the largest that was measured."""
+    """Of a trial in its worker, on its device: the largest that was measured, beside what the
+    worker's libraries take (on a GPU an estimate of it, `device_memory.OUTSIDE_BYTES`)."""
     price_per_hour: float | None = None
     """Of one GPU, or of one slot where there is none."""
     why_not: str = ""
@@ -216,7 +217,9 @@ def forecast(
         known,
         hours=median(hours),
         interval=(low, high),
-        worker_memory_mib=max(peaks) if calibration.in_workers else None,
+        worker_memory_mib=calibration.base_memory_mib + max(peaks)
+        if calibration.in_workers
+        else None,
     )
 
 

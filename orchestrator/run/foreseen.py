@@ -42,7 +42,10 @@ def foresee(
         why = f"it would have to be measured on the machines of the cluster {cluster}"
         calibration = without_times(plan, why)
     else:
-        calibration = _tried(plan, lambda: calibrate(plan, *_where(plan, suite, engine, cache)))
+        calibration = _tried(
+            plan,
+            lambda: calibrate(plan, *_where(plan, suite, engine, cache), with_ray=engine.is_apart),
+        )
     return _forecast(plan, engine, calibration, price_per_hour)
 
 

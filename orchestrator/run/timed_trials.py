@@ -5,6 +5,7 @@ process that has neither used a GPU nor computed with several threads can be for
 (`support/side_by_side.py`).
 """
 
+import importlib
 import json
 import math
 import pickle
@@ -18,9 +19,11 @@ from typing import Any, TypeVar
 
 from methods.families import family_of
 from orchestrator.run.worker_loop import bytes_to_keep
+from orchestrator.support.resident_memory import begin_peak, peak_anonymous_mib, resident_mib
 from orchestrator.support.side_by_side import TeamFailed, Turns, team
 from orchestrator.training.config import TrialConfig, build
 from orchestrator.training.context import TrialContext
+from orchestrator.training.device_memory import OUTSIDE_BYTES
 from orchestrator.training.loop import Pixels
 from orchestrator.training.trial import Trial
 from orchestrator.training.worker_cache import WorkerCache
@@ -54,7 +57,7 @@ class Timing:
     once_seconds: float
     """Of an image, once for each worker and task: what the frozen part makes of it."""
     peak_memory_mib: float
-    """Of a worker, on its device."""
+    """Of a worker on its device, beside what it has before its first trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,8 @@ class Question:
     num_certain: int
     deadline: float
     """By the monotonic clock, which is that of all processes of a machine."""
+    worker_module: str = ""
+    """What a worker imports beside all that this program does; empty: nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,8 @@ class Answer:
     """Of the first configurations."""
     ready_at: float = 0.0
     """When the first measurement began, by the monotonic clock."""
+    base_memory_mib: float = 0.0
+    """Of a worker on its device, before its first trial: what its libraries take."""
     failure: str | None = None
     """Why not all that is certain was measured."""
 
@@ -109,7 +116,16 @@ def measured(question: Question) -> Answer:
                 found.append(_mean(processes.results(str(place), question.num_processes)))
     except TeamFailed as failure:
         return Answer(timings=found, failure=str(failure))
-    return Answer(timings=found, ready_at=ready_at)
+    return Answer(timings=found, ready_at=ready_at, base_memory_mib=_base_memory_mib(question))
+
+
+def _base_memory_mib(question: Question) -> float:
+    """On a CPU it is measured in this process, whose forks share much of it with each other."""
+    if question.context.device != "cpu":
+        return OUTSIDE_BYTES / 2**20
+    if question.worker_module:
+        importlib.import_module(question.worker_module)
+    return resident_mib()
 
 
 def _ready(question: Question) -> Turns:
@@ -140,6 +156,8 @@ class Stopwatch:
         self._num_images = num_images
         self._max_bytes = bytes_to_keep(context.device, context.gpu_share)
         self._backbones: dict[Hashable, Any] = {}
+        begin_peak()
+        self._anonymous_mib = peak_anonymous_mib()
 
     def warm_up(self, config: TrialConfig) -> None:
         """Load the backbone, and run once what is slow the first time."""
@@ -171,6 +189,7 @@ class Stopwatch:
         # As large a part of what may be kept as these are of the images.
         cache = _TimedCache(int(self._max_bytes / of_all), self._backbones)
         trial = _FirstImages(config, self._context, cache, num_images)
+        begin_peak()  # else it is that of all configurations before
         epochs = trial.epochs()
         try:
             first = next(epochs)
@@ -180,6 +199,9 @@ class Stopwatch:
         train = mean(row["train_seconds"] for row in rows)
         facts = trial.facts()
         kept_mib = cache.made_bytes * (of_all - 1) / 2**20
+        peak_mib = facts.peak_memory_mib
+        if self._context.device == "cpu":
+            peak_mib = max(0.0, peak_anonymous_mib() - self._anonymous_mib)
         assert trial.model is not None
         return Timing(
             step_seconds=0.0,
@@ -189,7 +211,7 @@ class Stopwatch:
             setup_seconds=max(0.0, facts.setup_seconds - cache.made_seconds)
             + max(0.0, first["train_seconds"] - train),
             once_seconds=cache.once_seconds / (trial.num_train + trial.num_val),
-            peak_memory_mib=facts.peak_memory_mib + kept_mib,
+            peak_memory_mib=peak_mib + kept_mib,
         )
 
 

@@ -27,8 +27,9 @@ from orchestrator.plan.typical_configs import NUM_DRAWN, typical_configs
 from orchestrator.run.calibration import Calibration, without_times
 from orchestrator.run.forecast import Forecast, forecast
 from orchestrator.run.request import RunRequest
-from orchestrator.run.timed_trials import Timing
+from orchestrator.run.timed_trials import FEW_IMAGES, Stopwatch, Timing
 from orchestrator.support.resident_memory import begin_peak, peak_anonymous_mib, resident_mib
+from orchestrator.training.config import TrialConfig
 
 TIMING = Timing(
     step_seconds=0.0,
@@ -277,6 +278,29 @@ def test_the_peak_of_memory_is_counted_anew():
     del large
     begin_peak()
     assert peak_anonymous_mib() - before < 100
+
+
+def test_where_a_whole_batch_takes_too_long_two_smaller_steps_tell_what_it_would():
+    """Of 20 ms, and 10 ms for each of its images."""
+
+    class OfASlowNetwork(Stopwatch):
+        def __init__(self) -> None:
+            self._num_images = {"digits": 800}
+
+        def _few(self, config: TrialConfig) -> int:
+            return FEW_IMAGES
+
+        def _timing(self, config: TrialConfig, num_images: int) -> Timing:
+            seconds = 0.02 / num_images + 0.01
+            return dataclasses.replace(TIMING, train_seconds=seconds, batch_size=128)
+
+    config = TrialConfig(
+        study="digits.vpt_deep", task="digits", number=0, method="vpt", config={}, seed=0
+    )
+    found = OfASlowNetwork().timing(config, seconds=0.5)
+    assert found.step_seconds == pytest.approx(0.02)
+    assert found.train_seconds == pytest.approx(0.01)
+    assert OfASlowNetwork().timing(config, seconds=0.1).step_seconds == 0, "there is no time"
 
 
 def test_json_has_what_is_shown(tmp_path):

@@ -34,6 +34,9 @@ FEW_IMAGES = 8
 """To warm up, and as one of two sizes of a step, from which all others follow."""
 MORE = 4
 """Times as many are in the other size, where a whole batch would take too long."""
+LONGER = 4
+"""Times as long as a configuration has may it take: without a second size an image of a whole batch
+counts as one of a step of few, which took twice as long (quickstart, one CPU thread)."""
 TIMED_EPOCHS = 2
 SAFE_LR = 1e-6
 """No time depends on it, and no loss becomes infinite."""
@@ -169,9 +172,9 @@ class Stopwatch:
         few = self._few(config)
         first = self._timing(config, few)
         batch = min(first.batch_size, self._num_images[config.task])
-        for size in (batch, min(batch, MORE * few)):
+        for size, most in ((batch, seconds), (min(batch, MORE * few), LONGER * seconds)):
             of_an_image = first.train_seconds + first.eval_seconds + first.once_seconds
-            if few < size and size * of_an_image * (1 + TIMED_EPOCHS) <= seconds:
+            if few < size and size * of_an_image * (1 + TIMED_EPOCHS) <= most:
                 return _from_two(first, few, self._timing(config, size), size, batch)
         return first
 

@@ -23,6 +23,7 @@ from orchestrator.cli.forecast import is_wanted
 from orchestrator.cluster.slots import Slots
 from orchestrator.plan.expected_epochs import LONGEST_STUDY, epochs_of_trials
 from orchestrator.plan.plan import SweepPlan
+from orchestrator.plan.start_points import StartPoint
 from orchestrator.plan.typical_configs import NUM_DRAWN, typical_configs
 from orchestrator.run.calibration import Calibration, without_times
 from orchestrator.run.forecast import Forecast, forecast
@@ -147,13 +148,32 @@ def test_what_could_not_be_measured_is_said_and_epochs_are_told_nevertheless():
 
 
 def test_configurations_are_typical_of_what_the_space_draws():
-    space = make_plan().parsed_spaces["vpt_deep"]
-    lengths = [config["num_tokens"] for config in typical_configs(space, 5, seed=0).configs]
+    plan = make_plan()
+    space = plan.parsed_spaces["vpt_deep"]
+    found = typical_configs(space, plan.studies, 5, seed=0)
+    lengths = [config["num_tokens"] for config in found.configs]
     assert {1, 50} < set(lengths) and lengths[0] in (5, 10)
-    assert typical_configs(space, 5, seed=0) == typical_configs(space, 5, seed=0)
+    assert found == typical_configs(space, plan.studies, 5, seed=0)
     assert NUM_DRAWN % 2, "there is one in the middle"
-    linear = typical_configs(make_plan(spaces=["linear"]).parsed_spaces["linear"], 5, seed=0)
+    plan = make_plan(spaces=["linear"])
+    linear = typical_configs(plan.parsed_spaces["linear"], plan.studies, 5, seed=0)
     assert len({id(config) for config in linear.configs}) == 1, "all of them take as long"
+
+
+def test_start_points_are_as_typical_as_they_are_many():
+    plan = make_plan(num_trials=10)
+    space = plan.parsed_spaces["vpt_deep"]
+    long = StartPoint(config={"num_tokens": 50}, origin="portfolio")
+
+    def lengths(num_starts: int) -> list[int]:
+        studies = [
+            dataclasses.replace(one, start_points=(long,) * num_starts) for one in plan.studies
+        ]
+        configs = typical_configs(space, studies, 5, seed=0).configs
+        return [config["num_tokens"] for config in configs]
+
+    assert lengths(10) == [50] * 5, "every trial is one"
+    assert lengths(0).count(50) < lengths(4).count(50) < 5
 
 
 @pytest.mark.slow

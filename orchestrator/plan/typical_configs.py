@@ -1,13 +1,14 @@
-"""A few configurations of a search space that take as long as its others: by chance, spread by
-size."""
+"""A few configurations that take as long as those that the studies of a space will try: their
+start points, which are known, and others by chance, spread by size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import optuna
 
 from methods.recipe import Recipe
+from orchestrator.plan.plan import StudyPlan
 from orchestrator.plan.space import SearchSpace, Value, build
 from orchestrator.training.config import num_epochs
 
@@ -27,10 +28,15 @@ class TypicalConfigs:
     """Of a trial that is not stopped; the mean, where that is searched."""
 
 
-def typical_configs(space: SearchSpace, count: int, *, seed: int) -> TypicalConfigs:
-    """So many configurations, an odd number; equal where all that the space draws takes as long."""
+def typical_configs(
+    space: SearchSpace, studies: Sequence[StudyPlan], count: int, *, seed: int
+) -> TypicalConfigs:
+    """So many configurations, an odd number, of the studies of a space; equal where all that it
+    draws takes as long."""
     assert count % 2, "there is a middle"
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for config in _started_with(studies):
+        study.enqueue_trial(dict(config))
     drawn = [space.draw(study.ask()) for _ in range(NUM_DRAWN)]
     source = f"space {space.name}"
     epochs = sum(num_epochs(space.method, config, source=source) for config in drawn)
@@ -44,6 +50,13 @@ def typical_configs(space: SearchSpace, count: int, *, seed: int) -> TypicalConf
         configs=tuple(by_step[str(_of_a_step(config))] for config in chosen),
         epochs=round(epochs / NUM_DRAWN),
     )
+
+
+def _started_with(studies: Sequence[StudyPlan]) -> list[Mapping[str, Value]]:
+    """Start points, as large a share of all that is drawn as they are of the studies' trials."""
+    points = [point.config for study in studies for point in study.start_points]
+    count = round(NUM_DRAWN * len(points) / sum(study.num_trials for study in studies))
+    return [points[place * len(points) // count] for place in range(count)]
 
 
 def _size(space: SearchSpace, config: Mapping[str, Value]) -> tuple[Any, ...]:

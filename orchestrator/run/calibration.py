@@ -140,7 +140,8 @@ def _num_processes(slots: Slots) -> int:
 
 def _drawn(plan: SweepPlan, space: str, count: int = 1) -> TypicalConfigs:
     seed = zlib.crc32(f"{plan.seed}/{space}".encode())
-    return typical_configs(plan.parsed_spaces[space], count, seed=seed)
+    studies = [study for study in plan.studies if study.space == space]
+    return typical_configs(plan.parsed_spaces[space], studies, count, seed=seed)
 
 
 def _trials(plan: SweepPlan, space: str, drawn: TypicalConfigs) -> list[TrialConfig]:

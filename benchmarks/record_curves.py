@@ -123,7 +123,11 @@ def configs_of(space: SearchSpace) -> list[dict[str, Any]]:
         random.Random(0).shuffle(grid)
         return grid
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [space.searched(space.draw(study.ask())) for _ in range(NUM_CONFIGS)]
+    drawn: dict[str, dict[str, Any]] = {}
+    while len(drawn) < NUM_CONFIGS:  # a space of few choices draws some of them twice
+        config = space.searched(space.draw(study.ask()))
+        drawn.setdefault(_key(config), config)
+    return list(drawn.values())
 
 
 def _remaining(
@@ -158,9 +162,11 @@ def recorded_so_far(file: Path) -> Curves:
 
 def collect(sweep: Sweep, file: Path) -> None:
     """Add what the sweep has to the file; where both have a trial that of the file stays."""
-    # A space that has fewer configurations than others draws more at the end: not the same on all.
-    new = curves_of(
-        sweep.frozen_plan, [trial for trial in sweep.trials() if trial.origin is not None]
+    # A space that lacks fewer than others draws more at the end: not the same on all tasks.
+    known = {name: set(map(_key, recorded_space(name).start)) for name in FIXED}
+    all_of_it = curves_of(sweep.frozen_plan, sweep.trials())
+    new = dataclasses.replace(
+        all_of_it, trials=[t for t in all_of_it.trials if _key(t.config) in known[t.space]]
     )
     have = recorded_so_far(file)
     merged = {

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 from orchestrator.record.curves import Curves, RecordedTrial, read_curves
 
@@ -48,7 +48,7 @@ def correlations(curves: Curves, space: str) -> dict[str, list[float]]:
         ]
         elsewhere = np.mean([ranks[other] for other in ranks if other != task], axis=0)
         found[task] = [
-            float(spearmanr(known, final[task]).statistic) for known in (*early, elsewhere)
+            float(np.corrcoef(rankdata(known), ranks[task])[0, 1]) for known in (*early, elsewhere)
         ]
     return found
 

@@ -9,8 +9,8 @@ is trained. A study, one search space on one task, is searched by each policy wi
 is the best complete trial after so many whole trainings' worth of epochs? Its normalised regret is
 0 for the best configuration that was recorded and 1 for the median one.
 
-The last column is the share of its own compute after which the best value of a paper's grid was
-found, in the median task.
+The last column is, for each space that is the grid of a paper, the share of its own compute after
+which its best value was found, in the median task.
 
 Numbers are means over tasks, each over its spaces and seeds; the standard error is that over tasks,
 and of a difference that of the paired differences. A policy that starts with what other tasks
@@ -331,8 +331,8 @@ class Row:
     less: float
     """Than the control: the mean of the differences."""
     less_error: float
-    share_until_best: float | None
-    """Of the compute of a whole grid; None: no space is one."""
+    shares_until_best: Mapping[str, float]
+    """Of the compute of a whole grid, by the spaces that are one."""
 
 
 def over_tasks(values: Mapping[tuple[str, str], float]) -> tuple[float, float]:
@@ -345,16 +345,19 @@ def over_tasks(values: Mapping[tuple[str, str], float]) -> tuple[float, float]:
     return statistics.mean(means), error
 
 
-def share_until_best(curves: Curves, runs: Sequence[Found]) -> float | None:
-    """Of the compute of a paper's grid, until its best value was found: in the median task, of the
-    median over its grids and the seeds. None where no space is a grid of which all was recorded."""
-    by_task: dict[str, list[float]] = defaultdict(list)
+def shares_until_best(curves: Curves, runs: Sequence[Found]) -> dict[str, float]:
+    """By space that is a paper's grid of which all was recorded: of the compute of the grid, until
+    its best value was found; in the median task, of the median over seeds."""
+    by_study: dict[tuple[str, str], list[float]] = defaultdict(list)
     for run in runs:
         for (task, space), searched in run.items():
             whole = parse_space(curves.spaces[space], name=space, source=space)
             if whole.num_combinations() == searched.study.num_trials:
-                by_task[task].append(searched.share_until_best)
-    return statistics.median(map(statistics.median, by_task.values())) if by_task else None
+                by_study[space, task].append(searched.share_until_best)
+    by_space: dict[str, list[float]] = defaultdict(list)
+    for (space, _), shares in by_study.items():
+        by_space[space].append(statistics.median(shares))
+    return {space: statistics.median(by_task) for space, by_task in by_space.items()}
 
 
 def measure(
@@ -375,18 +378,18 @@ def measure(
         "study, and the share of the compute until a grid's best"
     )
     found: dict[str, dict[tuple[str, str], dict[float, float]]] = {}
-    shares: dict[str, float | None] = {}
+    shares: dict[str, Mapping[str, float]] = {}
     for policy in chosen:
         runs = [search(policy, curves, studies, seed, warmup_share) for seed in range(num_seeds)]
         found[policy.name] = {
             study: {b: statistics.mean(run[study].regret(b) for run in runs) for b in budgets}
             for study in runs[0]
         }
-        shares[policy.name] = share_until_best(curves, runs)
+        shares[policy.name] = shares_until_best(curves, runs)
         told = [over_tasks({s: r[b] for s, r in found[policy.name].items()}) for b in budgets]
         cells = [f"{mean:.3f} ± {error:.3f}" for mean, error in told]
-        share = shares[policy.name]
-        cells += ["" if share is None else f"{100 * share:.0f} %"]
+        of_grids = shares[policy.name].items()
+        cells += [", ".join(f"{space} {100 * share:.0f} %" for space, share in of_grids)]
         print(f"| {policy.name} | {' | '.join(cells)} |", flush=True)
     rows = []
     for name, by_study in found.items():
@@ -404,7 +407,7 @@ def measure(
                     error=error,
                     less=less,
                     less_error=less_error,
-                    share_until_best=shares[name],
+                    shares_until_best=shares[name],
                 )
             )
     print(f"less than {control}:")

@@ -239,7 +239,7 @@ def test_the_search_benchmark_counts_compute_in_whole_trainings(capsys):
     assert regrets["random", 0.5] == regrets["taught", 0.5] == 2.0, "nothing is complete: the worst"
     assert regrets["random", 1] > regrets["taught", 1] == 0.0, "the other task taught the best"
     assert regrets["random", 5] == 0.0, "all is had"
-    shares = {row.policy: row.share_until_best for row in rows}
+    shares = {row.policy: row.shares_until_best["vpt_deep"] for row in rows}
     assert shares["taught"] == 1 / 5 and 1 / 5 < shares["random"] <= 1
     assert all(row.less == regrets["random", row.budget] - row.regret for row in rows)
     assert "| taught | 2.000 ± 0.000 | 0.000 ± 0.000 |" in capsys.readouterr().out

@@ -69,27 +69,27 @@ def learn(regrets: Mapping[str, Mapping[Config, float]], size: int) -> list[tupl
 
     `regrets` has by task and configuration how much worse than the best it is (0: it is the best).
     Greedily, one after the other: that with which the mean over tasks of the least regret so far is
-    the smallest (Xu et al. 2010, Hydra; Feurer et al. 2022, Auto-sklearn 2.0). Each comes with that
-    mean.
+    the smallest (Xu et al. 2010, Hydra; Feurer et al. 2022, Auto-sklearn 2.0). When none adds
+    anything, since every task has its best, those follow that do best on all: scores of few images
+    and few tasks make a best one by luck. Each comes with the mean of the least regret.
     """
     tried: dict[Config, int] = defaultdict(int)
     for by_config in regrets.values():
         for config in by_config:
             tried[config] += 1
     everywhere = [config for config, count in tried.items() if count == len(regrets)]
+    nothing = dict.fromkeys(regrets, float("inf"))
+    least = nothing
+
+    def mean_with(config: Config, had: Mapping[str, float]) -> float:
+        return statistics.mean(min(had[task], of[config]) for task, of in regrets.items())
+
     chosen: list[tuple[Config, float]] = []
-    least = dict.fromkeys(regrets, float("inf"))
     while everywhere and len(chosen) < size:
-        means = {
-            config: statistics.mean(
-                min(least[task], by_config[config]) for task, by_config in regrets.items()
-            )
-            for config in everywhere
-        }
-        best = min(everywhere, key=means.__getitem__)
-        if chosen and means[best] >= chosen[-1][1]:
-            break  # none adds anything
-        chosen.append((best, means[best]))
+        best = min(everywhere, key=lambda config: mean_with(config, least))
+        if chosen and mean_with(best, least) >= chosen[-1][1]:  # none adds anything
+            best = min(everywhere, key=lambda config: mean_with(config, nothing))
+        chosen.append((best, mean_with(best, least)))
         everywhere.remove(best)
         least = {task: min(least[task], by_config[best]) for task, by_config in regrets.items()}
     return chosen

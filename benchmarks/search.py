@@ -158,8 +158,18 @@ def policies() -> dict[str, Policy]:
                 pruner="successive_halving",
                 options={"first_rung_epochs": rung, "reduction_factor": factor},
             )
-            for rung in (2, 4, 8, 15)
+            for rung in (2, 5, 8, 15, 20)
             for factor in (2, 3, 4)
+        ),
+        *(
+            Policy(
+                name=f"tpe, {pruner} {rung}",
+                sampler="tpe",
+                pruner=pruner,
+                options={"first_rung_epochs": rung},
+            )
+            for pruner in ("median", "patient")
+            for rung in (15, 20)
         ),
         *(
             Policy(
@@ -179,7 +189,7 @@ def policies() -> dict[str, Policy]:
                 options={"first_rung_epochs": rung, "reduction_factor": factor},
                 starts=learned(10),
             )
-            for rung, factor in ((8, 2), (15, 2), (15, 4))
+            for rung, factor in ((8, 2), (15, 2), (15, 4), (20, 2))
         ),
         *(
             Policy(

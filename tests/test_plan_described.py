@@ -18,8 +18,8 @@ from orchestrator.plan.pruners.options import plan_pruner
 @pytest.mark.parametrize(
     ("pruner", "options", "epochs", "trials", "told"),
     [
-        ("successive_halving", {"first_rung_epochs": 3}, 20, 8, "after epochs 3, 12 of 20"),
-        ("successive_halving", {"first_rung_epochs": 5}, 20, 8, "after epoch 5 of 20"),
+        ("successive_halving", {"first_rung_epochs": 3}, 20, 8, "after epochs 3, 6, 12 of 20"),
+        ("successive_halving", {"first_rung_epochs": 10}, 20, 8, "after epoch 10 of 20"),
         ("median", {"first_rung_epochs": 3}, 20, 8, "after every epoch from 3 on, of 20"),
         (
             "successive_halving",
@@ -53,7 +53,7 @@ def test_when_a_pruner_decides_or_why_it_never_can(pruner, options, epochs, tria
         ("median", 3, 20, 10, "after epoch 10 of 20"),
         ("median", 3, 10, 10, "never stop a trial: it decides after epoch 3"),
         # Its rungs are validated whatever is asked for.
-        ("successive_halving", 3, 20, 10, "after epochs 3, 12 of 20"),
+        ("successive_halving", 3, 20, 10, "after epochs 3, 6, 12 of 20"),
         ("successive_halving", 15_000, 20_000, 1, "after epoch 15000 of 20000"),
     ],
 )

@@ -46,9 +46,26 @@ def test_the_options_of_the_command_are_the_fields_with_their_documentation():
 
 
 @pytest.mark.parametrize(
+    ("name", "epochs", "warmup_epochs", "first"),
+    [
+        ("successive_halving", 100, 10, 50),
+        ("successive_halving", 30, 20, 22),
+        ("successive_halving", 5, 0, 3),
+        ("successive_halving", 1, 0, 1),
+        ("median", 100, 10, 50),
+        ("hyperband", 100, 10, 15),
+        ("patient", 100, 10, 15),
+    ],
+)
+def test_first_rungs_are_half_way_or_begin_after_the_warm_up(name, epochs, warmup_epochs, first):
+    pruner = plan_pruner(name, {}, epochs=epochs, warmup_epochs=warmup_epochs)
+    assert pruner.first_epoch == first
+
+
+@pytest.mark.parametrize(
     ("name", "rungs"),
     [
-        ("successive_halving", [3, 12]),
+        ("successive_halving", [3, 6, 12]),
         ("median", list(range(3, 21))),
         ("hyperband", list(range(3, 21))),
         ("patient", list(range(3, 21))),
@@ -112,7 +129,10 @@ def test_the_command_hands_over_what_was_given_and_nothing_else():
 @pytest.mark.parametrize("name", ["successive_halving", "median", "hyperband", "none"])
 def test_an_entry_of_before_pruners_had_fields_of_their_own_is_read(name: str, tmp_path: Path):
     """Each named a reduction and a first rung then, in sweep.yaml and in the storage."""
-    plan = replace(make_plan(), pruner=made_pruner(name, 3))
+    given = {} if name == "none" else {"first_rung_epochs": 3}
+    if name in ("successive_halving", "hyperband"):
+        given["reduction_factor"] = 4
+    plan = replace(make_plan(), pruner=plan_pruner(name, given))
     entry = {"name": name, "reduction_factor": 4, "first_rung_epochs": 3}
     older = {**plan_document(plan), "format": 1, "pruner": entry}
     assert read_plan(older, source="sweep.yaml") == plan

@@ -15,7 +15,7 @@ class Hyperband(Pruner):
     """Several successive halvings side by side, with early and with late first rungs."""
 
     name: str = field(default="hyperband", init=False)
-    reduction_factor: Annotated[int, Between(2, 10**6), Flag("--reduction")] = 4
+    reduction_factor: Annotated[int, Between(2, 10**6), Flag("--reduction")] = 2
     """Keep one in this many trials at each rung; each rung has this many times the epochs of the
     one before."""
     first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]

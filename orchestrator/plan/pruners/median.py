@@ -21,6 +21,7 @@ class Median(Pruner):
 
     name: str = field(default="median", init=False)
     against_complete: ClassVar[bool] = True
+    first_rung_share: ClassVar[float] = 0.5
     first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]
     """First epoch at which a trial may be stopped."""
 

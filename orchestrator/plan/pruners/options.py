@@ -100,13 +100,16 @@ def plan_pruner(
         if option.name in options
     }
     if "first_rung_epochs" in {f.name for f in fields(kind)}:
-        given.setdefault("first_rung_epochs", default_first_rung_epochs(epochs, warmup_epochs))
+        first = default_first_rung_epochs(epochs, warmup_epochs, kind.first_rung_share)
+        given.setdefault("first_rung_epochs", first)
     return kind(**given)
 
 
-def default_first_rung_epochs(epochs: int, warmup_epochs: float) -> int:
-    """After the warm-up, when learning rates can be told apart, plus a twentieth of the epochs."""
-    return min(epochs, math.ceil(warmup_epochs) + max(1, round(0.05 * epochs)))
+def default_first_rung_epochs(epochs: int, warmup_epochs: float, share: float = 0.0) -> int:
+    """A share of the epochs; at least a twentieth of them after the warm-up, when learning rates
+    can be told apart."""
+    told_apart = math.ceil(warmup_epochs) + max(1, round(0.05 * epochs))
+    return min(epochs, max(told_apart, math.ceil(share * epochs)))
 
 
 def _options_of(name: str) -> list[PrunerOption]:

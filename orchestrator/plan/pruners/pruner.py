@@ -24,8 +24,8 @@ class Flag:
 class Pruner(Protocol):
     """How weak trials are stopped. The docstrings of its fields are the help of its options.
 
-    A field `first_rung_epochs` without a default gets one from the recipes at planning: the first
-    epochs after the warm-up, when learning rates can be told apart.
+    A field `first_rung_epochs` without a default gets one at planning: a share of the epochs, and
+    never before learning rates can be told apart, some epochs after the warm-up of the recipes.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -34,6 +34,8 @@ class Pruner(Protocol):
     """The name in the command and in sweep.yaml; a field that nobody can set."""
     not_for_epochs: ClassVar[str] = ""
     """Why it cannot judge a trial by its epochs; empty: it can."""
+    first_rung_share: ClassVar[float] = 0.0
+    """Of the epochs of a trial, where nothing else is asked for."""
     against_complete: ClassVar[bool] = False
     """It compares the best epoch so far with complete trials; else the score of this epoch with all
     that reached it."""

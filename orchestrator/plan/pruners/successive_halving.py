@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from orchestrator.plan.pruners.pruner import Flag, Pruner
 from orchestrator.support.document import Between
@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SuccessiveHalving(Pruner):
-    """At a few epochs, the rungs, only the best share of the trials so far goes on."""
+    """At a few epochs, the rungs, only the best share of the trials so far goes on.
+
+    By default one rung, half way: until the rate has fallen for a while accuracies say little of
+    the last ones, and earlier or stricter rungs cost more than they save (docs/search.md).
+    """
+
+    first_rung_share: ClassVar[float] = 0.5
 
     name: str = field(default="successive_halving", init=False)
-    reduction_factor: Annotated[int, Between(2, 10**6), Flag("--reduction")] = 4
+    reduction_factor: Annotated[int, Between(2, 10**6), Flag("--reduction")] = 2
     """Keep one in this many trials at each rung; each rung has this many times the epochs of the
     one before."""
     first_rung_epochs: Annotated[int, Between(1, 10**6), Flag("--first-rung")]

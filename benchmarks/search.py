@@ -9,8 +9,9 @@ is trained. A study, one search space on one task, is searched by each policy wi
 is the best complete trial after so many whole trainings' worth of epochs? Its normalised regret is
 0 for the best configuration that was recorded and 1 for the median one.
 
-The last column is, for each space that is the grid of a paper, the share of its own compute after
-which its best value was found, in the median task.
+Behind that, the epochs that all trials of a study train of what they would without pruning, and the
+regret when all have ended. The last column is, for each space that is the grid of a paper, the
+share of its own compute after which its best value was found, in the median task.
 
 Numbers are means over tasks, each over its spaces and seeds; the standard error is that over tasks,
 and of a difference that of the paired differences. A policy that starts with what other tasks
@@ -268,6 +269,8 @@ class Searched:
     study: Study
     ends: Sequence[tuple[float, float]]
     """Of its complete trials: after how many whole trainings' worth of epochs, and the regret."""
+    spent: float
+    """Of all its trials, in whole trainings."""
 
     def regret(self, budget: float) -> float:
         """Of the best trial that is complete after so many whole trainings; else of the worst."""
@@ -317,13 +320,16 @@ def search(
     ]
     plan = replace(plan, studies=tuple(begun))
     ends: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    spent: dict[str, int] = {}
     for end in simulate(plan, curves):
+        spent[end.trial.study] = end.study_epochs
         if end.trial.state == "complete" and end.trial.val_accuracy is not None:
             ends[end.trial.study].append((end.study_epochs, end.trial.val_accuracy))
     return {
         (study.task, study.space): Searched(
             study=study,
-            ends=[(spent / study.epochs, study.regret(v)) for spent, v in ends[study.name]],
+            ends=[(after / study.epochs, study.regret(v)) for after, v in ends[study.name]],
+            spent=spent[study.name] / study.epochs,
         )
         for study in studies
     }
@@ -341,6 +347,10 @@ class Row:
     less: float
     """Than the control: the mean of the differences."""
     less_error: float
+    spent_share: float
+    """What all trials trained, of what they would have without pruning."""
+    regret_of_all: float
+    """Of the best of all trials."""
     shares_until_best: Mapping[str, float]
     """Of the compute of a whole grid, by the spaces that are one."""
 
@@ -385,10 +395,12 @@ def measure(
     print(
         f"{len(studies)} studies on {len(tasks)} tasks, {num_seeds} seeds; "
         f"normalised regret after {', '.join(f'{b:g}' for b in budgets)} whole trainings of a "
-        "study, and the share of the compute until a grid's best"
+        "study; the epochs that all trials trained, of those without pruning, and the regret then; "
+        "the share of the compute until a grid's best"
     )
     found: dict[str, dict[tuple[str, str], dict[float, float]]] = {}
     shares: dict[str, Mapping[str, float]] = {}
+    all_trials: dict[str, tuple[float, float]] = {}
     for policy in chosen:
         runs = [search(policy, curves, studies, seed, warmup_share) for seed in range(num_seeds)]
         found[policy.name] = {
@@ -398,6 +410,12 @@ def measure(
         shares[policy.name] = shares_until_best(curves, runs)
         told = [over_tasks({s: r[b] for s, r in found[policy.name].items()}) for b in budgets]
         cells = [f"{mean:.3f} ± {error:.3f}" for mean, error in told]
+        every = [searched for run in runs for searched in run.values()]
+        share, regret = all_trials[policy.name] = (
+            statistics.mean(one.spent / one.study.num_trials for one in every),
+            statistics.mean(one.regret(math.inf) for one in every),
+        )
+        cells += [f"{100 * share:.0f} %: {regret:.3f}"]
         of_grids = shares[policy.name].items()
         cells += [", ".join(f"{space} {100 * share:.0f} %" for space, share in of_grids)]
         print(f"| {policy.name} | {' | '.join(cells)} |", flush=True)
@@ -417,6 +435,8 @@ def measure(
                     error=error,
                     less=less,
                     less_error=less_error,
+                    spent_share=all_trials[name][0],
+                    regret_of_all=all_trials[name][1],
                     shares_until_best=shares[name],
                 )
             )

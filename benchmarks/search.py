@@ -154,11 +154,12 @@ def policies() -> dict[str, Policy]:
         ),
         *(
             Policy(
-                name=f"tpe, successive_halving {rung}/{factor}",
-                sampler="tpe",
+                name=f"{sampler}, successive_halving {rung}/{factor}",
+                sampler=sampler,
                 pruner="successive_halving",
                 options={"first_rung_epochs": rung, "reduction_factor": factor},
             )
+            for sampler in ("tpe", "random")
             for rung in (2, 5, 8, 15, 20)
             for factor in (2, 3, 4)
         ),
@@ -170,7 +171,7 @@ def policies() -> dict[str, Policy]:
                 options={"first_rung_epochs": rung},
             )
             for pruner in ("median", "patient")
-            for rung in (15, 20)
+            for rung in (5, 15)
         ),
         *(
             Policy(
@@ -190,7 +191,7 @@ def policies() -> dict[str, Policy]:
                 options={"first_rung_epochs": rung, "reduction_factor": factor},
                 starts=learned(10),
             )
-            for rung, factor in ((8, 2), (15, 2), (15, 4), (20, 2))
+            for rung, factor in ((5, 4), (8, 2), (15, 4))
         ),
         *(
             Policy(

@@ -418,7 +418,12 @@ def measure(
         )
         cells += [f"{100 * share:.0f} %: {regret:.3f}"]
         of_grids = shares[policy.name].items()
-        cells += [", ".join(f"{space} {100 * share:.0f} %" for space, share in of_grids)]
+        cells += [
+            ", ".join(
+                f"{space} {f'{100 * share:.0f} %' if share <= 1 else 'never'}"
+                for space, share in of_grids
+            )
+        ]
         print(f"| {policy.name} | {' | '.join(cells)} |", flush=True)
     rows = []
     for name, by_study in found.items():

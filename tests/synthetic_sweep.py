@@ -55,7 +55,7 @@ def synthetic_plan(
             image_size=224,
             num_parameters=85_798_656,
         ),
-        pruner=SuccessiveHalving(first_rung_epochs=RUNGS[0]),
+        pruner=SuccessiveHalving(first_rung_epochs=RUNGS[0], reduction_factor=4),
     )
 
 

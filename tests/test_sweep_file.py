@@ -42,7 +42,7 @@ def test_the_example_has_keys_of_every_kind():
         "seed": 0,
         "sampler": "tpe",
         "pruner": "successive_halving",
-        "pruner_options": {"reduction_factor": 4},
+        "pruner_options": {"reduction_factor": 2},
         "max_hours": 2.0,
         "finalize": True,
     }

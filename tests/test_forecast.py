@@ -78,7 +78,7 @@ def test_without_a_pruner_every_trial_runs_all_its_epochs():
 
 def test_trials_end_where_the_pruner_decides_or_with_their_last_epoch():
     ends = replayed()
-    assert set(ends) == {3, 12, 20}
+    assert set(ends) == {3, 6, 12, 20}
     assert ends.count(3) > ends.count(20)
     assert set(replayed("median")) == {3, 20}, "the order of these trials never changes"
     assert replayed() == ends != replayed(seed=1)
@@ -216,7 +216,8 @@ def test_nobody_is_asked_where_no_terminal_is():
 def test_a_person_is_asked_before_a_costly_sweep_and_can_say_no(tmp_path):
     shown = _typed(["sweep", "quickstart", *COSTLY, "--out", tmp_path / "s"], tmp_path, b"n\n")
     assert "forecast: about" in shown and "start it? [y/N]" in shown
-    assert shown.splitlines()[-1] == "nothing was started"
+    # The last space of the question may come after the answer to it.
+    assert shown.splitlines()[-1].strip() == "nothing was started"
     assert not (tmp_path / "s").exists()
 
 

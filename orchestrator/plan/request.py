@@ -303,6 +303,7 @@ class NearTiesRequest:
         Option(
             "Where more trials are within one standard error of the best on validation, compare "
             "up to N of them.",
+            "Last stage",
             default="the number of finalists",
         ),
     ] = None
@@ -311,6 +312,7 @@ class NearTiesRequest:
         Option(
             "Where the folds cannot tell the leading finalists apart, train these again on the "
             "same folds with other seeds, up to N times.",
+            "Last stage",
             default="0",
         ),
     ] = None
@@ -331,16 +333,22 @@ class FinalRequest(NearTiesRequest):
 
     finalists: Annotated[
         int | None,
-        Option("Compare the N best trials of each study by validation accuracy.", default="3"),
+        Option(
+            "Compare the N best trials of each study by validation accuracy.",
+            "Last stage",
+            default="3",
+        ),
     ] = None
     folds: Annotated[
-        int | None, Option("Compare them on N folds of all labelled images.", default="5")
+        int | None,
+        Option("Compare them on N folds of all labelled images.", "Last stage", default="5"),
     ] = None
     seeds: Annotated[
         Sequence[int] | None,
         Option(
             "Seeds that the winner is retrained and tested with, with commas between them or given "
             "several times.",
+            "Last stage",
             default="42,44,82,100,800",
             metavar="N,N",
             commas=True,

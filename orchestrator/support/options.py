@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from orchestrator.support.did_you_mean import unknown
 
-Group = Literal["Options", "Data", "Backbone", "Search", "Pruner", "Machine", "Output"]
+Group = Literal[
+    "Options", "Data", "Backbone", "Search", "Pruner", "Last stage", "Machine", "Output"
+]
 """The headings that the help of a command has, in this order."""
 
 

@@ -52,6 +52,13 @@ Starts = Callable[[Curves, StudyPlan, SweepPlan, int], Sequence[StartPoint]]
 """From the curves of other tasks, the study that is searched, the sweep it is of, and a seed."""
 
 
+def at_nothing(
+    others: Curves, study: StudyPlan, plan: SweepPlan, seed: int
+) -> Sequence[StartPoint]:
+    """The sampler proposes from the first trial on."""
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """How a study is searched."""
@@ -60,7 +67,7 @@ class Policy:
     sampler: str
     pruner: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    starts: Starts = lambda others, study, plan, seed: ()
+    starts: Starts = at_nothing
     share_winners: bool = False
 
 
@@ -154,11 +161,13 @@ def policies() -> dict[str, Policy]:
         ),
         *(
             Policy(
-                name=f"{sampler}, successive_halving {rung}/{factor}",
+                name=f"{before}{sampler}, successive_halving {rung}/{factor}",
                 sampler=sampler,
                 pruner="successive_halving",
                 options={"first_rung_epochs": rung, "reduction_factor": factor},
+                starts=starts,
             )
+            for before, starts in (("", at_nothing), ("portfolio of 10, ", learned(10)))
             for sampler in ("tpe", "random")
             for rung in (2, 5, 8, 15, 20)
             for factor in (2, 3, 4)
@@ -182,16 +191,6 @@ def policies() -> dict[str, Policy]:
             )
             for size in (3, 5, 10)
             for control in controls
-        ),
-        *(
-            Policy(
-                name=f"portfolio of 10, tpe, successive_halving {rung}/{factor}",
-                sampler="tpe",
-                pruner="successive_halving",
-                options={"first_rung_epochs": rung, "reduction_factor": factor},
-                starts=learned(10),
-            )
-            for rung, factor in ((5, 4), (8, 2), (15, 4))
         ),
         *(
             Policy(

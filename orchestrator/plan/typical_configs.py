@@ -10,6 +10,7 @@ import optuna
 from methods.recipe import Recipe
 from orchestrator.plan.plan import StudyPlan
 from orchestrator.plan.space import SearchSpace, Value, build
+from orchestrator.plan.start_points import StartingAt
 from orchestrator.training.config import num_epochs
 
 NUM_DRAWN = 99
@@ -34,10 +35,13 @@ def typical_configs(
     """So many configurations, an odd number, of the studies of a space; equal where all that it
     draws takes as long."""
     assert count % 2, "there is a middle"
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    study = optuna.create_study(sampler=(by_chance := optuna.samplers.RandomSampler(seed=seed)))
+    drawn = []
     for config in _started_with(studies):
-        study.enqueue_trial(dict(config))
-    drawn = [space.draw(study.ask()) for _ in range(NUM_DRAWN)]
+        study.sampler = StartingAt(config, by_chance)
+        drawn.append(space.draw(study.ask()))
+    study.sampler = by_chance
+    drawn += [space.draw(study.ask()) for _ in range(NUM_DRAWN - len(drawn))]
     source = f"space {space.name}"
     epochs = sum(num_epochs(space.method, config, source=source) for config in drawn)
     by_size = sorted(drawn, key=lambda config: _size(space, config))

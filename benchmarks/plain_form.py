@@ -101,7 +101,8 @@ def _inside(block, tuning, index, first, end):
         seen["normed"] = arguments[0]
 
     def after_attention(module, arguments, attended):
-        return tuning.after_attention(index, seen["normed"], attended)
+        beside = tuning.beside_attention(index, attended)
+        return None if beside is None else beside(attended, seen["normed"])
 
     def before_mlp(module, arguments):
         seen["entered"], seen["changed"] = arguments[0], tuning.before_mlp(index, arguments[0])

@@ -51,8 +51,8 @@ def _block(block, model, index, grid, prompts):
     acts = tuning.touches(index)
     normed = tokens if is_v2 else block.norm1(tokens)
     attended = _attention(block, tuning if acts else None, index, normed, count, shape)
-    if acts:
-        attended = tuning.after_attention(index, normed, attended)
+    if acts and (beside := tuning.beside_attention(index, attended)) is not None:
+        attended = beside(attended, normed)
     tokens = tokens + drop(block.drop_path1(block.norm1(attended) if is_v2 else attended))
     if acts:
         tokens = tuning.before_mlp(index, tokens)

@@ -297,8 +297,8 @@ def fused_blocks(vit: Any, compiled: Any) -> Callable[[Any, Tensor], Tensor]:
             if entered is None:
                 tokens = family.enter(vit, index, tokens)
                 entered = compiled.enter(family, block, tokens, entries[index])
-            mixed = attend(family, block, *entered[:3], places[index].bias)
-            said = family.project(block, mixed)
+            mixed = attend(family, block, *entered.by_heads(), places[index].bias)
+            said = pieces.Said(family.project(block, mixed))
             following = index + 1
             if following == len(blocks) or family.changes_before(vit, following):
                 tokens = compiled.leave(family, block, entered.tokens, said)

@@ -26,7 +26,7 @@ from methods.checks import (
     check_whole,
 )
 from methods.families import sites_of
-from methods.method import Images, Method, Tuning, tuned_dtype
+from methods.method import Beside, Images, Method, Tuning, tuned_dtype
 from methods.recipe import Recipe
 
 
@@ -104,18 +104,41 @@ class InformationDiffusion(nn.Module):
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
         """`x` (B, T, d) with what the memory tokens say to `u` (B, T, d)."""
-        tokens = self.tokens.to(x.dtype)
+        return self.beside(x.dtype)(x, u)
+
+    def beside(self, dtype: torch.dtype) -> Beside:
+        """What joins the attention's output, which is of this type."""
+        method, tokens = self.method, self.tokens.to(dtype)
+        if method.activation == "relu":
+            # Rows of zeros, which score zero: the fast matrix products of a GPU want 16 bytes each.
+            tokens = F.pad(tokens, (0, 0, 0, -len(tokens) % 8))
         asked = tokens
         if self.down is not None and self.up is not None:
-            asked = tokens + tokens @ self.down.to(x.dtype).T @ self.up.to(x.dtype).T
-        scores = u @ asked.T
-        scores = scores.softmax(-1) if self.method.activation == "softmax" else scores.relu()
-        scores = F.dropout(scores, self.method.dropout, self.training)
-        term = scores @ tokens
-        if self.method.weight == "detached_max":
-            term = term * scores.detach().amax(dim=-1, keepdim=True)
-        x = x + term
-        return x if self.scale is None else self.scale.exp().to(x.dtype) * x
+            asked = tokens + tokens @ self.down.to(dtype).T @ self.up.to(dtype).T
+        factor = None if self.scale is None else self.scale.exp().to(dtype)
+        draws = self.training and method.dropout > 0
+        return Beside(_joined, (tokens, asked, factor, method, draws), draws)
+
+
+def _joined(
+    x: Tensor,
+    u: Tensor,
+    tokens: Tensor,
+    asked: Tensor,
+    factor: Tensor | None,
+    method: APT,
+    draws: bool,
+) -> Tensor:
+    """`InformationDiffusion` with the memory tokens (P, d), which are asked as `asked`."""
+    scores = u @ asked.T
+    scores = scores.softmax(-1) if method.activation == "softmax" else scores.relu()
+    if draws:
+        scores = F.dropout(scores, method.dropout)
+    term = scores @ tokens
+    if method.weight == "detached_max":
+        term = term * scores.detach().amax(dim=-1, keepdim=True)
+    x = x + term
+    return x if factor is None else factor * x
 
 
 class DiffusedPrompts(Tuning):
@@ -125,8 +148,10 @@ class DiffusedPrompts(Tuning):
         super().__init__()
         self.diffusion = nn.ModuleList(diffusion)
 
-    def after_attention(self, index: int, normed: Tensor, attended: Tensor) -> Tensor:
-        return self.diffusion[index](attended, normed)
+    def beside_attention(self, index: int, attended: Tensor) -> Beside:
+        diffusion = self.diffusion[index]
+        assert isinstance(diffusion, InformationDiffusion)
+        return diffusion.beside(attended.dtype)
 
 
 def split_attention(

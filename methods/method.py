@@ -4,9 +4,9 @@ A method never copies the ViT. It hands over a `Tuning`: what it adds before, be
 after the blocks. The walk (`methods/walk.py`) asks it at a few places.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,22 @@ class Portrait:
     """From the first block on."""
 
 
+class Beside(NamedTuple):
+    """What a method puts beside the attention of a block, in a form that torch.compile can fuse
+    with what follows: a function of tensors, compiled once for all blocks and numbers of prompts.
+    """
+
+    join: Callable[..., Tensor]
+    """Of the projected attention output and the normed tokens, (B, T, d) each, for the tokens that
+    ask in this block, and of `given`: what is added to the tokens instead of the first."""
+    given: tuple[Any, ...]
+    draws: bool = False
+    """Whether numbers are drawn at random in this pass."""
+
+    def __call__(self, attended: Tensor, normed: Tensor | None) -> Tensor:
+        return self.join(attended, normed, *self.given)
+
+
 class Tuning(nn.Module):
     """What a method adds to the walk. Each hook does nothing until a method overrides it."""
 
@@ -150,12 +166,9 @@ class Tuning(nn.Module):
         """Added to the values of the normed tokens (B, T, d)."""
         return None
 
-    def after_attention(self, index: int, normed: Tensor, attended: Tensor) -> Tensor:
-        """From the normed tokens and the projected attention output, what is added to the tokens.
-
-        Both are (B, T, d), for the tokens that ask in this block.
-        """
-        return attended
+    def beside_attention(self, index: int, attended: Tensor) -> Beside | None:
+        """What is joined to the projected attention output (B, T, d) of the block."""
+        return None
 
     def before_mlp(self, index: int, tokens: Tensor) -> Tensor:
         """From the tokens (B, T, d) behind the attention, those that the rest of the block gets."""

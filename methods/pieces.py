@@ -12,24 +12,34 @@ from torch import Tensor, nn
 
 from methods.attention import project
 from methods.families.family import Family, Place
+from methods.method import Beside
 
 _MOST_KINDS = 32
 """Of calls that are compiled apart; PyTorch runs what comes after so many as it is."""
 
 
 class Entered(NamedTuple):
-    """What a block's attention is asked with; the prompts' keys and values stand in front."""
+    """What a block's attention is asked with; the prompts' keys and values stand in front.
+
+    Token by token and not by heads, since a gradient comes into compiled code contiguous in the
+    order that is said here. Attention gives it in the order in which its queries, keys and values
+    lie in memory; any other would be copied, and read across its rows.
+    """
 
     q: Tensor
-    """(B, [windows,] heads, T, c), of the tokens that ask."""
+    """(B, T, [windows *] heads, c), of the tokens that ask."""
     k: Tensor
-    """(B, [windows,] heads, P + N, c)."""
+    """(B, P + N, [windows *] heads, c)."""
     v: Tensor
-    """(B, [windows,] heads, P + N, c)."""
+    """(B, P + N, [windows *] heads, c)."""
     tokens: Tensor
     """(B, T, d): those that ask, as they entered the block."""
     normed: Tensor | None
     """(B, T, d): the same behind the block's first norm, where it was asked for."""
+
+    def by_heads(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as an attention takes them, (B, heads, T or P + N, c)."""
+        return self.q.transpose(1, 2), self.k.transpose(1, 2), self.v.transpose(1, 2)
 
 
 class Entry(NamedTuple):
@@ -44,19 +54,39 @@ class Entry(NamedTuple):
     """Whether the normed tokens are wanted behind the attention."""
 
 
+class Said(NamedTuple):
+    """What comes out of a block's attention."""
+
+    attended: Tensor
+    """(B, T, d)."""
+    beside: Beside | None = None
+    """What the method puts there."""
+    normed: Tensor | None = None
+    """`Entered.normed`, for what stands beside."""
+
+
 def enter(family: Family, block: nn.Module, tokens: Tensor, entry: Entry) -> Entered:
     """From the tokens (B, N, d) that enter a block."""
     asking, prompts, place, keep_normed = entry
     normed = family.before_attention(block, tokens)
-    q, k, v = project(family, block, normed, asking, prompts, place)
+    by_heads = project(family, block, normed, asking, prompts, place)
+    q, k, v = (_row_by_row(tensor.transpose(1, 2)) for tensor in by_heads)
     # In the type that linear layers get: written whole it would cost as much as all else here.
     kept = normed[:, asking].to(q.dtype) if keep_normed else None
     return Entered(q, k, v, tokens[:, asking], kept)
 
 
-def leave(family: Family, block: nn.Module, tokens: Tensor, branch: Tensor) -> Tensor:
-    """The tokens (B, N, d) that leave the block, from those that entered it and `branch`, what the
-    attention says."""
+def _row_by_row(tensor: Tensor) -> Tensor:
+    """What was made by heads, (B, T, heads, c), is written in this order as cheaply as in that."""
+    return tensor if tensor.stride(1) >= tensor.stride(2) else tensor.contiguous()
+
+
+def leave(family: Family, block: nn.Module, tokens: Tensor, said: Said) -> Tensor:
+    """The tokens (B, N, d) that leave the block, from those that entered it and what its attention
+    said."""
+    branch = said.attended
+    if said.beside is not None:
+        branch = said.beside(branch, said.normed)
     result = tokens + family.scale_attention(block, branch)
     return result + family.scale_mlp(block, family.mlp(block, result))
 
@@ -65,12 +95,12 @@ def pass_on(
     family: Family,
     block: nn.Module,
     tokens: Tensor,
-    branch: Tensor,
+    said: Said,
     following: nn.Module,
     entry: Entry,
 ) -> Entered:
     """From one attention to the next: `leave` this block and `enter` the `following` one."""
-    return enter(family, following, leave(family, block, tokens, branch), entry)
+    return enter(family, following, leave(family, block, tokens, said), entry)
 
 
 class Compiled(NamedTuple):

@@ -96,7 +96,8 @@ class Walk(nn.Module):
 
         q, k, v = project(family, block, normed, asking, prompts, place, in_sequence, update)
         attended = self._attend(index, q, k, v, place, in_sequence)
-        attended = tuning.after_attention(index, normed[:, asking], attended)
+        if (beside := tuning.beside_attention(index, attended)) is not None:
+            attended = beside(attended, normed[:, asking])
         branch = family.scale_attention(block, attended)
         result = tokens[:, asking] + self._drop(index, branch)
         result = tuning.before_mlp(index, result)
@@ -116,21 +117,20 @@ class Walk(nn.Module):
                 tokens = self._entering(index, tokens)
                 entry = self._entry(index, tokens)
                 place, entered = entry.place, fused.enter(self.family, block, tokens, entry)
-            attended = self._attend(index, entered.q, entered.k, entered.v, place)
-            if entered.normed is not None:
-                attended = tuning.after_attention(index, entered.normed, attended)
+            attended = self._attend(index, *entered.by_heads(), place)
+            said = pieces.Said(attended, tuning.beside_attention(index, attended), entered.normed)
+            if said.beside is not None and said.beside.draws:  # the same as when nothing is fused
+                said = pieces.Said(said.beside(attended, entered.normed))
             if index == self.depth - 1:  # so few tokens that nothing is worth fusing
-                return pieces.leave(self.family, block, entered.tokens, attended)
+                return pieces.leave(self.family, block, entered.tokens, said)
             if self._is_open_behind(index):
-                result = fused.leave(self.family, block, entered.tokens, attended)
+                result = fused.leave(self.family, block, entered.tokens, said)
                 tokens, memory = self._edited(index, entered.tokens, result, memory)
                 entered = None
             else:
                 entry = self._entry(index + 1, entered.tokens)
                 following, place = self._block(index + 1), entry.place
-                entered = fused.pass_on(
-                    self.family, block, entered.tokens, attended, following, entry
-                )
+                entered = fused.pass_on(self.family, block, entered.tokens, said, following, entry)
         return tokens
 
     @property
@@ -165,7 +165,7 @@ class Walk(nn.Module):
         asking = self._asking(index, in_sequence)
         prompts = self._prompts_into(index, tokens)
         place = self._place(index, prompts, in_sequence, asking)
-        return pieces.Entry(asking, prompts, place, overrides(tuning, "after_attention"))
+        return pieces.Entry(asking, prompts, place, overrides(tuning, "beside_attention"))
 
     def _entering(self, index: int, tokens: Tensor) -> Tensor:
         """The tokens that enter a block: behind what stands before it, and with prompts that

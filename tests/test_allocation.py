@@ -2,9 +2,12 @@
 
 import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,15 +268,17 @@ def shared_plan(num_trials: int = NUM_TRIALS, pruner: str = "none") -> SweepPlan
 class Search:
     """One slot; the scores of a trial follow from its study and number."""
 
-    def __init__(self, plan: SweepPlan, url: str, *, steered: bool = False) -> None:
-        self.plan, self.url, self.steered = plan, url, steered
+    def __init__(
+        self, plan: SweepPlan, url: str, *, steered: bool = False, observers: Sequence[Any] = ()
+    ) -> None:
+        self.plan, self.url, self.steered, self.observers = plan, url, steered, observers
         self.resume()
 
     def resume(self) -> None:
         """As a new driver does."""
         self.record = Record(self.plan, self.url)
         watch = SteeringWatch(self.record, num_slots=1) if self.steered else None
-        self.queue = SearchQueue(self.record, Path("/nowhere"), [], watch)
+        self.queue = SearchQueue(self.record, Path("/nowhere"), self.observers, watch)
         self.watch = watch
 
     def begin(self) -> Run | None:
@@ -327,6 +332,21 @@ def test_a_flat_study_ends_and_its_trials_go_to_one_that_improves(caplog):
     assert rows[FLAT] == told and rows[IMPROVES] is None
     with pytest.raises(ValueError, match="its search is over"):
         refuse_over(search.plan, search.record)
+
+
+def test_who_watches_a_sweep_hears_each_time_how_many_trials_its_studies_are_to_have():
+    heard: list[dict[str, int]] = []
+
+    class Listener:
+        def steered(self, steering: Any, num_trials: Mapping[str, int]) -> None:
+            heard.append(dict(num_trials))
+
+        def __getattr__(self, event: str) -> Callable[..., None]:
+            return lambda *told: None
+
+    numbers = Search(shared_plan(), IN_MEMORY, observers=[Listener()]).run()
+    assert heard[-1] == numbers != heard[0]
+    assert all(one != other for one, other in pairwise(heard)), "nothing is told twice"
 
 
 def test_the_total_stays_while_a_sweep_runs():

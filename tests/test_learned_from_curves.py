@@ -1,4 +1,4 @@
-"""What is learned from the recorded curves that come with us, and what a warm start takes of them."""
+"""What is learned from the recorded curves that come with us, and what a warm start takes."""
 
 from dataclasses import replace
 

@@ -311,6 +311,7 @@ def _steps(o: argparse.Namespace, work: Path) -> Mapping[str, Step]:
     files = sorted(f for f in (ROOT / "tests").glob("test_*.py") if "mark.gpu" in f.read_text())
     pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider"]
     pytest += ["-v", "--tb=short", "--timeout=120"]  # to see how far it came, should it crash
+    pytest += ["-n", 3, "--dist", "loadfile"]  # mostly they wait for imports and the compiler
     found = [
         Step(
             name="tests",

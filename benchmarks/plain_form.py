@@ -100,7 +100,7 @@ def _inside(block, tuning, index, first, end):
     def see_normed(module, arguments):
         seen["normed"] = arguments[0]
 
-    def after_attention(module, arguments, attended):
+    def join_beside(module, arguments, attended):
         beside = tuning.beside_attention(index, attended)
         return None if beside is None else beside(attended, seen["normed"])
 
@@ -119,7 +119,7 @@ def _inside(block, tuning, index, first, end):
 
     attn = block.attn
     hooks = [
-        (attn.proj, after_attention),
+        (attn.proj, join_beside),
         (block.mlp, after_mlp),
         (block.drop_path2, keep_change),
         (block, after_block),

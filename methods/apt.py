@@ -108,15 +108,15 @@ class InformationDiffusion(nn.Module):
 
     def beside(self, dtype: torch.dtype) -> Beside:
         """What joins the attention's output, which is of this type."""
-        method, tokens = self.method, self.tokens.to(dtype)
-        if method.activation == "relu":
-            # Rows of zeros, which score zero: the fast matrix products of a GPU want 16 bytes each.
-            tokens = F.pad(tokens, (0, 0, 0, -len(tokens) % 8))
-        asked = tokens
+        method, draws = self.method, self.training and self.method.dropout > 0
+        # Rows of zeros score zero, where that is nothing and no mask is drawn for them: the fast
+        # matrix products of a GPU want 16 bytes at a time, 8 numbers of 2.
+        is_nothing = method.activation == "relu" and not draws
+        missing = -method.num_tokens % 8 if is_nothing else 0
+        tokens = asked = F.pad(self.tokens.to(dtype), (0, 0, 0, missing))
         if self.down is not None and self.up is not None:
             asked = tokens + tokens @ self.down.to(dtype).T @ self.up.to(dtype).T
         factor = None if self.scale is None else self.scale.exp().to(dtype)
-        draws = self.training and method.dropout > 0
         return Beside(_joined, (tokens, asked, factor, method, draws), draws)
 
 

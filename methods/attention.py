@@ -26,7 +26,7 @@ def project(
 
     `normed` is (B, N, d), `prompts` (P, d) or (B, P, d) and not normed yet. `in_sequence` prompts
     stand among the tokens. `update` makes of the asking tokens, their queries and the values of
-    all tokens other queries and values. Returns (B, [windows,] heads, T or P + N, c) each.
+    all tokens other queries and values. Returns (B, [windows *] heads, T or P + N, c) each.
     """
     asking_normed = normed[:, asking]
     if asking_normed.shape[1] == normed.shape[1]:

@@ -97,15 +97,18 @@ class Portrait:
 
 class Beside(NamedTuple):
     """What a method puts beside the attention of a block, in a form that torch.compile can fuse
-    with what follows: a function of tensors, compiled once for all blocks and numbers of prompts.
+    with what follows: compiled once for all blocks and numbers of prompts.
     """
 
     join: Callable[..., Tensor]
-    """Of the projected attention output and the normed tokens, (B, T, d) each, for the tokens that
-    ask in this block, and of `given`: what is added to the tokens instead of the first."""
+    """A function at module level of the projected attention output and the normed tokens, (B, T, d)
+    each, for the tokens that ask in this block, and of `given`: what is added to the tokens
+    instead of the first."""
     given: tuple[Any, ...]
+    """Tensors, and what else it reads, for each value of which it is compiled anew; so it is for
+    each shape of a Parameter, but not of what is computed from one."""
     draws: bool = False
-    """Whether numbers are drawn at random in this pass."""
+    """Whether numbers are drawn at random in this pass: it is run as it is, to draw the same."""
 
     def __call__(self, attended: Tensor, normed: Tensor | None) -> Tensor:
         return self.join(attended, normed, *self.given)

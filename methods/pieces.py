@@ -14,16 +14,16 @@ from methods.attention import project
 from methods.families.family import Family, Place
 from methods.method import Beside
 
-_MOST_KINDS = 32
+_MOST_KINDS = 64
 """Of calls that are compiled apart; PyTorch runs what comes after so many as it is."""
 
 
 class Entered(NamedTuple):
     """What a block's attention is asked with; the prompts' keys and values stand in front.
 
-    Token by token and not by heads, since a gradient comes into compiled code contiguous in the
-    order that is said here. Attention gives it in the order in which its queries, keys and values
-    lie in memory; any other would be copied, and read across its rows.
+    Token by token and not by heads: into code that is compiled for any shape a gradient comes
+    contiguous in the order that is said here. Attention gives it in the order in which its queries,
+    keys and values lie in memory; any other would be copied, and read across its rows.
     """
 
     q: Tensor
@@ -38,7 +38,7 @@ class Entered(NamedTuple):
     """(B, T, d): the same behind the block's first norm, where it was asked for."""
 
     def by_heads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as an attention takes them, (B, heads, T or P + N, c)."""
+        """Queries, keys and values as an attention takes them, (B, [windows *] heads, ., c)."""
         return self.q.transpose(1, 2), self.k.transpose(1, 2), self.v.transpose(1, 2)
 
 
@@ -116,7 +116,8 @@ def compiled() -> Compiled:
     """Compiled when first called, once for all numbers of images, tokens and prompts."""
     import torch._dynamo  # takes a second that only this is worth
 
-    # Each with and without gradients, and for prompts of all images, of each, or none.
+    # Each with and without gradients, for prompts of all images, of each, or none, and for each
+    # form of what stands beside an attention.
     torch._dynamo.config.recompile_limit = max(_MOST_KINDS, torch._dynamo.config.recompile_limit)
     return Compiled(
         enter=torch.compile(enter, dynamic=True),

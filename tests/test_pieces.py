@@ -32,15 +32,25 @@ def num_compiled() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize("name", ["vpt", "lspt", "apt", "vapt"])
-def test_fused_parts_compute_the_same_for_every_length_and_batch(name: str):
+BY_SOFTMAX = {"activation": "softmax", "weight": "none", "rank": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("vpt", {}), ("lspt", {}), ("apt", {}), ("apt", BY_SOFTMAX), ("vapt", {})],
+    ids=["vpt", "lspt", "apt", "apt_by_softmax", "vapt"],
+)
+def test_fused_parts_compute_the_same_for_every_length_and_batch(
+    name: str, settings: dict[str, Any]
+):
     compiled.cache_clear()
     torch.compiler.reset()
     images, labels = tiny_batch()
     kinds = []
     for num_tokens, count in ((5, 6), (9, 6), (5, 4), (7, 5)):
         vit = tiny_vit(depth=4)
-        model = shake(tune(vit, METHODS[name](num_tokens=num_tokens), num_classes=5)).eval()
+        method = METHODS[name](num_tokens=num_tokens, **settings)
+        model = shake(tune(vit, method, num_classes=5)).eval()
         plain, fused = both_ways(model, images[:count], labels[:count])
         torch.testing.assert_close(fused[0], plain[0], rtol=1e-5, atol=1e-6)
         for key, gradient in fused[1].items():
@@ -59,23 +69,27 @@ def test_a_method_that_reaches_into_the_parts_runs_them_as_they_are():
     assert num_compiled() == before
 
 
-@pytest.mark.parametrize("family", ["supervised", "normed", "dinov3", "swin"])
-def test_gradients_go_from_an_attention_into_fused_parts_without_a_copy(family: str):
-    """On a GPU the copies, and reading them across their rows, took a sixth of a step of ViT-B."""
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        *(("vpt", family) for family in ("supervised", "normed", "dinov3", "sapiens2", "swin")),
+        ("apt", "supervised"),
+    ],
+)
+def test_gradients_go_from_an_attention_into_fused_parts_without_a_copy(name: str, family: str):
+    """On a GPU the copies, and reading them across their rows, took a fifth of a step of ViT-B."""
+    compiled.cache_clear()
+    torch.compiler.reset()
     images, labels = tiny_batch()
     vit = tiny_swin(family) if family.startswith("swin") else tiny_vit(family)
-    model = shake(tune(vit, METHODS["vpt"](num_tokens=5), num_classes=5)).eval()
+    model = shake(tune(vit, METHODS[name](num_tokens=5), num_classes=5)).eval()
     model.compile_blocks = True
     loss_and_gradients(model, model(images), labels)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         loss_and_gradients(model, model(images), labels)
-    copied = [
-        event.input_shapes[0]
-        for event in seen.events()
-        if event.name == "aten::copy_" and len(event.input_shapes[0]) == 4
-        if "CompiledFunctionBackward" in names_around(event)
-    ]
-    assert not copied
+    fused = [one for one in seen.events() if "CompiledFunctionBackward" in names_around(one)]
+    copied = [event.input_shapes for event in fused if event.name == "aten::copy_"]
+    assert fused and not [shapes for shapes in copied if len(shapes[0]) == 4]
 
 
 def test_what_is_drawn_beside_an_attention_is_the_same_when_parts_are_fused():

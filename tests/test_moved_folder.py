@@ -182,6 +182,27 @@ def test_looking_writes_nothing(folder):
     assert content_of(folder) == before
 
 
+def test_what_a_killed_driver_had_begun_to_write_to_mlflow_is_undone(folder, tmp_path):
+    """SQLite says of such a database that it is read-only to who opened it to read."""
+    database = folder / "mlflow.db"
+    shutil.copytree(folder, killed := tmp_path / "killed")
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 1")  # so that pages are written before the end
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE runs SET name = name || ?", ("." * 9000,))
+        for file in (database, Path(f"{database}-journal")):  # as it lies there after SIGKILL
+            shutil.copy(file, killed / file.name)
+        writer.execute("ROLLBACK")
+    refused = pytest.raises(sqlite3.OperationalError, match="readonly")
+    to_read = sqlite3.connect(f"file:{killed / 'mlflow.db'}?mode=ro", uri=True)
+    with closing(to_read) as reader, refused:
+        reader.execute("SELECT name FROM runs").fetchall()
+    set_addresses(killed / "mlflow.db", killed / "mlartifacts")
+    with closing(sqlite3.connect(killed / "mlflow.db")) as reader:
+        assert not [name for (name,) in reader.execute("SELECT name FROM runs") if "..." in name]
+    assert not wrong_addresses(killed / "mlflow.db", killed / "mlartifacts")
+
+
 def test_a_folder_that_may_not_be_written_is_read_from_copies(folder, monkeypatch):
     before = content_of(folder)
     really = os.access  # root may write everywhere

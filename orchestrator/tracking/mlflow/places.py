@@ -89,7 +89,8 @@ class Address:
 
 
 def wrong_addresses(database: Path, artifacts: Path) -> list[Address]:
-    """Addresses in MLflow's database that are not below `artifacts`; nothing is written.
+    """Addresses in MLflow's database that are not below `artifacts`; nothing is written, but what a
+    writer that was killed had begun is undone, as by all who open it.
 
     TrackingError if the file is no database of MLflow's.
     """
@@ -178,6 +179,8 @@ def _told(wrong: Sequence[Address]) -> list[Address]:
 def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
     address = sqlite_uri(database, mode)
     try:
+        if mode == "ro" and Path(f"{database}-journal").exists():
+            _undo_unfinished(database)
         connected = sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None)
         with closing(connected) as connection:
             # What was put there by hand could undo, or hide, what we read and write.
@@ -186,6 +189,13 @@ def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         raise TrackingError(f"{database}: {error}") from None
+
+
+def _undo_unfinished(database: Path) -> None:
+    """What a writer that was killed had begun; who opens it to read cannot, and is refused."""
+    address = sqlite_uri(database, "rw")
+    with closing(sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _strange(connection: sqlite3.Connection) -> str | None:

@@ -210,7 +210,7 @@ def drive(sweep) -> Iterator[Drive]:
 
 @pytest.mark.slow
 def test_a_driver_in_another_process_heeds_it_and_says_so(sweep, drive):
-    driver = drive("--engine", "local", "--seconds", 0.3, "--max-seconds", 400)
+    driver = drive("--engine", "local", "--seconds", 1.5, "--max-seconds", 400)
     wait_for(lambda: "complete" in states(sweep))
     asked = sweep.set(pause=True)
     assert asked.request.heeded_at is not None and asked.driver is not None
